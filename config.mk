@@ -1,0 +1,35 @@
+# Settings of the build. Override on the command line: make CC=clang PREFIX=/usr
+
+VERSION   ?= 0.1.0
+PREFIX    ?= /usr/local
+DESTDIR   ?=
+SYSCONFDIR ?= /etc/postern
+
+CC        ?= cc
+OPT       ?= -O2
+CSTD      ?= -std=gnu17
+
+WARN = -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wformat=2 -Wvla \
+       -Wstrict-prototypes -Wmissing-prototypes -Wundef -Wcast-qual
+HARDEN = -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fPIE
+HARDEN_LD = -pie -Wl,-z,relro,-z,now
+
+# CI=true turns warnings into errors.
+ifeq ($(CI),true)
+WARN += -Werror
+endif
+
+# SAN=address, undefined or thread builds an instrumented tree in build/SAN.
+SAN ?=
+ifneq ($(SAN),)
+HARDEN = -fno-omit-frame-pointer -fsanitize=$(SAN) -fPIE -fno-sanitize-recover=all
+HARDEN_LD = -pie -fsanitize=$(SAN)
+OPT = -O1 -g
+BUILD ?= build/$(SAN)
+endif
+BUILD ?= build
+
+# Where the plug-ins for Dovecot are built against and installed to.
+DOVECOT_CONFIG  ?= /usr/lib/dovecot/dovecot-config
+DOVECOT_INCLUDE ?= /usr/include/dovecot
+DOVECOT_MODULES ?= /usr/lib/dovecot/modules

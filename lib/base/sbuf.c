@@ -1,0 +1,266 @@
+/*
+ * The bounded builder.  Invariant: ptr[len] is NUL whenever ptr is not NULL,
+ * and len + 1 <= size <= max_size.
+ */
+#include "sbuf.h"
+
+#define SBUF_FIRST_SIZE 256
+
+void sbuf_init(struct sbuf *b, char *mem, size_t size)
+{
+	*b = (struct sbuf){.ptr = mem, .size = size, .max_size = size};
+	mem[0] = '\0';
+}
+
+void sbuf_init_heap(struct sbuf *b, size_t max_len)
+{
+	*b = (struct sbuf){.max_size = max_len + 1, .heap = true};
+}
+
+void sbuf_done(struct sbuf *b)
+{
+	if (b->heap)
+		free(b->ptr);
+	*b = (struct sbuf){0};
+}
+
+void sbuf_reset(struct sbuf *b)
+{
+	b->full = false;
+	sbuf_truncate(b, 0);
+}
+
+void sbuf_truncate(struct sbuf *b, size_t len)
+{
+	if (len > b->len || b->ptr == NULL)
+		return;
+	b->len = len;
+	b->ptr[len] = '\0';
+}
+
+const char *sbuf_cstr(const struct sbuf *b)
+{
+	return b->ptr == NULL ? "" : b->ptr;
+}
+
+/* Makes room for MORE bytes and the NUL, or sets the flag. */
+static bool reserve(struct sbuf *b, size_t more)
+{
+	if (b->full)
+		return false;
+	if (more < b->size && b->len < b->size - more)
+		return true;
+	if (!b->heap || more >= b->max_size || b->len >= b->max_size - more) {
+		b->full = true;
+		return false;
+	}
+	size_t size = b->size > 0 ? b->size : SBUF_FIRST_SIZE;
+	while (size < b->len + more + 1)
+		size *= 2;
+	if (size > b->max_size)
+		size = b->max_size;
+	b->ptr = mem_realloc(b->ptr, size);
+	b->size = size;
+	return true;
+}
+
+void sbuf_add(struct sbuf *b, struct span s)
+{
+	if (!reserve(b, s.len))
+		return;
+	if (s.len > 0)
+		memcpy(b->ptr + b->len, s.ptr, s.len);
+	b->len += s.len;
+	b->ptr[b->len] = '\0';
+}
+
+void sbuf_addc(struct sbuf *b, char c)
+{
+	sbuf_add(b, span_of(&c, 1));
+}
+
+void sbuf_adds(struct sbuf *b, const char *text)
+{
+	sbuf_add(b, span_str(text));
+}
+
+void sbuf_addf(struct sbuf *b, const char *fmt, ...)
+{
+	va_list args;
+	va_start(args, fmt);
+	sbuf_vaddf(b, fmt, args);
+	va_end(args);
+}
+
+void sbuf_vaddf(struct sbuf *b, const char *fmt, va_list args)
+{
+	va_list again;
+	va_copy(again, args);
+	int need = vsnprintf(NULL, 0, fmt, again);
+	va_end(again);
+	if (need < 0) {
+		b->full = true;
+		return;
+	}
+	size_t len = (size_t)need;
+	if (!reserve(b, len))
+		return;
+	vsnprintf(b->ptr + b->len, len + 1, fmt, args);
+	b->len += len;
+}
+
+void sbuf_addu(struct sbuf *b, uint64_t value)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+	do {
+		digits[--at] = (char)('0' + value % 10);
+		value /= 10;
+	} while (value > 0);
+	sbuf_add(b, span_of(digits + at, sizeof(digits) - at));
+}
+
+void sbuf_add_lower(struct sbuf *b, struct span s)
+{
+	if (!reserve(b, s.len))
+		return;
+	for (size_t i = 0; i < s.len; i++)
+		b->ptr[b->len++] = ascii_lower(s.ptr[i]);
+	b->ptr[b->len] = '\0';
+}
+
+static const char hex_digits[] = "0123456789abcdef";
+
+void sbuf_add_hex(struct sbuf *b, struct span s)
+{
+	for (size_t i = 0; i < s.len; i++) {
+		unsigned char c = (unsigned char)s.ptr[i];
+		char pair[2] = {hex_digits[c >> 4], hex_digits[c & 15]};
+		sbuf_add(b, span_of(pair, sizeof(pair)));
+	}
+}
+
+void sbuf_add_escaped(struct sbuf *b, struct span s)
+{
+	for (size_t i = 0; i < s.len; i++) {
+		char c = s.ptr[i];
+		if (c >= 0x20 && c < 0x7f && c != '\\' && c != '"') {
+			sbuf_addc(b, c);
+		} else {
+			sbuf_adds(b, "\\x");
+			sbuf_add_hex(b, span_of(&c, 1));
+		}
+	}
+}
+
+static const char base64_digits[] =
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+void sbuf_add_base64(struct sbuf *b, struct span s)
+{
+	const unsigned char *in = (const unsigned char *)s.ptr;
+	for (size_t i = 0; i < s.len; i += 3) {
+		size_t n = s.len - i < 3 ? s.len - i : 3;
+		uint32_t bits = (uint32_t)in[i] << 16;
+		if (n > 1)
+			bits |= (uint32_t)in[i + 1] << 8;
+		if (n > 2)
+			bits |= in[i + 2];
+		char quad[4] = {base64_digits[bits >> 18], base64_digits[bits >> 12 & 63],
+				n > 1 ? base64_digits[bits >> 6 & 63] : '=',
+				n > 2 ? base64_digits[bits & 63] : '='};
+		sbuf_add(b, span_of(quad, sizeof(quad)));
+	}
+}
+
+static int base64_value(char c)
+{
+	if (c >= 'A' && c <= 'Z')
+		return c - 'A';
+	if (c >= 'a' && c <= 'z')
+		return c - 'a' + 26;
+	if (ascii_isdigit(c))
+		return c - '0' + 52;
+	if (c == '+')
+		return 62;
+	return c == '/' ? 63 : -1;
+}
+
+/* Ends the last quantum of HAVE digits and PADS pad characters. */
+static bool base64_tail_ok(unsigned have, unsigned pads, uint32_t bits)
+{
+	if (have == 0)
+		return pads == 0;
+	if (have == 2)
+		return pads == 2 && (bits & 15) == 0;
+	return have == 3 && pads == 1 && (bits & 3) == 0;
+}
+
+static void put_quantum(struct sbuf *b, uint32_t bits, unsigned digits)
+{
+	bits <<= 6 * (4 - digits);
+	const char bytes[3] = {(char)(bits >> 16), (char)(bits >> 8 & 255), (char)(bits & 255)};
+	sbuf_add(b, span_of(bytes, digits - 1));
+}
+
+int sbuf_add_unbase64(struct sbuf *b, struct span s)
+{
+	size_t start = b->len;
+	uint32_t bits = 0;
+	unsigned have = 0, pads = 0;
+	for (size_t i = 0; i < s.len; i++) {
+		int value = base64_value(s.ptr[i]);
+		if (ascii_isfws(s.ptr[i]))
+			continue;
+		if (s.ptr[i] == '=')
+			pads++;
+		else if (value < 0 || pads > 0)
+			goto bad;
+		else {
+			bits = bits << 6 | (uint32_t)value;
+			if (++have == 4) {
+				put_quantum(b, bits, 4);
+				have = 0;
+				bits = 0;
+			}
+		}
+	}
+	if (!base64_tail_ok(have, pads, bits))
+		goto bad;
+	if (have > 0)
+		put_quantum(b, bits, have);
+	if (sbuf_ok(b))
+		return 0;
+	sbuf_truncate(b, start);
+	return ERR_LIMIT;
+bad:
+	sbuf_truncate(b, start);
+	return ERR_SYNTAX;
+}
+
+static int hex_value(char c)
+{
+	if (ascii_isdigit(c))
+		return c - '0';
+	c = ascii_lower(c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+int sbuf_add_unhex(struct sbuf *b, struct span s)
+{
+	size_t start = b->len;
+	if (s.len % 2 != 0)
+		return ERR_SYNTAX;
+	for (size_t i = 0; i < s.len; i += 2) {
+		int high = hex_value(s.ptr[i]), low = hex_value(s.ptr[i + 1]);
+		if (high < 0 || low < 0) {
+			sbuf_truncate(b, start);
+			return ERR_SYNTAX;
+		}
+		sbuf_addc(b, (char)(high << 4 | low));
+	}
+	if (sbuf_ok(b))
+		return 0;
+	sbuf_truncate(b, start);
+	return ERR_LIMIT;
+}

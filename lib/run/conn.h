@@ -1,0 +1,68 @@
+/*
+ * Buffered stream connections on the event loop, and the server that accepts
+ * them.  Caps are arguments: bytes of input that may wait, bytes of output
+ * that may wait, connections, idle time.
+ */
+#ifndef RUN_CONN_H
+#define RUN_CONN_H
+
+#include "lib/base/sbuf.h"
+#include "lib/run/listen.h"
+#include "lib/run/loop.h"
+
+struct conn;
+struct conn_server;
+
+struct conn_limits {
+	size_t in_max_bytes;  /* unread input; more stops reading until consumed */
+	size_t out_max_bytes; /* unwritten output; more closes the connection */
+	size_t max_conns;     /* more are accepted and closed at once (metric) */
+	int64_t idle_ms;      /* no byte in either direction for so long: closed; 0: never */
+};
+
+struct conn_handler {
+	/* A new connection; returns its state (may be NULL). */
+	void *(*open)(struct conn *c, void *server_arg);
+	/*
+	 * Input is there. Returns how many bytes were consumed; the rest is
+	 * shown again with what follows. When nothing is consumed although
+	 * in_max_bytes are there, the connection is closed.
+	 */
+	size_t (*data)(struct conn *c, void *state, struct span in);
+	/* The connection is gone (peer, idle, error, conn_close): free STATE. */
+	void (*close)(struct conn *c, void *state);
+};
+
+struct conn_server *conn_server_new(struct loop *loop, const struct listen_set *set,
+				    const struct conn_limits *limits,
+				    const struct conn_handler *handler, void *server_arg);
+/* Stops accepting; open connections stay. The listen_set is not closed. */
+void conn_server_pause(struct conn_server *server);
+size_t conn_server_count(const struct conn_server *server);
+/* Closes all connections and frees. */
+void conn_server_free(struct conn_server **server);
+
+/* Calls FN for each open connection. FN may close the one it is given. */
+void conn_server_each(struct conn_server *server, void (*fn)(struct conn *, void *state, void *arg),
+		      void *arg);
+
+/* A connection that we opened (listen_connect); same handler, open is not called. */
+struct conn *conn_attach(struct loop *loop, int fd, const struct conn_limits *limits,
+			 const struct conn_handler *handler, void *state);
+
+void conn_write(struct conn *c, struct span bytes);
+/* Bytes that wait to be written. */
+size_t conn_pending(const struct conn *c);
+/* Stops (restarts) the reading, for back pressure. */
+void conn_pause(struct conn *c, bool paused);
+/* Called once when output drained below LOW bytes. */
+void conn_on_drain(struct conn *c, size_t low, void (*fn)(struct conn *, void *state));
+/* Writes what waits, then closes. */
+void conn_finish(struct conn *c);
+/* Closes now; the handler's close runs before this returns or, from within a
+ * handler, right after it. */
+void conn_close(struct conn *c);
+int conn_fd(const struct conn *c);
+void *conn_state(const struct conn *c);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * The skeleton of a daemon: command line (-c FILE, -t, -n, -d, -o KEY=VALUE,
+ * -V, -h), configuration, log, metrics and control sockets, signals, watchdog,
+ * reload and graceful stop.  A daemon is a table; its main() is one call.
+ *
+ *   SIGTERM, SIGINT   graceful stop, at most stop_timeout
+ *   SIGHUP            reload: the file is read again; a bad one leaves the
+ *                     running configuration in force and is logged
+ *
+ * Exit status: 0, 64 wrong usage, 78 bad configuration, 1 start failed or
+ * stop_timeout passed.
+ */
+#ifndef RUN_SKEL_H
+#define RUN_SKEL_H
+
+#include "lib/run/conf.h"
+#include "lib/run/control.h"
+#include "lib/run/log.h"
+#include "lib/run/loop.h"
+#include "lib/run/metrics.h"
+#include "lib/run/notify.h"
+
+struct skel {
+	struct loop *loop;
+	const void *config;     /* the daemon's struct, as read at the start or last reload */
+	const char *config_path; /* the file; for the default path even where there is none */
+	const char *state_dir;  /* made where it was missing, mode 0700 */
+	void *arg;              /* the daemon's own state, set by start() */
+};
+
+struct skel_daemon {
+	const char *name; /* "policyd-ratelimit" */
+	const char *summary; /* one line for -h */
+	const struct conf_spec *conf;
+	const struct metric_row *metrics;
+	size_t metrics_count;
+	const struct control_command *commands; /* ends with words == NULL; may be NULL */
+	/* Opens everything and sets skel->arg; ERROR says why it cannot. */
+	int (*start)(struct skel *skel, struct sbuf *error);
+	/*
+	 * The new configuration is skel->config when this returns 0, and the
+	 * old one is freed then: keep no pointer into it.  On failure NEXT is
+	 * freed and the old one stays.
+	 */
+	int (*reload)(struct skel *skel, const void *next, struct sbuf *error);
+	/*
+	 * Begins the graceful stop: accept no more, finish what is in hand,
+	 * then call skel_stopped().
+	 */
+	void (*stop)(struct skel *skel);
+	/* After the loop ended: frees everything. */
+	void (*done)(struct skel *skel);
+};
+
+int skel_main(int argc, char **argv, const struct skel_daemon *daemon);
+/* On the loop's thread: the graceful stop is complete. */
+void skel_stopped(struct skel *skel);
+
+#endif
