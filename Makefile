@@ -1,48 +1,74 @@
 # Postern. `make help` lists the targets; settings are in config.mk.
+#
+# Each part is one folder with a part.mk that appends names to these lists and
+# gives NAME_SRCS, NAME_ARCHIVES (of $(BUILD)/libX.a) and NAME_LIBS for each:
+#   ARCHIVES  $(BUILD)/libNAME.a, the pure cores that tests and postern share
+#   BINS      programs in $(BUILD)/bin
+#   PLUGINS   shared objects $(BUILD)/lib/NAME.so
+#   TESTS     unit test programs in $(BUILD)/tests, run by `make check-unit`
+#   FUZZERS   libFuzzer targets in $(BUILD)/fuzz
+#   HELPERS   programs for tests and benchmarks in $(BUILD)/helpers
+# What a folder needs of the compiler goes into CPPFLAGS_FOLDER.
 
 include config.mk
 
-CPPFLAGS += -D_GNU_SOURCE -I. -DPOSTERN_VERSION='"$(VERSION)"' -include lib/base/banned.h
+CPPFLAGS_ALL = -D_GNU_SOURCE -I. -DPOSTERN_VERSION='"$(VERSION)"' -include lib/base/banned.h $(CPPFLAGS)
 CFLAGS_ALL = $(CSTD) $(OPT) $(WARN) $(HARDEN) -g -pthread -MMD -MP $(CFLAGS)
 LDFLAGS_ALL = $(HARDEN_LD) -pthread $(LDFLAGS)
 
 .DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
 Q := $(if $(V),,@)
-say = $(if $(V),,@printf '  %-8s %s\n' $(1) $(2);)
+say = $(if $(V),,@printf '  %-6s %s\n' $(1) $(2);)
+objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+archives = $(patsubst %,$(BUILD)/lib%.a,$(1))
 
-# Each part is one folder with a part.mk that appends to these:
-#   BINS     programs in $(BUILD)/bin
-#   PLUGINS  shared objects in $(BUILD)/lib
-#   TESTS    unit test programs in $(BUILD)/tests
-#   FUZZERS  fuzz targets in $(BUILD)/fuzz
-# and gives each program NAME its NAME_OBJS (sources) and NAME_LIBS.
+ARCHIVES :=
 BINS :=
 PLUGINS :=
 TESTS :=
 FUZZERS :=
-
-objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+HELPERS :=
+CHECK_LIBS := -lcheck -lsubunit -lm -lrt
 
 include lib/part.mk
--include $(sort $(wildcard */part.mk))
-
-ALL_SRCS := $(shell git ls-files '*.c' 2>/dev/null || find . -name '*.c')
+include $(sort $(wildcard milter-dkim/part.mk policyd-ratelimit/part.mk lmtp-indexer/part.mk \
+	dovecot-plugin-quota/part.mk postern/part.mk tests/part.mk))
 
 .PHONY: all
-all: $(BINS:%=$(BUILD)/bin/%) $(PLUGINS:%=$(BUILD)/lib/%)
+all: $(BINS:%=$(BUILD)/bin/%) $(PLUGINS:%=$(BUILD)/lib/%.so)
 
-$(BUILD)/obj/%.o: %.c
+$(BUILD)/obj/%.o: %.c Makefile config.mk
 	@mkdir -p $(@D)
-	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(CPPFLAGS_$(firstword $(subst /, ,$<))) $(CFLAGS_ALL) -c -o $@ $<
+	$(call say,CC,$<)$(CC) $(CPPFLAGS_ALL) $(CPPFLAGS_$(firstword $(subst /, ,$<))) $(CFLAGS_ALL) -c -o $@ $<
 
-.SECONDEXPANSION:
-$(BINS:%=$(BUILD)/bin/%): $(BUILD)/bin/%: $$(call objs,$$($$*_SRCS)) $$($$*_ARCHIVES)
-	@mkdir -p $(@D)
-	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $($*_LIBS)
+# $(1) name, $(2) file, $(3) more libraries, $(4) more flags
+define link_rule
+$(2): $$(call objs,$$($(1)_SRCS)) $$(call archives,$$($(1)_ARCHIVES))
+	@mkdir -p $$(@D)
+	$$(call say,LINK,$$@)$$(CC) $$(LDFLAGS_ALL) $(4) -o $$@ $$(filter %.o,$$^) $$(filter %.a,$$^) $$($(1)_LIBS) $(3)
+endef
+define archive_rule
+$(BUILD)/lib$(1).a: $$(call objs,$$($(1)_SRCS))
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	$$(call say,AR,$$@)$$(AR) rcs $$@ $$^
+endef
+define plugin_rule
+$(BUILD)/lib/$(1).so: $$(call objs,$$($(1)_SRCS))
+	@mkdir -p $$(@D)
+	$$(call say,LINK,$$@)$$(CC) $$(LDFLAGS) -shared -Wl,-z,relro,-z,now -o $$@ $$^ $$($(1)_LIBS)
+endef
+$(foreach n,$(ARCHIVES),$(eval $(call archive_rule,$(n))))
+$(foreach n,$(BINS),$(eval $(call link_rule,$(n),$(BUILD)/bin/$(n))))
+$(foreach n,$(HELPERS),$(eval $(call link_rule,$(n),$(BUILD)/helpers/$(n))))
+$(foreach n,$(TESTS),$(eval $(call link_rule,$(n),$(BUILD)/tests/$(n),$(CHECK_LIBS))))
+$(foreach n,$(PLUGINS),$(eval $(call plugin_rule,$(n))))
 
-$(TESTS:%=$(BUILD)/tests/%): $(BUILD)/tests/%: $$(call objs,$$($$*_SRCS)) $$($$*_ARCHIVES)
-	@mkdir -p $(@D)
-	$(call say,LINK,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter %.a,$^) $($*_LIBS) $(CHECK_LIBS)
+.PHONY: tests check-unit
+tests: $(TESTS:%=$(BUILD)/tests/%)
+check-unit: tests
+	$(Q)failed=0; for t in $(TESTS); do $(BUILD)/tests/$$t || failed=1; done; exit $$failed
 
 .PHONY: clean
 clean:

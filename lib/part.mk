@@ -1,21 +1,11 @@
-# The libraries. libbase.a and libmail.a are pure; librun.a does the I/O.
+# The libraries: base and mail are pure, run does the I/O.
 
-LIBBASE_SRCS := $(wildcard lib/base/*.c)
-LIBMAIL_SRCS := $(wildcard lib/mail/*.c)
-LIBRUN_SRCS  := $(wildcard lib/run/*.c)
+ARCHIVES += base mail run
+base_SRCS := $(wildcard lib/base/*.c)
+mail_SRCS := $(wildcard lib/mail/*.c)
+run_SRCS  := $(wildcard lib/run/*.c)
+RUN_LIBS  := -lev -lmariadb -lsystemd -ljansson -lcrypto
 
-LIBBASE := $(BUILD)/libbase.a
-LIBMAIL := $(BUILD)/libmail.a
-LIBRUN  := $(BUILD)/librun.a
-
-LIBRUN_LIBS := -lev -lmariadb -lsystemd -ljansson -lcrypto
-CHECK_LIBS  := -lcheck -lsubunit -lm -lrt
-
-$(LIBBASE): $(call objs,$(LIBBASE_SRCS))
-$(LIBMAIL): $(call objs,$(LIBMAIL_SRCS))
-$(LIBRUN): $(call objs,$(LIBRUN_SRCS))
-
-$(LIBBASE) $(LIBMAIL) $(LIBRUN):
-	@mkdir -p $(@D)
-	@rm -f $@
-	$(call say,AR,$@)$(AR) rcs $@ $^
+TESTS += test_span
+test_span_SRCS := tests/unit/test_span.c
+test_span_ARCHIVES := base

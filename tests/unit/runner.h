@@ -1,0 +1,35 @@
+/*
+ * The frame of a unit test program: a NULL-ended list of test functions of the
+ * check framework becomes main().  Each test runs in a process of its own
+ * unless CK_FORK=no.
+ */
+#ifndef TESTS_UNIT_RUNNER_H
+#define TESTS_UNIT_RUNNER_H
+
+#include <check.h>
+#include <stdlib.h>
+
+#define TEST_TIMEOUT_S 60
+
+static inline int run_tests(const char *name, const TTest *const *list)
+{
+	Suite *suite = suite_create(name);
+	TCase *tcase = tcase_create(name);
+	tcase_set_timeout(tcase, TEST_TIMEOUT_S);
+	for (; *list != NULL; list++)
+		tcase_add_test(tcase, *list);
+	suite_add_tcase(suite, tcase);
+	SRunner *runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	int failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+#define TEST_MAIN(name, list)                    \
+	int main(void)                           \
+	{                                        \
+		return run_tests((name), (list)); \
+	}
+
+#endif

@@ -1,0 +1,57 @@
+/* Tests of lib/base/span. */
+#include <check.h>
+
+#include "lib/base/span.h"
+#include "tests/unit/runner.h"
+
+START_TEST(cut_leaves_rest)
+{
+	struct span rest = SPAN_LIT("a;b;;c"), head;
+	ck_assert(span_cut(&rest, ';', &head));
+	ck_assert(span_eq(head, SPAN_LIT("a")));
+	ck_assert(span_cut(&rest, ';', &head));
+	ck_assert(span_cut(&rest, ';', &head));
+	ck_assert_uint_eq(head.len, 0);
+	ck_assert(!span_cut(&rest, ';', &head));
+	ck_assert(span_eq(head, SPAN_LIT("c")));
+	ck_assert_uint_eq(rest.len, 0);
+}
+END_TEST
+
+START_TEST(trim_takes_folding)
+{
+	ck_assert(span_eq(span_trim(SPAN_LIT(" \t\r\nx y\r\n ")), SPAN_LIT("x y")));
+	ck_assert_uint_eq(span_trim(SPAN_LIT(" \t ")).len, 0);
+	ck_assert_uint_eq(span_trim(SPAN_EMPTY).len, 0);
+}
+END_TEST
+
+START_TEST(case_is_ascii_only)
+{
+	ck_assert(span_ieq(SPAN_LIT("ExAmple"), SPAN_LIT("eXaMPLE")));
+	ck_assert(!span_ieq(SPAN_LIT("\xc3\x84"), SPAN_LIT("\xc3\xa4")));
+	ck_assert(span_iends(SPAN_LIT("a.Example.COM"), SPAN_LIT(".example.com")));
+	ck_assert(!span_istarts(SPAN_LIT("ab"), SPAN_LIT("abc")));
+}
+END_TEST
+
+START_TEST(copy_needs_room_for_nul)
+{
+	char buf[4];
+	ck_assert_int_eq(span_copy_cstr(SPAN_LIT("abc"), buf, sizeof(buf)), 0);
+	ck_assert_str_eq(buf, "abc");
+	ck_assert_int_eq(span_copy_cstr(SPAN_LIT("abcd"), buf, sizeof(buf)), ERR_LIMIT);
+	ck_assert_int_eq(span_copy_cstr(SPAN_LIT("a\0b"), buf, sizeof(buf)), ERR_SYNTAX);
+	ck_assert_str_eq(buf, "abc");
+}
+END_TEST
+
+static const TTest *const tests[] = {
+	cut_leaves_rest,
+	trim_takes_folding,
+	case_is_ascii_only,
+	copy_needs_room_for_nul,
+	NULL,
+};
+
+TEST_MAIN("span", tests)
