@@ -11,13 +11,13 @@
 
 #define TEST_TIMEOUT_S 60
 
-static inline int run_tests(const char *name, const TTest *const *list)
+static inline int run_tests(const char *name, const TTest *const *const *list)
 {
 	Suite *suite = suite_create(name);
 	TCase *tcase = tcase_create(name);
 	tcase_set_timeout(tcase, TEST_TIMEOUT_S);
 	for (; *list != NULL; list++)
-		tcase_add_test(tcase, *list);
+		tcase_add_test(tcase, **list);
 	suite_add_tcase(suite, tcase);
 	SRunner *runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);

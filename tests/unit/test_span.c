@@ -46,11 +46,11 @@ START_TEST(copy_needs_room_for_nul)
 }
 END_TEST
 
-static const TTest *const tests[] = {
-	cut_leaves_rest,
-	trim_takes_folding,
-	case_is_ascii_only,
-	copy_needs_room_for_nul,
+static const TTest *const *const tests[] = {
+	&cut_leaves_rest,
+	&trim_takes_folding,
+	&case_is_ascii_only,
+	&copy_needs_room_for_nul,
 	NULL,
 };
 
