@@ -9,3 +9,12 @@ RUN_LIBS  := -lev -lmariadb -lsystemd -ljansson -lcrypto
 TESTS += test_span
 test_span_SRCS := tests/unit/test_span.c
 test_span_ARCHIVES := base
+
+# Programs that use lib/mail/idn.
+MAIL_LIBS := -lidn2
+TESTS += test_dnsname test_addr
+test_dnsname_SRCS := tests/unit/test_dnsname.c
+test_dnsname_ARCHIVES := mail base
+test_dnsname_LIBS := $(MAIL_LIBS)
+test_addr_SRCS := tests/unit/test_addr.c
+test_addr_ARCHIVES := mail base
