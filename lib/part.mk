@@ -18,3 +18,7 @@ test_dnsname_ARCHIVES := mail base
 test_dnsname_LIBS := $(MAIL_LIBS)
 test_addr_SRCS := tests/unit/test_addr.c
 test_addr_ARCHIVES := mail base
+
+TESTS += test_seglog
+test_seglog_SRCS := tests/unit/test_seglog.c
+test_seglog_ARCHIVES := run base

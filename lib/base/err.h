@@ -26,6 +26,12 @@ enum err {
 #define MUST_CHECK __attribute__((warn_unused_result))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 #define NORETURN __attribute__((noreturn))
+/* For the rare call whose failure changes nothing; say why beside it. */
+#define IGNORE_RESULT(call) \
+	do {                \
+		if (call) { \
+		}           \
+	} while (0)
 
 /* Returns a static English phrase for CODE, "unknown error" for others. */
 const char *err_text(int code);

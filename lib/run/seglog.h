@@ -3,18 +3,21 @@
  * below the outbox, the indexer's spool of transactions and the policy
  * server's journal.
  *
- *   segment   DIR/SEQ.seg, SEQ the number of its first record (20 digits)
- *   header    magic "PSTRLOG1", u64 first sequence number
- *   record    u32 length, u32 CRC-32C of sequence number and payload, u64
- *             sequence number, payload
+ *   segment   DIR/SEQ.seg, SEQ the smallest number it may hold (20 digits)
+ *   header    magic "PSTRLOG1", u64 SEQ
+ *   record    u32 length, u32 CRC-32C of what follows, u64 sequence number,
+ *             payload
  *
  * Integers are little endian.  Sequence numbers begin at 1, grow from record to
- * record (gaps are allowed) and are never used twice.  After a crash at any byte the log opens with all records
- * that seglog_sync() had covered; a torn tail is cut off.  A record that is
- * damaged in the middle of a segment (its CRC is wrong although valid records
- * follow) makes seglog_open fail with ERR_PERM rather than lose what follows.
+ * record (gaps are allowed) and are never used twice.
  *
- * Not thread-safe.
+ * After a crash at any byte the log opens with all records that a sync had
+ * covered; the torn rest is cut off.  Where whole records stand behind the
+ * damage (pages of an unsynced group that reached the disk out of order, or a
+ * bad disk), what is cut is kept beside the segment as SEQ.cut for inspection.
+ *
+ * Threads: one appends, flushes and syncs; any others may read (each with a
+ * reader of its own) and trim.
  */
 #ifndef RUN_SEGLOG_H
 #define RUN_SEGLOG_H
@@ -22,6 +25,7 @@
 #include "lib/base/sbuf.h"
 
 struct seglog;
+struct seglog_reader;
 
 #define SEGLOG_RECORD_MAX (64u << 20) /* bytes of one record */
 
@@ -34,31 +38,49 @@ struct seglog_limits {
  * ERR_EXISTS where another process has it open. */
 int seglog_open(const char *dir, const struct seglog_limits *limits, struct seglog **log_out,
 		struct sbuf *error) MUST_CHECK;
+/* Flushes, without a sync. */
 void seglog_close(struct seglog **log);
 
 /*
- * Writes a record under the number SEQ >= seglog_next(); it is durable only
- * after a sync.  ERR_LIMIT at max_bytes or
- * for a record over SEGLOG_RECORD_MAX, ERR_TEMP where the disk fails (nothing
- * is then in the log).
+ * Adds a record under the number SEQ >= seglog_next() to the write buffer.
+ * ERR_LIMIT at max_bytes or for a record over SEGLOG_RECORD_MAX: that record is
+ * not taken.  ERR_TEMP, ERR_PERM: as seglog_sync().
  */
 int seglog_append(struct seglog *log, uint64_t seq, struct span record) MUST_CHECK;
-/* fdatasync; after a failed sync the log takes no more appends (ERR_PERM). */
-int seglog_sync(struct seglog *log) MUST_CHECK;
-
+/* Hands the buffer to the kernel: safe from kill -9, not from a power cut. */
+int seglog_flush(struct seglog *log) MUST_CHECK;
 /*
- * Adds the first record whose number is at least FROM to BUF and gives its
- * number.  ERR_NOT_FOUND at the end of the log; sequential reads are cheap.
+ * Flush and fdatasync.  Where writing fails (disk full), ERR_TEMP: all records
+ * above seglog_durable() are gone from the log, and it may be used on.  Where
+ * fdatasync fails, ERR_PERM: the same, and every later append fails, since
+ * nobody knows what the disk still holds.
  */
-int seglog_read(struct seglog *log, uint64_t from, uint64_t *seq_out, struct sbuf *buf) MUST_CHECK;
+int seglog_sync(struct seglog *log) MUST_CHECK;
 
 /* The smallest number that may still be there, and the smallest that a new
  * record may have. */
-uint64_t seglog_first(const struct seglog *log);
-uint64_t seglog_next(const struct seglog *log);
-uint64_t seglog_bytes(const struct seglog *log);
+uint64_t seglog_first(struct seglog *log);
+uint64_t seglog_next(struct seglog *log);
+/* The highest number that the last sync covers; what was found at the open
+ * counts as covered. */
+uint64_t seglog_durable(struct seglog *log);
+/* Bytes of all segments, what waits in the buffer included. */
+uint64_t seglog_bytes(struct seglog *log);
 
 /* Removes whole segments that hold only records below SEQ. */
 int seglog_trim(struct seglog *log, uint64_t seq) MUST_CHECK;
+
+/* Positions a reader before the first record numbered FROM or above. */
+struct seglog_reader *seglog_reader_new(struct seglog *log, uint64_t from);
+void seglog_reader_free(struct seglog_reader **reader);
+/*
+ * Adds the next record to BUF.  ERR_NOT_FOUND: none that is durable and
+ * numbered UPTO or less; try later.  ERR_PERM: the record is damaged or the
+ * disk fails; seglog_reader_skip() goes on behind it.
+ */
+int seglog_reader_next(struct seglog_reader *reader, uint64_t upto, uint64_t *seq_out,
+		       struct sbuf *buf) MUST_CHECK;
+/* Moves to the next whole record behind the damage, or the segment's end. */
+void seglog_reader_skip(struct seglog_reader *reader);
 
 #endif

@@ -1,0 +1,367 @@
+/*
+ * Tests of lib/run/seglog: what a sync covered is there after a crash at any
+ * byte, and nothing that was never written ever appears.
+ */
+#include <check.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "lib/base/bytes.h"
+#include "lib/run/seglog.h"
+#include "tests/unit/runner.h"
+#include "tests/unit/tmpdir.h"
+
+static char dir[256];
+static struct sbuf error;
+static char error_mem[512];
+
+static struct seglog *open_log(uint64_t segment_bytes, uint64_t max_bytes)
+{
+	struct seglog_limits limits = {segment_bytes, max_bytes};
+	struct seglog *log = NULL;
+	sbuf_init(&error, error_mem, sizeof(error_mem));
+	ck_assert_msg(seglog_open(dir, &limits, &log, &error) == 0, "%s", sbuf_cstr(&error));
+	return log;
+}
+
+/* Record SEQ has a payload that depends on its number alone. */
+static void make_payload(uint64_t seq, struct sbuf *out)
+{
+	sbuf_reset(out);
+	for (uint64_t i = 0; i <= seq % 37; i++)
+		sbuf_addf(out, "record %llu;", (unsigned long long)seq);
+}
+
+static void append(struct seglog *log, uint64_t seq)
+{
+	char mem[1024];
+	struct sbuf payload;
+	sbuf_init(&payload, mem, sizeof(mem));
+	make_payload(seq, &payload);
+	ck_assert_int_eq(seglog_append(log, seq, sbuf_span(&payload)), 0);
+}
+
+/* Reads all from FROM on, checks each, returns the count. */
+static uint64_t read_all(struct seglog *log, uint64_t from, uint64_t *last_out)
+{
+	struct seglog_reader *reader = seglog_reader_new(log, from);
+	char want_mem[1024];
+	struct sbuf got, want;
+	uint64_t seq, count = 0;
+	*last_out = 0;
+	sbuf_init_heap(&got, 1 << 20);
+	sbuf_init(&want, want_mem, sizeof(want_mem));
+	while (seglog_reader_next(reader, UINT64_MAX, &seq, &got) == 0) {
+		ck_assert_uint_gt(seq, *last_out);
+		make_payload(seq, &want);
+		ck_assert(span_eq(sbuf_span(&got), sbuf_span(&want)));
+		sbuf_reset(&got);
+		*last_out = seq;
+		count++;
+	}
+	sbuf_done(&got);
+	seglog_reader_free(&reader);
+	return count;
+}
+
+START_TEST(reads_what_was_synced)
+{
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1000, 1 << 20);
+	uint64_t last;
+	for (uint64_t seq = 1; seq <= 200; seq++)
+		append(log, seq);
+	ck_assert_uint_lt(seglog_durable(log), 200);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_uint_eq(seglog_durable(log), 200);
+	ck_assert_uint_eq(read_all(log, 1, &last), 200);
+	ck_assert_uint_eq(read_all(log, 150, &last), 51);
+	seglog_close(&log);
+	log = open_log(1000, 1 << 20);
+	ck_assert_uint_eq(seglog_next(log), 201);
+	ck_assert_uint_eq(read_all(log, 1, &last), 200);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+START_TEST(numbers_may_have_gaps)
+{
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1 << 20, 1 << 20);
+	uint64_t last;
+	append(log, 5);
+	append(log, 9);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_uint_eq(read_all(log, 6, &last), 1);
+	ck_assert_uint_eq(last, 9);
+	ck_assert_uint_eq(seglog_next(log), 10);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+START_TEST(upto_hides_later_records)
+{
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1 << 20, 1 << 20);
+	struct seglog_reader *reader = seglog_reader_new(log, 1);
+	struct sbuf buf;
+	uint64_t seq;
+	sbuf_init_heap(&buf, 4096);
+	append(log, 1);
+	append(log, 2);
+	ck_assert_int_eq(seglog_reader_next(reader, 9, &seq, &buf), ERR_NOT_FOUND);
+	ck_assert_int_eq(seglog_flush(log), 0);
+	ck_assert_int_eq(seglog_reader_next(reader, 9, &seq, &buf), ERR_NOT_FOUND);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_int_eq(seglog_reader_next(reader, 1, &seq, &buf), 0);
+	ck_assert_int_eq(seglog_reader_next(reader, 1, &seq, &buf), ERR_NOT_FOUND);
+	ck_assert_int_eq(seglog_reader_next(reader, 2, &seq, &buf), 0);
+	ck_assert_uint_eq(seq, 2);
+	sbuf_done(&buf);
+	seglog_reader_free(&reader);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+static void segment_path(char *path, size_t size, uint64_t first)
+{
+	snprintf(path, size, "%s/%020llu.seg", dir, (unsigned long long)first);
+}
+
+/* A crash at every byte: the file ends there, and the log opens with exactly
+ * the records that are whole. */
+START_TEST(survives_a_cut_at_every_byte)
+{
+	uint64_t ends[21] = {16}, last;
+	char path[320];
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1 << 20, 1 << 20);
+	for (uint64_t seq = 1; seq <= 20; seq++) {
+		append(log, seq);
+		ends[seq] = seglog_bytes(log);
+	}
+	ck_assert_int_eq(seglog_sync(log), 0);
+	seglog_close(&log);
+	segment_path(path, sizeof(path), 1);
+	for (uint64_t cut = ends[20]; cut-- > 0;) {
+		ck_assert_int_eq(truncate(path, (off_t)cut), 0);
+		uint64_t whole = 0;
+		while (whole < 20 && ends[whole + 1] <= cut)
+			whole++;
+		log = open_log(1 << 20, 1 << 20);
+		ck_assert_uint_eq(read_all(log, 1, &last), whole);
+		ck_assert_uint_eq(seglog_next(log), whole + 1);
+		seglog_close(&log);
+	}
+	tmpdir_remove(dir);
+}
+END_TEST
+
+/* Garbage behind the synced part, as torn writes leave it, changes nothing. */
+START_TEST(cuts_off_a_torn_tail)
+{
+	char path[320], junk[300];
+	uint64_t last;
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1 << 20, 1 << 20);
+	append(log, 1);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	seglog_close(&log);
+	segment_path(path, sizeof(path), 1);
+	for (int fill = 0; fill < 256; fill += 51) {
+		memset(junk, fill, sizeof(junk));
+		FILE *f = fopen(path, "a");
+		ck_assert_ptr_nonnull(f);
+		ck_assert_uint_eq(fwrite(junk, 1, sizeof(junk), f), sizeof(junk));
+		fclose(f);
+		log = open_log(1 << 20, 1 << 20);
+		ck_assert_uint_eq(read_all(log, 1, &last), 1);
+		ck_assert_uint_eq(seglog_next(log), 2);
+		seglog_close(&log);
+	}
+	tmpdir_remove(dir);
+}
+END_TEST
+
+static void flip_byte(uint64_t first, off_t at)
+{
+	char path[320], c;
+	segment_path(path, sizeof(path), first);
+	int fd = open(path, O_RDWR);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(pread(fd, &c, 1, at), 1);
+	c ^= 0x55;
+	ck_assert_int_eq(pwrite(fd, &c, 1, at), 1);
+	close(fd);
+}
+
+START_TEST(keeps_what_stands_behind_damage)
+{
+	char path[320];
+	struct stat st;
+	uint64_t last;
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1 << 20, 1 << 20);
+	append(log, 1);
+	uint64_t end = seglog_bytes(log);
+	append(log, 2);
+	append(log, 3);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	seglog_close(&log);
+	flip_byte(1, (off_t)end + 20);
+	log = open_log(1 << 20, 1 << 20);
+	ck_assert_uint_eq(read_all(log, 1, &last), 1);
+	seglog_close(&log);
+	snprintf(path, sizeof(path), "%s/%020d.cut", dir, 1);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_int_gt(st.st_size, 40);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+/* Damage in an earlier segment: the reader says so and can go on behind it. */
+START_TEST(reader_skips_damage)
+{
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(2000, 1 << 20);
+	struct sbuf buf;
+	uint64_t seq = 0, seen = 0;
+	int damaged = 0;
+	for (uint64_t n = 1; n <= 60; n++)
+		append(log, n);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	flip_byte(1, 16 + 16 + 3);
+	struct seglog_reader *reader = seglog_reader_new(log, 1);
+	sbuf_init_heap(&buf, 1 << 20);
+	for (;;) {
+		int rc = seglog_reader_next(reader, UINT64_MAX, &seq, &buf);
+		if (rc == ERR_NOT_FOUND)
+			break;
+		if (rc == ERR_PERM) {
+			ck_assert_int_lt(++damaged, 3);
+			seglog_reader_skip(reader);
+			continue;
+		}
+		ck_assert_int_eq(rc, 0);
+		seen++;
+	}
+	ck_assert_int_eq(damaged, 1);
+	ck_assert_uint_eq(seen, 59);
+	ck_assert_uint_eq(seq, 60);
+	sbuf_done(&buf);
+	seglog_reader_free(&reader);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+START_TEST(trims_whole_segments)
+{
+	uint64_t last;
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1000, 1 << 20);
+	for (uint64_t seq = 1; seq <= 100; seq++)
+		append(log, seq);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	uint64_t before = seglog_bytes(log);
+	ck_assert_int_eq(seglog_trim(log, 50), 0);
+	ck_assert_uint_gt(seglog_first(log), 1);
+	ck_assert_uint_le(seglog_first(log), 50);
+	ck_assert_uint_lt(seglog_bytes(log), before);
+	ck_assert_uint_eq(read_all(log, 50, &last), 51);
+	ck_assert_int_eq(seglog_trim(log, 1000), 0);
+	append(log, 101);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_uint_eq(read_all(log, 101, &last), 1);
+	seglog_close(&log);
+	log = open_log(1000, 1 << 20);
+	ck_assert_uint_eq(seglog_next(log), 102);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+START_TEST(is_bounded)
+{
+	char zeros[100] = {0};
+	tmpdir_make(dir, sizeof(dir));
+	/* Header 16, and a record of 100 bytes takes 116. */
+	struct seglog *log = open_log(1 << 20, 16 + 2 * 116);
+	ck_assert_int_eq(seglog_append(log, 1, span_of(zeros, 100)), 0);
+	ck_assert_int_eq(seglog_append(log, 2, span_of(zeros, 100)), 0);
+	ck_assert_int_eq(seglog_append(log, 3, span_of(zeros, 0)), ERR_LIMIT);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_uint_eq(seglog_durable(log), 2);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+START_TEST(locks_the_directory)
+{
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1000, 1 << 20), *second = NULL;
+	struct seglog_limits limits = {1000, 1 << 20};
+	ck_assert_int_eq(seglog_open(dir, &limits, &second, &error), ERR_EXISTS);
+	ck_assert_ptr_null(second);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+/* The disk is full in the middle of a group: the group is gone as a whole, and
+ * the log goes on once there is room. */
+START_TEST(full_disk_drops_the_group_only)
+{
+	struct rlimit old, tight;
+	uint64_t last;
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1 << 20, 1 << 20);
+	append(log, 1);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+	tight = (struct rlimit){600, old.rlim_max};
+	signal(SIGXFSZ, SIG_IGN);
+	setrlimit(RLIMIT_FSIZE, &tight);
+	/* No ck_assert in here: check itself writes to a file. */
+	int append_rc = 0;
+	for (uint64_t seq = 2; seq <= 60 && append_rc == 0; seq++)
+		append_rc = seglog_append(log, seq, SPAN_LIT("0123456789"));
+	int sync_rc = seglog_sync(log);
+	setrlimit(RLIMIT_FSIZE, &old);
+	ck_assert_int_eq(append_rc, 0);
+	ck_assert_int_eq(sync_rc, ERR_TEMP);
+	ck_assert_uint_eq(seglog_durable(log), 1);
+	append(log, 61);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_uint_eq(read_all(log, 1, &last), 2);
+	ck_assert_uint_eq(last, 61);
+	seglog_close(&log);
+	log = open_log(1 << 20, 1 << 20);
+	ck_assert_uint_eq(read_all(log, 1, &last), 2);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&reads_what_was_synced,
+	&numbers_may_have_gaps,
+	&upto_hides_later_records,
+	&survives_a_cut_at_every_byte,
+	&cuts_off_a_torn_tail,
+	&keeps_what_stands_behind_damage,
+	&reader_skips_damage,
+	&trims_whole_segments,
+	&is_bounded,
+	&locks_the_directory,
+	&full_disk_drops_the_group_only,
+	NULL,
+};
+
+TEST_MAIN("seglog", tests)
