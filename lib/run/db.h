@@ -5,7 +5,9 @@
  * struct db belongs to one thread at a time.  A call makes one attempt; the
  * caller decides whether and when to try again.
  *
- * Errors: ERR_TEMP   no connection, deadlock, lock wait, server shutting down, no space
+ * Errors: ERR_TEMP   no connection, deadlock, lock wait, server shutting down, no space;
+ *                    also a table, column or grant that is missing, since the
+ *                    administrator can mend that and nothing should be dropped for it
  *         ERR_EXISTS a duplicate of a unique key
  *         ERR_PERM   anything else that the server refuses (text in db_error)
  * After a lost connection a transaction is rolled back by the server; the
@@ -79,7 +81,7 @@ void db_disconnect(struct db *db);
 int db_exec(struct db *db, const char *sql, const struct db_param *params, size_t count) MUST_CHECK;
 uint64_t db_affected(const struct db *db);
 uint64_t db_insert_id(const struct db *db);
-/* Calls ROW for each row, in order. */
+/* Calls ROW for each row, in order. ROW must not use DB. */
 int db_query(struct db *db, const char *sql, const struct db_param *params, size_t count,
 	     db_row_fn *row, void *arg) MUST_CHECK;
 /* The first row's first column into OUT; ERR_NOT_FOUND without a row or for NULL. */
