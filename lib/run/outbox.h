@@ -24,7 +24,8 @@ struct outbox_record {
 };
 
 #define OUTBOX_BATCH_MAX 1024
-#define OUTBOX_QUEUE_MAX (64u << 20)
+#define OUTBOX_QUEUE_MAX (64u << 20) /* bytes that wait for the disk */
+#define OUTBOX_DEAD_MAX 10000
 
 struct outbox_config {
 	const char *dir;        /* below the daemon's state directory */
@@ -39,10 +40,12 @@ struct outbox_config {
 	 * Runs on the consumer thread, never twice at once.  Returns 0: all
 	 * taken; ERR_TEMP: the whole batch will come again; ERR_PERM: the
 	 * batch is refused: it comes again record by record, and a single
-	 * record that is refused is set aside in DIR/dead and counted.
+	 * record that is refused is set aside as DIR/dead/SEQ (while
+	 * there are fewer than OUTBOX_DEAD_MAX), logged and counted.
 	 */
 	int (*deliver)(void *arg, uint64_t instance, const struct outbox_record *records, size_t count);
 	void *arg;
+	bool hold; /* deliver nothing before outbox_release() */
 };
 
 struct outbox_stats {
@@ -55,6 +58,9 @@ struct outbox_stats {
 
 /* Opens or makes it and starts both threads. */
 int outbox_open(const struct outbox_config *config, struct outbox **box_out, struct sbuf *error) MUST_CHECK;
+
+/* Begins the delivery of an outbox that was opened with `hold`. */
+void outbox_release(struct outbox *box);
 
 /*
  * Delivers what it can within TIMEOUT_MS, then ends the threads.  What is left
@@ -83,8 +89,9 @@ int outbox_append_wait(struct outbox *box, struct span payload, uint64_t *seq_ou
 void outbox_on_synced(struct outbox *box, struct loop *loop,
 		      void (*fn)(void *arg, uint64_t upto, bool failed), void *arg);
 
-/* Calls FN for each record that is durable and not delivered, in order; for
- * rebuilding state in memory.  Only before the first append. */
+/* Calls FN for each record that is not delivered, in order; for rebuilding
+ * state in memory.  Only with `hold`, before the release and the first append.
+ * FN's first value other than 0 ends it and is returned. */
 int outbox_replay(struct outbox *box, int (*fn)(void *arg, const struct outbox_record *record), void *arg) MUST_CHECK;
 
 /* Waits until everything appended so far is delivered; ERR_TEMP at the timeout. */
