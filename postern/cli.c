@@ -1,0 +1,350 @@
+/*
+ * From the words of the command line to a subcommand.  The table of commands
+ * is the only source for dispatch, help and usage errors.  What was opened for
+ * a subcommand is closed here, whatever it returned.
+ */
+#include "postern/cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <locale.h>
+#include <pwd.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "lib/run/db.h"
+#include "postern/config.h"
+
+#define ERROR_MAX 4096
+#define TABLE_MAX (64u << 20)
+
+const char *cli_option(const struct cli *cli, const char *name)
+{
+	const char *value = NULL, *next;
+	for (size_t i = 0; (next = cli_option_at(cli, name, i)) != NULL; i++)
+		value = next;
+	return value;
+}
+
+const char *cli_option_at(const struct cli *cli, const char *name, size_t n)
+{
+	const struct args_option *option = args_option(&cli->args, name, n);
+	return option == NULL ? NULL : option->value;
+}
+
+bool cli_has(const struct cli *cli, const char *name)
+{
+	return args_option(&cli->args, name, 0) != NULL;
+}
+
+const char *cli_arg(const struct cli *cli, size_t n)
+{
+	return n < cli->args.word_count ? cli->args.words[n] : NULL;
+}
+
+int cli_fail(struct cli *cli, int status, const char *fmt, ...)
+{
+	char mem[ERROR_MAX];
+	struct sbuf text;
+	sbuf_init(&text, mem, sizeof(mem));
+	va_list args;
+	va_start(args, fmt);
+	sbuf_vaddf(&text, fmt, args);
+	va_end(args);
+	fprintf(cli->err, "postern: %s\n", sbuf_cstr(&text));
+	if (cli->json) {
+		json_t *object = json_pack("{s:s%}", "error", sbuf_cstr(&text), text.len);
+		if (object == NULL)
+			object = json_pack("{s:s}", "error", "the message is not UTF-8; see stderr");
+		if (cli_print_json(cli, object) != EX_OK)
+			return EX_IOERR;
+	}
+	return status;
+}
+
+int cli_fail_db(struct cli *cli, int rc)
+{
+	const char *why = db_error(cli->db);
+	if (rc == ERR_TEMP)
+		return cli_fail(cli, EX_TEMPFAIL, "the database is not available: %s", why);
+	return cli_fail(cli, EX_UNAVAILABLE, "the database refuses: %s", why);
+}
+
+static int flush(struct cli *cli)
+{
+	return fflush(cli->out) == 0 && !ferror(cli->out) ? EX_OK : EX_IOERR;
+}
+
+int cli_print_json(struct cli *cli, json_t *value)
+{
+	int rc = json_dumpf(value, cli->out, JSON_COMPACT | JSON_ENCODE_ANY);
+	json_decref(value);
+	fputc('\n', cli->out);
+	return rc == 0 ? flush(cli) : EX_IOERR;
+}
+
+int cli_print_rows(struct cli *cli, const struct table_column *columns, json_t *rows)
+{
+	if (cli->json)
+		return cli_print_json(cli, rows);
+	struct sbuf text;
+	sbuf_init_heap(&text, TABLE_MAX);
+	table_print(&text, columns, rows);
+	json_decref(rows);
+	bool ok = sbuf_ok(&text);
+	if (ok)
+		fwrite(sbuf_cstr(&text), 1, text.len, cli->out);
+	sbuf_done(&text);
+	return ok ? flush(cli) : cli_fail(cli, EX_SOFTWARE, "the table is too large: use --json");
+}
+
+int cli_print_done(struct cli *cli, json_t *result, const char *fmt, ...)
+{
+	if (cli->json)
+		return cli_print_json(cli, result);
+	json_decref(result);
+	va_list args;
+	va_start(args, fmt);
+	vfprintf(cli->out, fmt, args);
+	va_end(args);
+	fputc('\n', cli->out);
+	return flush(cli);
+}
+
+static int read_fd(struct cli *cli, int fd, const char *name, struct sbuf *b)
+{
+	char chunk[65536];
+	for (;;) {
+		ssize_t n = read(fd, chunk, sizeof(chunk));
+		if (n == 0)
+			break;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return cli_fail(cli, EX_IOERR, "cannot read %s: %s", name, strerror(errno));
+		sbuf_add(b, span_of(chunk, (size_t)n));
+		if (!sbuf_ok(b))
+			return cli_fail(cli, EX_DATAERR, "%s is too long", name);
+	}
+	return EX_OK;
+}
+
+int cli_read_input(struct cli *cli, struct sbuf *b)
+{
+	return read_fd(cli, cli->input_fd, "the standard input", b);
+}
+
+int cli_read_file(struct cli *cli, const char *path, struct sbuf *b)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return cli_fail(cli, EX_NOINPUT, "cannot read %s: %s", path, strerror(errno));
+	int status = read_fd(cli, fd, path, b);
+	close(fd);
+	return status;
+}
+
+static const struct cli_command *next_command(size_t *group, size_t *row)
+{
+	while (cli_commands[*group] != NULL) {
+		const struct cli_command *command = &cli_commands[*group][*row];
+		if (command->words != NULL) {
+			++*row;
+			return command;
+		}
+		++*group;
+		*row = 0;
+	}
+	return NULL;
+}
+
+/* How many words of ARGV from POS on are those of COMMAND; 0: not this one.
+ * With PREFIX it is enough that ARGV begins like COMMAND. */
+static int match(const struct cli_command *command, int argc, char **argv, int pos, bool prefix)
+{
+	struct span rest = span_str(command->words), word;
+	int count = 0;
+	while (rest.len > 0) {
+		span_cut(&rest, ' ', &word);
+		if (pos + count >= argc || argv[pos + count][0] == '-')
+			return prefix ? count : 0;
+		if (!span_eq(word, span_str(argv[pos + count])))
+			return 0;
+		count++;
+	}
+	return prefix && pos + count < argc && argv[pos + count][0] != '-' ? 0 : count;
+}
+
+static const struct cli_command *find_command(int argc, char **argv, int *pos)
+{
+	const struct cli_command *command, *best = NULL;
+	size_t group = 0, row = 0;
+	int best_count = 0;
+	while ((command = next_command(&group, &row)) != NULL) {
+		int count = match(command, argc, argv, *pos, false);
+		if (count > best_count) {
+			best = command;
+			best_count = count;
+		}
+	}
+	*pos += best_count;
+	return best;
+}
+
+static int print_overview(struct cli *cli, FILE *to, int argc, char **argv, int pos)
+{
+	const struct cli_command *command;
+	size_t group = 0, row = 0, shown = 0;
+	while ((command = next_command(&group, &row)) != NULL) {
+		if (pos < argc && match(command, argc, argv, pos, true) == 0)
+			continue;
+		if (shown++ == 0)
+			fputs("usage: postern [--json] [-c FILE] [-o KEY=VALUE] COMMAND ...\n\n", to);
+		struct sbuf line;
+		char mem[256];
+		sbuf_init(&line, mem, sizeof(mem));
+		sbuf_addf(&line, "%s %s", command->words, command->args);
+		fprintf(to, "  %-36s %s\n", sbuf_cstr(&line), command->summary);
+	}
+	if (shown == 0)
+		return cli_fail(cli, EX_USAGE, "no such command: %s; see postern help", argv[pos]);
+	fputs("\npostern COMMAND --help tells more; postern -V the version; postern(8) has it all.\n", to);
+	return EX_OK;
+}
+
+static void print_help(FILE *to, const struct cli_command *command)
+{
+	fprintf(to, "usage: postern %s", command->words);
+	const struct cli_option *o;
+	for (o = command->options; o != NULL && o->name != NULL; o++) {
+		bool required = o->flags & CLI_REQUIRED;
+		fprintf(to, " %s--%s%s%s%s%s", required ? "" : "[", o->name, o->arg == NULL ? "" : " ",
+			o->arg == NULL ? "" : o->arg, required ? "" : "]",
+			o->flags & CLI_REPEAT ? "..." : "");
+	}
+	fprintf(to, "%s%s\n\n%s\n\n", command->args[0] == '\0' ? "" : " ", command->args, command->summary);
+	for (o = command->options; o != NULL && o->name != NULL; o++) {
+		struct sbuf left;
+		char mem[128];
+		sbuf_init(&left, mem, sizeof(mem));
+		sbuf_addf(&left, "--%s %s", o->name, o->arg == NULL ? "" : o->arg);
+		fprintf(to, "  %-26s %s\n", sbuf_cstr(&left), o->help);
+	}
+	fprintf(to, "  %-26s %s\n", "--json", "print JSON");
+	if (command->needs != 0) {
+		fprintf(to, "  %-26s %s\n", "-c FILE", "configuration instead of " POSTERN_CONFIG_PATH);
+		fprintf(to, "  %-26s %s\n", "-o KEY=VALUE", "set an option of the configuration");
+	}
+}
+
+/* Loads the configuration; without a database_user the account is that of the
+ * system user who asks (unix_socket authentication). */
+static int load_config(struct cli *cli, void **config_out)
+{
+	const char *path = cli->args.config_path;
+	if (path == NULL && access(POSTERN_CONFIG_PATH, F_OK) == 0)
+		path = POSTERN_CONFIG_PATH;
+	const char *overrides[ARGS_MAX + 1];
+	size_t count = cli->args.override_count;
+	memcpy(overrides, cli->args.overrides, count * sizeof(overrides[0]));
+	char mem[ERROR_MAX], user[128];
+	struct sbuf error, assignment;
+	sbuf_init(&error, mem, sizeof(mem));
+	void *config = NULL;
+	int rc = conf_load(&postern_conf, path, overrides, count, &config, &error);
+	const struct passwd *me = getpwuid(geteuid());
+	if (rc == 0 && conf_get_string(&postern_conf, config, "database_user")[0] == '\0' && me != NULL) {
+		conf_free(&postern_conf, &config);
+		sbuf_init(&assignment, user, sizeof(user));
+		sbuf_addf(&assignment, "database_user=%s", me->pw_name);
+		overrides[count] = sbuf_cstr(&assignment);
+		rc = conf_load(&postern_conf, path, overrides, count + 1, &config, &error);
+	}
+	if (rc < 0)
+		return cli_fail(cli, EX_CONFIG, "%s", sbuf_cstr(&error));
+	*config_out = config;
+	return EX_OK;
+}
+
+static int connect_db(struct cli *cli)
+{
+	char mem[ERROR_MAX];
+	struct sbuf error;
+	sbuf_init(&error, mem, sizeof(mem));
+	int rc = db_new_from_conf(cli->conf, cli->config, &cli->db, &error);
+	if (rc == ERR_NOT_FOUND)
+		return cli_fail(cli, EX_CONFIG, "database_user is not set");
+	if (rc < 0)
+		return cli_fail(cli, EX_CONFIG, "%s", sbuf_cstr(&error));
+	rc = db_connect(cli->db);
+	return rc < 0 ? cli_fail_db(cli, rc) : EX_OK;
+}
+
+static int run_command(struct cli *cli)
+{
+	void *config = NULL;
+	int status = EX_OK;
+	if (cli->command->needs != 0) {
+		status = load_config(cli, &config);
+		cli->conf = &postern_conf;
+		cli->config = config;
+	}
+	if (status == EX_OK && (cli->command->needs & CLI_NEEDS_DB))
+		status = connect_db(cli);
+	if (status == EX_OK)
+		status = cli->command->run(cli);
+	db_free(&cli->db);
+	if (config != NULL)
+		conf_free(&postern_conf, &config);
+	return status;
+}
+
+static int dispatch(struct cli *cli, int argc, char **argv, struct sbuf *error)
+{
+	int pos = 1;
+	if (args_parse_common(&cli->args, argc, argv, &pos, error) < 0)
+		return cli_fail(cli, EX_USAGE, "%s", sbuf_cstr(error));
+	if (pos < argc && strcmp(argv[pos], "-V") == 0) {
+		fprintf(cli->out, "postern %s\n", POSTERN_VERSION);
+		return flush(cli);
+	}
+	bool help = pos < argc && strcmp(argv[pos], "help") == 0;
+	int first = help ? pos + 1 : pos, rest = first;
+	if (pos >= argc && !cli->args.help)
+		return print_overview(cli, cli->err, argc, argv, pos) == EX_OK ? EX_USAGE : EX_SOFTWARE;
+	cli->command = find_command(argc, argv, &rest);
+	if (cli->command == NULL) {
+		bool asked = help || cli->args.help;
+		for (int i = first; i < argc; i++)
+			asked = asked || strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
+		int status = print_overview(cli, asked ? cli->out : cli->err, argc, argv, first);
+		return status == EX_OK && !asked ? EX_USAGE : status;
+	}
+	if (!help && args_parse(&cli->args, cli->command->options, cli->command->args_min,
+				cli->command->args_max, argc, argv, rest, error) < 0) {
+		cli->json = cli->args.json;
+		return cli_fail(cli, EX_USAGE, "%s; see postern %s --help", sbuf_cstr(error),
+				cli->command->words);
+	}
+	if (help || cli->args.help) {
+		print_help(cli->out, cli->command);
+		return flush(cli);
+	}
+	cli->json = cli->args.json;
+	return run_command(cli);
+}
+
+int cli_main(int argc, char **argv)
+{
+	setlocale(LC_CTYPE, "C.UTF-8"); /* what libidn2 takes as input */
+	signal(SIGPIPE, SIG_IGN);
+	static struct cli cli;
+	args_init(&cli.args);
+	cli.out = stdout;
+	cli.err = stderr;
+	cli.input_fd = STDIN_FILENO;
+	char mem[ERROR_MAX];
+	struct sbuf error;
+	sbuf_init(&error, mem, sizeof(mem));
+	return dispatch(&cli, argc, argv, &error);
+}

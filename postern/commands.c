@@ -1,0 +1,13 @@
+/* The dispatch table: each file of subcommands exports one table of rows. */
+#include "postern/commands.h"
+
+const struct cli_command *const cli_commands[] = {
+	commands_domain,
+	commands_user,
+	commands_alias,
+	commands_dkim,
+	commands_search,
+	commands_status,
+	commands_sql,
+	NULL,
+};

@@ -1,0 +1,15 @@
+/* The tables of subcommands, one a file; commands.c puts them together. */
+#ifndef POSTERN_COMMANDS_H
+#define POSTERN_COMMANDS_H
+
+#include "postern/cli.h"
+
+extern const struct cli_command commands_alias[];
+extern const struct cli_command commands_dkim[];
+extern const struct cli_command commands_domain[];
+extern const struct cli_command commands_search[];
+extern const struct cli_command commands_sql[];
+extern const struct cli_command commands_status[];
+extern const struct cli_command commands_user[];
+
+#endif
