@@ -10,7 +10,8 @@
  *   TYPE     STRING INT BOOL DURATION SIZE ENUM LIST (see enum conf_type)
  *   unit     "" or what a number counts; for ENUM the words: "auto|sign|verify"
  *   min,max  bounds, in the unit of the value (milliseconds, bytes, items of a LIST)
- *   default  as it would stand in the file; "" is unset
+ *   default  as it would stand in the file; "" is unset; several items of a LIST
+ *            are separated by \n
  *   prose    one paragraph for the man page
  *
  * and makes its struct and table from the file:
@@ -41,18 +42,22 @@
 
 enum conf_type {
 	CONF_STRING,   /* const char *; "" when unset, never NULL */
-	CONF_INT,      /* int64_t */
+	CONF_INT,      /* int64_t, not negative */
 	CONF_BOOL,     /* bool: yes or no */
 	CONF_DURATION, /* int64_t milliseconds: 30s, 10m, 1h, 500ms */
 	CONF_SIZE,     /* int64_t bytes: 64K, 10M */
 	CONF_ENUM,     /* int: index of the word in `unit` */
-	CONF_LIST,     /* struct conf_list: the key may be repeated, each time one item */
+	CONF_LIST,     /* struct conf_list: the key may be repeated, each time one item;
+			  an item in the file replaces the default's, one of -o those of
+			  the file; an empty value adds none */
 };
+
+#define CONF_FILE_MAX (4u << 20) /* bytes of a file */
 
 struct conf_item {
 	const char *value;
 	const char *file; /* where it stood, for messages of later checks */
-	unsigned line;    /* 0: default or command line */
+	unsigned line;    /* 0: `file` is "default" or "command line" */
 };
 
 struct conf_list {
@@ -103,18 +108,25 @@ int conf_load(const struct conf_spec *spec, const char *path, const char *const 
 	      size_t count, void **config_out, struct sbuf *error) MUST_CHECK;
 void conf_free(const struct conf_spec *spec, void **config);
 
-/* Writes all options as `key = value` (-d), or those whose value differs from
- * the default (-n). */
+/*
+ * Writes all options as `key = value`, or those whose value differs from the
+ * default (-n).  CONFIG may be NULL for the defaults (-d).
+ */
 void conf_print(const struct conf_spec *spec, const void *config, bool only_changed, struct sbuf *out);
 
 /* For checks of list items: writes "file:line: message" and returns ERR_SYNTAX. */
 int conf_fail(struct sbuf *error, const struct conf_item *at, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* The same for any option of CONFIG, by its name. */
+int conf_fail_option(const struct conf_spec *spec, const void *config, const char *name,
+		     struct sbuf *error, const char *fmt, ...) PRINTF_LIKE(5, 6);
 
 /*
  * Typed access by name, for library code that serves every daemon.  Panics
  * where the option does not exist or has another type.
  */
 const char *conf_get_string(const struct conf_spec *spec, const void *config, const char *name);
+/* INT, DURATION, SIZE; an ENUM gives its index, a BOOL 0 or 1. */
 int64_t conf_get_number(const struct conf_spec *spec, const void *config, const char *name);
 bool conf_has(const struct conf_spec *spec, const char *name);
 

@@ -2,6 +2,10 @@
  * Buffered stream connections on the event loop, and the server that accepts
  * them.  Caps are arguments: bytes of input that may wait, bytes of output
  * that may wait, connections, idle time.
+ *
+ * One readiness event makes one read; what the handler writes meanwhile goes
+ * out in one write right after it.  A connection without unread input or
+ * unwritten output holds no buffer.  All of it belongs to the loop's thread.
  */
 #ifndef RUN_CONN_H
 #define RUN_CONN_H
@@ -18,6 +22,8 @@ struct conn_limits {
 	size_t out_max_bytes; /* unwritten output; more closes the connection */
 	size_t max_conns;     /* more are accepted and closed at once (metric) */
 	int64_t idle_ms;      /* no byte in either direction for so long: closed; 0: never */
+	bool internal;        /* a service of our own (metrics, control): not counted among
+				 the client connections */
 };
 
 struct conn_handler {
@@ -25,14 +31,16 @@ struct conn_handler {
 	void *(*open)(struct conn *c, void *server_arg);
 	/*
 	 * Input is there. Returns how many bytes were consumed; the rest is
-	 * shown again with what follows. When nothing is consumed although
-	 * in_max_bytes are there, the connection is closed.
+	 * shown again at once if any were, else with what follows. When
+	 * nothing is consumed although in_max_bytes are there, the connection
+	 * is closed. Must not free the server.
 	 */
 	size_t (*data)(struct conn *c, void *state, struct span in);
 	/* The connection is gone (peer, idle, error, conn_close): free STATE. */
 	void (*close)(struct conn *c, void *state);
 };
 
+/* Copies LIMITS; SET and HANDLER must stay valid. */
 struct conn_server *conn_server_new(struct loop *loop, const struct listen_set *set,
 				    const struct conn_limits *limits,
 				    const struct conn_handler *handler, void *server_arg);
@@ -50,14 +58,17 @@ void conn_server_each(struct conn_server *server, void (*fn)(struct conn *, void
 struct conn *conn_attach(struct loop *loop, int fd, const struct conn_limits *limits,
 			 const struct conn_handler *handler, void *state);
 
+/* Ignored once the connection is closed or finishing.  C stays valid: where the
+ * write fails or the cap is passed, the connection is closed from the loop. */
 void conn_write(struct conn *c, struct span bytes);
 /* Bytes that wait to be written. */
 size_t conn_pending(const struct conn *c);
-/* Stops (restarts) the reading, for back pressure. */
+/* Stops (restarts) the reading, for back pressure; the peer's going away is
+ * not noticed meanwhile.  Input that was left is shown again after a restart. */
 void conn_pause(struct conn *c, bool paused);
-/* Called once when output drained below LOW bytes. */
+/* FN is called once, from the loop, when at most LOW bytes wait to be written. */
 void conn_on_drain(struct conn *c, size_t low, void (*fn)(struct conn *, void *state));
-/* Writes what waits, then closes. */
+/* Writes what waits, then closes; C may be gone on return. */
 void conn_finish(struct conn *c);
 /* Closes now; the handler's close runs before this returns or, from within a
  * handler, right after it. */

@@ -20,20 +20,26 @@ struct listen_set {
 
 /* Only the syntax; for -t. ERROR gets the reason. */
 int listen_check(const char *spec, struct sbuf *error) MUST_CHECK;
+/* The same, and every address must be a unix socket or a numeric loopback one. */
+int listen_check_local(const char *spec, struct sbuf *error) MUST_CHECK;
 
 /*
  * Opens SPEC; NAME is the FileDescriptorName under which systemd may have
  * handed sockets over.  A stale unix socket is replaced, one that answers is
- * not (ERR_EXISTS).  MODE is that of unix sockets.  Sockets are non-blocking,
- * close-on-exec, with a backlog of 1024.
+ * not (ERR_EXISTS).  MODE is that of unix sockets; it holds before the first
+ * client can connect.  Sockets are non-blocking, close-on-exec, with a backlog
+ * of 1024.  ERR_SYNTAX for a bad SPEC, ERR_PERM where the system refuses.
  */
 int listen_open(const char *spec, const char *name, mode_t mode, struct listen_set *set_out,
 		struct sbuf *error) MUST_CHECK;
+/* Closes them and unlinks the unix sockets made here; twice does no harm. */
 void listen_close(struct listen_set *set);
 
 /*
- * A connected, non-blocking stream socket to unix:/PATH or inet:HOST:PORT
- * (numeric host).  The connect may still be in progress.
+ * A non-blocking stream socket to unix:/PATH, inet:HOST:PORT or
+ * inet6:[ADDR]:PORT (numeric host), whose connect may still be in progress.
+ * ERR_NOT_FOUND where nobody listens, ERR_TEMP where the backlog is full or
+ * another failure may pass.
  */
 int listen_connect(const char *spec, int *fd_out, struct sbuf *error) MUST_CHECK;
 

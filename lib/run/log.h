@@ -43,9 +43,26 @@ struct log_field {
 	log_event_write(level, event, text, (const struct log_field[]){__VA_ARGS__}, \
 			sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field))
 
-/* IDENT is the daemon's name and must stay valid. */
+#define LOG_FIELDS_MAX 32     /* more fields of one event are left out */
+#define LOG_VALUE_MAX 2048    /* bytes of a value or text; the rest is cut off */
+#define LOG_LINE_MAX 4096     /* bytes of a stderr line; cut off at a field (PIPE_BUF) */
+
+/* In the order of the words of the option log_target. */
+enum log_target {
+	LOG_TO_AUTO, /* journald where its socket is there, else stderr: decided for each line */
+	LOG_TO_JOURNAL,
+	LOG_TO_STDERR,
+};
+
+/*
+ * IDENT is the daemon's name and must stay valid.  Before the first call all
+ * goes to stderr.  Call it again after stderr was replaced.
+ */
 void log_open(const char *ident);
 void log_set_level(int level);
+void log_set_target(enum log_target target);
+/* Where journald is looked for instead of its usual place; for tests. */
+void log_set_journal(const char *socket_path);
 void log_event_write(int level, const struct log_event *event, const char *text,
 		     const struct log_field *fields, size_t count);
 /* A line without an event of its own. */

@@ -30,7 +30,8 @@ struct metric_row {
 #define METRIC_ROW(id, type, family, labels, unit, help) \
 	{METRIC_##type, family, labels, unit, help},
 
-/* ROWS must stay valid; COUNT is at most METRICS_MAX. */
+/* ROWS must stay valid; COUNT is at most METRICS_MAX.  Before this, updates do
+ * nothing. */
 #define METRICS_MAX 256
 void metrics_init(const struct metric_row *rows, size_t count);
 
@@ -39,6 +40,9 @@ static inline void metrics_inc(unsigned id)
 {
 	metrics_add(id, 1);
 }
+/* For a GAUGE that counts things which come and go. */
+void metrics_dec(unsigned id);
+/* Also for a COUNTER that is kept elsewhere and only copied by a collector. */
 void metrics_set(unsigned id, int64_t value);
 /* Buckets from 50 us to 60 s. */
 void metrics_observe(unsigned id, double seconds);

@@ -1,0 +1,42 @@
+/*
+ * What conn.c (one connection) and conn_server.c (accepting) share.  Internal
+ * to lib/run.
+ */
+#ifndef RUN_CONN_INTERNAL_H
+#define RUN_CONN_INTERNAL_H
+
+#include "conn.h"
+
+struct conn_buf {
+	char *ptr;
+	size_t head, len, size; /* content is ptr[head] to ptr[head + len] */
+};
+
+struct conn {
+	struct ev_loop *ev;
+	int fd;
+	unsigned depth;                  /* callbacks of this connection on the stack */
+	bool closed, finishing, paused;
+	bool broken;                      /* a write failed: to be closed from the loop */
+	const struct conn_limits *limits; /* the server's, or own_limits */
+	const struct conn_handler *handler;
+	void *state;
+	struct conn_server *server;       /* NULL for conn_attach() */
+	struct conn *prev, *next;         /* the server's list */
+	struct conn_buf in, out;
+	int64_t last_ms;                  /* last byte in either direction */
+	size_t drain_low;
+	void (*drain_fn)(struct conn *, void *state);
+	struct ev_io readable, writable;
+	struct ev_timer idle;
+	struct conn_limits own_limits;
+};
+
+/* Makes a connection of an accepted descriptor; it may be gone on return. */
+void conn_accepted(struct loop *loop, int fd, const struct conn_limits *limits,
+		   const struct conn_handler *handler, struct conn_server *server, void *server_arg);
+
+void conn_server_remember(struct conn_server *server, struct conn *c);
+void conn_server_forget(struct conn_server *server, struct conn *c);
+
+#endif

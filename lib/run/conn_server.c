@@ -1,0 +1,171 @@
+/*
+ * Accepts connections and keeps the list of those that are open.  When the
+ * process runs out of descriptors the listening sockets are left alone for a
+ * moment: clients wait in the backlog instead of the loop spinning.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/run/conn_internal.h"
+#include "lib/run/metrics_common.h"
+
+#define ACCEPT_BURST 64       /* connections a readiness event */
+#define ACCEPT_PAUSE_S 0.1    /* without descriptors */
+
+struct conn_server {
+	struct loop *loop;
+	struct ev_loop *ev;
+	struct conn_limits limits;
+	const struct conn_handler *handler;
+	void *arg;
+	struct ev_io accepts[LISTEN_MAX];
+	size_t accepts_count;
+	struct ev_timer resume;
+	bool paused;
+	struct conn *first;
+	size_t count;
+	struct conn *each_next; /* what conn_server_each() visits next */
+};
+
+void conn_server_remember(struct conn_server *server, struct conn *c)
+{
+	c->next = server->first;
+	if (c->next != NULL)
+		c->next->prev = c;
+	server->first = c;
+	server->count++;
+	if (!server->limits.internal)
+		metrics_inc(METRIC_CONNECTIONS);
+}
+
+void conn_server_forget(struct conn_server *server, struct conn *c)
+{
+	if (server->each_next == c)
+		server->each_next = c->next;
+	if (c->next != NULL)
+		c->next->prev = c->prev;
+	if (c->prev != NULL)
+		c->prev->next = c->next;
+	else
+		server->first = c->next;
+	server->count--;
+	if (!server->limits.internal)
+		metrics_dec(METRIC_CONNECTIONS);
+}
+
+static void stop_accepting(struct conn_server *server)
+{
+	for (size_t i = 0; i < server->accepts_count; i++)
+		ev_io_stop(server->ev, &server->accepts[i]);
+}
+
+static void start_accepting(struct conn_server *server)
+{
+	for (size_t i = 0; i < server->accepts_count; i++)
+		ev_io_start(server->ev, &server->accepts[i]);
+}
+
+static void on_resume(struct ev_loop *ev, struct ev_timer *w, int events)
+{
+	(void)ev;
+	(void)events;
+	start_accepting(w->data);
+}
+
+/* Handles one accepted descriptor or the lack of one; false ends the burst. */
+static bool accept_one(struct conn_server *server, int listen_fd)
+{
+	const int on = 1;
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0) {
+		int why = errno;
+		if (why == EMFILE || why == ENFILE || why == ENOBUFS || why == ENOMEM) {
+			metrics_inc(METRIC_ACCEPT_PAUSES);
+			stop_accepting(server);
+			ev_timer_set(&server->resume, ACCEPT_PAUSE_S, 0);
+			ev_timer_start(server->ev, &server->resume);
+		}
+		return why == ECONNABORTED || why == EINTR;
+	}
+	if (server->count >= server->limits.max_conns) {
+		close(fd);
+		metrics_inc(METRIC_CONNECTIONS_REFUSED);
+		return true;
+	}
+	/* Fails on unix sockets, which need none. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	conn_accepted(server->loop, fd, &server->limits, server->handler, server, server->arg);
+	return !server->paused;
+}
+
+static void on_acceptable(struct ev_loop *ev, struct ev_io *w, int events)
+{
+	(void)ev;
+	(void)events;
+	for (int i = 0; i < ACCEPT_BURST && accept_one(w->data, w->fd); i++)
+		;
+}
+
+struct conn_server *conn_server_new(struct loop *loop, const struct listen_set *set,
+				    const struct conn_limits *limits,
+				    const struct conn_handler *handler, void *server_arg)
+{
+	struct conn_server *server = mem_zalloc(sizeof(*server));
+	server->loop = loop;
+	server->ev = loop_ev(loop);
+	server->limits = *limits;
+	server->handler = handler;
+	server->arg = server_arg;
+	server->accepts_count = set->count;
+	ev_timer_init(&server->resume, on_resume, ACCEPT_PAUSE_S, 0);
+	server->resume.data = server;
+	for (size_t i = 0; i < set->count; i++) {
+		ev_io_init(&server->accepts[i], on_acceptable, set->fds[i], EV_READ);
+		server->accepts[i].data = server;
+	}
+	start_accepting(server);
+	return server;
+}
+
+void conn_server_pause(struct conn_server *server)
+{
+	server->paused = true;
+	stop_accepting(server);
+	ev_timer_stop(server->ev, &server->resume);
+}
+
+size_t conn_server_count(const struct conn_server *server)
+{
+	return server->count;
+}
+
+void conn_server_each(struct conn_server *server, void (*fn)(struct conn *, void *state, void *arg),
+		      void *arg)
+{
+	for (struct conn *c = server->first; c != NULL; c = server->each_next) {
+		server->each_next = c->next;
+		fn(c, c->state, arg);
+	}
+}
+
+static void close_one(struct conn *c, void *state, void *arg)
+{
+	(void)state;
+	(void)arg;
+	conn_close(c);
+}
+
+void conn_server_free(struct conn_server **server)
+{
+	if (*server == NULL)
+		return;
+	conn_server_pause(*server);
+	conn_server_each(*server, close_one, NULL);
+	if ((*server)->count > 0)
+		PANIC("conn_server_free within a handler");
+	free(*server);
+	*server = NULL;
+}
