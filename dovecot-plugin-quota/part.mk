@@ -1,0 +1,14 @@
+# dovecot-plugin-quota: quotad, its pure core, and the plug-in of Dovecot.
+
+ARCHIVES += quota-core
+quota-core_SRCS := $(addprefix dovecot-plugin-quota/,proto.c quotad/once.c quotad/ledger.c quotad/ledger-request.c)
+
+TESTS += test_quota_proto test_quota_ledger
+test_quota_proto_SRCS := tests/unit/test_quota_proto.c
+test_quota_proto_ARCHIVES := quota-core base
+test_quota_ledger_SRCS := tests/unit/test_quota_ledger.c
+test_quota_ledger_ARCHIVES := quota-core base
+
+FUZZERS += fuzz_quota_proto
+fuzz_quota_proto_SRCS := tests/fuzz/fuzz_quota_proto.c
+fuzz_quota_proto_ARCHIVES := quota-core base

@@ -1,0 +1,112 @@
+/*
+ * The protocol between the mail processes (and the policy server) and quotad:
+ * one line a request, one line a reply, fields separated by a TAB, over a
+ * stream socket.  Pure encoder and decoder for both sides.
+ *
+ *   HELLO    version op             first line; no reply.  OP is the client's
+ *                                   random instance number
+ *   LOOKUP   user
+ *   RESERVE  user id bytes credit flags key
+ *                                   space for one more message of a transaction;
+ *                                   ID 0 opens a reservation, else it grows.
+ *                                   CREDIT bytes will be freed by the MOVE of
+ *                                   the message named by KEY
+ *   COMMIT   user id op bytes messages
+ *                                   the storage has them all; ends reservation ID
+ *   RELEASE  user id                the storage has nothing; ends reservation ID
+ *   FREE     user op bytes messages messages are gone; ends an INTENT
+ *   INTENT   user                   no reply; messages are about to go
+ *   STALE    user                   no reply; something changed unseen
+ *   COUNT    user                   a recount begins; the reply's SEQ names it
+ *   COUNTED  user seq bytes messages
+ *
+ *   reply:   WORD id limit used messages room seq flags
+ *
+ * One request may be outstanding on a connection.  Reservations and intents
+ * belong to the connection and end with it.  (OP of the request, instance of
+ * the connection) is the operation id: a repeated one changes nothing.
+ * Numbers are decimal: sizes and counts of a request at most QUOTA_SIZE_MAX, an
+ * OP any 64-bit number, all others at most QUOTA_NUMBER_MAX.  Sizes are bytes.
+ */
+#ifndef QUOTA_PROTO_H
+#define QUOTA_PROTO_H
+
+#include "lib/base/sbuf.h"
+
+#define QUOTA_VERSION 1
+#define QUOTA_LINE_MAX 1024 /* bytes of a line, its LF included */
+#define QUOTA_USER_MAX 320
+#define QUOTA_KEY_MAX 96
+#define QUOTA_NUMBER_MAX (UINT64_C(1) << 62)
+#define QUOTA_SIZE_MAX (UINT64_C(1) << 50) /* bytes or messages in a request */
+#define QUOTA_UNLIMITED QUOTA_NUMBER_MAX /* as room: no limit applies */
+
+enum quota_verb {
+	QUOTA_HELLO,
+	QUOTA_LOOKUP,
+	QUOTA_RESERVE,
+	QUOTA_COMMIT,
+	QUOTA_RELEASE,
+	QUOTA_FREE,
+	QUOTA_INTENT,
+	QUOTA_STALE,
+	QUOTA_COUNT,
+	QUOTA_COUNTED,
+	QUOTA_VERBS /* how many */
+};
+
+/* Flags of RESERVE. */
+#define QUOTA_FORCE 1u         /* replication: grant whatever the limit */
+#define QUOTA_RECOUNT_DONE 2u  /* do not ask for a recount before deciding */
+
+struct quota_request {
+	enum quota_verb verb;
+	struct span user; /* borrows */
+	struct span key;  /* borrows; empty: none */
+	uint64_t version, id, op, bytes, messages, credit, flags, seq;
+};
+
+enum quota_word {
+	QUOTA_OK,
+	QUOTA_OVER,    /* RESERVE: more than what is left */
+	QUOTA_BIG,     /* RESERVE: more than the whole limit */
+	QUOTA_RECOUNT, /* RESERVE: count the mailbox, send COUNTED, ask again */
+	QUOTA_RETRY,   /* COUNT, COUNTED: others are changing the mailbox */
+	QUOTA_TEMP,    /* not now */
+	QUOTA_WORDS    /* how many */
+};
+
+/* Flags of a reply. */
+#define QUOTA_IS_STALE 1u      /* a recount is wanted when it suits */
+#define QUOTA_LIMIT_UNKNOWN 2u /* the database could not be asked yet */
+#define QUOTA_NO_USER 4u       /* not in the database: no limit, no row */
+
+struct quota_reply {
+	enum quota_word word;
+	uint64_t id;       /* of the reservation; 0: none */
+	uint64_t limit;    /* of the user; 0: none */
+	uint64_t used, messages;
+	uint64_t room;     /* what is left of the tightest limit */
+	uint64_t seq;      /* changes with everything that disturbs a recount */
+	uint64_t flags;
+};
+
+/* Whether the verb is answered at all. */
+bool quota_verb_has_reply(enum quota_verb verb);
+const char *quota_verb_name(enum quota_verb verb);
+
+/*
+ * Decodes a line without its LF.  Only the fields of the verb are set, the
+ * others are zero.  ERR_SYNTAX for anything that the encoder would not write.
+ */
+int quota_request_decode(struct span line, struct quota_request *request_out) MUST_CHECK;
+int quota_reply_decode(struct span line, struct quota_reply *reply_out) MUST_CHECK;
+
+/*
+ * Adds a whole line with its LF.  ERR_SYNTAX, and nothing is added, where a
+ * field holds a control character or is over its cap.
+ */
+int quota_request_encode(const struct quota_request *request, struct sbuf *out) MUST_CHECK;
+int quota_reply_encode(const struct quota_reply *reply, struct sbuf *out) MUST_CHECK;
+
+#endif

@@ -1,0 +1,311 @@
+/*
+ * What each request does to the ledger.  A reservation or intent is a `hold`
+ * in the list of its connection; every hold is counted in its user's `open`
+ * and ends in exactly one place, hold_end().
+ */
+#include "dovecot-plugin-quota/quotad/ledger.h"
+
+struct hold_key {
+	struct hold_key *next;
+	size_t len;
+	char text[];
+};
+
+struct ledger_hold {
+	struct ledger_hold *next;
+	struct ledger_user *user;
+	uint64_t id;    /* 0: an intent */
+	uint64_t bytes; /* reserved */
+	struct hold_key *keys; /* credits taken, to be given back on release */
+};
+
+static struct ledger_hold **hold_find(struct ledger_owner *owner, const struct ledger_user *user, uint64_t id)
+{
+	struct ledger_hold **h = &owner->holds;
+	while (*h != NULL && !((*h)->id == id && (*h)->user == user))
+		h = &(*h)->next;
+	return *h != NULL ? h : NULL;
+}
+
+static struct ledger_hold *hold_add(struct ledger *l, struct ledger_owner *owner,
+				    struct ledger_user *user, uint64_t id)
+{
+	if (owner->count >= l->caps.per_owner)
+		return NULL;
+	struct ledger_hold *h = mem_zalloc(sizeof(*h));
+	h->user = user;
+	h->id = id;
+	h->next = owner->holds;
+	owner->holds = h;
+	owner->count++;
+	user->open++;
+	l->open++;
+	return h;
+}
+
+/* KEEP: the sources of its MOVEs stay remembered. */
+static void hold_end(struct ledger *l, struct ledger_owner *owner, struct ledger_hold **at, bool keep)
+{
+	struct ledger_hold *h = *at;
+
+	*at = h->next;
+	owner->count--;
+	h->user->open--;
+	l->open--;
+	ledger_unreserve(h->user, h->bytes);
+	while (h->keys != NULL) {
+		struct hold_key *key = h->keys;
+		h->keys = key->next;
+		if (!keep)
+			once_del(&l->credits, span_of(key->text, key->len));
+		free(key);
+	}
+	free(h);
+}
+
+void ledger_owner_gone(struct ledger *l, struct ledger_owner *owner)
+{
+	while (owner->holds != NULL) {
+		struct ledger_user *user = owner->holds->user;
+		user->stale = true;
+		user->seq++;
+		hold_end(l, owner, &owner->holds, false);
+	}
+}
+
+static bool others_are_busy(const struct ledger_owner *owner, const struct ledger_user *user)
+{
+	size_t own = 0;
+	for (const struct ledger_hold *h = owner->holds; h != NULL; h = h->next)
+		own += h->user == user;
+	return user->open > own;
+}
+
+static uint64_t room_of(uint64_t limit, uint64_t used, uint64_t reserved)
+{
+	if (limit == 0)
+		return QUOTA_UNLIMITED;
+	return used + reserved >= limit ? 0 : limit - used - reserved;
+}
+
+static uint64_t domain_limit(const struct ledger_user *u)
+{
+	return u->domain != NULL && u->domain->complete ? u->domain->limit : 0;
+}
+
+static uint64_t room(const struct ledger_user *u)
+{
+	const uint64_t own = room_of(u->limit, u->used, u->reserved);
+	const uint64_t limit = domain_limit(u);
+	if (limit == 0)
+		return own;
+	const uint64_t shared = room_of(limit, u->domain->used, u->domain->reserved);
+	return own < shared ? own : shared;
+}
+
+static enum quota_word judge(const struct ledger_user *u, uint64_t bytes, uint64_t credit)
+{
+	const uint64_t need = bytes > credit ? bytes - credit : 0;
+	const uint64_t shared = domain_limit(u);
+
+	if (need == 0)
+		return QUOTA_OK;
+	if ((u->limit != 0 && bytes > u->limit) || (shared != 0 && bytes > shared))
+		return QUOTA_BIG;
+	return need > room(u) ? QUOTA_OVER : QUOTA_OK;
+}
+
+static void journal(struct ledger_user *u, const struct ledger_time *now, uint64_t instance,
+		    uint64_t op, struct ledger_result *result)
+{
+	u->version = u->version < now->wall_us ? now->wall_us : u->version + 1;
+	u->changed = true;
+	u->seq++;
+	result->changed = u->exists || !u->limit_known;
+	result->change = (struct ledger_change){u->name, u->version, u->used, u->messages, instance, op};
+}
+
+static struct span credit_key(const struct ledger_user *u, struct span key, struct sbuf *buf)
+{
+	sbuf_adds(buf, u->name);
+	sbuf_addc(buf, '\t');
+	sbuf_add(buf, key);
+	return sbuf_ok(buf) ? sbuf_span(buf) : SPAN_EMPTY;
+}
+
+static void credit_take(struct ledger *l, struct ledger_hold *h, struct span key,
+			const struct ledger_time *now)
+{
+	if (once_add(&l->credits, key, now->boot_ms + LEDGER_CREDIT_MS) < 0)
+		return;
+	struct hold_key *k = mem_alloc(sizeof(*k) + key.len);
+	k->len = key.len;
+	memcpy(k->text, key.ptr, key.len);
+	k->next = h->keys;
+	h->keys = k;
+}
+
+static enum quota_word reserve(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u,
+			       const struct quota_request *r, const struct ledger_time *now,
+			       uint64_t *id_out)
+{
+	char mem[QUOTA_USER_MAX + QUOTA_KEY_MAX + 2];
+	struct sbuf buf;
+	sbuf_init(&buf, mem, sizeof(mem));
+	const bool decide = (r->flags & QUOTA_RECOUNT_DONE) != 0;
+
+	once_expire(&l->credits, now->boot_ms);
+	const struct span key = credit_key(u, r->key, &buf);
+	const bool credited = r->credit > 0 && r->key.len > 0 && key.len > 0 &&
+			      l->credits.count < l->credits.max && !once_has(&l->credits, key);
+
+	if ((r->flags & QUOTA_FORCE) == 0) {
+		if (!u->counted && !decide)
+			return QUOTA_RECOUNT;
+		const enum quota_word word = judge(u, r->bytes, credited ? r->credit : 0);
+		if (word != QUOTA_OK)
+			return u->stale && !decide ? QUOTA_RECOUNT : word;
+	}
+	struct ledger_hold **at = r->id != 0 ? hold_find(owner, u, r->id) : NULL;
+	if (u->reserved + r->bytes > LEDGER_USE_MAX)
+		return QUOTA_TEMP;
+	struct ledger_hold *h = at != NULL ? *at : hold_add(l, owner, u, ++l->last_id);
+	if (h == NULL)
+		return QUOTA_TEMP;
+	if (credited)
+		credit_take(l, h, key, now);
+	h->bytes += r->bytes;
+	ledger_reserve(u, r->bytes);
+	u->seq++;
+	*id_out = h->id;
+	return QUOTA_OK;
+}
+
+static void commit(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u,
+		   const struct quota_request *r, const struct ledger_time *now,
+		   struct ledger_result *result)
+{
+	struct ledger_hold **at = r->id != 0 ? hold_find(owner, u, r->id) : NULL;
+	if (at != NULL)
+		hold_end(l, owner, at, true);
+	else
+		u->stale = true; /* a recount may have seen these messages before */
+	if (ledger_op_seen(l, owner->instance, r->op))
+		return;
+	ledger_use(u, u->used + r->bytes, u->messages + r->messages);
+	journal(u, now, owner->instance, r->op, result);
+}
+
+static void end_intent(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u)
+{
+	struct ledger_hold **at = hold_find(owner, u, 0);
+	if (at != NULL)
+		hold_end(l, owner, at, true);
+}
+
+static void release(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u, uint64_t id)
+{
+	struct ledger_hold **at = id != 0 ? hold_find(owner, u, id) : NULL;
+	if (at != NULL)
+		hold_end(l, owner, at, false);
+	u->seq++;
+}
+
+static uint64_t less(uint64_t from, uint64_t by)
+{
+	return from > by ? from - by : 0;
+}
+
+static void give_back(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u,
+		      const struct quota_request *r, const struct ledger_time *now,
+		      struct ledger_result *result)
+{
+	end_intent(l, owner, u);
+	if (ledger_op_seen(l, owner->instance, r->op))
+		return;
+	if (r->bytes > u->used || r->messages > u->messages)
+		u->stale = true; /* more than there was: the numbers were wrong */
+	ledger_use(u, less(u->used, r->bytes), less(u->messages, r->messages));
+	journal(u, now, owner->instance, r->op, result);
+}
+
+static enum quota_word recounted(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u,
+				 const struct quota_request *r, const struct ledger_time *now,
+				 struct ledger_result *result)
+{
+	end_intent(l, owner, u);
+	if (r->seq != u->seq || others_are_busy(owner, u))
+		return QUOTA_RETRY;
+	const bool same = u->counted && u->used == r->bytes && u->messages == r->messages;
+	result->drifted = u->counted && !same;
+	result->drift_used = u->used;
+	result->drift_messages = u->messages;
+	u->counted = true;
+	u->stale = false;
+	if (!same || u->version == 0) {
+		ledger_use(u, r->bytes, r->messages);
+		journal(u, now, 0, 0, result);
+	}
+	return QUOTA_OK;
+}
+
+static void fill_reply(const struct ledger_user *u, struct quota_reply *reply)
+{
+	reply->limit = u->limit;
+	reply->used = u->used;
+	reply->messages = u->messages;
+	reply->room = room(u);
+	reply->seq = u->seq;
+	reply->flags = (u->stale || !u->counted ? QUOTA_IS_STALE : 0) |
+		       (u->limit_known ? 0 : QUOTA_LIMIT_UNKNOWN) |
+		       (u->limit_known && !u->exists ? QUOTA_NO_USER : 0);
+}
+
+void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_user *user,
+		    const struct quota_request *request, const struct ledger_time *now,
+		    struct ledger_result *result_out)
+{
+	struct ledger_result result = {.reply = {.word = QUOTA_OK}};
+
+	if (user == NULL) {
+		result.reply.room = QUOTA_UNLIMITED;
+		result.reply.flags = QUOTA_LIMIT_UNKNOWN;
+		*result_out = result;
+		return;
+	}
+	switch (request->verb) {
+	case QUOTA_RESERVE:
+		result.reply.word = reserve(l, owner, user, request, now, &result.reply.id);
+		break;
+	case QUOTA_COMMIT:
+		commit(l, owner, user, request, now, &result);
+		break;
+	case QUOTA_RELEASE:
+		release(l, owner, user, request->id);
+		break;
+	case QUOTA_FREE:
+		give_back(l, owner, user, request, now, &result);
+		break;
+	case QUOTA_INTENT:
+		user->seq++;
+		if (hold_find(owner, user, 0) == NULL && hold_add(l, owner, user, 0) == NULL)
+			user->stale = true;
+		break;
+	case QUOTA_STALE:
+		user->stale = true;
+		user->seq++;
+		break;
+	case QUOTA_COUNT:
+		result.reply.word = others_are_busy(owner, user) ? QUOTA_RETRY : QUOTA_OK;
+		break;
+	case QUOTA_COUNTED:
+		result.reply.word = recounted(l, owner, user, request, now, &result);
+		break;
+	case QUOTA_LOOKUP:
+	case QUOTA_HELLO:
+	case QUOTA_VERBS:
+		break;
+	}
+	fill_reply(user, &result.reply);
+	*result_out = result;
+}

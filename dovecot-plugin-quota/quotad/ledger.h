@@ -1,0 +1,151 @@
+/*
+ * Who uses how much, in memory: users, the domains they share a limit in,
+ * reservations of connections.  Pure: requests in, replies and changes to be
+ * journalled out; the time is an argument.  Not thread-safe.
+ *
+ * Sizes are virtual sizes in bytes.  A limit of 0 means none.  Names are kept
+ * in lower case (ASCII).
+ *
+ * The invariants:
+ *  - a reservation is granted only while used + reserved + new <= limit, for
+ *    the user and for a complete domain, except under QUOTA_FORCE and for a
+ *    MOVE whose source is at least as large (its space is freed right after);
+ *  - a recount is taken only when no other connection had anything open from
+ *    its beginning to its end, so it never counts what is counted elsewhere;
+ *  - a connection that ends with anything open leaves the user stale, and a
+ *    stale user is never refused before a recount was asked for.
+ */
+#ifndef QUOTAD_LEDGER_H
+#define QUOTAD_LEDGER_H
+
+#include "dovecot-plugin-quota/proto.h"
+#include "dovecot-plugin-quota/quotad/once.h"
+
+struct ledger_caps {
+	size_t users;     /* in memory; idle ones make room */
+	size_t per_owner; /* reservations of one connection */
+	size_t credits;   /* remembered sources of a MOVE */
+	size_t ops;       /* remembered operation ids */
+};
+
+#define LEDGER_CREDIT_MS (600 * 1000) /* how long a source of a MOVE is remembered */
+
+/* Where used, reserved and messages of a user end, so that no sum overflows. */
+#define LEDGER_USE_MAX (QUOTA_NUMBER_MAX / 4)
+
+struct ledger_time {
+	int64_t boot_ms;  /* for expiry */
+	uint64_t wall_us; /* for versions, which must grow over a restart */
+};
+
+struct ledger_domain {
+	char *name;
+	uint64_t limit, used, reserved; /* sums over the members in memory */
+	size_t members;
+	bool complete; /* all its users are in memory, so the sums are true */
+};
+
+struct ledger_user {
+	struct ledger_domain *domain; /* NULL for a name without @ */
+	struct ledger_user *older, *newer;
+	uint64_t limit, used, messages, reserved;
+	uint64_t seq;       /* grows with everything that disturbs a recount */
+	uint64_t version;   /* of used and messages, for the database; 0: never changed */
+	uint64_t delivered; /* version that the database has */
+	size_t open;        /* reservations and intents */
+	bool limit_known;   /* the database was asked */
+	bool exists;        /* ... and has this user */
+	bool counted;       /* used and messages come from somewhere */
+	bool changed;       /* here, since it came into memory */
+	bool stale;         /* a recount is wanted */
+	char name[];
+};
+
+/* What the database says of a user. */
+struct ledger_row {
+	uint64_t limit;
+	bool has_usage;
+	uint64_t used, messages, version;
+};
+
+/* The new absolute state of a user, to be journalled. */
+struct ledger_change {
+	const char *user; /* borrows from the ledger until its next call */
+	uint64_t version, used, messages;
+	uint64_t instance, op; /* 0: a recount */
+};
+
+struct ledger_result {
+	struct quota_reply reply;
+	bool changed; /* CHANGE is set: journal it before the reply goes out */
+	struct ledger_change change;
+	bool drifted; /* a recount found other numbers than these */
+	uint64_t drift_used, drift_messages;
+};
+
+struct ledger_hold;
+
+/* The state of one connection. */
+struct ledger_owner {
+	uint64_t instance; /* from HELLO; 0: none yet */
+	struct ledger_hold *holds;
+	size_t count;
+};
+
+struct ledger {
+	struct ledger_caps caps;
+	struct htab users, domains;
+	struct once credits, ops;
+	struct ledger_user *oldest, *newest; /* by last use */
+	uint64_t last_id;
+	size_t open; /* reservations and intents of all connections */
+};
+
+struct ledger *ledger_new(const struct ledger_caps *caps);
+void ledger_free(struct ledger **ledger);
+
+/* Marks it as used. NULL where it is not in memory. */
+struct ledger_user *ledger_find(struct ledger *l, struct span name);
+/*
+ * Finds or adds, with nothing known; makes room by dropping the user that was
+ * idle longest, has nothing open and is in the database.  NULL where there is
+ * no room, or the name is empty or over QUOTA_USER_MAX.
+ */
+struct ledger_user *ledger_add(struct ledger *l, struct span name);
+
+/*
+ * Takes over what the database says; ROW NULL: it has no such user.  Usage
+ * from there does not replace what changed here.
+ */
+void ledger_load(struct ledger_user *user, const struct ledger_row *row);
+/* Takes over a journalled state; an older version than the known is ignored. */
+void ledger_replay(struct ledger *l, struct ledger_user *user, const struct ledger_change *change);
+/* The database has VERSION of this user. */
+void ledger_delivered(struct ledger *l, struct span name, uint64_t version);
+
+/* A domain in memory (one of its users is), or NULL. */
+struct ledger_domain *ledger_domain_find(const struct ledger *l, struct span name);
+/* COMPLETE: all users of the domain were added; a limit has no force before. */
+void ledger_domain_load(struct ledger_domain *domain, uint64_t limit, bool complete);
+
+/*
+ * Executes any request but HELLO.  USER is that of the request, or NULL where
+ * the ledger is full: then everything is granted and nothing counted.
+ */
+void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_user *user,
+		    const struct quota_request *request, const struct ledger_time *now,
+		    struct ledger_result *result_out);
+
+/* Ends what the connection has open. */
+void ledger_owner_gone(struct ledger *l, struct ledger_owner *owner);
+
+/* Whether the operation was seen before; remembers it. */
+bool ledger_op_seen(struct ledger *l, uint64_t instance, uint64_t op);
+
+/* For ledger-request.c: sets what the user uses, up to LEDGER_USE_MAX; reserves
+ * and gives back.  The domain follows. */
+void ledger_use(struct ledger_user *user, uint64_t used, uint64_t messages);
+void ledger_reserve(struct ledger_user *user, uint64_t bytes);
+void ledger_unreserve(struct ledger_user *user, uint64_t bytes);
+
+#endif

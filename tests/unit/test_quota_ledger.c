@@ -1,0 +1,564 @@
+/* Tests of quotad's ledger: rules one by one, and a random run against a model. */
+#include "dovecot-plugin-quota/quotad/ledger.h"
+#include "tests/unit/runner.h"
+
+static const struct ledger_caps caps = {.users = 64, .per_owner = 4, .credits = 3, .ops = 1000};
+static struct ledger_time now = {.boot_ms = 1, .wall_us = 1000};
+static struct ledger *l;
+static uint64_t next_op = 1;
+
+static struct ledger_user *user_with(const char *name, uint64_t limit, uint64_t used)
+{
+	struct ledger_user *u = ledger_add(l, span_str(name));
+	ck_assert_ptr_nonnull(u);
+	const struct ledger_row row = {.limit = limit, .has_usage = true, .used = used, .version = 5};
+	ledger_load(u, &row);
+	u->stale = false;
+	return u;
+}
+
+static struct ledger_result call(struct ledger_owner *o, struct ledger_user *u, struct quota_request r)
+{
+	struct ledger_result result;
+	r.user = u != NULL ? span_str(u->name) : SPAN_LIT("x");
+	ledger_request(l, o, u, &r, &now, &result);
+	return result;
+}
+
+static struct quota_reply reserve(struct ledger_owner *o, struct ledger_user *u, uint64_t id, uint64_t bytes)
+{
+	return call(o, u, (struct quota_request){.verb = QUOTA_RESERVE, .id = id, .bytes = bytes}).reply;
+}
+
+static struct ledger_result commit(struct ledger_owner *o, struct ledger_user *u, uint64_t id,
+				   uint64_t bytes, uint64_t messages)
+{
+	return call(o, u, (struct quota_request){.verb = QUOTA_COMMIT, .id = id, .op = next_op++,
+						 .bytes = bytes, .messages = messages});
+}
+
+static void release(struct ledger_owner *o, struct ledger_user *u, uint64_t id)
+{
+	(void)call(o, u, (struct quota_request){.verb = QUOTA_RELEASE, .id = id});
+}
+
+static struct ledger_result give_back(struct ledger_owner *o, struct ledger_user *u, uint64_t bytes)
+{
+	return call(o, u, (struct quota_request){.verb = QUOTA_FREE, .op = next_op++, .bytes = bytes,
+						 .messages = 1});
+}
+
+static struct ledger_result simple(struct ledger_owner *o, struct ledger_user *u, enum quota_verb verb)
+{
+	return call(o, u, (struct quota_request){.verb = verb});
+}
+
+static struct ledger_result counted(struct ledger_owner *o, struct ledger_user *u, uint64_t seq,
+				    uint64_t bytes, uint64_t messages)
+{
+	return call(o, u, (struct quota_request){.verb = QUOTA_COUNTED, .seq = seq, .bytes = bytes,
+						 .messages = messages});
+}
+
+START_TEST(room_is_given_once)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1}, b = {.instance = 2};
+	struct ledger_user *u = user_with("Office@Example.NET", 1000, 300);
+	ck_assert_str_eq(u->name, "office@example.net");
+	ck_assert_ptr_eq(ledger_find(l, SPAN_LIT("OFFICE@example.net")), u);
+
+	struct quota_reply first = reserve(&a, u, 0, 400);
+	ck_assert_int_eq(first.word, QUOTA_OK);
+	ck_assert_uint_eq(first.room, 300);
+	ck_assert_int_eq(reserve(&b, u, 0, 301).word, QUOTA_OVER);
+	struct quota_reply second = reserve(&b, u, 0, 300);
+	ck_assert_int_eq(second.word, QUOTA_OK);
+	ck_assert_uint_ne(first.id, second.id);
+	ck_assert_int_eq(reserve(&b, u, 0, 1).word, QUOTA_OVER);
+	ck_assert_int_eq(reserve(&b, u, 0, 1001).word, QUOTA_BIG);
+	release(&b, u, second.id);
+	struct ledger_result done = commit(&a, u, first.id, 400, 1);
+	ck_assert(done.changed);
+	ck_assert_uint_eq(done.change.used, 700);
+	ck_assert_uint_eq(done.change.messages, 1);
+	ck_assert_uint_gt(done.change.version, 5);
+	ck_assert_uint_eq(u->reserved, 0);
+	ck_assert_uint_eq(u->open, 0);
+	ck_assert(!u->stale);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(another_connection_cannot_end_it)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1}, b = {.instance = 2};
+	struct ledger_user *u = user_with("u@d", 1000, 0), *v = user_with("v@d", 1000, 0);
+	const uint64_t id = reserve(&a, u, 0, 600).id;
+	release(&b, u, id);
+	release(&a, v, id);
+	ck_assert_uint_eq(u->reserved, 600);
+	/* one more message of the same transaction */
+	ck_assert_uint_eq(reserve(&a, u, id, 400).id, id);
+	ck_assert_int_eq(reserve(&a, u, id, 1).word, QUOTA_OVER);
+	ck_assert_uint_eq(u->reserved, 1000);
+	ledger_owner_gone(l, &a);
+	ck_assert_uint_eq(u->reserved, 0);
+	ck_assert(u->stale);
+	ck_assert(!v->stale);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(caps_of_a_connection)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1}, b = {.instance = 2};
+	struct ledger_user *u = user_with("u@d", 0, 0);
+	for (size_t i = 0; i < caps.per_owner; i++)
+		ck_assert_int_eq(reserve(&a, u, 0, 1).word, QUOTA_OK);
+	ck_assert_int_eq(reserve(&a, u, 0, 1).word, QUOTA_TEMP);
+	ck_assert_uint_eq(u->reserved, caps.per_owner);
+	ck_assert_int_eq(reserve(&b, u, 0, 1).word, QUOTA_OK);
+	ledger_owner_gone(l, &a);
+	ledger_owner_gone(l, &b);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(operations_count_once)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1}, again = {.instance = 1}, other = {.instance = 2};
+	struct ledger_user *u = user_with("u@d", 0, 0);
+	const struct quota_request r = {.verb = QUOTA_COMMIT, .op = 7, .bytes = 10, .messages = 1};
+	ck_assert(call(&a, u, r).changed);
+	ck_assert(!call(&a, u, r).changed);
+	ck_assert(!call(&again, u, r).changed); /* the same client on a new connection */
+	ck_assert_uint_eq(u->used, 10);
+	ck_assert(call(&other, u, r).changed);
+	ck_assert_uint_eq(u->used, 20);
+	ledger_free(&l);
+}
+END_TEST
+
+static struct quota_reply move(struct ledger_owner *o, struct ledger_user *u, const char *key, uint64_t size)
+{
+	return call(o, u, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = size, .credit = size,
+						 .key = span_str(key)}).reply;
+}
+
+START_TEST(credit_of_a_move_counts_once)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1}, b = {.instance = 2};
+	struct ledger_user *u = user_with("u@d", 1000, 1000), *v = user_with("v@d", 1000, 1000);
+	const uint64_t id = move(&a, u, "box:1", 300).id;
+	ck_assert_uint_ne(id, 0);
+	ck_assert_int_eq(move(&b, u, "box:1", 300).word, QUOTA_OVER); /* the same message */
+	ck_assert_int_eq(move(&b, u, "", 300).word, QUOTA_OVER);      /* unnamed */
+	ck_assert_int_eq(move(&b, v, "box:1", 300).word, QUOTA_OK);   /* another user's */
+	release(&a, u, id); /* the move failed: it may be tried again */
+	const uint64_t second = move(&b, u, "box:1", 300).id;
+	ck_assert_uint_ne(second, 0);
+	(void)commit(&b, u, second, 300, 1);
+	ck_assert_int_eq(move(&a, u, "box:1", 300).word, QUOTA_OVER);
+	now.boot_ms += LEDGER_CREDIT_MS;
+	ck_assert_int_eq(move(&a, u, "box:1", 300).word, QUOTA_OK);
+	ledger_owner_gone(l, &a);
+	ledger_owner_gone(l, &b);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(credits_are_capped)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 100, 100);
+	ck_assert_int_eq(move(&a, u, "1", 10).word, QUOTA_OK);
+	ck_assert_int_eq(move(&a, u, "2", 10).word, QUOTA_OK);
+	ck_assert_int_eq(move(&a, u, "3", 10).word, QUOTA_OK);
+	ck_assert_int_eq(move(&a, u, "4", 10).word, QUOTA_OVER);
+	ledger_owner_gone(l, &a);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(unknown_usage_is_counted_first)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1}, b = {.instance = 2};
+	struct ledger_user *u = ledger_add(l, SPAN_LIT("u@d"));
+	const struct ledger_row row = {.limit = 1000};
+	ledger_load(u, &row);
+	ck_assert_int_eq(reserve(&a, u, 0, 100).word, QUOTA_RECOUNT);
+	const uint64_t seq = simple(&a, u, QUOTA_COUNT).reply.seq;
+	ck_assert_uint_eq(simple(&b, u, QUOTA_COUNT).reply.seq, seq); /* both may count */
+	struct ledger_result r = counted(&a, u, seq, 950, 9);
+	ck_assert_int_eq(r.reply.word, QUOTA_OK);
+	ck_assert(r.changed);
+	ck_assert(!r.drifted);
+	ck_assert_uint_eq(r.reply.flags, 0);
+	ck_assert_int_eq(reserve(&a, u, 0, 100).word, QUOTA_OVER);
+	ck_assert_int_eq(reserve(&a, u, 0, 50).word, QUOTA_OK);
+	ck_assert_int_eq(counted(&b, u, seq, 950, 9).reply.word, QUOTA_RETRY);
+	ck_assert_uint_eq(u->used, 950);
+	ledger_owner_gone(l, &a);
+
+	/* Who could not count is served all the same. */
+	struct ledger_user *v = ledger_add(l, SPAN_LIT("v@d"));
+	ledger_load(v, &row);
+	ck_assert_int_eq(call(&a, v, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 100,
+							    .flags = QUOTA_RECOUNT_DONE}).reply.word, QUOTA_OK);
+	ledger_owner_gone(l, &a);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(recount_needs_quiet)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1}, b = {.instance = 2};
+	struct ledger_user *u = user_with("u@d", 0, 100);
+	u->stale = true;
+
+	const uint64_t id = reserve(&b, u, 0, 10).id;
+	ck_assert_int_eq(simple(&a, u, QUOTA_COUNT).reply.word, QUOTA_RETRY);
+	uint64_t seq = simple(&b, u, QUOTA_COUNT).reply.seq; /* its own does not disturb */
+	ck_assert_int_eq(counted(&b, u, seq, 70, 1).reply.word, QUOTA_OK);
+	ck_assert_uint_eq(u->used, 70);
+	(void)commit(&b, u, id, 10, 1);
+	ck_assert_uint_eq(u->used, 80);
+
+	seq = simple(&a, u, QUOTA_COUNT).reply.seq;
+	(void)simple(&b, u, QUOTA_INTENT); /* somebody begins to expunge */
+	ck_assert_int_eq(counted(&a, u, seq, 1, 1).reply.word, QUOTA_RETRY);
+	ck_assert_int_eq(simple(&a, u, QUOTA_COUNT).reply.word, QUOTA_RETRY);
+	(void)give_back(&b, u, 30);
+	ck_assert_uint_eq(u->open, 0);
+	seq = simple(&a, u, QUOTA_COUNT).reply.seq;
+	struct ledger_result r = counted(&a, u, seq, 49, 1);
+	ck_assert_int_eq(r.reply.word, QUOTA_OK);
+	ck_assert(r.drifted);
+	ck_assert_uint_eq(r.drift_used, 50);
+	ck_assert(!u->stale);
+
+	/* Nothing new: nothing to journal. */
+	seq = simple(&a, u, QUOTA_COUNT).reply.seq;
+	ck_assert(!counted(&a, u, seq, 49, 1).changed);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(intent_dies_with_its_connection)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 0, 100);
+	(void)simple(&a, u, QUOTA_INTENT);
+	(void)simple(&a, u, QUOTA_INTENT);
+	ck_assert_uint_eq(u->open, 1);
+	ledger_owner_gone(l, &a);
+	ck_assert_uint_eq(u->open, 0);
+	ck_assert(u->stale);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(stale_is_recounted_before_a_refusal)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 100, 100);
+	ck_assert_int_eq(reserve(&a, u, 0, 10).word, QUOTA_OVER);
+	(void)simple(&a, u, QUOTA_STALE);
+	ck_assert_int_eq(reserve(&a, u, 0, 10).word, QUOTA_RECOUNT);
+	ck_assert_int_eq(call(&a, u, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 10,
+							    .flags = QUOTA_RECOUNT_DONE}).reply.word, QUOTA_OVER);
+	ck_assert_int_eq(call(&a, u, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 10,
+							    .flags = QUOTA_FORCE}).reply.word, QUOTA_OK);
+	ledger_owner_gone(l, &a);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(suspicious_numbers_make_stale)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 0, 100);
+	(void)give_back(&a, u, 101);
+	ck_assert_uint_eq(u->used, 0);
+	ck_assert(u->stale);
+	u->stale = false;
+	(void)commit(&a, u, 4711, 5, 1); /* saved without a reservation: counted, and looked at */
+	ck_assert_uint_eq(u->used, 5);
+	ck_assert(u->stale);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(domain_limit_binds_its_users)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 1000, 100), *v = user_with("v@D", 0, 200);
+	struct ledger_domain *d = ledger_domain_find(l, SPAN_LIT("d"));
+	ck_assert_ptr_eq(d, u->domain);
+	ck_assert_ptr_eq(d, v->domain);
+	ledger_domain_load(d, 500, false);
+	ck_assert_int_eq(reserve(&a, u, 0, 500).word, QUOTA_OK); /* not complete: no force yet */
+	ledger_owner_gone(l, &a);
+	ledger_domain_load(d, 500, true);
+	u->stale = v->stale = false;
+	ck_assert_int_eq(reserve(&a, v, 0, 501).word, QUOTA_BIG);
+	const uint64_t id = reserve(&a, u, 0, 150).id;
+	ck_assert_uint_ne(id, 0);
+	ck_assert_int_eq(reserve(&a, v, 0, 51).word, QUOTA_OVER);
+	(void)commit(&a, u, id, 150, 1);
+	ck_assert_uint_eq(d->used, 450);
+	ck_assert_uint_eq(d->reserved, 0);
+	ck_assert_uint_eq(simple(&a, v, QUOTA_LOOKUP).reply.room, 50);
+	(void)give_back(&a, v, 200);
+	ck_assert_uint_eq(d->used, 250);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(idle_users_make_room)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	char name[32];
+	for (size_t i = 0; i < caps.users; i++) {
+		(void)snprintf(name, sizeof(name), "u%zu@d", i);
+		struct ledger_user *u = ledger_add(l, span_str(name));
+		ck_assert_ptr_nonnull(u);
+		const struct ledger_row row = {.limit = 10, .has_usage = true, .used = 1, .version = 3};
+		ledger_load(u, &row);
+		(void)simple(&a, u, QUOTA_INTENT);
+		/* The first are held by intents, all others have changes
+		 * that the database does not have. */
+		ck_assert_uint_eq(u->open, i < caps.per_owner ? 1 : 0);
+		if (u->open == 0)
+			(void)commit(&a, u, 0, 1, 1);
+	}
+	ck_assert_ptr_null(ledger_add(l, SPAN_LIT("late@d")));
+	struct ledger_result r = call(&a, NULL, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 1});
+	ck_assert_int_eq(r.reply.word, QUOTA_OK); /* not counted, not refused */
+	ck_assert_uint_eq(r.reply.id, 0);
+	struct ledger_user *u9 = htab_get(&l->users, SPAN_LIT("u9@d"));
+	ledger_delivered(l, SPAN_LIT("u9@d"), u9->version - 1);
+	ck_assert_ptr_null(ledger_add(l, SPAN_LIT("late@d")));
+	ledger_delivered(l, SPAN_LIT("u9@d"), u9->version);
+	const uint64_t sum = u9->domain->used;
+	ck_assert_ptr_nonnull(ledger_add(l, SPAN_LIT("late@d")));
+	ck_assert_ptr_null(htab_get(&l->users, SPAN_LIT("u9@d")));
+	ck_assert_uint_eq(ledger_domain_find(l, SPAN_LIT("d"))->used, sum - 2);
+	ledger_owner_gone(l, &a);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(newest_state_wins_at_start)
+{
+	l = ledger_new(&caps);
+	struct ledger_user *u = ledger_add(l, SPAN_LIT("u@d"));
+	ledger_replay(l, u, &(struct ledger_change){"u@d", 20, 500, 5, 9, 1});
+	ledger_replay(l, u, &(struct ledger_change){"u@d", 19, 400, 4, 9, 2}); /* out of order */
+	ck_assert_uint_eq(u->used, 500);
+	ledger_load(u, &(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 18});
+	ck_assert_uint_eq(u->used, 500);
+	ck_assert(u->stale); /* each start verifies */
+	struct ledger_owner a = {.instance = 9};
+	ck_assert(!call(&a, u, (struct quota_request){.verb = QUOTA_COMMIT, .op = 1, .bytes = 5,
+						      .messages = 1}).changed); /* known from the journal */
+	struct ledger_user *v = ledger_add(l, SPAN_LIT("v@d"));
+	ledger_replay(l, v, &(struct ledger_change){"v@d", 20, 500, 5, 0, 0});
+	ledger_load(v, &(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 21});
+	ck_assert_uint_eq(v->used, 300);
+	ledger_load(v, NULL);
+	ck_assert(!v->exists);
+	ck_assert(!commit(&a, v, 0, 1, 1).changed); /* nothing to write for nobody */
+	ledger_free(&l);
+}
+END_TEST
+
+/* ---- random run against a model that just adds ---- */
+
+#define M_USERS 5
+#define M_OWNERS 4
+#define M_STEPS 200000
+
+struct model_user {
+	uint64_t used, messages, reserved;
+};
+struct model_hold {
+	uint64_t id, bytes, messages;
+	unsigned user;
+};
+struct model_owner {
+	struct ledger_owner owner;
+	struct model_hold holds[4];
+	size_t count;
+};
+
+static struct model_user mu[M_USERS];
+static struct model_owner mo[M_OWNERS];
+static struct ledger_user *users[M_USERS];
+
+static uint32_t rnd(uint32_t below)
+{
+	static uint64_t x = 88172645463325252u;
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	return (uint32_t)(x % below);
+}
+
+static void model_reserve(struct model_owner *o, unsigned ui)
+{
+	struct model_hold *h = o->count > 0 && rnd(3) == 0 ? &o->holds[rnd((uint32_t)o->count)] : NULL;
+	if (h == NULL && o->count == caps.per_owner)
+		return;
+	if (h != NULL)
+		ui = h->user;
+	const uint64_t bytes = rnd(40000);
+	const struct quota_reply r = reserve(&o->owner, users[ui], h != NULL ? h->id : 0, bytes);
+	const uint64_t sum = mu[ui].used + mu[ui].reserved + bytes;
+	if (r.word == QUOTA_RECOUNT) {
+		ck_assert(users[ui]->stale);
+		return;
+	}
+	ck_assert_int_eq(r.word == QUOTA_OK, users[ui]->limit == 0 || sum <= users[ui]->limit);
+	if (r.word != QUOTA_OK)
+		return;
+	if (h == NULL) {
+		h = &o->holds[o->count++];
+		*h = (struct model_hold){.id = r.id, .user = ui};
+	}
+	h->bytes += bytes;
+	h->messages++;
+	mu[ui].reserved += bytes;
+}
+
+static void model_end(struct model_owner *o, bool keep)
+{
+	if (o->count == 0)
+		return;
+	struct model_hold *h = &o->holds[rnd((uint32_t)o->count)];
+	if (keep) {
+		mu[h->user].used += h->bytes;
+		mu[h->user].messages += h->messages;
+		const struct ledger_result r = commit(&o->owner, users[h->user], h->id, h->bytes, h->messages);
+		ck_assert(r.changed);
+		ck_assert_uint_eq(r.change.used, mu[h->user].used);
+	} else {
+		release(&o->owner, users[h->user], h->id);
+	}
+	mu[h->user].reserved -= h->bytes;
+	*h = o->holds[--o->count];
+}
+
+static void model_gone(struct model_owner *o)
+{
+	for (size_t i = 0; i < o->count; i++)
+		mu[o->holds[i].user].reserved -= o->holds[i].bytes;
+	o->count = 0;
+	ledger_owner_gone(l, &o->owner);
+}
+
+static void model_count(struct model_owner *o, unsigned ui)
+{
+	const struct quota_reply r = simple(&o->owner, users[ui], QUOTA_COUNT).reply;
+	if (r.word != QUOTA_OK)
+		return;
+	const bool disturbed = rnd(2) == 0;
+	if (disturbed) {
+		struct model_owner *other = &mo[(o - mo + 1) % M_OWNERS];
+		const struct ledger_user *before = users[ui];
+		const uint64_t seq = before->seq;
+		model_reserve(other, ui);
+		if (before->seq == seq)
+			return;
+		ck_assert_int_eq(counted(&o->owner, users[ui], r.seq, 12345, 1).reply.word, QUOTA_RETRY);
+		return;
+	}
+	const struct ledger_result res = counted(&o->owner, users[ui], r.seq, mu[ui].used, mu[ui].messages);
+	ck_assert_int_eq(res.reply.word, QUOTA_OK);
+	ck_assert(!res.drifted);
+}
+
+START_TEST(random_run_equals_model)
+{
+	l = ledger_new(&caps);
+	uint64_t domain_used = 0, domain_reserved = 0;
+	for (unsigned i = 0; i < M_USERS; i++) {
+		char name[16];
+		(void)snprintf(name, sizeof(name), "m%u@d", i);
+		users[i] = user_with(name, i == 0 ? 0 : i * 100000, 0);
+	}
+	for (unsigned i = 0; i < M_OWNERS; i++)
+		mo[i].owner.instance = i + 1;
+	for (int step = 0; step < M_STEPS; step++) {
+		struct model_owner *o = &mo[rnd(M_OWNERS)];
+		const unsigned ui = rnd(M_USERS);
+		const uint32_t what = rnd(100);
+		if (what < 40) {
+			model_reserve(o, ui);
+		} else if (what < 60) {
+			model_end(o, true);
+		} else if (what < 70) {
+			model_end(o, false);
+		} else if (what < 90) {
+			const uint64_t bytes = mu[ui].used > 0 ? rnd((uint32_t)mu[ui].used) : 0;
+			if (mu[ui].messages == 0)
+				continue;
+			(void)give_back(&o->owner, users[ui], bytes);
+			mu[ui].used -= bytes;
+			mu[ui].messages--;
+		} else if (what < 98) {
+			model_count(o, ui);
+		} else {
+			model_gone(o);
+		}
+		ck_assert_uint_eq(users[ui]->used, mu[ui].used);
+		ck_assert_uint_eq(users[ui]->messages, mu[ui].messages);
+		ck_assert_uint_eq(users[ui]->reserved, mu[ui].reserved);
+		now.wall_us += rnd(3);
+	}
+	for (unsigned i = 0; i < M_OWNERS; i++)
+		model_gone(&mo[i]);
+	for (unsigned i = 0; i < M_USERS; i++) {
+		domain_used += mu[i].used;
+		domain_reserved += users[i]->reserved;
+	}
+	ck_assert_uint_eq(users[0]->domain->used, domain_used);
+	ck_assert_uint_eq(domain_reserved, 0);
+	ck_assert_uint_eq(l->open, 0);
+	ledger_free(&l);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&room_is_given_once,
+	&another_connection_cannot_end_it,
+	&caps_of_a_connection,
+	&operations_count_once,
+	&credit_of_a_move_counts_once,
+	&credits_are_capped,
+	&unknown_usage_is_counted_first,
+	&recount_needs_quiet,
+	&intent_dies_with_its_connection,
+	&stale_is_recounted_before_a_refusal,
+	&suspicious_numbers_make_stale,
+	&domain_limit_binds_its_users,
+	&idle_users_make_room,
+	&newest_state_wins_at_start,
+	&random_run_equals_model,
+	NULL,
+};
+
+TEST_MAIN("quota_ledger", tests)
