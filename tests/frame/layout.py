@@ -1,0 +1,77 @@
+"""Where a private stack keeps its things.
+
+A stack is one folder that stands for the root of a machine: the shipped files
+of deploy/ are used with /etc/..., /run/... and /var/... moved below it, and
+with each port moved up by the stack's port base.  So several stacks run beside
+each other and nothing outside of the folder is touched.
+"""
+import os
+import pathlib
+import re
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+HOST = "127.0.0.1"
+
+# Names in the unit files and their numbers here: nothing is added to
+# /etc/passwd.  Other names (postfix, mysql, ...) come with their packages.
+USERS = {
+    "vmail": 5000,
+    "postern": 5100,
+    "postern-milter": 5101,
+    "postern-policyd": 5102,
+    "postern-indexer": 5103,
+    "postern-quotad": 5104,
+}
+
+# Base + number must stay below 65536, and a folder short enough for the 107
+# bytes of a unix socket's path.
+PORT_SPAN = 1000
+ROOT_LENGTH_MAX = 55
+
+PORTS = {
+    "smtp": 25,
+    "submission": 587,
+    "submissions": 465,
+    "imap": 143,
+    "imaps": 993,
+    "pop3": 110,
+    "pop3s": 995,
+    "lmtp": 24,
+    "dns": 53,
+    "sql": 306,
+    "webhook": 480,
+}
+
+MOVED = re.compile(
+    r"(?<![\w.-])/(?=(?:etc/(?:postern|postfix|dovecot)|run/(?:postern|mysqld|dovecot)"
+    r"|var/(?:mail/vhosts|lib/postern|spool/postfix))\b)"
+)
+
+
+class Layout:
+    """Paths and ports of one stack."""
+
+    def __init__(self, root=None, base=None):
+        self.root = str(root or os.environ.get("STACK_DIR", "/srv/postern-stack"))
+        self.base = int(base or os.environ.get("STACK_PORT_BASE", "21000"))
+        if not self.root.startswith("/srv/") and not self.root.startswith("/tmp/"):
+            raise SystemExit("stack: STACK_DIR must be below /srv or /tmp")
+        if len(self.root) > ROOT_LENGTH_MAX or not re.fullmatch(r"[\w./-]+", self.root):
+            raise SystemExit(f"stack: STACK_DIR must be plain and at most {ROOT_LENGTH_MAX} bytes")
+        if not 1024 <= self.base <= 65535 - PORT_SPAN:
+            raise SystemExit("stack: STACK_PORT_BASE is out of range")
+
+    def path(self, name):
+        """The private place of an absolute path."""
+        return pathlib.Path(self.root + name)
+
+    def port(self, name):
+        return self.base + PORTS[name]
+
+    def move(self, text):
+        """TEXT of a shipped file with its paths moved below the root."""
+        return MOVED.sub(self.root + "/", text)
+
+    @property
+    def build(self):
+        return pathlib.Path(os.environ.get("POSTERN_BUILD", REPO / "build"))
