@@ -1,0 +1,19 @@
+# policyd-ratelimit: the pure core is an archive that the tests share.
+
+ARCHIVES += policyd-core
+policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
+	netmap.c proto.c rules.c slab.c subject.c table.c window.c)
+
+TESTS += test_policyd_proto test_policyd_rules test_policyd_table
+test_policyd_proto_SRCS := tests/unit/test_policyd_proto.c
+test_policyd_proto_ARCHIVES := policyd-core base
+test_policyd_rules_SRCS := tests/unit/test_policyd_rules.c
+test_policyd_rules_ARCHIVES := policyd-core base
+test_policyd_table_SRCS := tests/unit/test_policyd_table.c
+test_policyd_table_ARCHIVES := policyd-core base
+
+FUZZERS += fuzz_policyd_proto fuzz_policyd_rules
+fuzz_policyd_proto_SRCS := tests/fuzz/fuzz_policyd_proto.c
+fuzz_policyd_proto_ARCHIVES := policyd-core base
+fuzz_policyd_rules_SRCS := tests/fuzz/fuzz_policyd_rules.c
+fuzz_policyd_rules_ARCHIVES := policyd-core base

@@ -1,0 +1,156 @@
+/*
+ * The policy protocol's codec.  The parser keeps no state: a request that is
+ * not complete is parsed again from its start, so a split at any byte gives
+ * the same result as none.
+ */
+#include "proto.h"
+
+struct known_attr {
+	struct span name;
+	enum proto_attr attr;
+};
+
+/* The attribute of that name, or -1; told apart by length and one byte first
+ * because this runs some thirty times for each request. */
+static int known_attr_find(struct span name)
+{
+	static const struct known_attr table[] = {
+		{SPAN_LIT("size"), PROTO_SIZE},
+		{SPAN_LIT("sender"), PROTO_SENDER},
+		{SPAN_LIT("request"), PROTO_REQUEST},
+		{SPAN_LIT("instance"), PROTO_INSTANCE},
+		{SPAN_LIT("queue_id"), PROTO_QUEUE_ID},
+		{SPAN_LIT("recipient"), PROTO_RECIPIENT},
+		{SPAN_LIT("sasl_username"), PROTO_SASL_USERNAME},
+		{SPAN_LIT("protocol_state"), PROTO_STATE},
+		{SPAN_LIT("client_address"), PROTO_CLIENT_ADDRESS},
+		{SPAN_LIT("recipient_count"), PROTO_RECIPIENT_COUNT},
+	};
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		if (table[i].name.len == name.len && table[i].name.ptr[0] == name.ptr[0] &&
+		    memcmp(table[i].name.ptr, name.ptr, name.len) == 0)
+			return (int)table[i].attr;
+	return -1;
+}
+
+static int line_parse(struct span line, struct proto_request *r)
+{
+	size_t equals = span_chr(line, '=');
+	if (equals == SPAN_NPOS || equals == 0)
+		return ERR_SYNTAX;
+	if (r->pair_count == PROTO_ATTRS_MAX)
+		return ERR_LIMIT;
+	struct proto_pair *pair = &r->pairs[r->pair_count++];
+	pair->name = span_of(line.ptr, equals);
+	pair->value = span_of(line.ptr + equals + 1, line.len - equals - 1);
+	int attr = known_attr_find(pair->name);
+	if (attr < 0)
+		return 0;
+	if (r->attr[attr].ptr != NULL)
+		return ERR_SYNTAX;
+	r->attr[attr] = pair->value;
+	return 0;
+}
+
+/* Parses the lines up to the empty one into R. */
+static int lines_parse(struct span in, struct proto_request *r)
+{
+	size_t at = 0;
+	for (;;) {
+		const char *start = in.ptr + at;
+		const char *end = at < in.len ? memchr(start, '\n', in.len - at) : NULL;
+		size_t len = end != NULL ? (size_t)(end - start) : in.len - at;
+		if (len > PROTO_LINE_MAX || at + len >= PROTO_REQUEST_MAX)
+			return ERR_LIMIT;
+		if (end == NULL)
+			return ERR_AGAIN;
+		at += len + 1;
+		if (len == 0)
+			break;
+		int rc = line_parse(span_of(start, len), r);
+		if (rc < 0)
+			return rc;
+	}
+	r->len = at;
+	return 0;
+}
+
+int proto_request_parse(struct span in, struct proto_request *request_out)
+{
+	struct proto_request *r = request_out;
+	memset(r->attr, 0, sizeof(r->attr));
+	r->pair_count = 0;
+	r->len = 0;
+	int rc = lines_parse(in, r);
+	if (rc < 0)
+		return rc;
+	if (memchr(in.ptr, '\0', r->len) != NULL ||
+	    !span_eq(r->attr[PROTO_REQUEST], SPAN_LIT("smtpd_access_policy")))
+		return ERR_SYNTAX;
+	return 0;
+}
+
+struct span proto_request_attr(const struct proto_request *request, struct span name)
+{
+	for (size_t i = 0; i < request->pair_count; i++)
+		if (span_eq(request->pairs[i].name, name))
+			return request->pairs[i].value;
+	return SPAN_EMPTY;
+}
+
+/* Length of the UTF-8 sequence at the start of S, 0 where it is none; overlong
+ * forms, surrogates and values above U+10FFFF are none. */
+static size_t utf8_sequence(struct span s)
+{
+	const unsigned char *b = (const unsigned char *)s.ptr;
+	if (b[0] < 0x80)
+		return 1;
+	size_t len = b[0] >= 0xc2 && b[0] < 0xe0 ? 2 : (b[0] & 0xf0) == 0xe0 ? 3 : b[0] >= 0xf0 && b[0] < 0xf5 ? 4 : 0;
+	if (len == 0 || s.len < len)
+		return 0;
+	for (size_t i = 1; i < len; i++)
+		if ((b[i] & 0xc0) != 0x80)
+			return 0;
+	if ((b[0] == 0xe0 && b[1] < 0xa0) || (b[0] == 0xed && b[1] > 0x9f) ||
+	    (b[0] == 0xf0 && b[1] < 0x90) || (b[0] == 0xf4 && b[1] > 0x8f))
+		return 0;
+	return len;
+}
+
+static bool text_is_clean(struct span text)
+{
+	while (text.len > 0) {
+		size_t len = utf8_sequence(text);
+		unsigned char first = (unsigned char)text.ptr[0];
+		if (len == 0 || first < 0x20 || first == 0x7f)
+			return false;
+		text = span_skip(text, len);
+	}
+	return true;
+}
+
+int proto_reply_add(enum proto_action action, struct span text, struct sbuf *out)
+{
+	static const char *const heads[] = {
+		[PROTO_DEFER] = "action=450 4.7.1 ",
+		[PROTO_REJECT] = "action=550 5.7.1 ",
+		[PROTO_HOLD] = "action=HOLD ",
+	};
+	size_t start = out->len;
+	if (action == PROTO_DUNNO) {
+		sbuf_add(out, SPAN_LIT("action=DUNNO\n\n"));
+	} else {
+		/* Without a text, "action=450 4.7.1 " would reach the client bare. */
+		if (span_trim(text).len == 0 || !text_is_clean(text))
+			return ERR_SYNTAX;
+		if (text.len > PROTO_TEXT_MAX)
+			return ERR_LIMIT;
+		sbuf_adds(out, heads[action]);
+		sbuf_add(out, text);
+		sbuf_add(out, SPAN_LIT("\n\n"));
+	}
+	if (sbuf_ok(out))
+		return 0;
+	sbuf_truncate(out, start);
+	return ERR_LIMIT;
+}

@@ -1,0 +1,436 @@
+/*
+ * Parser of the limits.  A limit is built in a local struct and copied into
+ * the set only when all of it is right, so a failure changes nothing.
+ */
+#include "rules.h"
+
+#include "lib/base/num.h"
+
+static const char *const scope_names[] = {
+	"client_ip", "client_net", "account", "sender", "sender_domain",
+	"account_domain", "recipient", "recipient_domain", "global", NULL,
+};
+static const char *const unit_names[] = {"messages", "recipients", "bytes", NULL};
+static const char *const action_names[] = {"DUNNO", "DEFER", "REJECT", "HOLD", NULL};
+
+const char *rule_scope_name(enum rule_scope scope)
+{
+	return scope_names[scope];
+}
+
+const char *rule_unit_name(enum rule_unit unit)
+{
+	return unit_names[unit];
+}
+
+const char *rule_action_name(enum proto_action action)
+{
+	return action_names[action];
+}
+
+static int word_find(const char *const *names, struct span word)
+{
+	for (int i = 0; names[i] != NULL; i++)
+		if (span_ieq(word, span_str(names[i])))
+			return i;
+	return ERR_NOT_FOUND;
+}
+
+int rule_scope_find(struct span name, enum rule_scope *scope_out)
+{
+	int at = word_find(scope_names, name);
+	if (at < 0)
+		return at;
+	*scope_out = (enum rule_scope)at;
+	return 0;
+}
+
+int rule_unit_find(struct span name, enum rule_unit *unit_out)
+{
+	int at = word_find(unit_names, name);
+	if (at < 0)
+		return at;
+	*unit_out = (enum rule_unit)at;
+	return 0;
+}
+
+int rule_action_find(struct span name, enum proto_action *action_out)
+{
+	int at = word_find(action_names, name);
+	if (at <= PROTO_DUNNO)
+		return ERR_NOT_FOUND;
+	*action_out = (enum proto_action)at;
+	return 0;
+}
+
+void rule_length_format(int64_t length_ms, struct sbuf *out)
+{
+	static const struct {
+		int64_t ms;
+		char letter;
+	} units[] = {{86400000, 'd'}, {3600000, 'h'}, {60000, 'm'}, {1000, 's'}};
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (length_ms % units[i].ms == 0) {
+			sbuf_addu(out, (uint64_t)(length_ms / units[i].ms));
+			sbuf_addc(out, units[i].letter);
+			return;
+		}
+	sbuf_addf(out, "%lldms", (long long)length_ms);
+}
+
+/* Takes white space, then all up to white space or one of STOPS. */
+static struct span word_take(struct span *rest, const char *stops)
+{
+	size_t len = 0;
+	*rest = span_skip(*rest, 0);
+	while (rest->len > 0 && ascii_isfws(rest->ptr[0]))
+		*rest = span_skip(*rest, 1);
+	while (len < rest->len && !ascii_isfws(rest->ptr[len]) &&
+	       (rest->ptr[len] == '\0' || strchr(stops, rest->ptr[len]) == NULL))
+		len++;
+	struct span word = span_take(*rest, len);
+	*rest = span_skip(*rest, len);
+	return word;
+}
+
+static bool punct_take(struct span *rest, struct span punct)
+{
+	struct span trimmed = span_trim(*rest);
+	if (!span_starts(trimmed, punct))
+		return false;
+	*rest = span_skip(trimmed, punct.len);
+	return true;
+}
+
+/* `"text"` or a word; the quotes are not part of the value. */
+static int value_take(struct span *rest, struct span *value_out, struct sbuf *reason)
+{
+	if (punct_take(rest, SPAN_LIT("\""))) {
+		if (span_cut(rest, '"', value_out))
+			return 0;
+		sbuf_adds(reason, "a quoted value does not end");
+		return ERR_SYNTAX;
+	}
+	struct span word = word_take(rest, "\"");
+	if (word.len == 0) {
+		sbuf_adds(reason, "a value is missing after `='; write \"\" for an empty one");
+		return ERR_SYNTAX;
+	}
+	*value_out = word;
+	return 0;
+}
+
+static int window_parse(struct span text, enum rule_unit unit, struct rule_window *w, struct sbuf *reason)
+{
+	struct span count, length = text;
+	uint64_t length_ms = 0;
+	bool slash = span_cut(&length, '/', &count);
+	int rc = unit == UNIT_BYTES ? num_parse_size(count, WINDOW_WIDE_MAX, &w->max)
+				    : num_parse_u64(count, WINDOW_NARROW_MAX, &w->max);
+	if (!slash || rc < 0) {
+		sbuf_addf(reason, "`%.*s' is not COUNT/WINDOW with a count of at most %llu", SPAN_ARG(text),
+			  (unsigned long long)(unit == UNIT_BYTES ? WINDOW_WIDE_MAX : WINDOW_NARROW_MAX));
+		return ERR_SYNTAX;
+	}
+	if (length.len == 0 || !ascii_isalpha(length.ptr[length.len - 1]) ||
+	    num_parse_duration(length, (uint64_t)WINDOW_LENGTH_MAX_MS, &length_ms) < 0 ||
+	    length_ms < (uint64_t)WINDOW_LENGTH_MIN_MS || length_ms % 1000 != 0) {
+		sbuf_addf(reason, "`%.*s' is not a window of 10s to 366d", SPAN_ARG(length));
+		return ERR_SYNTAX;
+	}
+	w->length_ms = (int64_t)length_ms;
+	return 0;
+}
+
+static int windows_take(struct span *rest, struct rule *rule, struct sbuf *reason)
+{
+	do {
+		if (rule->window_count == RULES_WINDOWS_MAX) {
+			sbuf_addf(reason, "more than %d windows in one limit", RULES_WINDOWS_MAX);
+			return ERR_LIMIT;
+		}
+		struct rule_window *w = &rule->windows[rule->window_count];
+		int rc = window_parse(word_take(rest, ","), rule->unit, w, reason);
+		if (rc < 0)
+			return rc;
+		for (size_t i = 0; i < rule->window_count; i++)
+			if (rule->windows[i].length_ms == w->length_ms) {
+				sbuf_adds(reason, "the same window twice in one limit");
+				return ERR_SYNTAX;
+			}
+		rule->window_count++;
+	} while (punct_take(rest, SPAN_LIT(",")));
+	return 0;
+}
+
+static int condition_take(struct span *rest, struct rule *rule, struct sbuf *reason)
+{
+	struct span value, name = word_take(rest, "=!");
+	bool negated = punct_take(rest, SPAN_LIT("!="));
+	if (name.len == 0 || (!negated && !punct_take(rest, SPAN_LIT("=")))) {
+		sbuf_adds(reason, "`when' wants ATTRIBUTE=VALUE or ATTRIBUTE!=VALUE");
+		return ERR_SYNTAX;
+	}
+	if (rule->condition_count == RULES_CONDITIONS_MAX) {
+		sbuf_addf(reason, "more than %d conditions in one limit", RULES_CONDITIONS_MAX);
+		return ERR_LIMIT;
+	}
+	int rc = value_take(rest, &value, reason);
+	if (rc < 0)
+		return rc;
+	rule->conditions[rule->condition_count++] =
+		(struct rule_condition){span_dup(name), span_dup(value), negated};
+	return 0;
+}
+
+/* Only known placeholders, and what the reply's encoder will take. */
+static int text_check(struct span text, struct sbuf *reason)
+{
+	static const char *const known[] = {"limit", "key", "wait", "until", NULL};
+	char mem[PROTO_TEXT_MAX + 64];
+	struct sbuf trial;
+	sbuf_init(&trial, mem, sizeof(mem));
+	if (text.len > RULES_TEXT_MAX || proto_reply_add(PROTO_DEFER, text, &trial) < 0) {
+		sbuf_addf(reason, "a text is 1 to %d bytes of printable UTF-8", RULES_TEXT_MAX);
+		return ERR_SYNTAX;
+	}
+	for (struct span rest = text, head; span_cut(&rest, '{', &head);) {
+		if (!span_cut(&rest, '}', &head) || word_find(known, head) < 0) {
+			sbuf_adds(reason, "a text may hold {limit}, {key}, {wait} and {until} only");
+			return ERR_SYNTAX;
+		}
+	}
+	return 0;
+}
+
+static int prefix_parse(struct span value, uint64_t max, uint8_t *prefix, struct sbuf *reason)
+{
+	uint64_t number = 0;
+	if (num_parse_u64(value, max, &number) < 0) {
+		sbuf_addf(reason, "`%.*s' is not a prefix length of 0 to %llu", SPAN_ARG(value),
+			  (unsigned long long)max);
+		return ERR_SYNTAX;
+	}
+	*prefix = (uint8_t)number;
+	return 0;
+}
+
+static int option_set(struct rule *rule, struct span name, struct span value, struct sbuf *reason)
+{
+	bool is_client = rule->scope == SCOPE_CLIENT_IP || rule->scope == SCOPE_CLIENT_NET;
+	if (span_ieq(name, SPAN_LIT("shadow"))) {
+		rule->shadow = span_ieq(value, SPAN_LIT("yes"));
+		if (rule->shadow || span_ieq(value, SPAN_LIT("no")))
+			return 0;
+		sbuf_adds(reason, "shadow is yes or no");
+		return ERR_SYNTAX;
+	}
+	if (span_ieq(name, SPAN_LIT("text"))) {
+		int rc = text_check(value, reason);
+		if (rc < 0)
+			return rc;
+		free(rule->text);
+		rule->text = span_dup(value);
+		return 0;
+	}
+	if (is_client && span_ieq(name, SPAN_LIT("ipv4_prefix")))
+		return prefix_parse(value, 32, &rule->ipv4_prefix, reason);
+	if (is_client && span_ieq(name, SPAN_LIT("ipv6_prefix")))
+		return prefix_parse(value, 128, &rule->ipv6_prefix, reason);
+	sbuf_addf(reason, "`%.*s' is no option of a limit for %s", SPAN_ARG(name), scope_names[rule->scope]);
+	return ERR_SYNTAX;
+}
+
+static int options_take(struct span *rest, struct rule *rule, struct sbuf *reason)
+{
+	if (rule_action_find(word_take(&(struct span){rest->ptr, rest->len}, "="), &rule->action) == 0)
+		(void)word_take(rest, "=");
+	for (*rest = span_trim(*rest); rest->len > 0; *rest = span_trim(*rest)) {
+		struct span value, name = word_take(rest, "=!,\"");
+		int rc;
+		if (span_ieq(name, SPAN_LIT("when"))) {
+			rc = condition_take(rest, rule, reason);
+		} else if (name.len > 0 && punct_take(rest, SPAN_LIT("="))) {
+			rc = value_take(rest, &value, reason);
+			if (rc == 0)
+				rc = option_set(rule, name, value, reason);
+		} else {
+			sbuf_addf(reason, "`%.*s' is neither an action nor an option",
+				  SPAN_ARG(name.len > 0 ? name : *rest));
+			rc = ERR_SYNTAX;
+		}
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static void rule_done(struct rule *rule)
+{
+	for (size_t i = 0; i < rule->condition_count; i++) {
+		free(rule->conditions[i].name);
+		free(rule->conditions[i].value);
+	}
+	free(rule->text);
+	free(rule->source);
+}
+
+/* What is counted, as bytes that stay the same across restarts and versions. */
+static void identify_windows(struct rule *rule)
+{
+	static const struct hash_key fixed = {UINT64_C(0x706f737465726e21), UINT64_C(0x72617465)};
+	struct sbuf b;
+	sbuf_init_heap(&b, 2 * RULES_LINE_MAX);
+	sbuf_addf(&b, "%s %s %d/%d %d", scope_names[rule->scope], unit_names[rule->unit],
+		  rule->ipv4_prefix, rule->ipv6_prefix, rule->shadow);
+	for (size_t i = 0; i < rule->condition_count; i++) {
+		const struct rule_condition *c = &rule->conditions[i];
+		sbuf_addf(&b, " %s%s\"%s\"", c->name, c->negated ? "!=" : "=", c->value);
+	}
+	size_t common = b.len;
+	for (size_t i = 0; i < rule->window_count; i++) {
+		sbuf_truncate(&b, common);
+		sbuf_addf(&b, " %lld", (long long)rule->windows[i].length_ms);
+		rule->windows[i].id = hash_siphash(&fixed, sbuf_span(&b));
+	}
+	sbuf_done(&b);
+}
+
+static int limit_parse(struct span rest, struct rule *rule, struct sbuf *reason)
+{
+	if (rest.len > RULES_LINE_MAX) {
+		sbuf_addf(reason, "a limit is longer than %d bytes", RULES_LINE_MAX);
+		return ERR_LIMIT;
+	}
+	struct span word = word_take(&rest, "");
+	if (rule_scope_find(word, &rule->scope) < 0) {
+		sbuf_addf(reason, "`%.*s' is no scope", SPAN_ARG(word));
+		return ERR_SYNTAX;
+	}
+	word = word_take(&rest, "");
+	if (rule_unit_find(word, &rule->unit) < 0) {
+		sbuf_addf(reason, "`%.*s' is no unit", SPAN_ARG(word));
+		return ERR_SYNTAX;
+	}
+	rule->action = PROTO_DEFER;
+	rule->ipv4_prefix = rule->scope == SCOPE_CLIENT_NET ? 24 : 32;
+	rule->ipv6_prefix = rule->scope == SCOPE_CLIENT_NET ? 48 : 64;
+	int rc = windows_take(&rest, rule, reason);
+	return rc < 0 ? rc : options_take(&rest, rule, reason);
+}
+
+static bool window_is_taken(const struct rules *rules, const struct rule *rule)
+{
+	for (size_t i = 0; i < rules->count; i++)
+		for (size_t j = 0; j < rules->items[i].window_count; j++)
+			for (size_t k = 0; k < rule->window_count; k++)
+				if (rules->items[i].windows[j].id == rule->windows[k].id)
+					return true;
+	return false;
+}
+
+int rules_add_limit(struct rules *rules, struct span text, struct sbuf *reason)
+{
+	struct rule rule = {0};
+	int rc = limit_parse(text, &rule, reason);
+	if (rc == 0 && rules->count == RULES_MAX) {
+		sbuf_addf(reason, "more than %d limits", RULES_MAX);
+		rc = ERR_LIMIT;
+	}
+	if (rc == 0) {
+		identify_windows(&rule);
+		if (window_is_taken(rules, &rule)) {
+			sbuf_adds(reason, "another limit counts the same things over the same window");
+			rc = ERR_EXISTS;
+		}
+	}
+	if (rc < 0) {
+		rule_done(&rule);
+		return rc;
+	}
+	rule.source = span_dup(span_trim(text));
+	rules->items[rules->count++] = rule;
+	return 0;
+}
+
+static int allow_account_add(struct rules *rules, struct span account, struct sbuf *reason)
+{
+	struct sbuf b;
+	void *old = NULL;
+	sbuf_init_heap(&b, RULES_LINE_MAX);
+	sbuf_add_lower(&b, account);
+	char *key = span_dup(sbuf_span(&b));
+	sbuf_done(&b);
+	if (account.len == 0 || htab_get(&rules->allow_accounts, span_str(key)) != NULL) {
+		free(key);
+		if (account.len > 0)
+			return 0;
+		sbuf_adds(reason, "`account:' without a name");
+		return ERR_SYNTAX;
+	}
+	if (htab_put(&rules->allow_accounts, span_str(key), key, &old) < 0) {
+		free(key);
+		sbuf_addf(reason, "more than %d accounts", RULES_ALLOW_MAX);
+		return ERR_LIMIT;
+	}
+	return 0;
+}
+
+int rules_add_allow(struct rules *rules, struct span text, struct sbuf *reason)
+{
+	for (;;) {
+		struct ip_net net;
+		struct span word = word_take(&text, ",");
+		int rc = 0;
+		if (span_istarts(word, SPAN_LIT("account:"))) {
+			rc = allow_account_add(rules, span_skip(word, 8), reason);
+		} else if (ip_net_parse(word, &net) < 0) {
+			sbuf_addf(reason, "`%.*s' is neither a network nor account:NAME", SPAN_ARG(word));
+			rc = ERR_SYNTAX;
+		} else if (netmap_add(&rules->allow_nets, &net, 1) < 0) {
+			sbuf_addf(reason, "more than %d networks", RULES_ALLOW_MAX);
+			rc = ERR_LIMIT;
+		}
+		if (rc < 0)
+			return rc;
+		(void)punct_take(&text, SPAN_LIT(","));
+		if (span_trim(text).len == 0)
+			return 0;
+	}
+}
+
+struct rules *rules_new(void)
+{
+	struct rules *rules = mem_zalloc(sizeof(*rules));
+	netmap_init(&rules->allow_nets, RULES_ALLOW_MAX);
+	htab_init(&rules->allow_accounts, RULES_ALLOW_MAX);
+	return rules;
+}
+
+void rules_seal(struct rules *rules)
+{
+	netmap_seal(&rules->allow_nets);
+}
+
+void rules_free(struct rules **rules)
+{
+	if (*rules == NULL)
+		return;
+	for (size_t i = 0; i < (*rules)->count; i++)
+		rule_done(&(*rules)->items[i]);
+	netmap_done(&(*rules)->allow_nets);
+	htab_done(&(*rules)->allow_accounts, free);
+	free(*rules);
+	*rules = NULL;
+}
+
+bool rule_applies(const struct rule *rule, const struct proto_request *request)
+{
+	for (size_t i = 0; i < rule->condition_count; i++) {
+		const struct rule_condition *c = &rule->conditions[i];
+		struct span value = proto_request_attr(request, span_str(c->name));
+		if (span_ieq(value, span_str(c->value)) == c->negated)
+			return false;
+	}
+	return true;
+}

@@ -1,0 +1,205 @@
+/*
+ * Normalisation happens once a request, into the subject's own memory; keys
+ * are made from that for each rule.  A binary key of an address begins with
+ * its family and prefix, so that a /64 and a /128 differ.
+ */
+#include "subject.h"
+
+#define NULL_SENDER_IPV4_PREFIX 32
+#define NULL_SENDER_IPV6_PREFIX 64
+
+static struct span lower_into(char *mem, struct span s)
+{
+	size_t len = s.len < PROTO_LINE_MAX ? s.len : PROTO_LINE_MAX;
+	for (size_t i = 0; i < len; i++)
+		mem[i] = ascii_lower(s.ptr[i]);
+	return span_of(mem, len);
+}
+
+static struct span domain_of(struct span address)
+{
+	size_t at = span_rchr(address, '@');
+	if (at == SPAN_NPOS)
+		return SPAN_EMPTY;
+	struct span domain = span_skip(address, at + 1);
+	return span_ends(domain, SPAN_LIT(".")) ? span_take(domain, domain.len - 1) : domain;
+}
+
+/* user+tag@domain becomes user@domain, in place. */
+static struct span extension_cut(char *mem, struct span address, char delimiter)
+{
+	size_t at = span_rchr(address, '@');
+	struct span local = at == SPAN_NPOS ? address : span_take(address, at);
+	size_t cut = delimiter == '\0' ? SPAN_NPOS : span_chr(local, delimiter);
+	if (cut == SPAN_NPOS || cut == 0)
+		return address;
+	memmove(mem + cut, address.ptr + local.len, address.len - local.len);
+	return span_of(mem, cut + address.len - local.len);
+}
+
+static void subject_set(struct subject *s, struct span account, struct span sender,
+			struct span recipient, char delimiter)
+{
+	char *mem = s->mem;
+	s->account = lower_into(mem, account);
+	s->account_domain = domain_of(s->account);
+	mem += PROTO_LINE_MAX;
+	s->sender = extension_cut(mem, lower_into(mem, sender), delimiter);
+	s->sender_domain = domain_of(s->sender);
+	mem += PROTO_LINE_MAX;
+	s->recipient = extension_cut(mem, lower_into(mem, recipient), delimiter);
+	s->recipient_domain = domain_of(s->recipient);
+}
+
+void subject_init(struct subject *subject, const struct proto_request *request, char delimiter)
+{
+	struct ip client;
+	if (ip_parse(request->attr[PROTO_CLIENT_ADDRESS], &client) < 0)
+		client = (struct ip){0};
+	subject->client = client;
+	subject_set(subject, request->attr[PROTO_SASL_USERNAME], request->attr[PROTO_SENDER],
+		    request->attr[PROTO_RECIPIENT], delimiter);
+}
+
+int subject_init_text(struct subject *subject, enum rule_scope scope, struct span text, char delimiter)
+{
+	struct span address = SPAN_EMPTY, *domain = NULL;
+	struct ip_net net = {0};
+	if (text.len > PROTO_LINE_MAX)
+		return ERR_SYNTAX;
+	if (scope == SCOPE_CLIENT_IP || scope == SCOPE_CLIENT_NET) {
+		if (!span_ieq(text, SPAN_LIT("unknown")) && ip_net_parse(text, &net) < 0)
+			return ERR_SYNTAX;
+	} else if (scope != SCOPE_GLOBAL) {
+		if (text.len == 0)
+			return ERR_SYNTAX;
+		address = text;
+	}
+	subject->client = net.base;
+	bool is_account = scope == SCOPE_ACCOUNT || scope == SCOPE_ACCOUNT_DOMAIN;
+	bool is_recipient = rule_scope_is_recipient(scope);
+	subject_set(subject, is_account ? address : SPAN_EMPTY,
+		    is_account || is_recipient ? SPAN_EMPTY : address,
+		    is_recipient ? address : SPAN_EMPTY, delimiter);
+	/* A domain may be given bare. */
+	if (scope == SCOPE_ACCOUNT_DOMAIN)
+		domain = &subject->account_domain;
+	else if (scope == SCOPE_SENDER_DOMAIN)
+		domain = &subject->sender_domain;
+	else if (scope == SCOPE_RECIPIENT_DOMAIN)
+		domain = &subject->recipient_domain;
+	if (domain != NULL && span_chr(text, '@') == SPAN_NPOS)
+		*domain = is_account ? subject->account : is_recipient ? subject->recipient : subject->sender;
+	return 0;
+}
+
+/* Adds the network of the client as family, prefix and masked bytes. */
+static void client_key(const struct subject *s, uint8_t ipv4_prefix, uint8_t ipv6_prefix, struct sbuf *out)
+{
+	if (s->client.bits == 0) {
+		sbuf_add(out, SPAN_LIT("unknown"));
+		return;
+	}
+	struct ip_net net = ip_net_of(&s->client, s->client.bits == 32 ? ipv4_prefix : ipv6_prefix);
+	char head[2] = {(char)net.base.bits, (char)net.prefix};
+	sbuf_add(out, span_of(head, sizeof(head)));
+	sbuf_add(out, span_of(net.base.bytes, net.base.bits / 8u));
+}
+
+/* The name that SCOPE counts, empty for clients and global. */
+static struct span name_of(const struct subject *s, enum rule_scope scope)
+{
+	switch (scope) {
+	case SCOPE_ACCOUNT:
+		return s->account;
+	case SCOPE_ACCOUNT_DOMAIN:
+		return s->account_domain;
+	case SCOPE_SENDER:
+		return s->sender;
+	case SCOPE_SENDER_DOMAIN:
+		return s->sender_domain;
+	case SCOPE_RECIPIENT:
+		return s->recipient;
+	case SCOPE_RECIPIENT_DOMAIN:
+		return s->recipient_domain;
+	default:
+		return SPAN_EMPTY;
+	}
+}
+
+int subject_key(const struct subject *subject, const struct rule *rule, struct sbuf *out)
+{
+	struct span name = name_of(subject, rule->scope);
+	switch (rule->scope) {
+	case SCOPE_CLIENT_IP:
+	case SCOPE_CLIENT_NET:
+		client_key(subject, rule->ipv4_prefix, rule->ipv6_prefix, out);
+		return 0;
+	case SCOPE_SENDER:
+	case SCOPE_SENDER_DOMAIN:
+		/* Neither "<>" nor a bare name is one sender: count by client. */
+		if (name.len == 0) {
+			sbuf_add(out, SPAN_LIT("<>"));
+			client_key(subject, NULL_SENDER_IPV4_PREFIX, NULL_SENDER_IPV6_PREFIX, out);
+		}
+		sbuf_add(out, name);
+		return 0;
+	case SCOPE_RECIPIENT_DOMAIN:
+		if (name.len == 0 && subject->recipient.len > 0)
+			name = SPAN_LIT("<>");
+		break;
+	case SCOPE_GLOBAL:
+		name = SPAN_LIT("global");
+		break;
+	default:
+		break;
+	}
+	sbuf_add(out, name);
+	return name.len > 0 ? 0 : ERR_NOT_FOUND;
+}
+
+static void printable_add(struct sbuf *out, struct span s)
+{
+	for (size_t i = 0; i < s.len; i++)
+		sbuf_addc(out, s.ptr[i] > 0x20 && s.ptr[i] < 0x7f ? s.ptr[i] : '?');
+}
+
+static void client_format(const struct subject *s, uint8_t ipv4_prefix, uint8_t ipv6_prefix, struct sbuf *out)
+{
+	struct ip_net net = ip_net_of(&s->client, s->client.bits == 32 ? ipv4_prefix : ipv6_prefix);
+	if (net.prefix == s->client.bits)
+		ip_format(&net.base, out);
+	else
+		ip_net_format(&net, out);
+}
+
+void subject_format(const struct subject *subject, const struct rule *rule, struct sbuf *out)
+{
+	struct span name = name_of(subject, rule->scope);
+	bool is_sender = rule->scope == SCOPE_SENDER || rule->scope == SCOPE_SENDER_DOMAIN;
+	if (rule->scope == SCOPE_CLIENT_IP || rule->scope == SCOPE_CLIENT_NET) {
+		client_format(subject, rule->ipv4_prefix, rule->ipv6_prefix, out);
+	} else if (is_sender && name.len == 0) {
+		sbuf_adds(out, "<>,");
+		client_format(subject, NULL_SENDER_IPV4_PREFIX, NULL_SENDER_IPV6_PREFIX, out);
+	} else if (rule->scope == SCOPE_GLOBAL) {
+		sbuf_adds(out, "global");
+	} else if (name.len == 0) {
+		sbuf_adds(out, "<>");
+	} else {
+		printable_add(out, name);
+	}
+}
+
+bool subject_is_allowed(const struct subject *subject, const struct rules *rules)
+{
+	uint32_t value;
+	if (subject->client.bits != 0 && netmap_find(&rules->allow_nets, &subject->client, &value) == 0)
+		return true;
+	if (subject->account.len == 0 || rules->allow_accounts.count == 0)
+		return false;
+	if (htab_get(&rules->allow_accounts, subject->account) != NULL)
+		return true;
+	size_t at = span_rchr(subject->account, '@');
+	return at != SPAN_NPOS && htab_get(&rules->allow_accounts, span_skip(subject->account, at)) != NULL;
+}

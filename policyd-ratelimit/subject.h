@@ -1,0 +1,42 @@
+/*
+ * Whom a request is about: its client, account, sender and recipient in the
+ * one form under which they are counted.  Names are in lower case (ASCII
+ * only), senders and recipients without their address extension, IPv4-mapped
+ * addresses are IPv4.  An empty account is nobody and never counted; the null
+ * sender is counted by its client.  Pure.
+ */
+#ifndef POLICYD_SUBJECT_H
+#define POLICYD_SUBJECT_H
+
+#include "policyd-ratelimit/rules.h"
+
+#define SUBJECT_KEY_MAX (PROTO_LINE_MAX + 32) /* bytes of a key, in binary or text */
+
+struct subject {
+	struct ip client; /* bits 0: Postfix does not know it */
+	struct span account, account_domain;
+	struct span sender, sender_domain;
+	struct span recipient, recipient_domain;
+	char mem[3 * PROTO_LINE_MAX]; /* what the spans point into */
+};
+
+/* REQUEST is not needed afterwards; the subject must not be copied. */
+void subject_init(struct subject *subject, const struct proto_request *request, char delimiter);
+
+/*
+ * The subject of one key as an administrator writes it: the address, account
+ * or domain that SCOPE counts.  ERR_SYNTAX where TEXT is none.
+ */
+int subject_init_text(struct subject *subject, enum rule_scope scope, struct span text,
+		      char delimiter) MUST_CHECK;
+
+/* Adds the bytes that RULE counts the subject under; ERR_NOT_FOUND where it
+ * has none (no account, no recipient), so that the rule does not apply. */
+int subject_key(const struct subject *subject, const struct rule *rule, struct sbuf *out) MUST_CHECK;
+/* The same for people: printable ASCII, '?' for other bytes. */
+void subject_format(const struct subject *subject, const struct rule *rule, struct sbuf *out);
+
+/* Whether the client or the account is exempt from all limits. */
+bool subject_is_allowed(const struct subject *subject, const struct rules *rules);
+
+#endif

@@ -1,0 +1,180 @@
+/* Tests of the policy protocol's codec. */
+#include <check.h>
+
+#include "policyd-ratelimit/proto.h"
+#include "tests/unit/runner.h"
+
+static const char full_request[] =
+	"request=smtpd_access_policy\n"
+	"protocol_state=RCPT\n"
+	"client_address=192.0.2.7\n"
+	"sender=a=b@example.com\n"
+	"recipient=\n"
+	"instance=12.34.0\n"
+	"some_new_attribute=of 3.12\n"
+	"\n";
+
+START_TEST(parses_known_and_unknown)
+{
+	struct proto_request r;
+	struct span in = span_str(full_request);
+	ck_assert_int_eq(proto_request_parse(in, &r), 0);
+	ck_assert_uint_eq(r.len, in.len);
+	ck_assert(span_eq(r.attr[PROTO_STATE], SPAN_LIT("RCPT")));
+	ck_assert(span_eq(r.attr[PROTO_SENDER], SPAN_LIT("a=b@example.com")));
+	ck_assert_uint_eq(r.attr[PROTO_RECIPIENT].len, 0);
+	ck_assert_uint_eq(r.attr[PROTO_SASL_USERNAME].len, 0);
+	ck_assert(span_eq(proto_request_attr(&r, SPAN_LIT("some_new_attribute")), SPAN_LIT("of 3.12")));
+	ck_assert_uint_eq(proto_request_attr(&r, SPAN_LIT("other")).len, 0);
+}
+END_TEST
+
+/* Notes, trap 13 and "split at every byte". */
+START_TEST(split_at_every_byte)
+{
+	struct proto_request r;
+	struct span in = span_str(full_request);
+	for (size_t len = 0; len < in.len; len++) {
+		/* A copy of the exact size, so that a read past it is seen. */
+		char *part = span_dup(span_take(in, len));
+		ck_assert_int_eq(proto_request_parse(span_of(part, len), &r), ERR_AGAIN);
+		free(part);
+	}
+	ck_assert_int_eq(proto_request_parse(in, &r), 0);
+}
+END_TEST
+
+START_TEST(leaves_what_follows)
+{
+	struct proto_request r;
+	struct sbuf b;
+	sbuf_init_heap(&b, 4096);
+	sbuf_adds(&b, full_request);
+	sbuf_adds(&b, full_request);
+	ck_assert_int_eq(proto_request_parse(sbuf_span(&b), &r), 0);
+	ck_assert_uint_eq(r.len, strlen(full_request));
+	sbuf_done(&b);
+}
+END_TEST
+
+START_TEST(refuses_what_is_malformed)
+{
+	static const struct {
+		struct span in;
+		int rc;
+	} rows[] = {
+		{SPAN_LIT("\n"), ERR_SYNTAX},
+		{SPAN_LIT("request=other\n\n"), ERR_SYNTAX},
+		{SPAN_LIT("request=smtpd_access_policy\nnonsense\n\n"), ERR_SYNTAX},
+		{SPAN_LIT("request=smtpd_access_policy\n=x\n\n"), ERR_SYNTAX},
+		{SPAN_LIT("request=smtpd_access_policy\nsender=a\0b\n\n"), ERR_SYNTAX},
+		{SPAN_LIT("request=smtpd_access_policy\nsender=a\nsender=b\n\n"), ERR_SYNTAX},
+		{SPAN_LIT("request=smtpd_access_policy\nsender=\nsender=b\n\n"), ERR_SYNTAX},
+		{SPAN_LIT("request=smtpd_access_policy\n\n"), 0},
+	};
+	struct proto_request r;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		ck_assert_msg(proto_request_parse(rows[i].in, &r) == rows[i].rc, "row %zu", i);
+}
+END_TEST
+
+static int parse_with_line(size_t line_len, size_t lines)
+{
+	struct proto_request r;
+	struct sbuf b;
+	sbuf_init_heap(&b, 1 << 20);
+	sbuf_adds(&b, "request=smtpd_access_policy\n");
+	for (size_t i = 0; i < lines; i++) {
+		sbuf_adds(&b, "x=");
+		for (size_t k = 2; k < line_len; k++)
+			sbuf_addc(&b, 'y');
+		sbuf_addc(&b, '\n');
+	}
+	sbuf_addc(&b, '\n');
+	int rc = proto_request_parse(sbuf_span(&b), &r);
+	sbuf_done(&b);
+	return rc;
+}
+
+START_TEST(caps_hold)
+{
+	ck_assert_int_eq(parse_with_line(PROTO_LINE_MAX, 1), 0);
+	ck_assert_int_eq(parse_with_line(PROTO_LINE_MAX + 1, 1), ERR_LIMIT);
+	ck_assert_int_eq(parse_with_line(2, PROTO_ATTRS_MAX - 1), 0);
+	ck_assert_int_eq(parse_with_line(2, PROTO_ATTRS_MAX), ERR_LIMIT);
+	/* 28 of the first line, 1 of the last; four lines in between. */
+	size_t rest = PROTO_REQUEST_MAX - 28 - 1;
+	ck_assert_uint_eq(rest % 5, 0);
+	ck_assert_int_eq(parse_with_line(rest / 5 - 1, 5), 0);
+	ck_assert_int_eq(parse_with_line(rest / 5, 5), ERR_LIMIT);
+}
+END_TEST
+
+/* A cap is found out before the end of the request has come. */
+START_TEST(caps_hold_early)
+{
+	struct proto_request r;
+	char *line = mem_alloc(PROTO_LINE_MAX + 1);
+	memset(line, 'a', PROTO_LINE_MAX + 1);
+	ck_assert_int_eq(proto_request_parse(span_of(line, PROTO_LINE_MAX), &r), ERR_AGAIN);
+	ck_assert_int_eq(proto_request_parse(span_of(line, PROTO_LINE_MAX + 1), &r), ERR_LIMIT);
+	free(line);
+}
+END_TEST
+
+static int reply(enum proto_action action, struct span text, char *out, size_t size)
+{
+	struct sbuf b;
+	sbuf_init(&b, out, size);
+	return proto_reply_add(action, text, &b);
+}
+
+/* Notes, traps 1 and 9. */
+START_TEST(replies_have_code_space_text)
+{
+	char out[600];
+	ck_assert_int_eq(reply(PROTO_DUNNO, SPAN_EMPTY, out, sizeof(out)), 0);
+	ck_assert_str_eq(out, "action=DUNNO\n\n");
+	ck_assert_int_eq(reply(PROTO_DEFER, SPAN_LIT("slow down"), out, sizeof(out)), 0);
+	ck_assert_str_eq(out, "action=450 4.7.1 slow down\n\n");
+	ck_assert_int_eq(reply(PROTO_REJECT, SPAN_LIT("no"), out, sizeof(out)), 0);
+	ck_assert_str_eq(out, "action=550 5.7.1 no\n\n");
+	ck_assert_int_eq(reply(PROTO_HOLD, SPAN_LIT("gr\xc3\xbc\xc3\x9f"), out, sizeof(out)), 0);
+	ck_assert_str_eq(out, "action=HOLD gr\xc3\xbc\xc3\x9f\n\n");
+}
+END_TEST
+
+START_TEST(replies_reject_injection)
+{
+	static const struct span bad[] = {
+		SPAN_LIT(""), SPAN_LIT("  "), SPAN_LIT("a\nb"), SPAN_LIT("a\rb"), SPAN_LIT("a\0b"),
+		SPAN_LIT("a\x7f"), SPAN_LIT("\x80"), SPAN_LIT("\xc0\x80"), SPAN_LIT("\xed\xa0\x80"),
+		SPAN_LIT("\xf4\x90\x80\x80"), SPAN_LIT("\xe2\x82"), SPAN_LIT("\xff"),
+	};
+	char out[600] = "";
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		ck_assert_msg(reply(PROTO_DEFER, bad[i], out, sizeof(out)) == ERR_SYNTAX, "row %zu", i);
+		ck_assert_str_eq(out, "");
+	}
+}
+END_TEST
+
+START_TEST(replies_fit_or_are_not_begun)
+{
+	char out[PROTO_TEXT_MAX + 64], text[PROTO_TEXT_MAX + 1];
+	memset(text, 'x', sizeof(text));
+	ck_assert_int_eq(reply(PROTO_DEFER, span_of(text, PROTO_TEXT_MAX), out, sizeof(out)), 0);
+	ck_assert_int_eq(reply(PROTO_DEFER, span_of(text, PROTO_TEXT_MAX + 1), out, sizeof(out)), ERR_LIMIT);
+	ck_assert_str_eq(out, "");
+	ck_assert_int_eq(reply(PROTO_DEFER, SPAN_LIT("abc"), out, 17), ERR_LIMIT);
+	ck_assert_str_eq(out, "");
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&parses_known_and_unknown, &split_at_every_byte, &leaves_what_follows,
+	&refuses_what_is_malformed, &caps_hold, &caps_hold_early, &replies_have_code_space_text,
+	&replies_reject_injection, &replies_fit_or_are_not_begun, NULL,
+};
+
+TEST_MAIN("policyd_proto", tests)
