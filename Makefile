@@ -12,7 +12,8 @@
 
 include config.mk
 
-CPPFLAGS_ALL = -D_GNU_SOURCE -I. -DPOSTERN_VERSION='"$(VERSION)"' -include lib/base/banned.h $(CPPFLAGS)
+CPPFLAGS_ALL = -D_GNU_SOURCE -I. -DPOSTERN_VERSION='"$(VERSION)"' \
+	-DPOSTERN_SYSCONFDIR='"$(SYSCONFDIR)"' -include lib/base/banned.h $(CPPFLAGS)
 CFLAGS_ALL = $(CSTD) $(OPT) $(WARN) $(HARDEN) -g -pthread -MMD -MP $(CFLAGS)
 LDFLAGS_ALL = $(HARDEN_LD) -pthread $(LDFLAGS)
 
