@@ -6,8 +6,7 @@ const struct cli_command *const cli_commands[] = {
 	commands_user,
 	commands_alias,
 	commands_dkim,
-	commands_search,
-	commands_status,
 	commands_sql,
+	commands_accounts,
 	NULL,
 };

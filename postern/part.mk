@@ -1,9 +1,15 @@
-# The administrator's command. postern-core is pure: arguments, tables, zone files.
+# The administrator's command. postern-core is pure: arguments, tables, names,
+# zone files, the order of migrations.
 
 CPPFLAGS_postern := -DPOSTERN_SQL_DIR='"$(PREFIX)/share/postern/sql"'
 
 ARCHIVES += postern-core
-postern-core_SRCS := postern/args.c postern/table.c
+postern-core_SRCS := $(addprefix postern/,args.c migrations.c names.c table.c zone.c)
+
+BINS += postern
+postern_SRCS := $(filter-out $(postern-core_SRCS),$(wildcard postern/*.c))
+postern_ARCHIVES := postern-core run mail base
+postern_LIBS := $(RUN_LIBS) $(MAIL_LIBS) -lcrypt
 
 TESTS += test_postern_args test_postern_table
 test_postern_args_SRCS := tests/unit/test_postern_args.c
