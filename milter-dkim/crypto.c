@@ -1,0 +1,325 @@
+/*
+ * Invariants: digest and padding come from libcrypto objects that are fetched
+ * once for the process (fetching costs more than hashing a short text); a key's
+ * EVP_PKEY is never changed after its creation.  libcrypto's error queue is
+ * emptied after each failure, so that it does not grow in worker threads.
+ */
+#include "crypto.h"
+
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
+#include <openssl/x509.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct crypto_key {
+	atomic_uint refs;
+	enum crypto_alg alg;
+	EVP_PKEY *pkey;
+};
+
+static EVP_MD *sha256;
+static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
+
+static void fetch_sha256(void)
+{
+	sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+	if (sha256 == NULL)
+		PANIC("libcrypto has no SHA-256");
+}
+
+static const char *const alg_names[] = {
+	[CRYPTO_RSA_SHA256] = "rsa-sha256",
+	[CRYPTO_ED25519_SHA256] = "ed25519-sha256",
+	[CRYPTO_RSA_SHA1] = "rsa-sha1",
+};
+
+int crypto_alg_parse(struct span word, enum crypto_alg *alg_out)
+{
+	for (size_t i = 0; i < sizeof(alg_names) / sizeof(alg_names[0]); i++) {
+		if (span_ieq(word, span_str(alg_names[i]))) {
+			*alg_out = (enum crypto_alg)i;
+			return 0;
+		}
+	}
+	return ERR_NOT_FOUND;
+}
+
+const char *crypto_alg_name(enum crypto_alg alg)
+{
+	return alg_names[alg];
+}
+
+/* struct crypto_hash is the libcrypto context itself. */
+static EVP_MD_CTX *context(struct crypto_hash *hash)
+{
+	return (EVP_MD_CTX *)(void *)hash;
+}
+
+struct crypto_hash *crypto_hash_new(void)
+{
+	pthread_once(&sha256_once, fetch_sha256);
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	if (ctx == NULL)
+		PANIC("out of memory");
+	return (struct crypto_hash *)(void *)ctx;
+}
+
+void crypto_hash_free(struct crypto_hash **hash)
+{
+	EVP_MD_CTX_free(context(*hash));
+	*hash = NULL;
+}
+
+void crypto_hash_begin(struct crypto_hash *hash)
+{
+	if (EVP_DigestInit_ex2(context(hash), sha256, NULL) != 1)
+		PANIC("SHA-256 cannot begin");
+}
+
+void crypto_hash_add(struct crypto_hash *hash, struct span bytes)
+{
+	if (EVP_DigestUpdate(context(hash), bytes.ptr, bytes.len) != 1)
+		PANIC("SHA-256 cannot go on");
+}
+
+void crypto_hash_end(struct crypto_hash *hash, uint8_t digest_out[CRYPTO_SHA256_BYTES])
+{
+	if (EVP_DigestFinal_ex(context(hash), digest_out, NULL) != 1)
+		PANIC("SHA-256 cannot end");
+}
+
+void crypto_sha256(struct span bytes, uint8_t digest_out[CRYPTO_SHA256_BYTES])
+{
+	pthread_once(&sha256_once, fetch_sha256);
+	if (EVP_Digest(bytes.ptr, bytes.len, digest_out, NULL, sha256, NULL) != 1)
+		PANIC("SHA-256 failed");
+}
+
+/* Takes PKEY, also on failure. */
+static int wrap(EVP_PKEY *pkey, struct crypto_key **key_out)
+{
+	if (pkey == NULL) {
+		ERR_clear_error();
+		return ERR_SYNTAX;
+	}
+	enum crypto_alg alg = CRYPTO_RSA_SHA256;
+	if (EVP_PKEY_is_a(pkey, "ED25519")) {
+		alg = CRYPTO_ED25519_SHA256;
+	} else if (!EVP_PKEY_is_a(pkey, "RSA")) {
+		EVP_PKEY_free(pkey);
+		return ERR_PERM;
+	} else if (EVP_PKEY_get_bits(pkey) > CRYPTO_RSA_MAX_BITS) {
+		EVP_PKEY_free(pkey);
+		return ERR_LIMIT;
+	}
+	struct crypto_key *key = mem_zalloc(sizeof(*key));
+	atomic_init(&key->refs, 1);
+	key->alg = alg;
+	key->pkey = pkey;
+	*key_out = key;
+	return 0;
+}
+
+/* Encrypted keys are not for daemons: never ask for a passphrase. */
+static int no_passphrase(char *buf, int size, int rwflag, void *arg)
+{
+	(void)buf;
+	(void)size;
+	(void)rwflag;
+	(void)arg;
+	return -1;
+}
+
+static EVP_PKEY *private_from_base64(struct span text)
+{
+	struct sbuf der;
+	EVP_PKEY *pkey = NULL;
+	sbuf_init_heap(&der, CRYPTO_KEY_TEXT_MAX);
+	if (sbuf_add_unbase64(&der, text) == 0) {
+		const unsigned char *bytes = (const unsigned char *)der.ptr;
+		if (der.len == 32)
+			pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, bytes, der.len);
+		else if (der.len > 0)
+			pkey = d2i_AutoPrivateKey(NULL, &bytes, (long)der.len);
+	}
+	if (der.ptr != NULL)
+		OPENSSL_cleanse(der.ptr, der.size);
+	sbuf_done(&der);
+	return pkey;
+}
+
+int crypto_private_new(struct span text, struct crypto_key **key_out)
+{
+	if (text.len > CRYPTO_KEY_TEXT_MAX)
+		return ERR_SYNTAX;
+	EVP_PKEY *pkey;
+	if (span_find(text, SPAN_LIT("-----BEGIN")) != SPAN_NPOS) {
+		BIO *bio = BIO_new_mem_buf(text.ptr, (int)text.len);
+		pkey = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+		BIO_free(bio);
+	} else {
+		pkey = private_from_base64(text);
+	}
+	struct crypto_key *key;
+	int rc = wrap(pkey, &key);
+	if (rc == ERR_LIMIT)
+		return ERR_PERM;
+	if (rc < 0)
+		return rc;
+	if (key->alg == CRYPTO_RSA_SHA256 && crypto_key_bits(key) < CRYPTO_RSA_MIN_BITS) {
+		crypto_key_unref(&key);
+		return ERR_PERM;
+	}
+	*key_out = key;
+	return 0;
+}
+
+int crypto_public_new(enum crypto_alg alg, struct span der, struct crypto_key **key_out)
+{
+	const unsigned char *bytes = (const unsigned char *)der.ptr;
+	if (der.len == 0 || der.len > CRYPTO_KEY_TEXT_MAX)
+		return ERR_SYNTAX;
+	EVP_PKEY *pkey;
+	if (alg == CRYPTO_ED25519_SHA256) {
+		pkey = der.len != 32 ? NULL
+				     : EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, bytes, der.len);
+	} else {
+		pkey = d2i_PUBKEY(NULL, &bytes, (long)der.len);
+		bytes = (const unsigned char *)der.ptr;
+		if (pkey == NULL)
+			pkey = d2i_PublicKey(EVP_PKEY_RSA, NULL, &bytes, (long)der.len);
+	}
+	struct crypto_key *key;
+	int rc = wrap(pkey, &key);
+	ERR_clear_error();
+	if (rc < 0)
+		return rc == ERR_PERM ? ERR_SYNTAX : rc;
+	if ((key->alg == CRYPTO_ED25519_SHA256) != (alg == CRYPTO_ED25519_SHA256)) {
+		crypto_key_unref(&key);
+		return ERR_SYNTAX;
+	}
+	*key_out = key;
+	return 0;
+}
+
+struct crypto_key *crypto_key_ref(struct crypto_key *key)
+{
+	atomic_fetch_add_explicit(&key->refs, 1, memory_order_relaxed);
+	return key;
+}
+
+void crypto_key_unref(struct crypto_key **key)
+{
+	struct crypto_key *k = *key;
+	*key = NULL;
+	if (k == NULL || atomic_fetch_sub_explicit(&k->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	EVP_PKEY_free(k->pkey);
+	free(k);
+}
+
+enum crypto_alg crypto_key_alg(const struct crypto_key *key)
+{
+	return key->alg;
+}
+
+unsigned crypto_key_bits(const struct crypto_key *key)
+{
+	return (unsigned)EVP_PKEY_get_bits(key->pkey);
+}
+
+int crypto_key_record(const struct crypto_key *key, struct sbuf *out)
+{
+	unsigned char raw[32];
+	size_t raw_len = sizeof(raw);
+	if (key->alg == CRYPTO_ED25519_SHA256) {
+		if (EVP_PKEY_get_raw_public_key(key->pkey, raw, &raw_len) != 1)
+			return ERR_PERM;
+		sbuf_add_base64(out, span_of(raw, raw_len));
+		return 0;
+	}
+	unsigned char *der = NULL;
+	int len = i2d_PUBKEY(key->pkey, &der);
+	if (len <= 0)
+		return ERR_PERM;
+	sbuf_add_base64(out, span_of(der, (size_t)len));
+	OPENSSL_free(der);
+	return 0;
+}
+
+/* A context for a PKCS#1 v1.5 operation over a SHA-256 digest, or NULL. */
+static EVP_PKEY_CTX *rsa_context(const struct crypto_key *key, int (*begin)(EVP_PKEY_CTX *))
+{
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(NULL, key->pkey, NULL);
+	if (ctx != NULL && begin(ctx) == 1 &&
+	    EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PADDING) == 1 &&
+	    EVP_PKEY_CTX_set_signature_md(ctx, sha256) == 1)
+		return ctx;
+	EVP_PKEY_CTX_free(ctx);
+	return NULL;
+}
+
+static bool rsa_sign(const struct crypto_key *key, const uint8_t *digest, unsigned char *sig, size_t *len)
+{
+	EVP_PKEY_CTX *ctx = rsa_context(key, EVP_PKEY_sign_init);
+	bool ok = ctx != NULL && EVP_PKEY_sign(ctx, sig, len, digest, CRYPTO_SHA256_BYTES) == 1;
+	EVP_PKEY_CTX_free(ctx);
+	return ok;
+}
+
+static bool ed25519_sign(const struct crypto_key *key, const uint8_t *digest, unsigned char *sig, size_t *len)
+{
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	bool ok = ctx != NULL && EVP_DigestSignInit(ctx, NULL, NULL, NULL, key->pkey) == 1 &&
+		  EVP_DigestSign(ctx, sig, len, digest, CRYPTO_SHA256_BYTES) == 1;
+	EVP_MD_CTX_free(ctx);
+	return ok;
+}
+
+int crypto_sign(const struct crypto_key *key, const uint8_t digest[CRYPTO_SHA256_BYTES], struct sbuf *out)
+{
+	unsigned char sig[CRYPTO_SIGNATURE_MAX];
+	size_t len = sizeof(sig);
+	pthread_once(&sha256_once, fetch_sha256);
+	bool ok = key->alg == CRYPTO_ED25519_SHA256 ? ed25519_sign(key, digest, sig, &len)
+						    : rsa_sign(key, digest, sig, &len);
+	if (!ok) {
+		ERR_clear_error();
+		return ERR_PERM;
+	}
+	sbuf_add(out, span_of(sig, len));
+	return 0;
+}
+
+static bool rsa_verify(const struct crypto_key *key, const uint8_t *digest, struct span sig)
+{
+	EVP_PKEY_CTX *ctx = rsa_context(key, EVP_PKEY_verify_init);
+	bool ok = ctx != NULL && EVP_PKEY_verify(ctx, (const unsigned char *)sig.ptr, sig.len, digest,
+						 CRYPTO_SHA256_BYTES) == 1;
+	EVP_PKEY_CTX_free(ctx);
+	return ok;
+}
+
+static bool ed25519_verify(const struct crypto_key *key, const uint8_t *digest, struct span sig)
+{
+	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+	bool ok = ctx != NULL && EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key->pkey) == 1 &&
+		  EVP_DigestVerify(ctx, (const unsigned char *)sig.ptr, sig.len, digest,
+				   CRYPTO_SHA256_BYTES) == 1;
+	EVP_MD_CTX_free(ctx);
+	return ok;
+}
+
+int crypto_verify(const struct crypto_key *key, const uint8_t digest[CRYPTO_SHA256_BYTES],
+		  struct span signature)
+{
+	pthread_once(&sha256_once, fetch_sha256);
+	bool ok = key->alg == CRYPTO_ED25519_SHA256 ? ed25519_verify(key, digest, signature)
+						    : rsa_verify(key, digest, signature);
+	if (!ok)
+		ERR_clear_error();
+	return ok ? 0 : ERR_PERM;
+}
