@@ -22,3 +22,9 @@ test_addr_ARCHIVES := mail base
 TESTS += test_seglog
 test_seglog_SRCS := tests/unit/test_seglog.c
 test_seglog_ARCHIVES := run base
+
+RUN_TESTS := test_skel
+TESTS += $(RUN_TESTS)
+$(foreach t,$(RUN_TESTS),$(eval $(t)_SRCS := tests/unit/$(t).c))
+$(foreach t,$(RUN_TESTS),$(eval $(t)_ARCHIVES := run base))
+$(foreach t,$(RUN_TESTS),$(eval $(t)_LIBS := $(RUN_LIBS)))

@@ -175,10 +175,42 @@ static void print_samples(const struct metric_row *row, const struct cell *cell,
 	}
 }
 
-void metrics_print(struct sbuf *out)
+static void collect(void)
 {
 	for (size_t i = 0; i < collectors_count; i++)
 		collectors[i].fn(collectors[i].arg);
+}
+
+static uint64_t histogram_count(const struct cell *cell)
+{
+	uint64_t count = 0;
+	for (size_t i = 0; i < BUCKETS; i++)
+		count += atomic_load_explicit(&cell->buckets[i], memory_order_relaxed);
+	return count;
+}
+
+#define SAMPLE_NAME_MAX 512
+
+void metrics_each(void (*fn)(void *arg, const char *name, int64_t value), void *arg)
+{
+	static const char *const suffixes[] = {"_total", "", "_count"};
+	char mem[SAMPLE_NAME_MAX];
+	struct sbuf name;
+	collect();
+	for (size_t i = 0; i < rows_count; i++) {
+		const struct metric_row *row = &all_rows[i];
+		sbuf_init(&name, mem, sizeof(mem));
+		print_sample_name(row, suffixes[row->type], &name);
+		sbuf_truncate(&name, name.len - 1);
+		fn(arg, sbuf_cstr(&name),
+		   row->type == METRIC_HISTOGRAM ? (int64_t)histogram_count(&cells[i])
+						 : metrics_get((unsigned)i));
+	}
+}
+
+void metrics_print(struct sbuf *out)
+{
+	collect();
 	for (size_t i = 0; i < rows_count; i++) {
 		bool same_family = i > 0 && strcmp(all_rows[i].family, all_rows[i - 1].family) == 0;
 		if (!same_family)

@@ -53,6 +53,10 @@ int64_t metrics_get(unsigned id);
 #define METRICS_COLLECTORS_MAX 16
 void metrics_on_collect(void (*fn)(void *), void *arg);
 
+/* Calls FN with the full sample name (labels included) of each counter, gauge
+ * and histogram's count, after the collectors ran. */
+void metrics_each(void (*fn)(void *arg, const char *name, int64_t value), void *arg);
+
 /* The OpenMetrics 1.0 exposition, with "# EOF". */
 void metrics_print(struct sbuf *out);
 

@@ -3,9 +3,13 @@
  * -V, -h), configuration, log, metrics and control sockets, signals, watchdog,
  * reload and graceful stop.  A daemon is a table; its main() is one call.
  *
- *   SIGTERM, SIGINT   graceful stop, at most stop_timeout
+ *   SIGTERM, SIGINT   graceful stop, at most stop_timeout; a second one ends at once
  *   SIGHUP            reload: the file is read again; a bad one leaves the
  *                     running configuration in force and is logged
+ *
+ * Both are blocked in the threads that start() makes.  SIGPIPE is ignored, the
+ * umask is 077, RLIMIT_NOFILE is raised to the hard limit.  One daemon at most
+ * runs on a state directory.
  *
  * Exit status: 0, 64 wrong usage, 78 bad configuration, 1 start failed or
  * stop_timeout passed.
@@ -35,12 +39,17 @@ struct skel_daemon {
 	const struct metric_row *metrics;
 	size_t metrics_count;
 	const struct control_command *commands; /* ends with words == NULL; may be NULL */
-	/* Opens everything and sets skel->arg; ERROR says why it cannot. */
+	/*
+	 * Opens everything and sets skel->arg; ERROR says why it cannot, and
+	 * then done() does not run.  0 or a negative error.
+	 */
 	int (*start)(struct skel *skel, struct sbuf *error);
 	/*
 	 * The new configuration is skel->config when this returns 0, and the
 	 * old one is freed then: keep no pointer into it.  On failure NEXT is
-	 * freed and the old one stays.
+	 * freed and the old one stays.  May be NULL where nothing needs to be
+	 * told.  The addresses of sockets and the directories only change with
+	 * a restart; skel logs that.
 	 */
 	int (*reload)(struct skel *skel, const void *next, struct sbuf *error);
 	/*
@@ -48,8 +57,10 @@ struct skel_daemon {
 	 * then call skel_stopped().
 	 */
 	void (*stop)(struct skel *skel);
-	/* After the loop ended: frees everything. */
+	/* After the loop ended: frees everything.  Not run where stop_timeout passed. */
 	void (*done)(struct skel *skel);
+	/* Adds members to the answer of the control command `status`; may be NULL. */
+	void (*status)(struct skel *skel, json_t *object);
 };
 
 int skel_main(int argc, char **argv, const struct skel_daemon *daemon);
