@@ -17,3 +17,12 @@ test_postern_args_ARCHIVES := postern-core base
 test_postern_table_SRCS := tests/unit/test_postern_table.c
 test_postern_table_ARCHIVES := postern-core base
 test_postern_table_LIBS := -ljansson
+
+TESTS += test_postern_names test_postern_zone test_postern_migrations
+test_postern_names_SRCS := tests/unit/test_postern_names.c
+test_postern_names_ARCHIVES := postern-core mail base
+test_postern_names_LIBS := $(MAIL_LIBS)
+test_postern_zone_SRCS := tests/unit/test_postern_zone.c
+test_postern_zone_ARCHIVES := postern-core base
+test_postern_migrations_SRCS := tests/unit/test_postern_migrations.c
+test_postern_migrations_ARCHIVES := postern-core base
