@@ -6,7 +6,9 @@ const struct cli_command *const cli_commands[] = {
 	commands_user,
 	commands_alias,
 	commands_dkim,
+	commands_search,
+	commands_status,
 	commands_sql,
-	commands_accounts,
+	commands_spf,
 	NULL,
 };

@@ -1,0 +1,205 @@
+/*
+ * The DNS of the tools.  A tool lives for one verdict, so its one question set
+ * has all the time of the tool and no answer is asked for twice.
+ */
+#include "postern/auth_common.h"
+
+#include <time.h>
+
+#include "lib/base/num.h"
+
+#define QUESTION_MS 5000
+
+struct auth_tool_shown {
+	const struct dns_answer *answer;
+	struct auth_tool_shown *next;
+};
+
+static const char *type_name(enum dns_type type)
+{
+	switch (type) {
+	case DNS_A:
+		return "A";
+	case DNS_AAAA:
+		return "AAAA";
+	case DNS_MX:
+		return "MX";
+	case DNS_PTR:
+		return "PTR";
+	case DNS_TXT:
+		return "TXT";
+	default:
+		return "CNAME";
+	}
+}
+
+static void show_record(const struct dns_record *record, enum dns_type type, struct sbuf *line)
+{
+	sbuf_addc(line, ' ');
+	if (type == DNS_A || type == DNS_AAAA) {
+		ip_format(&record->address, line);
+		return;
+	}
+	if (type == DNS_MX)
+		sbuf_addf(line, "%u ", record->preference);
+	sbuf_addc(line, '"');
+	sbuf_add_escaped(line, record->text);
+	sbuf_addc(line, '"');
+}
+
+static void show_answer(struct auth_tool *tool, struct span name, enum dns_type type, const struct dns_answer *answer)
+{
+	static const char *const statuses[] = {"ok", "no data", "no such name", "failed"};
+	struct sbuf line;
+	sbuf_init_heap(&line, 1 << 20);
+	sbuf_adds(&line, "dns ");
+	sbuf_add_escaped(&line, name);
+	sbuf_addf(&line, " %s: %s%s", type_name(type), statuses[answer->status],
+		  answer->authenticated ? " (authenticated)" : "");
+	for (size_t i = 0; i < answer->count; i++)
+		show_record(&answer->records[i], type, &line);
+	fprintf(tool->cli->err, "%s\n", sbuf_cstr(&line));
+	sbuf_done(&line);
+}
+
+static const struct dns_answer *traced_lookup(void *arg, struct span name, enum dns_type type)
+{
+	struct auth_tool *tool = arg;
+	const struct dns_answer *answer = dns_lookup(&tool->inner, name, type);
+	if (answer == NULL)
+		return NULL;
+	struct auth_tool_shown **at = &tool->shown;
+	while (*at != NULL && (*at)->answer != answer)
+		at = &(*at)->next;
+	if (*at == NULL) {
+		*at = mem_zalloc(sizeof(**at));
+		(*at)->answer = answer;
+		show_answer(tool, name, type, answer);
+	}
+	return answer;
+}
+
+int auth_tool_open(struct auth_tool *tool, struct cli *cli)
+{
+	*tool = (struct auth_tool){.cli = cli, .now = (int64_t)time(NULL), .trace = cli_has(cli, "trace")};
+	uint64_t now;
+	const char *text = cli_option(cli, "now");
+	if (text != NULL) {
+		if (num_parse_u64(span_str(text), INT64_MAX, &now) < 0)
+			return cli_fail(cli, EX_USAGE, "--now takes seconds since 1970, not \"%s\"", text);
+		tool->now = (int64_t)now;
+	}
+	char mem[256];
+	struct sbuf error;
+	sbuf_init(&error, mem, sizeof(mem));
+	struct resolver_config config = {.servers = cli_option(cli, "resolver"), .timeout_ms = QUESTION_MS};
+	if (resolver_open(&config, &tool->resolver, &error) < 0)
+		return cli_fail(cli, EX_TEMPFAIL, "%s", sbuf_cstr(&error));
+	tool->set = resolver_set_new(tool->resolver, AUTH_TOOL_DNS_MS);
+	tool->inner = resolver_set_view(tool->set);
+	tool->view = tool->trace ? (struct dns_view){traced_lookup, tool} : tool->inner;
+	arena_init(&tool->arena, AUTH_TOOL_ARENA_BYTES);
+	return EX_OK;
+}
+
+void auth_tool_wait(struct auth_tool *tool)
+{
+	resolver_set_wait(tool->set);
+}
+
+int auth_tool_close(struct auth_tool *tool, int status)
+{
+	struct resolver_stats stats;
+	resolver_stats(tool->resolver, &stats);
+	while (tool->shown != NULL) {
+		struct auth_tool_shown *next = tool->shown->next;
+		free(tool->shown);
+		tool->shown = next;
+	}
+	arena_done(&tool->arena);
+	resolver_set_free(&tool->set);
+	resolver_close(&tool->resolver);
+	if (status == EX_OK && stats.unreachable > 0 && stats.answered == 0) {
+		fprintf(tool->cli->err, "postern: no DNS server could be reached\n");
+		return EX_TEMPFAIL;
+	}
+	return status;
+}
+
+int auth_tool_client(struct cli *cli, struct ip *ip_out, struct span *mail_from_out)
+{
+	const char *ip = cli_option(cli, "ip");
+	if (ip_parse(span_str(ip), ip_out) < 0)
+		return cli_fail(cli, EX_USAGE, "\"%s\" is no IP address", ip);
+	struct span from = span_trim(span_str(cli_option(cli, "mail-from")));
+	if (from.len >= 2 && from.ptr[0] == '<' && from.ptr[from.len - 1] == '>')
+		from = span_skip(span_take(from, from.len - 1), 1);
+	*mail_from_out = from;
+	return EX_OK;
+}
+
+int auth_tool_message(struct cli *cli, struct sbuf *message)
+{
+	sbuf_init_heap(message, AUTH_TOOL_MESSAGE_MAX);
+	int rc = cli_read_input(cli, message);
+	if (rc != EX_OK)
+		return cli_fail(cli, rc, "cannot read the message");
+	return EX_OK;
+}
+
+/* Length of the UTF-8 sequence at the start of S, 0 where there is none. */
+static size_t utf8_length(struct span s)
+{
+	unsigned char c = (unsigned char)s.ptr[0];
+	size_t len = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+	if (len == 0 || len > s.len)
+		return 0;
+	for (size_t i = 1; i < len; i++)
+		if (((unsigned char)s.ptr[i] & 0xc0) != 0x80)
+			return 0;
+	return len;
+}
+
+json_t *auth_json_text(struct span text)
+{
+	json_t *value = json_stringn(text.ptr == NULL ? "" : text.ptr, text.len);
+	if (value != NULL)
+		return value;
+	struct sbuf clean;
+	sbuf_init_heap(&clean, text.len * 3 + 1);
+	while (text.len > 0) {
+		size_t len = utf8_length(text);
+		/* Surrogates and overlong forms are refused by jansson too. */
+		json_t *probe = len == 0 ? NULL : json_stringn(text.ptr, len);
+		if (probe == NULL)
+			sbuf_adds(&clean, "\xef\xbf\xbd");
+		else
+			sbuf_add(&clean, span_take(text, len));
+		json_decref(probe);
+		text = span_skip(text, len == 0 ? 1 : len);
+	}
+	value = json_stringn(clean.ptr, clean.len);
+	sbuf_done(&clean);
+	return value;
+}
+
+json_t *auth_json_text_or_null(struct span text)
+{
+	return text.len == 0 ? json_null() : auth_json_text(text);
+}
+
+json_t *auth_json_problem(const char *problem, struct span at)
+{
+	if (problem == NULL)
+		return json_null();
+	struct sbuf text;
+	sbuf_init_heap(&text, 4096);
+	sbuf_adds(&text, problem);
+	if (at.len > 0) {
+		sbuf_adds(&text, ": ");
+		sbuf_add_escaped(&text, span_take(at, 512));
+	}
+	json_t *value = auth_json_text(sbuf_span(&text));
+	sbuf_done(&text);
+	return value;
+}

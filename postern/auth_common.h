@@ -1,0 +1,52 @@
+/*
+ * What the tools that judge mail share: the DNS they ask, the time, and texts
+ * in JSON.
+ */
+#ifndef POSTERN_AUTH_COMMON_H
+#define POSTERN_AUTH_COMMON_H
+
+#include "lib/base/arena.h"
+#include "milter-dkim/resolver.h"
+#include "milter-dkim/spf.h"
+#include "postern/cli.h"
+
+#define AUTH_TOOL_DNS_MS 20000          /* for all answers together */
+#define AUTH_TOOL_ARENA_BYTES (4u << 20)
+#define AUTH_TOOL_MESSAGE_MAX (256u << 20)
+
+struct auth_tool {
+	struct cli *cli;
+	struct resolver *resolver;
+	struct resolver_set *set;
+	struct dns_view view; /* with --trace it shows what is asked and answered */
+	struct dns_view inner;
+	struct arena arena;
+	int64_t now;
+	bool trace;
+	struct auth_tool_shown *shown; /* answers that the trace has shown */
+};
+
+/* Reads --now and opens the resolver of --resolver; EX_OK, or a status that
+ * was already explained. */
+int auth_tool_open(struct auth_tool *tool, struct cli *cli) MUST_CHECK;
+void auth_tool_wait(struct auth_tool *tool);
+/*
+ * Frees everything.  Returns STATUS, but EX_TEMPFAIL in place of EX_OK where
+ * questions went out and no server could be reached for any.
+ */
+int auth_tool_close(struct auth_tool *tool, int status);
+
+/* --ip and --mail-from (with or without < >). */
+int auth_tool_client(struct cli *cli, struct ip *ip_out, struct span *mail_from_out) MUST_CHECK;
+
+/* The whole message on the input, as it is. */
+int auth_tool_message(struct cli *cli, struct sbuf *message) MUST_CHECK;
+
+/* Bytes that are no UTF-8 become U+FFFD. */
+json_t *auth_json_text(struct span text);
+/* null for the empty text. */
+json_t *auth_json_text_or_null(struct span text);
+/* null without a problem; "why: where" with both. */
+json_t *auth_json_problem(const char *problem, struct span at);
+
+#endif
