@@ -28,3 +28,7 @@ TESTS += $(RUN_TESTS)
 $(foreach t,$(RUN_TESTS),$(eval $(t)_SRCS := tests/unit/$(t).c))
 $(foreach t,$(RUN_TESTS),$(eval $(t)_ARCHIVES := run base))
 $(foreach t,$(RUN_TESTS),$(eval $(t)_LIBS := $(RUN_LIBS)))
+TESTS += test_outbox
+test_outbox_SRCS := tests/unit/test_outbox.c
+test_outbox_ARCHIVES := run base
+test_outbox_LIBS := $(RUN_LIBS)

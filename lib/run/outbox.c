@@ -21,6 +21,7 @@
 #include "lib/run/outbox_internal.h"
 
 #define QUEUE_ENTRY_HEADER 20
+#define LOG_RECORD_HEADER 24 /* of seglog, and our prefix */
 
 static uint64_t or_default(uint64_t value, uint64_t def)
 {
@@ -168,10 +169,13 @@ static void *writer_run(void *arg)
 		struct sbuf full = box->queue;
 		box->queue = taken;
 		taken = full;
+		box->writing_bytes = box->queue_bytes;
+		box->queue_bytes = 0;
 		pthread_mutex_unlock(&box->lock);
 		write_group(box, sbuf_span(&taken));
 		sbuf_reset(&taken);
 		pthread_mutex_lock(&box->lock);
+		box->writing_bytes = 0;
 	}
 	box->writer_done = true;
 	pthread_cond_signal(&box->to_deliver);
@@ -185,12 +189,15 @@ static void *writer_run(void *arg)
 static int enqueue(struct outbox *box, struct span payload, uint64_t *seq_out)
 {
 	size_t size = QUEUE_ENTRY_HEADER + payload.len;
+	uint64_t log_size = LOG_RECORD_HEADER + payload.len;
+	/* While a group is written it counts twice at worst: never too little. */
+	uint64_t taken = seglog_bytes(box->log) + box->writing_bytes + box->queue_bytes;
 	if (payload.len > SEGLOG_RECORD_MAX - OUTBOX_PREFIX ||
-	    box->queue.len + size > OUTBOX_QUEUE_MAX ||
-	    seglog_bytes(box->log) + box->queue.len + size > box->config.max_bytes) {
+	    box->queue.len + size > OUTBOX_QUEUE_MAX || taken + log_size > box->config.max_bytes) {
 		box->stats.refused++;
 		return ERR_LIMIT;
 	}
+	box->queue_bytes += log_size;
 	uint64_t seq = box->next_seq++;
 	bytes_add_u64(&box->queue, seq);
 	bytes_add_u32(&box->queue, (uint32_t)payload.len);
@@ -333,7 +340,9 @@ static struct outbox *new_box(const struct outbox_config *config)
 
 static int open_log(struct outbox *box, struct sbuf *error)
 {
-	struct seglog_limits limits = {box->config.segment_bytes, box->config.max_bytes};
+	/* The log's own bound leaves room for the headers of segments: ours decides. */
+	uint64_t headers = (box->config.max_bytes / box->config.segment_bytes + 2) * 64;
+	struct seglog_limits limits = {box->config.segment_bytes, box->config.max_bytes + headers};
 	int rc = seglog_open(box->dir, &limits, &box->log, error);
 	if (rc == 0)
 		rc = load_instance(box, error);

@@ -29,6 +29,8 @@ struct outbox {
 	pthread_cond_t to_write, to_deliver, changed;
 	pthread_t writer, consumer;
 	struct sbuf queue; /* encoded: u64 seq, u32 length, u64 appended_ms, payload */
+	uint64_t queue_bytes;   /* that the queue will take in the log */
+	uint64_t writing_bytes; /* the same of the group that is being written */
 	uint64_t next_seq;
 	uint64_t durable;   /* the writer has passed so far, with or without success */
 	uint64_t cursor;    /* first number that is not delivered */

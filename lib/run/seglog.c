@@ -48,7 +48,7 @@ static void push_segment(struct seglog *log, struct seglog_segment segment)
 	log->segments = mem_realloc(log->segments, (log->count + 1) * sizeof(*log->segments));
 	log->segments[log->count++] = segment;
 	log->bytes += segment.written;
-	log->synced_bytes = segment.written;
+	log->synced_bytes = log->tail_bytes = segment.written;
 	pthread_mutex_unlock(&log->lock);
 }
 
@@ -77,8 +77,8 @@ static int begin_segment(struct seglog *log)
 static void cut_back(struct seglog *log)
 {
 	pthread_mutex_lock(&log->lock);
-	log->bytes -= last_segment(log)->written - log->synced_bytes + log->buffer.len;
-	last_segment(log)->written = log->synced_bytes;
+	log->bytes -= log->tail_bytes - log->synced_bytes + log->buffer.len;
+	log->tail_bytes = last_segment(log)->written = log->synced_bytes;
 	log->next = log->synced_next;
 	pthread_mutex_unlock(&log->lock);
 	sbuf_reset(&log->buffer);
@@ -92,12 +92,13 @@ int seglog_flush(struct seglog *log)
 		return ERR_PERM;
 	if (log->buffer.len == 0)
 		return 0;
-	if (write_all(log->fd, sbuf_span(&log->buffer), last_segment(log)->written) < 0) {
+	if (write_all(log->fd, sbuf_span(&log->buffer), log->tail_bytes) < 0) {
 		cut_back(log);
 		return log->broken ? ERR_PERM : ERR_TEMP;
 	}
 	pthread_mutex_lock(&log->lock);
-	last_segment(log)->written += log->buffer.len;
+	log->tail_bytes += log->buffer.len;
+	last_segment(log)->written = log->tail_bytes;
 	pthread_mutex_unlock(&log->lock);
 	sbuf_reset(&log->buffer);
 	return 0;
@@ -108,7 +109,7 @@ int seglog_sync(struct seglog *log)
 	int rc = seglog_flush(log);
 	if (rc < 0)
 		return rc;
-	if (log->synced_bytes == last_segment(log)->written)
+	if (log->synced_bytes == log->tail_bytes)
 		return 0;
 	if (fdatasync(log->fd) < 0) {
 		cut_back(log);
@@ -117,7 +118,7 @@ int seglog_sync(struct seglog *log)
 	}
 	log->synced_next = log->next;
 	pthread_mutex_lock(&log->lock);
-	log->synced_bytes = last_segment(log)->written;
+	log->synced_bytes = log->tail_bytes;
 	log->durable = log->next - 1;
 	pthread_mutex_unlock(&log->lock);
 	return 0;
@@ -125,12 +126,12 @@ int seglog_sync(struct seglog *log)
 
 static int rotate_if_full(struct seglog *log)
 {
-	if (last_segment(log)->written + log->buffer.len < log->limits.segment_bytes)
+	if (log->tail_bytes + log->buffer.len < log->limits.segment_bytes)
 		return 0;
 	int rc = seglog_sync(log);
 	if (rc < 0)
 		return rc;
-	return last_segment(log)->written > SEGLOG_HEADER_SIZE ? begin_segment(log) : 0;
+	return log->tail_bytes > SEGLOG_HEADER_SIZE ? begin_segment(log) : 0;
 }
 
 int seglog_append(struct seglog *log, uint64_t seq, struct span record)
@@ -259,7 +260,7 @@ static int recover_last(struct seglog *log, struct sbuf *error)
 	if (rc == 0 && (ftruncate(log->fd, (off_t)end) < 0 || fdatasync(log->fd) < 0))
 		rc = ERR_TEMP;
 	log->bytes -= last->written - end;
-	last->written = log->synced_bytes = end;
+	last->written = log->synced_bytes = log->tail_bytes = end;
 done:
 	if (rc < 0 && error->len == 0)
 		sbuf_addf(error, "cannot recover segment %llu: %s", (unsigned long long)last->first,

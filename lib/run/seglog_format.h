@@ -24,7 +24,9 @@ struct seglog {
 	int dirfd, lockfd;
 	int fd; /* of the last segment */
 	struct seglog_limits limits;
-	pthread_mutex_t lock; /* guards what follows up to `synced_bytes` */
+	pthread_mutex_t lock; /* guards what follows up to `synced_bytes`: trimming
+				 moves the segments, so the writer looks at
+				 them under the lock only */
 	struct seglog_segment *segments;
 	size_t count;
 	uint64_t next, durable;
@@ -32,6 +34,7 @@ struct seglog {
 	uint64_t synced_bytes; /* of the last segment */
 	/* The appending thread's own: */
 	struct sbuf buffer;
+	uint64_t tail_bytes; /* flushed, of the last segment */
 	uint64_t synced_next;
 	bool broken;
 };

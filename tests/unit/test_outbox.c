@@ -308,8 +308,9 @@ static void appender_child(_Atomic uint64_t *told, uint64_t first)
 
 START_TEST(survives_kill_9)
 {
-	_Atomic uint64_t *told = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ck_assert_ptr_ne((void *)told, MAP_FAILED);
+	void *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ck_assert_ptr_ne(shared, MAP_FAILED);
+	_Atomic uint64_t *told = shared;
 	tmpdir_make(dir, sizeof(dir));
 	for (int round = 0; round < 20; round++) {
 		uint64_t first = *told + 2; /* the number in flight may be there or not */
