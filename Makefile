@@ -4,7 +4,7 @@
 # gives NAME_SRCS, NAME_ARCHIVES (of $(BUILD)/libX.a) and NAME_LIBS for each:
 #   ARCHIVES  $(BUILD)/libNAME.a, the pure cores that tests and postern share
 #   BINS      programs in $(BUILD)/bin
-#   PLUGINS   shared objects $(BUILD)/lib/NAME.so
+#   PLUGINS   shared objects $(BUILD)/lib/NAME.so, for Dovecot
 #   TESTS     unit test programs in $(BUILD)/tests, run by `make check-unit`
 #   FUZZERS   libFuzzer targets in $(BUILD)/fuzz
 #   HELPERS   programs for tests and benchmarks in $(BUILD)/helpers
@@ -15,6 +15,7 @@ include config.mk
 CPPFLAGS_ALL = -D_GNU_SOURCE -I. -DPOSTERN_VERSION='"$(VERSION)"' \
 	-DPOSTERN_SYSCONFDIR='"$(SYSCONFDIR)"' -include lib/base/banned.h $(CPPFLAGS)
 CFLAGS_ALL = $(CSTD) $(OPT) $(WARN) $(HARDEN) -g -pthread -MMD -MP $(CFLAGS)
+CPPFLAGS_PLUGIN = -DHAVE_CONFIG_H -isystem $(DOVECOT_INCLUDE)
 LDFLAGS_ALL = $(HARDEN_LD) -pthread $(LDFLAGS)
 
 .DEFAULT_GOAL := all
@@ -22,6 +23,7 @@ LDFLAGS_ALL = $(HARDEN_LD) -pthread $(LDFLAGS)
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-6s %s\n' $(1) $(2);)
 objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+pics = $(patsubst %.c,$(BUILD)/pic/%.o,$(1))
 archives = $(patsubst %,$(BUILD)/lib%.a,$(1))
 
 ARCHIVES :=
@@ -43,6 +45,12 @@ $(BUILD)/obj/%.o: %.c Makefile config.mk
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS_ALL) $(CPPFLAGS_$(firstword $(subst /, ,$<))) $(CFLAGS_ALL) -c -o $@ $<
 
+# Objects of plug-ins: position-independent, and nothing exported by default,
+# so that plug-ins that share code do not see each other's.
+$(BUILD)/pic/%.o: %.c Makefile config.mk
+	@mkdir -p $(@D)
+	$(call say,CC,$<)$(CC) $(CPPFLAGS_ALL) $(CPPFLAGS_PLUGIN) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -c -o $@ $<
+
 # $(1) name, $(2) file, $(3) more libraries, $(4) more flags
 define link_rule
 $(2): $$(call objs,$$($(1)_SRCS)) $$(call archives,$$($(1)_ARCHIVES))
@@ -56,7 +64,7 @@ $(BUILD)/lib$(1).a: $$(call objs,$$($(1)_SRCS))
 	$$(call say,AR,$$@)$$(AR) rcs $$@ $$^
 endef
 define plugin_rule
-$(BUILD)/lib/$(1).so: $$(call objs,$$($(1)_SRCS))
+$(BUILD)/lib/$(1).so: $$(call pics,$$($(1)_SRCS))
 	@mkdir -p $$(@D)
 	$$(call say,LINK,$$@)$$(CC) $$(LDFLAGS) -shared -Wl,-z,relro,-z,now -o $$@ $$^ $$($(1)_LIBS)
 endef
@@ -75,4 +83,4 @@ check-unit: tests
 clean:
 	rm -rf build
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/pic -name '*.d' 2>/dev/null)

@@ -3,6 +3,13 @@
 ARCHIVES += quota-core
 quota-core_SRCS := $(addprefix dovecot-plugin-quota/,proto.c quotad/once.c quotad/ledger.c quotad/ledger-request.c)
 
+# The plug-in takes what it needs of lib/base as source: archives are not
+# position-independent.
+PLUGINS += lib11_quota_usage_plugin
+lib11_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,proto.c client.c usage.c \
+	plugin-2.3/usage-plugin.c plugin-2.3/usage-mailbox.c plugin-2.3/usage-recalc.c) \
+	$(addprefix lib/base/,span.c sbuf.c num.c err.c)
+
 TESTS += test_quota_proto test_quota_ledger
 test_quota_proto_SRCS := tests/unit/test_quota_proto.c
 test_quota_proto_ARCHIVES := quota-core base

@@ -23,3 +23,11 @@ test_taglist_ARCHIVES := milter-core mail base
 test_canon_SRCS := tests/unit/test_canon.c
 test_canon_ARCHIVES := milter-core mail base
 test_canon_LIBS := -lcrypto
+
+TESTS += test_sign test_verify
+test_sign_SRCS := tests/unit/test_sign.c
+test_sign_ARCHIVES := milter-core mail base
+test_sign_LIBS := -lcrypto -lidn2
+test_verify_SRCS := tests/unit/test_verify.c
+test_verify_ARCHIVES := milter-core mail base
+test_verify_LIBS := -lcrypto -lidn2

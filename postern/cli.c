@@ -8,11 +8,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
-#include <pwd.h>
 #include <signal.h>
 #include <unistd.h>
 
-#include "lib/run/db.h"
+#include "postern/cli_config.h"
 #include "postern/config.h"
 
 #define ERROR_MAX 4096
@@ -60,14 +59,6 @@ int cli_fail(struct cli *cli, int status, const char *fmt, ...)
 			return EX_IOERR;
 	}
 	return status;
-}
-
-int cli_fail_db(struct cli *cli, int rc)
-{
-	const char *why = db_error(cli->db);
-	if (rc == ERR_TEMP)
-		return cli_fail(cli, EX_TEMPFAIL, "the database is not available: %s", why);
-	return cli_fail(cli, EX_UNAVAILABLE, "the database refuses: %s", why);
 }
 
 static int flush(struct cli *cli)
@@ -237,65 +228,16 @@ static void print_help(FILE *to, const struct cli_command *command)
 	}
 }
 
-/* Loads the configuration; without a database_user the account is that of the
- * system user who asks (unix_socket authentication). */
-static int load_config(struct cli *cli, void **config_out)
-{
-	const char *path = cli->args.config_path;
-	if (path == NULL && access(POSTERN_CONFIG_PATH, F_OK) == 0)
-		path = POSTERN_CONFIG_PATH;
-	const char *overrides[ARGS_MAX + 1];
-	size_t count = cli->args.override_count;
-	memcpy(overrides, cli->args.overrides, count * sizeof(overrides[0]));
-	char mem[ERROR_MAX], user[128];
-	struct sbuf error, assignment;
-	sbuf_init(&error, mem, sizeof(mem));
-	void *config = NULL;
-	int rc = conf_load(&postern_conf, path, overrides, count, &config, &error);
-	const struct passwd *me = getpwuid(geteuid());
-	if (rc == 0 && conf_get_string(&postern_conf, config, "database_user")[0] == '\0' && me != NULL) {
-		conf_free(&postern_conf, &config);
-		sbuf_init(&assignment, user, sizeof(user));
-		sbuf_addf(&assignment, "database_user=%s", me->pw_name);
-		overrides[count] = sbuf_cstr(&assignment);
-		rc = conf_load(&postern_conf, path, overrides, count + 1, &config, &error);
-	}
-	if (rc < 0)
-		return cli_fail(cli, EX_CONFIG, "%s", sbuf_cstr(&error));
-	*config_out = config;
-	return EX_OK;
-}
-
-static int connect_db(struct cli *cli)
-{
-	char mem[ERROR_MAX];
-	struct sbuf error;
-	sbuf_init(&error, mem, sizeof(mem));
-	int rc = db_new_from_conf(cli->conf, cli->config, &cli->db, &error);
-	if (rc == ERR_NOT_FOUND)
-		return cli_fail(cli, EX_CONFIG, "database_user is not set");
-	if (rc < 0)
-		return cli_fail(cli, EX_CONFIG, "%s", sbuf_cstr(&error));
-	rc = db_connect(cli->db);
-	return rc < 0 ? cli_fail_db(cli, rc) : EX_OK;
-}
-
 static int run_command(struct cli *cli)
 {
-	void *config = NULL;
 	int status = EX_OK;
-	if (cli->command->needs != 0) {
-		status = load_config(cli, &config);
-		cli->conf = &postern_conf;
-		cli->config = config;
-	}
+	if (cli->command->needs != 0)
+		status = cli_config_open(cli);
 	if (status == EX_OK && (cli->command->needs & CLI_NEEDS_DB))
-		status = connect_db(cli);
+		status = cli_db_open(cli, NULL);
 	if (status == EX_OK)
 		status = cli->command->run(cli);
-	db_free(&cli->db);
-	if (config != NULL)
-		conf_free(&postern_conf, &config);
+	cli_config_close(cli);
 	return status;
 }
 

@@ -49,6 +49,7 @@ struct cli_command {
 
 #define CLI_NEEDS_CONFIG 1u /* cli->config is there */
 #define CLI_NEEDS_DB 2u     /* and cli->db, connected */
+#define CLI_SLOW_SQL 4u     /* its statements may take minutes, whatever database_timeout says */
 
 struct cli {
 	const struct cli_command *command;
@@ -57,7 +58,7 @@ struct cli {
 	bool json;    /* print JSON instead of text */
 	struct args args;
 	const struct conf_spec *conf;
-	const void *config;
+	void *config;
 	struct db *db;
 };
 

@@ -6,9 +6,8 @@ const struct cli_command *const cli_commands[] = {
 	commands_user,
 	commands_alias,
 	commands_dkim,
-	commands_search,
-	commands_status,
-	commands_sql,
 	commands_spf,
+	commands_sql,
+	commands_accounts,
 	NULL,
 };

@@ -4,13 +4,12 @@
 
 #include "postern/cli.h"
 
+extern const struct cli_command commands_accounts[];
 extern const struct cli_command commands_alias[];
 extern const struct cli_command commands_dkim[];
 extern const struct cli_command commands_domain[];
-extern const struct cli_command commands_search[];
 extern const struct cli_command commands_spf[];
 extern const struct cli_command commands_sql[];
-extern const struct cli_command commands_status[];
 extern const struct cli_command commands_user[];
 
 #endif

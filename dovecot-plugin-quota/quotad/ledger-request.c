@@ -196,11 +196,12 @@ static void commit(struct ledger *l, struct ledger_owner *owner, struct ledger_u
 	journal(u, now, owner->instance, r->op, result);
 }
 
-static void end_intent(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u)
+static bool end_intent(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u)
 {
 	struct ledger_hold **at = hold_find(owner, u, 0);
 	if (at != NULL)
 		hold_end(l, owner, at, true);
+	return at != NULL;
 }
 
 static void release(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u, uint64_t id)
@@ -220,7 +221,7 @@ static void give_back(struct ledger *l, struct ledger_owner *owner, struct ledge
 		      const struct quota_request *r, const struct ledger_time *now,
 		      struct ledger_result *result)
 {
-	end_intent(l, owner, u);
+	(void)end_intent(l, owner, u);
 	if (ledger_op_seen(l, owner->instance, r->op))
 		return;
 	if (r->bytes > u->used || r->messages > u->messages)
@@ -229,11 +230,17 @@ static void give_back(struct ledger *l, struct ledger_owner *owner, struct ledge
 	journal(u, now, owner->instance, r->op, result);
 }
 
-static enum quota_word recounted(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u,
+/* What was intended is done, but how much it freed is for the count to say. */
+static enum quota_word begin_count(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u)
+{
+	u->stale = end_intent(l, owner, u) || u->stale;
+	return others_are_busy(owner, u) ? QUOTA_RETRY : QUOTA_OK;
+}
+
+static enum quota_word recounted(const struct ledger_owner *owner, struct ledger_user *u,
 				 const struct quota_request *r, const struct ledger_time *now,
 				 struct ledger_result *result)
 {
-	end_intent(l, owner, u);
 	if (r->seq != u->seq || others_are_busy(owner, u))
 		return QUOTA_RETRY;
 	const bool same = u->counted && u->used == r->bytes && u->messages == r->messages;
@@ -296,10 +303,10 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 		user->seq++;
 		break;
 	case QUOTA_COUNT:
-		result.reply.word = others_are_busy(owner, user) ? QUOTA_RETRY : QUOTA_OK;
+		result.reply.word = begin_count(l, owner, user);
 		break;
 	case QUOTA_COUNTED:
-		result.reply.word = recounted(l, owner, user, request, now, &result);
+		result.reply.word = recounted(owner, user, request, now, &result);
 		break;
 	case QUOTA_LOOKUP:
 	case QUOTA_HELLO:

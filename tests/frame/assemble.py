@@ -137,12 +137,12 @@ def directories(at):
         owned(path, user, group, int(mode, 8))
 
 
-def files(at, passwords):
+def files(at):
+    """All that needs no password of the database."""
     certificate(at)
+    programs(at)
     units(at)
-    configs(at, passwords)
-    postfix(at, passwords["mailuser"])
-    dovecot(at, passwords["mailuser"])
+    configs(at)
     write(at.path("/etc/unbound.conf"), UNBOUND.format(root=at.root, host=HOST, dns=at.port("dns")))
     write(at.path("/etc/unbound-records.conf"), "".join(f"local-data: '{record}'\n" for record in RECORDS))
 
@@ -158,33 +158,39 @@ def certificate(at):
     (tls / "privkey.pem").chmod(0o600)
 
 
-def units(at):
-    """The unit files.  The programs are copied: the build may stand in a folder
-    that the daemons' users cannot enter, and may change while the stack runs."""
+def programs(at):
+    """Copies what was built: it may stand in a folder that the daemons' users
+    cannot enter, and may change while the stack runs."""
     shutil.copytree(at.build / "bin", at.path("/bin"))
+    shutil.copytree(REPO / "sql", at.path("/sql"))
+
+
+def units(at):
+    """The unit files, with the copied programs."""
     for path in (DEPLOY / "systemd").iterdir():
         text = re.sub(r"^(ExecStart=)/usr/bin/", rf"\1{at.root}/bin/", at.move(path.read_text()), flags=re.M)
         write(at.path("/etc/systemd") / path.name, text)
 
 
-def configs(at, passwords):
+def configs(at):
     for path in (DEPLOY / "conf").glob("*.conf"):
-        text = at.move(path.read_text())
-        name = path.stem
         values = {
             "runtime_dir": at.path("/run/postern"),
             "database_socket": at.path("/run/mysqld/mysqld.sock"),
         }
-        if name in passwords:
-            values |= {
-                "state_dir": at.path(f"/var/lib/postern/{name}"),
-                "database_password_file": at.path(f"/etc/postern/{name}.password"),
-            }
-        write(at.path("/etc/postern") / path.name, set_options(text, values), group="postern", mode=0o640)
-    owners = {"milter-dkim": "postern-milter", "policyd-ratelimit": "postern-policyd",
-              "lmtp-indexer": "postern-indexer", "quotad": "postern-quotad"}
-    for account, password in passwords.items():
-        write(at.path(f"/etc/postern/{account}.password"), password + "\n", user=owners.get(account, "root"), mode=0o400)
+        if path.stem == "postern":
+            values["sql_dir"] = at.path("/sql")
+        else:
+            values["state_dir"] = at.path(f"/var/lib/postern/{path.stem}")
+        text = set_options(at.move(path.read_text()), values)
+        write(at.path("/etc/postern") / path.name, text, group="postern", mode=0o640)
+
+
+def password_rights(at):
+    """`postern sql accounts` gives each file to the user of that name, which
+    is only a number here."""
+    for path in at.path("/etc/postern/passwords").iterdir():
+        owned(path, path.name if path.name in USERS else "root", mode=0o400)
 
 
 def postfix(at, password):

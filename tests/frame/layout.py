@@ -17,10 +17,10 @@ HOST = "127.0.0.1"
 USERS = {
     "vmail": 5000,
     "postern": 5100,
-    "postern-milter": 5101,
-    "postern-policyd": 5102,
-    "postern-indexer": 5103,
-    "postern-quotad": 5104,
+    "milter-dkim": 5101,
+    "policyd-ratelimit": 5102,
+    "lmtp-indexer": 5103,
+    "quotad": 5104,
 }
 
 # Base + number must stay below 65536, and a folder short enough for the 107

@@ -5,6 +5,7 @@ daemons run from the unit files of deploy/ (see supervise.py), Postfix and
 Dovecot from the shipped files of deploy/ below a few lines that a machine of
 its own would get from its packages.
 """
+import json
 import os
 import pathlib
 import secrets
@@ -262,17 +263,24 @@ class Stack:
             shutil.rmtree(root)
         assemble.directories(self.at)
         (root / ".postern-stack").touch()
-        passwords = {account: secrets.token_hex(16) for account in SQL_ACCOUNTS}
-        assemble.files(self.at, passwords)
-        if PARTIAL:
-            self.do_without()
+        assemble.files(self.at)
         run([
             "mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={self.at.path('/var/lib/mysql')}",
             "--skip-test-db", "--auth-root-authentication-method=socket",
         ])
         self.start("mysql")
         try:
-            self.init_database(passwords)
+            self.init_database()
+            password = (self.at.path("/etc/postern/passwords") / "mailuser").read_text().strip()
+            assemble.password_rights(self.at)
+            assemble.postfix(self.at, password)
+            assemble.dovecot(self.at, password)
+            if PARTIAL:
+                self.do_without()
+            for domain in DOMAINS:
+                self.add_domain(domain)
+            for user in USERS:
+                self.add_user(user)
         finally:
             self.stop("mysql")
 
@@ -285,32 +293,24 @@ class Stack:
         if not self.has("lmtp-indexer"):
             self.postconf(f"virtual_transport=lmtp:inet:{HOST}:{self.at.port('lmtp')}")
 
-    def init_without_postern(self, passwords):
+    def init_without_postern(self):
         for path in sorted((REPO / "sql").glob("*.sql")):
             self.mariadb(path.read_text())
         roles = dict(zip(SQL_ACCOUNTS, ("milter", "policyd", "indexer", "quotad", "mailuser", "mailreader")))
-        for account, password in passwords.items():
+        for account in SQL_ACCOUNTS:
+            password = secrets.token_hex(16)
+            (self.at.path("/etc/postern/passwords") / account).write_text(password + "\n")
             self.mariadb(f"CREATE USER '{account}'@localhost IDENTIFIED BY '{password}'; "
                          f"GRANT postern_{roles[account]} TO '{account}'@localhost; "
                          f"SET DEFAULT ROLE postern_{roles[account]} FOR '{account}'@localhost")
-        for domain in DOMAINS:
-            self.mariadb(f"INSERT INTO virtual_domains (name) VALUES ('{domain}')")
-        for user in USERS:
-            self.add_user(user)
 
-    def init_database(self, passwords):
+    def init_database(self):
         self.mariadb(f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4", database=None)
         if not self.has("postern"):
-            self.init_without_postern(passwords)
+            self.init_without_postern()
             return
         self.postern("sql", "migrate")
-        self.postern("sql", "accounts")
-        for account, password in passwords.items():
-            self.mariadb(f"ALTER USER '{account}'@localhost IDENTIFIED BY '{password}'")
-        for domain in DOMAINS:
-            self.postern("domain", "add", domain)
-        for user in USERS:
-            self.add_user(user)
+        self.postern("sql", "accounts", "--password-dir", str(self.at.path("/etc/postern/passwords")))
 
     def destroy(self):
         if not (pathlib.Path(self.at.root) / ".postern-stack").exists():
@@ -340,6 +340,15 @@ class Stack:
         """The administrator's command, on this stack."""
         return run([self.at.path("/bin/postern"), "-c", self.at.path("/etc/postern/postern.conf"), *words], **more)
 
+    def add_domain(self, domain):
+        """Adds a domain whose mail is signed, with its key in DNS."""
+        if not self.has("postern"):
+            self.mariadb(f"INSERT INTO virtual_domains (name) VALUES ('{domain}')")
+            return
+        self.postern("domain", "add", domain)
+        key = json.loads(self.postern("--json", "dkim", "keygen", domain, "--activate"))
+        self.dns_add_text(key["record_name"], key["record_value"])
+
     def add_user(self, address, password=PASSWORD, quota_mb=1024):
         if not self.has("postern"):
             hashed = run(["doveadm", "pw", "-s", "BLF-CRYPT", "-r", "12", "-p", password]).strip()
@@ -354,7 +363,12 @@ class Stack:
         with open(self.at.path("/etc/unbound-records.conf"), "a", encoding="utf-8") as records:
             records.write(f"local-data: '{record}'\n")
         if self.pid("dns"):
-            run(["unbound-control", "-c", self.unbound_conf, "local_data", *record.split(None)])
+            run(["unbound-control", "-c", self.unbound_conf, "local_data", record])
+
+    def dns_add_text(self, name, text):
+        """Adds a TXT record, cut into strings of at most 255 bytes."""
+        strings = " ".join(f'"{text[i:i + 255]}"' for i in range(0, len(text), 255))
+        self.dns_add(f"{name.rstrip('.')}. IN TXT {strings}")
 
     def dns_remove(self, name):
         """Removes all records of NAME."""

@@ -263,6 +263,15 @@ START_TEST(intent_dies_with_its_connection)
 	ledger_owner_gone(l, &a);
 	ck_assert_uint_eq(u->open, 0);
 	ck_assert(u->stale);
+
+	/* A count of the same process comes in the place of the FREE. */
+	u->stale = false;
+	(void)simple(&a, u, QUOTA_INTENT);
+	const uint64_t seq = simple(&a, u, QUOTA_COUNT).reply.seq;
+	ck_assert_uint_eq(u->open, 0);
+	ck_assert(u->stale);
+	ck_assert_int_eq(counted(&a, u, seq, 60, 1).reply.word, QUOTA_OK);
+	ck_assert(!u->stale);
 	ledger_free(&l);
 }
 END_TEST

@@ -1,0 +1,52 @@
+/*
+ * The blocking client of quotad for mail processes: one connection a process,
+ * made when it is first needed and again after it was lost.  No call takes
+ * longer than QUOTA_CLIENT_TIMEOUT_MS; after a timeout further calls fail at
+ * once for QUOTA_CLIENT_HOLDOFF_MS, so that one mail waits once.  Safe over
+ * fork(): a child makes a connection of its own.  Allocates nothing, never
+ * aborts; not thread-safe.
+ */
+#ifndef QUOTA_CLIENT_H
+#define QUOTA_CLIENT_H
+
+#include <sys/types.h>
+
+#include "dovecot-plugin-quota/proto.h"
+
+#define QUOTA_CLIENT_TIMEOUT_MS 400
+#define QUOTA_CLIENT_HOLDOFF_MS 2000
+#define QUOTA_CLIENT_PATH_MAX 107
+
+struct quota_client {
+	char path[QUOTA_CLIENT_PATH_MAX + 1];
+	int fd;    /* -1: none */
+	pid_t pid; /* whose connection it is */
+	bool mute; /* a reply was missed: only notes may be sent on this one */
+	uint64_t instance, last_op;
+	int64_t down_until_ms; /* monotonic; no calls before */
+};
+
+/* Connects to the unix socket PATH later.  ERR_LIMIT for one too long. */
+int quota_client_init(struct quota_client *c, const char *path) MUST_CHECK;
+void quota_client_done(struct quota_client *c);
+
+/* A new operation id, never used before by this instance. */
+uint64_t quota_client_op(struct quota_client *c);
+
+/*
+ * Sends a request that has a reply and waits for it.  A connection that turns
+ * out to be lost is made anew once and the request sent again: operation ids
+ * make that harmless.  ERR_TEMP where there is no reply in time; ERR_SYNTAX for
+ * a request that cannot be encoded.
+ */
+int quota_client_call(struct quota_client *c, const struct quota_request *request,
+		      struct quota_reply *reply_out) MUST_CHECK;
+
+/*
+ * Sends a request without a reply and does not wait, not even for a quotad that
+ * hangs: it will read it when it goes on.  Lost where quotad is not running,
+ * which is no loss: it verifies every user after a start.
+ */
+void quota_client_note(struct quota_client *c, const struct quota_request *request);
+
+#endif

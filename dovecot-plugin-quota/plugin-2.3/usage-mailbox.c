@@ -1,0 +1,234 @@
+/*
+ * The mailbox functions.  This module is loaded behind the quota plug-in, so
+ * these run inside its wrappers, next to the storage: a reservation is made
+ * when the exact size is known, and committed only after the storage has.
+ *
+ * A transaction in which a save was refused is rolled back even if the caller
+ * commits it (doveadm copy does).
+ */
+#include "usage-plugin.h"
+
+#include "mail-user.h"
+#include "mailbox-list-private.h"
+
+struct usage_transaction {
+	union mailbox_transaction_module_context module_ctx;
+	struct usage_save save;
+};
+
+static MODULE_CONTEXT_DEFINE_INIT(usage_storage_module, &mail_storage_module_register);
+#define USAGE_CONTEXT(obj) MODULE_CONTEXT(obj, usage_storage_module)
+
+/* Never NULL in the functions below: only mailboxes with a context have them. */
+struct usage_mailbox *usage_mailbox_get(struct mailbox *box)
+{
+	return USAGE_CONTEXT(box);
+}
+
+static struct mailbox_transaction_context *
+usage_transaction_begin(struct mailbox *box, enum mailbox_transaction_flags flags, const char *reason)
+{
+	struct usage_mailbox *ubox = usage_mailbox_get(box);
+	struct mailbox_transaction_context *t =
+		ubox->module_ctx.super.transaction_begin(box, flags, reason);
+	struct usage_transaction *ut = i_new(struct usage_transaction, 1);
+
+	MODULE_CONTEXT_SET(t, usage_storage_module, ut);
+	return t;
+}
+
+static void usage_transaction_rollback(struct mailbox_transaction_context *t)
+{
+	struct usage_mailbox *ubox = usage_mailbox_get(t->box);
+	struct usage_transaction *ut = USAGE_CONTEXT(t);
+
+	ubox->granted = FALSE;
+	ubox->module_ctx.super.transaction_rollback(t);
+	usage_release(&ubox->uroot->usage, &ut->save);
+	i_free(ut);
+}
+
+static void set_over_quota(struct usage_mailbox *ubox, struct mailbox *box)
+{
+	mail_storage_set_error(box->storage, MAIL_ERROR_NOQUOTA,
+			       ubox->uroot->root.quota->set->quota_exceeded_msg);
+}
+
+static int usage_transaction_commit(struct mailbox_transaction_context *t,
+				    struct mail_transaction_commit_changes *changes_r)
+{
+	struct mailbox *box = t->box;
+	struct usage_mailbox *ubox = usage_mailbox_get(box);
+	struct usage_transaction *ut = USAGE_CONTEXT(t);
+	int ret = -1;
+
+	ubox->granted = FALSE;
+	if (ut->save.refused) {
+		ubox->module_ctx.super.transaction_rollback(t);
+		set_over_quota(ubox, box);
+	} else {
+		ret = ubox->module_ctx.super.transaction_commit(t, changes_r);
+	}
+	if (ret < 0)
+		usage_release(&ubox->uroot->usage, &ut->save);
+	else
+		usage_commit(&ubox->uroot->usage, &ut->save);
+	i_free(ut);
+	return ret;
+}
+
+/* The space that a MOVE will free, if its source counts in the same root. */
+static uint64_t credit_of(struct usage_mailbox *ubox, struct mail *source, const char **key_r)
+{
+	struct mailbox_metadata metadata;
+	uoff_t size;
+
+	*key_r = "";
+	if (source == NULL || usage_root_of(source->box) != ubox->uroot ||
+	    !usage_box_counts(ubox->uroot, source->box) ||
+	    mail_get_virtual_size(source, &size) < 0 ||
+	    mailbox_get_metadata(source->box, MAILBOX_METADATA_GUID, &metadata) < 0)
+		return 0;
+	*key_r = t_strdup_printf("%s:%u", guid_128_to_string(metadata.guid), source->uid);
+	return size;
+}
+
+static int reserve(struct mail_save_context *ctx, struct mail *move_source)
+{
+	struct mailbox *box = ctx->transaction->box;
+	struct usage_mailbox *ubox = usage_mailbox_get(box);
+	struct usage_transaction *ut = USAGE_CONTEXT(ctx->transaction);
+	struct usage_mail mail = {.force = box->storage->user->dsyncing};
+	uoff_t size;
+
+	if (!usage_box_counts(ubox->uroot, box))
+		return 0;
+	if (mail_get_virtual_size(ctx->dest_mail, &size) < 0) {
+		usage_unsized(&ut->save); /* e.g. the source of a copy is gone: it will fail */
+		return 0;
+	}
+	mail.bytes = size;
+	mail.credit = credit_of(ubox, move_source, &mail.key);
+	if (usage_reserve(&ubox->uroot->usage, &ut->save, &mail) != USAGE_OK) {
+		set_over_quota(ubox, box);
+		return -1;
+	}
+	/* The quota plug-in checks again, except within a MOVE of one root. */
+	ubox->granted = !ctx->moving || mail.credit == 0;
+	return 0;
+}
+
+static int usage_save_begin(struct mail_save_context *ctx, struct istream *input)
+{
+	struct usage_mailbox *ubox = usage_mailbox_get(ctx->transaction->box);
+
+	ubox->granted = FALSE;
+	return ubox->module_ctx.super.save_begin(ctx, input);
+}
+
+static int usage_save_finish(struct mail_save_context *ctx)
+{
+	struct usage_mailbox *ubox = usage_mailbox_get(ctx->transaction->box);
+	struct mail *source = ctx->moving ? ctx->copy_src_mail : NULL;
+	int ret;
+
+	if (ubox->module_ctx.super.save_finish(ctx) < 0)
+		return -1;
+	T_BEGIN {
+		ret = reserve(ctx, source);
+	} T_END;
+	return ret;
+}
+
+static int usage_copy(struct mail_save_context *ctx, struct mail *mail)
+{
+	struct usage_mailbox *ubox = usage_mailbox_get(ctx->transaction->box);
+	struct mail *source = ctx->moving ? mail : NULL;
+	int ret;
+
+	ubox->granted = FALSE;
+	if (ubox->module_ctx.super.copy(ctx, mail) < 0)
+		return -1;
+	if (ctx->copying_via_save)
+		return 0; /* save_finish() has reserved */
+	T_BEGIN {
+		ret = reserve(ctx, source);
+	} T_END;
+	return ret;
+}
+
+/* Called before the storage writes down what it expunged. */
+static void usage_sync_notify(struct mailbox *box, uint32_t uid, enum mailbox_sync_type sync_type)
+{
+	struct usage_mailbox *ubox = usage_mailbox_get(box);
+
+	if (sync_type == MAILBOX_SYNC_TYPE_EXPUNGE && !ubox->intent &&
+	    (box->flags & MAILBOX_FLAG_DELETE_UNSAFE) == 0 &&
+	    usage_box_counts(ubox->uroot, box)) {
+		ubox->intent = TRUE;
+		usage_intent(&ubox->uroot->usage);
+	}
+	if (ubox->module_ctx.super.sync_notify != NULL)
+		ubox->module_ctx.super.sync_notify(box, uid, sync_type);
+}
+
+/* Whole mailboxes come and go without a word from the quota plug-in. */
+static void recount_after(struct usage_root *uroot)
+{
+	if (usage_recount(&uroot->usage) < 0)
+		usage_stale(&uroot->usage);
+}
+
+static int usage_rename_box(struct mailbox *src, struct mailbox *dest)
+{
+	struct usage_mailbox *ubox = usage_mailbox_get(src);
+	struct usage_root *from = ubox->uroot, *to = usage_root_of(dest);
+	const bool left = usage_box_counts(from, src);
+	const bool came = to != NULL && usage_box_counts(to, dest);
+
+	if (ubox->module_ctx.super.rename_box(src, dest) < 0)
+		return -1;
+	if (from == to && left == came)
+		return 0;
+	if (left)
+		recount_after(from);
+	if (came)
+		recount_after(to);
+	return 0;
+}
+
+static int usage_delete_box(struct mailbox *box)
+{
+	struct usage_mailbox *ubox = usage_mailbox_get(box);
+	struct usage_root *uroot = ubox->uroot;
+	const bool unsafe = (box->flags & MAILBOX_FLAG_DELETE_UNSAFE) != 0;
+
+	if (ubox->module_ctx.super.delete_box(box) < 0)
+		return -1;
+	if (unsafe)
+		recount_after(uroot);
+	return 0;
+}
+
+void usage_mailbox_allocated(struct mailbox *box)
+{
+	struct usage_root *uroot = usage_root_of(box);
+	struct mailbox_vfuncs *v = box->vlast;
+
+	if (uroot == NULL || (box->storage->class_flags & MAIL_STORAGE_CLASS_FLAG_NOQUOTA) != 0)
+		return;
+	struct usage_mailbox *ubox = p_new(box->pool, struct usage_mailbox, 1);
+	ubox->module_ctx.super = *v;
+	ubox->uroot = uroot;
+	box->vlast = &ubox->module_ctx.super;
+	v->transaction_begin = usage_transaction_begin;
+	v->transaction_commit = usage_transaction_commit;
+	v->transaction_rollback = usage_transaction_rollback;
+	v->save_begin = usage_save_begin;
+	v->save_finish = usage_save_finish;
+	v->copy = usage_copy;
+	v->sync_notify = usage_sync_notify;
+	v->rename_box = usage_rename_box;
+	v->delete_box = usage_delete_box;
+	MODULE_CONTEXT_SET(box, usage_storage_module, ubox);
+}

@@ -1,0 +1,83 @@
+/*
+ * What a mail process does about a user's quota, whatever the version of
+ * Dovecot: reserve, commit, release, free, recount, and what happens while
+ * quotad is away.  The adapter gives a function that counts the mailbox.
+ * No failure of quotad ever refuses a mail: only a limit does.
+ */
+#ifndef QUOTA_USAGE_H
+#define QUOTA_USAGE_H
+
+#include "dovecot-plugin-quota/client.h"
+
+/* One quota root of one user. */
+struct usage {
+	struct quota_client *client; /* borrows */
+	const char *user;            /* borrows */
+	/* Dovecot's own count of the mailbox; negative where it has none. */
+	int (*count)(void *arg, uint64_t *bytes_out, uint64_t *messages_out);
+	void *arg;
+	bool counting;      /* within count(), which may come back here */
+	bool known;         /* STATE is what quotad said last */
+	bool wants_recount; /* ... and it asked for a recount */
+	struct quota_reply state;
+};
+
+/* What one transaction of a mailbox has saved so far. */
+struct usage_save {
+	uint64_t id; /* reservation; 0: none */
+	uint64_t bytes, messages;
+	bool refused; /* over quota once: nothing of it may be committed */
+	bool unseen;  /* something was saved that quotad does not know */
+};
+
+enum usage_verdict {
+	USAGE_OK,
+	USAGE_OVER,  /* more than what is left */
+	USAGE_BIG,   /* more than the whole limit */
+};
+
+/* A message about to be saved. */
+struct usage_mail {
+	uint64_t bytes;  /* virtual size */
+	uint64_t credit; /* will be freed by the MOVE that brings it; 0: none */
+	const char *key; /* names the source of the MOVE; "" where CREDIT is 0 */
+	bool force;      /* replication: the limit was checked elsewhere */
+};
+
+/* Reserves the space of one more message of SAVE. */
+enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
+				 const struct usage_mail *mail);
+/* A message is in SAVE whose size could not be had. */
+void usage_unsized(struct usage_save *save);
+/* The storage has committed (rolled back) SAVE; it is empty afterwards. */
+void usage_commit(struct usage *u, struct usage_save *save);
+void usage_release(struct usage *u, struct usage_save *save);
+
+/* Messages are about to be expunged; then usage_freed() or usage_recount(). */
+void usage_intent(struct usage *u);
+void usage_freed(struct usage *u, uint64_t bytes, uint64_t messages);
+/* Something changed in a way that is not known. */
+void usage_stale(struct usage *u);
+
+/*
+ * Counts the mailbox and tells quotad.  ERR_AGAIN where others went on changing
+ * it: the user stays marked and is counted at a later contact.  ERR_TEMP where
+ * quotad or the count is not available.
+ */
+int usage_recount(struct usage *u);
+/* Recounts if quotad asked for it; call it where a count is allowed. */
+void usage_settle(struct usage *u);
+
+/*
+ * Asks quotad for the state, recounts if it wants that, and falls back to
+ * Dovecot's count and the limit known last.  Always gives numbers.
+ */
+void usage_lookup(struct usage *u);
+
+/*
+ * Whether BYTES more would fit.  PRECISE asks quotad, else what is known of
+ * this user is enough, and nothing known means yes.
+ */
+enum usage_verdict usage_check(struct usage *u, uint64_t bytes, bool precise);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * Signature fields as data: DKIM-Signature (RFC 6376 section 3.5 with RFC 8301,
+ * 8463 and 8616) and ARC-Message-Signature, which has the same form without v=
+ * and with i= as its number (RFC 8617 section 4.1.2).
+ */
+#ifndef MILTER_SIG_H
+#define MILTER_SIG_H
+
+#include "milter-dkim/bodyhash.h"
+#include "milter-dkim/result.h"
+
+enum sig_kind { SIG_DKIM, SIG_ARC };
+
+#define SIG_NAMES_MAX 256 /* names in h= */
+#define SIG_ARC_INSTANCE_MAX 50
+#define SIG_NO_TIME INT64_MIN
+
+struct sig {
+	bool alg_known;
+	enum crypto_alg alg;
+	enum canon header_canon, body_canon;
+	struct span domain;    /* d=, A-labels in lower case; in the arena */
+	struct span selector;  /* s=, likewise */
+	struct span identity;  /* i= as it stands, or empty; SIG_DKIM only */
+	struct span names;     /* h=: walk it with taglist_item() */
+	uint64_t body_limit;   /* l=, or BODYHASH_WHOLE */
+	int64_t signed_at, expires_at; /* Unix time or SIG_NO_TIME */
+	unsigned instance;     /* i= of SIG_ARC */
+	uint8_t bodyhash[CRYPTO_SHA256_BYTES];
+	struct span signature; /* b= decoded, in the arena */
+	struct span b_prefix;  /* the first characters of b= (RFC 6008 section 4), in the arena */
+};
+
+/*
+ * Parses VALUE (behind the colon).  Returns AUTH_NONE where the signature is to
+ * be verified, else the verdict, and *REASON_OUT says why in static text.
+ * *SIG_OUT is filled as far as could be read, for the report, in either case.
+ */
+enum auth_result sig_parse(enum sig_kind kind, struct span value, struct arena *a, struct sig *sig_out,
+			   const char **reason_out);
+
+/* Whether h= names the field (any case). */
+bool sig_signs(const struct sig *sig, struct span name);
+
+/*
+ * Hash of the header (RFC 6376 section 3.7) for the signature that stands in
+ * FIELD: the fields that h= names, each name taken from the bottom up, one that
+ * is no longer there being empty; then FIELD itself without the value of b=.
+ * SELF is FIELD's index in HEADER, which h= never takes, or SPAN_NPOS.
+ * SCRATCH is reset and used; ERR_LIMIT where it is too small.
+ */
+int sig_header_digest(const struct sig *sig, const struct mail_header *header, size_t self,
+		      const struct mail_field *field, struct sbuf *scratch,
+		      uint8_t digest_out[CRYPTO_SHA256_BYTES]) MUST_CHECK;
+
+#endif

@@ -1,0 +1,63 @@
+/*
+ * Verifying signatures (RFC 6376 section 6).  Pure: the time is an argument and
+ * keys come from a dns_view.  The body hash is compared first; a key is asked
+ * for only where it fits.
+ */
+#ifndef MILTER_VERIFY_H
+#define MILTER_VERIFY_H
+
+#include "milter-dkim/dns.h"
+#include "milter-dkim/keyrecord.h"
+#include "milter-dkim/sig.h"
+
+#define VERIFY_SIGNATURES_MAX 20 /* those from the top are looked at */
+#define VERIFY_KEYS_MAX 4        /* key records of one selector that are tried */
+#define VERIFY_CLOCK_SKEW_S 300  /* t= may be so far in the future */
+
+struct sig_verdict {
+	enum auth_result result;
+	const char *reason; /* static text; NULL for a plain pass */
+	unsigned key_bits;  /* 0: no key was found */
+	bool testing;       /* the key record says t=y */
+};
+
+/*
+ * Fetches the key of SIG and verifies DIGEST with it; for DKIM and ARC.
+ * ERR_AGAIN while the answer is missing, else 0 and the verdict.
+ */
+int sig_verify(const struct sig *sig, const uint8_t digest[CRYPTO_SHA256_BYTES],
+	       const struct dns_view *view, struct keycache *cache, struct sig_verdict *verdict_out) MUST_CHECK;
+
+struct verify_signature {
+	size_t field; /* its index in the header */
+	struct sig sig;
+	struct sig_verdict verdict;
+	/* inside */
+	bool decided, hashed;
+	unsigned body;
+	uint8_t digest[CRYPTO_SHA256_BYTES];
+};
+
+struct verify {
+	const struct mail_header *header;
+	struct bodyhash *bodies;
+	int64_t now;
+	size_t count; /* signatures looked at, in the order of the header */
+	size_t more;  /* those beyond VERIFY_SIGNATURES_MAX */
+	bool body_checked;
+	struct verify_signature *signatures;
+};
+
+/*
+ * After the header is complete: parses the signatures and asks BODIES (borrowed)
+ * for their hashes.  NOW is Unix time.  ERR_LIMIT where the arena is full.
+ */
+int verify_begin(struct verify *v, const struct mail_header *header, struct bodyhash *bodies,
+		 struct arena *a, int64_t now) MUST_CHECK;
+/*
+ * After bodyhash_finish(): 0 when every signature has its verdict, ERR_AGAIN
+ * while keys are missing; then run it again.
+ */
+int verify_run(struct verify *v, const struct dns_view *view, struct keycache *cache) MUST_CHECK;
+
+#endif

@@ -1,0 +1,53 @@
+/* Keys for tests only: an RSA key of 2048 bits, one of 512 bits, and the Ed25519
+ * key of RFC 8463 appendix A. */
+#ifndef TESTS_UNIT_DKIM_KEYS_H
+#define TESTS_UNIT_DKIM_KEYS_H
+
+#define RSA_PRIVATE \
+	"-----BEGIN PRIVATE KEY-----\n" \
+	"MIIEvgIBADANBgkqhkiG9w0BAQEFAASCBKgwggSkAgEAAoIBAQDxYxhHbv36hLkq\n" \
+	"NqMouM19aem40Zio4xsr5wSFEx1XjMLtbwlbU1dQEUpI4QaArim7IiQDOnH5up9B\n" \
+	"yz8iB285G9iVWBF2Tgvp7sdPH0FfYvOWmLxuqz40rmrSL8ZRqo+mxzGySBC3Z9z5\n" \
+	"fx0obDnXqRyvvIFPGfgHQAI08SWhla+gZEelGICjvDxjK+5ssD/MzKn7tVS8QFLZ\n" \
+	"wsPxfO3Asr9FvtmB2diw+Zm63i7/cw4s3n3jIBdsv1Xx1/oAb3CeDjmNNAWqA6HP\n" \
+	"ljGCTcAlGbMRPaKtF3ER0viodKHAXYqe9+vEzD7cxY22nkXCw4uHMMRIeh/rZtrq\n" \
+	"HJoZRQF3AgMBAAECggEABAuxukBn7rGMUpFkUR9zzYH8nFWzsv2qWoJVwTHE3Ylf\n" \
+	"SVvqYRg9ifreBkWssKKdjFjgo4yqz1zraiActaIpQ+xE34RGZkkR8wxGybWPzlbI\n" \
+	"i+qobAXgFhLzkGGjmoH6/nhd7nRVBqpE7luS6JQIJWxRCv6eURyUoU56MkOYmQC4\n" \
+	"anSNULAPzlDkRThbDvLKlJNWHniNlnt6O39xBTCmGXhWh+m6PkmmZj7IvgCj/lO7\n" \
+	"c8S7FdwoUdJ7KqbLdaroIn2tHz5l/xvPiiuRnsYUf8d4IsTT0RfKNGM8IbTCYY/E\n" \
+	"RMOmZT/jRt+3bZ9krb6jf5QyOgpuhrW/lRU/FiU+tQKBgQD7ZX9hHSifcDECS8pb\n" \
+	"22ISxm9LzeeCyMZpBOeo94lY/m1oMME/DBKh7K8XSk/0IQsSDbels8N+toVz34G9\n" \
+	"T8tcZVkGunhLD0P84vJopRDjHo8WvKj03Xsv4l4Dbxxr5LjPCAAz6ZuOEcAZA2B3\n" \
+	"z1DWTJeVykaFaC9OdrLZ/GBg8wKBgQD1zqzOgwoh+AC5ZH79gUpt9t04znDIL5dz\n" \
+	"sd3FU4vn6fhNM/hoYSUjPCY3zYh/593p8/3/NnS4Hd6hYvRQQ/1rpP0zHgTYM7ct\n" \
+	"TaIAMKukoAAgbtdDLnFVTdfufU7o7MgaUAS+PxvYq7qKPj4KnxmkUsqtzrLvumZb\n" \
+	"tJ2cMXPebQKBgA51Ktsx6xkoQZlJNI0N09kSkmoAoHTUCR0XDB+ahMqabz5Tt3lh\n" \
+	"v1ySmQs02d5HXDSgl1QvP2n1Iz2jt/lkMmTQ60rIxIxEh3turdQ40fzN0BrVpL3Y\n" \
+	"UvJRCWkXJcJKuBon8qMJp0mHWc3WdODPCm4Yn4scw+t+L2JKz0RcEErjAoGBAPN/\n" \
+	"Nc4pHyuBOm5ssCO+JRYDmye/0RdtlbFFPDRSS+CD9LW9ytDTku9xkUZsM1DJRxqP\n" \
+	"2kgsELmm1Ti4Bt9QSsWMnko57YCi0k1tfxKDJDUjTpzSUCm74wcm4sXcmgPBM4Rl\n" \
+	"Sh2P9KzRiSuS9vCcpNEUNrSwcq9pziYAKLVmg6qNAoGBAO+c0T+8F7hMptHn2v8u\n" \
+	"ohUnVqUDUNdEZ+ZLIDrJZNhsKcL6kzGAPy2QB8j3kNBWG3rsRzXppj2OkpxumV/x\n" \
+	"Ox5beZfXDvhDdiz47zZOZB+NHDfPENNmfrd5UOokEPzTdInzj/skiDvBqZXNbhuL\n" \
+	"4T46dR/EErlcEvj2f2JPwa+w\n" \
+	"-----END PRIVATE KEY-----\n"
+#define RSA_PUBLIC \
+	"MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA8WMYR279+oS5KjajKLjNfWnpuNGYqOMbK+cEhRMdV4zC7W8JW1NXUBFKSOEGgK4puyIkAzpx+bqfQcs/IgdvORvYlVgRdk4L6e7HTx9BX2Lzlpi8bqs+NK5q0i/GUaqPpscxskgQt2fc+X8dKGw516kcr7yBTxn4B0ACNPEloZWvoGRHpRiAo7w8YyvubLA/zMyp+7VUvEBS2cLD8XztwLK/Rb7ZgdnYsPmZut4u/3MOLN594yAXbL9V8df6AG9wng45jTQFqgOhz5Yxgk3AJRmzET2irRdxEdL4qHShwF2KnvfrxMw+3MWNtp5FwsOLhzDESHof62ba6hyaGUUBdwIDAQAB"
+#define RSA512_PRIVATE \
+	"-----BEGIN PRIVATE KEY-----\n" \
+	"MIIBVgIBADANBgkqhkiG9w0BAQEFAASCAUAwggE8AgEAAkEA0+ZukCWd6KqhJVSx\n" \
+	"VfrOzzBTSNjWPr1B0TCkwUWcoaMOhu0dy0inAlK0Mai0i7jdDA8PfmIu5CezWMTs\n" \
+	"hseDtwIDAQABAkEAu8N8RQ6QFhLcKBAb82wCxWS059/8OCvLnmnUE85zNGWDKn/Y\n" \
+	"EhWPAJF/NVS4Yws7bBWredzTuH9nL8j00RLVAQIhAO1w2hA6Z+QJwtR1m/CRxDvf\n" \
+	"uLmJXqNppEGF3i1vJvRRAiEA5HaD5QlA0qw+MpS11/A0wD79CvJ5K2OTkBYMWwg3\n" \
+	"nYcCIQDfZed1j05CKsDpnsIaZTtpTgQCZPHq9DE8CNTSkJrpEQIhAIxWJKTPL0t5\n" \
+	"1Gb7pEv12GFzD7rmwPmfHCi48nQEsy0HAiAN0C1w4oesA2GdKN044Sk8PJRYS+YV\n" \
+	"/ubVGYj01TQ8Cw==\n" \
+	"-----END PRIVATE KEY-----\n"
+#define RSA512_PUBLIC \
+	"MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBANPmbpAlneiqoSVUsVX6zs8wU0jY1j69QdEwpMFFnKGjDobtHctIpwJStDGotIu43QwPD35iLuQns1jE7IbHg7cCAwEAAQ=="
+#define ED25519_PRIVATE "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="
+#define ED25519_PUBLIC "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+
+#endif
