@@ -6,6 +6,7 @@ const struct cli_command *const cli_commands[] = {
 	commands_user,
 	commands_alias,
 	commands_dkim,
+	commands_dkim_sign,
 	commands_spf,
 	commands_sql,
 	commands_accounts,

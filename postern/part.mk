@@ -8,8 +8,8 @@ postern-core_SRCS := $(addprefix postern/,args.c migrations.c names.c table.c zo
 
 BINS += postern
 postern_SRCS := $(filter-out $(postern-core_SRCS),$(wildcard postern/*.c))
-postern_ARCHIVES := postern-core run mail base
-postern_LIBS := $(RUN_LIBS) $(MAIL_LIBS) -lcrypt
+postern_ARCHIVES := postern-core milter-core run mail base
+postern_LIBS := $(MILTER_CORE_LIBS) -lcrypt
 
 TESTS += test_postern_args test_postern_table
 test_postern_args_SRCS := tests/unit/test_postern_args.c

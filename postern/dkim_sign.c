@@ -1,0 +1,149 @@
+/*
+ * `dkim sign`: the signer of milter-dkim over a message from standard input.
+ * The message goes out byte for byte as it came in, below the new field, whose
+ * line ends are those of the message.
+ */
+#include <time.h>
+
+#include "lib/base/num.h"
+#include "milter-dkim/sign.h"
+#include "postern/commands.h"
+
+#define MESSAGE_MAX (512u << 20)
+#define HEADER_ARENA (16u << 20)
+
+struct signing {
+	struct cli *cli;
+	struct sign_spec spec;
+	struct crypto_key *key;
+	struct sbuf message;
+	struct arena arena;
+	struct mail_header header;
+	struct mail_splitter splitter;
+	struct bodyhash *bodies;
+};
+
+/* "header/body", or "header" alone for a simple body (RFC 6376 section 3.5). */
+static int read_canon(struct signing *s, const char *text)
+{
+	struct span body = span_str(text), header;
+	bool both = span_cut(&body, '/', &header);
+	s->spec.body_canon = CANON_SIMPLE;
+	if (canon_parse(header, &s->spec.header_canon) < 0 ||
+	    (both && canon_parse(body, &s->spec.body_canon) < 0))
+		return cli_fail(s->cli, EX_USAGE, "--canonicalization is relaxed or simple, twice");
+	return EX_OK;
+}
+
+static int read_options(struct signing *s)
+{
+	const char *canon = cli_option(s->cli, "canonicalization"), *now = cli_option(s->cli, "now");
+	uint64_t seconds = (uint64_t)time(NULL);
+	s->spec.domain = span_str(cli_option(s->cli, "domain"));
+	s->spec.selector = span_str(cli_option(s->cli, "selector"));
+	s->spec.names = span_str(cli_option(s->cli, "headers"));
+	if (now != NULL && num_parse_u64(span_str(now), 999999999999u, &seconds) < 0)
+		return cli_fail(s->cli, EX_USAGE, "--now is no Unix time");
+	s->spec.now = (int64_t)seconds;
+	return read_canon(s, canon == NULL ? "relaxed/relaxed" : canon);
+}
+
+static int read_key(struct signing *s)
+{
+	struct sbuf text;
+	sbuf_init_heap(&text, CRYPTO_KEY_TEXT_MAX);
+	int status = cli_read_file(s->cli, cli_option(s->cli, "key"), &text);
+	if (status == EX_OK && crypto_private_new(sbuf_span(&text), &s->key) < 0)
+		status = cli_fail(s->cli, EX_NOINPUT, "%s holds no RSA or Ed25519 key to sign with",
+				  cli_option(s->cli, "key"));
+	if (text.ptr != NULL)
+		explicit_bzero(text.ptr, text.size);
+	sbuf_done(&text);
+	s->spec.key = s->key;
+	return status;
+}
+
+/* Reads the message and computes its body hash under INDEX. */
+static int read_message(struct signing *s, unsigned *index_out)
+{
+	struct span body;
+	int status = cli_read_input(s->cli, &s->message);
+	if (status != EX_OK)
+		return status;
+	int rc = mail_splitter_push(&s->splitter, sbuf_span(&s->message), &body);
+	if (rc == 0)
+		rc = mail_splitter_finish(&s->splitter);
+	if (rc == ERR_LIMIT)
+		return cli_fail(s->cli, EX_DATAERR, "the header of the message is too large");
+	if (rc < 0 || s->header.count == 0)
+		return cli_fail(s->cli, EX_DATAERR, "the input is no message");
+	rc = bodyhash_want(s->bodies, s->spec.body_canon, BODYHASH_WHOLE, index_out);
+	if (rc < 0)
+		return cli_fail(s->cli, EX_SOFTWARE, "%s", err_text(rc));
+	bodyhash_push(s->bodies, body);
+	bodyhash_finish(s->bodies);
+	s->spec.eol = s->splitter.crlf ? "\r\n" : "\n";
+	return EX_OK;
+}
+
+static int write_signed(struct signing *s, struct span value)
+{
+	struct span message = sbuf_span(&s->message);
+	fprintf(s->cli->out, "DKIM-Signature:%.*s%s", SPAN_ARG(value), s->spec.eol);
+	fwrite(message.ptr, 1, message.len, s->cli->out);
+	return fflush(s->cli->out) == 0 ? EX_OK : cli_fail(s->cli, EX_IOERR, "cannot write the message");
+}
+
+static int sign(struct signing *s)
+{
+	unsigned index = 0;
+	struct sbuf value;
+	int status = read_options(s);
+	if (status == EX_OK)
+		status = read_key(s);
+	if (status == EX_OK)
+		status = read_message(s, &index);
+	if (status != EX_OK)
+		return status;
+	sbuf_init_heap(&value, SIGN_FIELD_MAX);
+	int rc = sign_field(&s->spec, &s->header, bodyhash_digest(s->bodies, index), &value);
+	if (rc == ERR_SYNTAX)
+		status = cli_fail(s->cli, EX_USAGE, "--domain, --selector or --headers cannot stand in a signature");
+	else if (rc < 0)
+		status = cli_fail(s->cli, rc == ERR_LIMIT ? EX_DATAERR : EX_SOFTWARE, "%s", err_text(rc));
+	else
+		status = write_signed(s, sbuf_span(&value));
+	sbuf_done(&value);
+	return status;
+}
+
+static int dkim_sign(struct cli *cli)
+{
+	struct signing s = {.cli = cli, .bodies = bodyhash_new()};
+	sbuf_init_heap(&s.message, MESSAGE_MAX);
+	arena_init(&s.arena, HEADER_ARENA);
+	mail_header_init(&s.header, &s.arena, &MAIL_LIMITS_DEFAULT);
+	mail_splitter_init(&s.splitter, &s.header);
+	int status = sign(&s);
+	mail_splitter_done(&s.splitter);
+	arena_done(&s.arena);
+	sbuf_done(&s.message);
+	bodyhash_free(&s.bodies);
+	crypto_key_unref(&s.key);
+	return status;
+}
+
+static const struct cli_option options[] = {
+	{"domain", "DOMAIN", "the d= of the signature", CLI_REQUIRED},
+	{"selector", "NAME", "the s= of the signature", CLI_REQUIRED},
+	{"key", "FILE", "the private key", CLI_REQUIRED},
+	{"canonicalization", "C/C", "of header and body: relaxed (the default) or simple", 0},
+	{"headers", "A:B:C", "the h= of the signature; default: what a reader sees, oversigned", 0},
+	{"now", "UNIX", "the t= of the signature; default: the clock", 0},
+	{NULL, NULL, NULL, 0},
+};
+
+const struct cli_command commands_dkim_sign[] = {
+	{"dkim sign", "", "sign the message on standard input", options, 0, 0, 0, dkim_sign},
+	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
+};
