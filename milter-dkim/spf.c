@@ -182,11 +182,11 @@ static int match_address(struct check *c, const struct spf_term *term, struct sp
 	return term->kind == SPF_EXISTS || answer_has(c, answer, term_prefix(c, term));
 }
 
-static int check_domain(struct check *c, struct span domain, bool included, enum spf_result *result_out);
+static int check_domain(struct check *c, struct span domain, bool included, enum auth_result *result_out);
 
 static int match_include(struct check *c, const struct spf_term *term, struct span name)
 {
-	enum spf_result result;
+	enum auth_result result;
 	struct span outer = c->values.domain, mechanism = c->mechanism;
 	int rc = check_domain(c, name, true, &result);
 	c->values.domain = outer;
@@ -194,13 +194,13 @@ static int match_include(struct check *c, const struct spf_term *term, struct sp
 	if (rc < 0)
 		return rc;
 	switch (result) {
-	case SPF_PASS:
+	case AUTH_PASS:
 		return 1;
-	case SPF_TEMPERROR:
+	case AUTH_TEMPERROR:
 		return ERR_TEMP;
-	case SPF_PERMERROR:
+	case AUTH_PERMERROR:
 		return ERR_PERM;
-	case SPF_NONE:
+	case AUTH_NONE:
 		return problem(c, ERR_PERM, "included domain has no SPF record", term->text);
 	default:
 		return 0;
@@ -271,17 +271,17 @@ static void ask_ahead(struct check *c, struct span rest)
 	}
 }
 
-static enum spf_result qualifier_result(char qualifier)
+static enum auth_result qualifier_result(char qualifier)
 {
 	switch (qualifier) {
 	case '-':
-		return SPF_FAIL;
+		return AUTH_FAIL;
 	case '~':
-		return SPF_SOFTFAIL;
+		return AUTH_SOFTFAIL;
 	case '?':
-		return SPF_NEUTRAL;
+		return AUTH_NEUTRAL;
 	default:
-		return SPF_PASS;
+		return AUTH_PASS;
 	}
 }
 
@@ -306,7 +306,7 @@ static int find_record(struct check *c, struct span *record_out)
 }
 
 static int follow_redirect(struct check *c, const struct spf_term *term, bool included,
-			   enum spf_result *result_out)
+			   enum auth_result *result_out)
 {
 	struct span name;
 	int rc = count_lookup(c, term);
@@ -314,13 +314,13 @@ static int follow_redirect(struct check *c, const struct spf_term *term, bool in
 		rc = target_name(c, term, &name);
 	if (rc == 0)
 		rc = check_domain(c, name, included, result_out);
-	if (rc == 0 && *result_out == SPF_NONE)
+	if (rc == 0 && *result_out == AUTH_NONE)
 		return problem(c, ERR_PERM, "redirect to a domain without an SPF record", term->text);
 	return rc;
 }
 
 /* Evaluates RECORD for the current domain; codes as in match(). */
-static int evaluate(struct check *c, struct span record, bool included, enum spf_result *result_out)
+static int evaluate(struct check *c, struct span record, bool included, enum auth_result *result_out)
 {
 	struct spf_term term, redirect, exp;
 	struct span rest = span_skip(record, strlen("v=spf1")), bad;
@@ -342,12 +342,12 @@ static int evaluate(struct check *c, struct span record, bool included, enum spf
 	}
 	if (redirect.text.len > 0)
 		return follow_redirect(c, &redirect, included, result_out);
-	*result_out = SPF_NEUTRAL;
+	*result_out = AUTH_NEUTRAL;
 	return 0;
 }
 
 /* check_host() without the explanation; 0 or ERR_AGAIN, ERR_LIMIT. */
-static int check_domain(struct check *c, struct span domain, bool included, enum spf_result *result_out)
+static int check_domain(struct check *c, struct span domain, bool included, enum auth_result *result_out)
 {
 	struct span record;
 	c->values.domain = domain;
@@ -356,13 +356,13 @@ static int check_domain(struct check *c, struct span domain, bool included, enum
 		rc = evaluate(c, record, included, result_out);
 	switch (rc) {
 	case ERR_NOT_FOUND:
-		*result_out = SPF_NONE;
+		*result_out = AUTH_NONE;
 		return 0;
 	case ERR_TEMP:
-		*result_out = SPF_TEMPERROR;
+		*result_out = AUTH_TEMPERROR;
 		return 0;
 	case ERR_PERM:
-		*result_out = SPF_PERMERROR;
+		*result_out = AUTH_PERMERROR;
 		return 0;
 	default:
 		return rc;
@@ -441,7 +441,7 @@ static int judged_domain(struct check *c, struct span domain, struct span *domai
 static int run(struct check *c, struct spf_verdict *v)
 {
 	int rc = check_domain(c, v->domain, false, &v->result);
-	if (rc == 0 && v->result == SPF_FAIL && c->exp.text.len > 0)
+	if (rc == 0 && v->result == AUTH_FAIL && c->exp.text.len > 0)
 		rc = explain(c, &v->explanation);
 	return rc;
 }
@@ -473,21 +473,14 @@ int spf_check(const struct spf_request *request, const struct dns_view *view, st
 		rc = run(&c, &v);
 	if (rc < 0)
 		return rc;
-	bool error = v.result == SPF_TEMPERROR || v.result == SPF_PERMERROR;
+	bool error = v.result == AUTH_TEMPERROR || v.result == AUTH_PERMERROR;
 	v.problem = error ? c.problem : NULL;
 	v.problem_at = error ? c.problem_at : SPAN_EMPTY;
-	v.mechanism = error || v.result == SPF_NONE ? SPAN_EMPTY : c.mechanism;
+	v.mechanism = error || v.result == AUTH_NONE ? SPAN_EMPTY : c.mechanism;
 	v.lookups = c.lookups > SPF_LOOKUPS_MAX ? SPF_LOOKUPS_MAX : c.lookups;
 	v.void_lookups = c.voids > SPF_VOID_MAX ? SPF_VOID_MAX : c.voids;
 	*verdict_out = v;
 	return 0;
-}
-
-const char *spf_result_text(enum spf_result result)
-{
-	static const char *const words[] = {"none",     "neutral",   "pass",     "fail",
-					    "softfail", "temperror", "permerror"};
-	return words[result];
 }
 
 const char *spf_identity_text(enum spf_identity identity)

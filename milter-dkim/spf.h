@@ -11,22 +11,13 @@
 
 #include "lib/base/arena.h"
 #include "milter-dkim/dns.h"
+#include "milter-dkim/result.h"
 
 #define SPF_LOOKUPS_MAX 10
 #define SPF_VOID_MAX 2
 #define SPF_NAMES_MAX 10
 #define SPF_EXPLANATION_MAX 512 /* bytes; a longer one is left out */
 #define SPF_SENDER_MAX 1024     /* bytes of an address or HELO name; longer ones are "none" */
-
-enum spf_result {
-	SPF_NONE,
-	SPF_NEUTRAL,
-	SPF_PASS,
-	SPF_FAIL,
-	SPF_SOFTFAIL,
-	SPF_TEMPERROR,
-	SPF_PERMERROR,
-};
 
 enum spf_identity { SPF_MAILFROM, SPF_HELO };
 
@@ -39,7 +30,7 @@ struct spf_request {
 };
 
 struct spf_verdict {
-	enum spf_result result;
+	enum auth_result result;
 	enum spf_identity identity;
 	struct span domain;      /* that was judged; lower case, A-labels */
 	struct span explanation; /* of the domain's owner, on fail only; may be empty */
@@ -57,8 +48,6 @@ struct spf_verdict {
 int spf_check(const struct spf_request *request, const struct dns_view *view, struct arena *a,
 	      struct spf_verdict *verdict_out) MUST_CHECK;
 
-/* The word of RFC 8601: "pass", "softfail", ... */
-const char *spf_result_text(enum spf_result result);
 /* "mailfrom" or "helo". */
 const char *spf_identity_text(enum spf_identity identity);
 

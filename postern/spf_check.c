@@ -7,7 +7,7 @@
 static json_t *verdict_json(const struct spf_verdict *v)
 {
 	json_t *root = json_object();
-	json_object_set_new(root, "result", json_string(spf_result_text(v->result)));
+	json_object_set_new(root, "result", json_string(auth_result_name(v->result)));
 	json_object_set_new(root, "domain", auth_json_text(v->domain));
 	json_object_set_new(root, "explanation", auth_json_text_or_null(v->explanation));
 	json_object_set_new(root, "problem", auth_json_problem(v->problem, v->problem_at));
