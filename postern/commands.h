@@ -11,6 +11,7 @@ extern const struct cli_command commands_dkim_sign[];
 extern const struct cli_command commands_domain[];
 extern const struct cli_command commands_spf[];
 extern const struct cli_command commands_sql[];
+extern const struct cli_command commands_status[];
 extern const struct cli_command commands_user[];
 
 #endif
