@@ -2,7 +2,8 @@
 
 ARCHIVES += policyd-core
 policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
-	netmap.c proto.c rules.c slab.c subject.c table.c window.c)
+	keymap.c netmap.c overrides.c proto.c rules.c session.c slab.c subject.c table.c txn.c \
+	verdict.c window.c)
 
 TESTS += test_policyd_proto test_policyd_rules test_policyd_table
 test_policyd_proto_SRCS := tests/unit/test_policyd_proto.c
@@ -17,3 +18,7 @@ fuzz_policyd_proto_SRCS := tests/fuzz/fuzz_policyd_proto.c
 fuzz_policyd_proto_ARCHIVES := policyd-core base
 fuzz_policyd_rules_SRCS := tests/fuzz/fuzz_policyd_rules.c
 fuzz_policyd_rules_ARCHIVES := policyd-core base
+
+TESTS += test_policyd_replay
+test_policyd_replay_SRCS := tests/unit/test_policyd_replay.c
+test_policyd_replay_ARCHIVES := policyd-core base

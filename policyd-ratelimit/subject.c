@@ -106,8 +106,7 @@ static void client_key(const struct subject *s, uint8_t ipv4_prefix, uint8_t ipv
 	sbuf_add(out, span_of(net.base.bytes, net.base.bits / 8u));
 }
 
-/* The name that SCOPE counts, empty for clients and global. */
-static struct span name_of(const struct subject *s, enum rule_scope scope)
+struct span subject_name(const struct subject *s, enum rule_scope scope)
 {
 	switch (scope) {
 	case SCOPE_ACCOUNT:
@@ -129,7 +128,7 @@ static struct span name_of(const struct subject *s, enum rule_scope scope)
 
 int subject_key(const struct subject *subject, const struct rule *rule, struct sbuf *out)
 {
-	struct span name = name_of(subject, rule->scope);
+	struct span name = subject_name(subject, rule->scope);
 	switch (rule->scope) {
 	case SCOPE_CLIENT_IP:
 	case SCOPE_CLIENT_NET:
@@ -175,7 +174,7 @@ static void client_format(const struct subject *s, uint8_t ipv4_prefix, uint8_t 
 
 void subject_format(const struct subject *subject, const struct rule *rule, struct sbuf *out)
 {
-	struct span name = name_of(subject, rule->scope);
+	struct span name = subject_name(subject, rule->scope);
 	bool is_sender = rule->scope == SCOPE_SENDER || rule->scope == SCOPE_SENDER_DOMAIN;
 	if (rule->scope == SCOPE_CLIENT_IP || rule->scope == SCOPE_CLIENT_NET) {
 		client_format(subject, rule->ipv4_prefix, rule->ipv6_prefix, out);

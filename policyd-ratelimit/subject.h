@@ -30,6 +30,8 @@ void subject_init(struct subject *subject, const struct proto_request *request, 
 int subject_init_text(struct subject *subject, enum rule_scope scope, struct span text,
 		      char delimiter) MUST_CHECK;
 
+/* The address, account or domain that SCOPE counts, empty for clients and global. */
+struct span subject_name(const struct subject *subject, enum rule_scope scope);
 /* Adds the bytes that RULE counts the subject under; ERR_NOT_FOUND where it
  * has none (no account, no recipient), so that the rule does not apply. */
 int subject_key(const struct subject *subject, const struct rule *rule, struct sbuf *out) MUST_CHECK;

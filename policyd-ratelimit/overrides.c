@@ -1,0 +1,83 @@
+/*
+ * Overrides of one key are a chain behind the entry that the map knows.
+ */
+#include "overrides.h"
+
+struct overrides *overrides_new(void)
+{
+	struct overrides *o = mem_zalloc(sizeof(*o));
+	keymap_init(&o->map);
+	return o;
+}
+
+void overrides_free(struct overrides **overrides)
+{
+	if (*overrides == NULL)
+		return;
+	keymap_done(&(*overrides)->map);
+	free((*overrides)->items);
+	free(*overrides);
+	*overrides = NULL;
+}
+
+/* The index of the entry for exactly that network if it was the last to be
+ * added, or ERR_NOT_FOUND. */
+static int net_head(const struct overrides *o, enum rule_scope scope, struct span key, uint32_t *at_out)
+{
+	const struct netmap *nets = &o->map.nets[scope];
+	struct ip_net net;
+	if (ip_net_parse(key, &net) < 0)
+		return ERR_SYNTAX;
+	const struct netmap_entry *last = nets->count > 0 ? &nets->entries[nets->count - 1] : NULL;
+	if (last == NULL || last->net.prefix != net.prefix || !ip_eq(&last->net.base, &net.base))
+		return ERR_NOT_FOUND;
+	*at_out = last->value;
+	return 0;
+}
+
+int overrides_add(struct overrides *o, const struct override *item, struct span key)
+{
+	uint32_t at = (uint32_t)o->count, head = at;
+	bool is_net = item->scope == SCOPE_CLIENT_IP || item->scope == SCOPE_CLIENT_NET;
+	if (o->count == OVERRIDES_MAX)
+		return ERR_LIMIT;
+	int rc = is_net ? net_head(o, item->scope, key, &head) : ERR_NOT_FOUND;
+	if (rc == ERR_SYNTAX)
+		return rc;
+	if (rc < 0) {
+		rc = keymap_add(&o->map, item->scope, key, &head);
+		if (rc < 0 && rc != ERR_EXISTS)
+			return rc;
+	}
+	if (o->count == o->size) {
+		o->size = o->size == 0 ? 64 : o->size * 2;
+		o->items = mem_realloc(o->items, o->size * sizeof(*o->items));
+	}
+	o->items[at] = *item;
+	o->items[at].next = 0;
+	if (head != at) {
+		o->items[at].next = o->items[head].next;
+		o->items[head].next = at + 1;
+	}
+	o->count++;
+	return 0;
+}
+
+void overrides_seal(struct overrides *overrides)
+{
+	keymap_seal(&overrides->map);
+}
+
+const struct override *overrides_find(const struct overrides *overrides, const struct rule *rule,
+				      const struct rule_window *window, const struct subject *subject)
+{
+	uint32_t at;
+	if (overrides == NULL || keymap_find(&overrides->map, rule->scope, subject, &at) < 0)
+		return NULL;
+	for (at++; at != 0; at = overrides->items[at - 1].next) {
+		const struct override *o = &overrides->items[at - 1];
+		if (o->unit == rule->unit && o->length_ms == window->length_ms)
+			return o;
+	}
+	return NULL;
+}

@@ -1,0 +1,42 @@
+/*
+ * Limits of single accounts, domains and networks that replace the configured
+ * ones.  An override applies to each limit of the same scope, unit and window
+ * length.  The set is built once and then only read, so that it can be made on
+ * another thread and swapped in whole.  Pure.
+ */
+#ifndef POLICYD_OVERRIDES_H
+#define POLICYD_OVERRIDES_H
+
+#include "policyd-ratelimit/keymap.h"
+
+#define OVERRIDES_MAX 1000000
+#define OVERRIDE_UNLIMITED UINT64_MAX
+
+struct override {
+	enum rule_scope scope;
+	enum rule_unit unit;
+	enum proto_action action;
+	bool shadow;
+	int64_t length_ms;
+	uint64_t max;  /* OVERRIDE_UNLIMITED: none */
+	uint32_t next; /* of the same key, as index + 1; 0: none */
+};
+
+struct overrides {
+	struct keymap map;
+	struct override *items;
+	size_t count, size;
+};
+
+struct overrides *overrides_new(void);
+void overrides_free(struct overrides **overrides);
+/* ERR_SYNTAX where KEY is none of the scope, ERR_LIMIT when full.  Those of one
+ * network must be added one after the other. */
+int overrides_add(struct overrides *overrides, const struct override *item, struct span key) MUST_CHECK;
+void overrides_seal(struct overrides *overrides);
+
+/* What replaces the limit of RULE's WINDOW for SUBJECT, or NULL. OVERRIDES may be NULL. */
+const struct override *overrides_find(const struct overrides *overrides, const struct rule *rule,
+				      const struct rule_window *window, const struct subject *subject);
+
+#endif

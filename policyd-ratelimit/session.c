@@ -1,0 +1,574 @@
+/*
+ * Invariants: an open transaction's holds are charged to the table, those of a
+ * detached or ended one are not; the clock of the session never goes back; a
+ * request changes either all counters of its message or none.
+ */
+#include "session.h"
+
+#include "policyd-ratelimit/verdict.h"
+
+/* ---- rules and their classes in the table ---- */
+
+static int rules_bind(struct table *table, struct rules *rules)
+{
+	for (size_t i = 0; i < rules->count; i++)
+		for (size_t j = 0; j < rules->items[i].window_count; j++) {
+			struct rule_window *w = &rules->items[i].windows[j];
+			int class = table_class(table, w->length_ms, rules->items[i].unit == UNIT_BYTES);
+			if (class < 0)
+				return class;
+			w->class = (unsigned)class;
+		}
+	return 0;
+}
+
+int session_init(struct session *s, struct table *table, struct rules *rules, size_t txn_max, int64_t timeout_ms)
+{
+	int rc = rules_bind(table, rules);
+	if (rc < 0)
+		return rc;
+	memset(s, 0, sizeof(*s));
+	s->table = table;
+	s->rules = rules;
+	s->timeout_ms = timeout_ms;
+	s->items = mem_alloc(SESSION_ITEMS_MAX * sizeof(*s->items));
+	s->marks = mem_alloc(SESSION_ITEMS_MAX * sizeof(*s->marks));
+	s->limited = mem_zalloc(SESSION_LIMITED_MAX * sizeof(*s->limited));
+	txn_table_init(&s->txns, txn_max);
+	keymap_init(&s->blocks);
+	return 0;
+}
+
+void session_done(struct session *s)
+{
+	free(s->items);
+	free(s->marks);
+	free(s->limited);
+	txn_table_done(&s->txns);
+	keymap_done(&s->blocks);
+	overrides_free(&s->overrides);
+	rules_free(&s->rules);
+}
+
+int session_set_rules(struct session *s, struct rules *rules)
+{
+	int rc = rules_bind(s->table, rules);
+	if (rc < 0)
+		return rc;
+	/* What is remembered of refusals points into the old rules. */
+	memset(s->limited, 0, SESSION_LIMITED_MAX * sizeof(*s->limited));
+	rules_free(&s->rules);
+	s->rules = rules;
+	s->epoch++;
+	return 0;
+}
+
+void session_set_overrides(struct session *s, struct overrides *overrides)
+{
+	overrides_free(&s->overrides);
+	s->overrides = overrides;
+}
+
+static int key_hash(const struct session *s, const struct rule *rule, const struct subject *subject,
+		    uint64_t *hash_out)
+{
+	char mem[SUBJECT_KEY_MAX];
+	struct sbuf key;
+	sbuf_init(&key, mem, sizeof(mem));
+	int rc = subject_key(subject, rule, &key);
+	if (rc < 0)
+		return rc;
+	*hash_out = hash_siphash(&s->table->key, sbuf_span(&key));
+	return 0;
+}
+
+int session_hash(const struct session *s, const struct rule *rule, const struct rule_window *window,
+		 const struct subject *subject, uint64_t *hash_out)
+{
+	uint64_t hash;
+	int rc = key_hash(s, rule, subject, &hash);
+	if (rc < 0)
+		return rc;
+	*hash_out = table_hash(hash, window->id);
+	return 0;
+}
+
+/* ---- transactions ---- */
+
+static void holds_refund(struct session *s, struct txn *txn)
+{
+	if (txn->state != TXN_OPEN)
+		return;
+	for (size_t i = 0; i < txn->hold_count; i++)
+		table_refund(s->table, &txn->holds[i].mark);
+	s->stats.refunds += txn->hold_count > 0;
+}
+
+static void txn_abandon(struct session *s, struct txn *txn)
+{
+	holds_refund(s, txn);
+	s->stats.unwired += txn->state != TXN_ENDED;
+	txn_drop(&s->txns, txn);
+}
+
+static struct txn *txn_begin(struct session *s, uint64_t digest)
+{
+	struct txn *txn = txn_make(&s->txns, digest, s->now_ms);
+	if (txn == NULL) {
+		txn_abandon(s, txn_oldest(&s->txns));
+		txn = txn_make(&s->txns, digest, s->now_ms);
+	}
+	txn->epoch = s->epoch;
+	s->stats.transactions++;
+	return txn;
+}
+
+static void txn_end(struct session *s, struct txn *txn)
+{
+	txn->hold_count = 0;
+	txn_touch(&s->txns, txn, TXN_ENDED, s->now_ms);
+	if (s->txns.ended.count > TXN_ENDED_MAX)
+		txn_drop(&s->txns, txn_list_oldest(&s->txns, &s->txns.ended));
+}
+
+/*
+ * A detached transaction that goes on: its holds are charged again if all fit,
+ * else it begins anew.
+ */
+static void txn_reattach(struct session *s, struct txn *txn)
+{
+	bool fits = txn->epoch == s->epoch;
+	for (size_t i = 0; fits && i < txn->hold_count; i++) {
+		const struct txn_hold *h = &txn->holds[i];
+		uint64_t used = table_used(s->table, h->mark.hash, h->mark.class, s->now_ms);
+		fits = used + h->mark.amount <= h->max || h->shadow;
+	}
+	if (!fits) {
+		txn->hold_count = 0;
+		txn->seen_count = 0;
+		txn->epoch = s->epoch;
+	}
+	for (size_t i = 0; i < txn->hold_count; i++) {
+		struct table_mark *mark = &txn->holds[i].mark;
+		table_charge(s->table, mark->hash, mark->class, s->now_ms, mark->amount, mark);
+	}
+	txn_touch(&s->txns, txn, TXN_OPEN, s->now_ms);
+}
+
+static uint64_t request_digest(const struct session *s, struct span a, struct span b)
+{
+	char mem[2 * PROTO_LINE_MAX + 2];
+	struct sbuf buf;
+	sbuf_init(&buf, mem, sizeof(mem));
+	sbuf_add(&buf, a);
+	sbuf_addc(&buf, '\n');
+	sbuf_add(&buf, b);
+	uint64_t digest = hash_siphash(&s->table->key, sbuf_span(&buf));
+	return digest != 0 ? digest : 1;
+}
+
+/* The connection speaks of DIGEST now: what it spoke of before has ended. */
+static void client_moves_on(struct session *s, struct session_client *client, uint64_t digest)
+{
+	struct txn *old = client->digest != 0 && client->digest != digest ? txn_find(&s->txns, client->digest) : NULL;
+	if (old != NULL && old->owner == client) {
+		if (old->state == TXN_ENDED)
+			old->owner = NULL;
+		else
+			txn_abandon(s, old);
+	}
+	client->digest = digest;
+}
+
+void session_client_done(struct session *s, struct session_client *client, int64_t now_ms)
+{
+	struct txn *txn = client->digest != 0 ? txn_find(&s->txns, client->digest) : NULL;
+	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
+	client->digest = 0;
+	if (txn == NULL || txn->owner != client)
+		return;
+	txn->owner = NULL;
+	if (txn->state != TXN_OPEN)
+		return;
+	holds_refund(s, txn);
+	txn_touch(&s->txns, txn, TXN_DETACHED, s->now_ms);
+}
+
+void session_tick(struct session *s, int64_t now_ms)
+{
+	struct txn *txn;
+	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
+	while ((txn = txn_list_oldest(&s->txns, &s->txns.live)) != NULL && s->now_ms - txn->touched_ms >= s->timeout_ms)
+		txn_abandon(s, txn);
+	while ((txn = txn_list_oldest(&s->txns, &s->txns.ended)) != NULL &&
+	       s->now_ms - txn->touched_ms >= SESSION_ENDED_KEEP_MS)
+		txn_drop(&s->txns, txn);
+}
+
+void session_restore_ended(struct session *s, uint64_t digest, int64_t now_ms)
+{
+	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
+	struct txn *txn = txn_find(&s->txns, digest);
+	if (txn == NULL)
+		txn = txn_begin(s, digest);
+	txn_end(s, txn);
+}
+
+/* ---- what a request would be charged ---- */
+
+struct stage {
+	const struct proto_request *request;
+	const struct txn *txn;
+	bool is_end, has_recipient;
+	uint64_t recipients, bytes; /* at the end: final */
+};
+
+static void item_add(struct session *s, const struct session_item *item)
+{
+	if (s->item_count == SESSION_ITEMS_MAX)
+		s->full = true;
+	else
+		s->items[s->item_count++] = *item;
+}
+
+/* What RULE takes of this request if nothing was reserved, and of a further
+ * recipient of the same message. */
+static uint64_t rule_amount(const struct rule *rule, const struct stage *stage, bool further)
+{
+	switch (rule->unit) {
+	case UNIT_MESSAGES:
+		return further ? 0 : 1;
+	case UNIT_BYTES:
+		return further ? 0 : stage->bytes;
+	default:
+		if (stage->is_end)
+			return rule_scope_is_recipient(rule->scope) ? 1 : stage->recipients;
+		return stage->has_recipient ? 1 : 0;
+	}
+}
+
+static void rule_items_add(struct session *s, const struct stage *stage, uint16_t at)
+{
+	const struct rule *rule = &s->rules->items[at];
+	uint64_t key;
+	if (!rule_applies(rule, stage->request) || key_hash(s, rule, &s->subject, &key) < 0)
+		return;
+	for (uint16_t j = 0; j < rule->window_count; j++) {
+		const struct rule_window *w = &rule->windows[j];
+		const struct override *o = overrides_find(s->overrides, rule, w, &s->subject);
+		struct session_item item = {
+			.hash = table_hash(key, w->id), .rule = at, .window = j,
+			.max = o != NULL ? o->max : w->max,
+			.action = o != NULL ? o->action : rule->action,
+			.shadow = rule->shadow || (o != NULL && o->shadow),
+			.by_recipient = rule_scope_is_recipient(rule->scope)};
+		bool further = !stage->is_end && stage->txn->hold_count > 0 &&
+			       txn_hold_find(stage->txn, item.hash) != NULL;
+		item.amount = rule_amount(rule, stage, further);
+		if (item.amount > 0)
+			item_add(s, &item);
+	}
+}
+
+/* At the end of a message whose recipients Postfix does not name any more:
+ * those that were reserved, one item for each counter. */
+static void held_recipients_add(struct session *s, const struct stage *stage)
+{
+	for (size_t i = 0; i < stage->txn->hold_count && stage->txn->epoch == s->epoch; i++) {
+		const struct txn_hold *h = &stage->txn->holds[i];
+		if (!h->by_recipient || txn_hold_find(stage->txn, h->mark.hash) != h)
+			continue;
+		struct session_item item = {.hash = h->mark.hash, .rule = h->rule, .window = h->window,
+					    .max = h->max, .action = h->action, .shadow = h->shadow,
+					    .by_recipient = true};
+		for (size_t k = i; k < stage->txn->hold_count; k++)
+			if (stage->txn->holds[k].mark.hash == h->mark.hash)
+				item.amount += stage->txn->holds[k].mark.amount;
+		if (s->rules->items[h->rule].unit == UNIT_BYTES)
+			item.amount = stage->bytes;
+		item_add(s, &item);
+	}
+}
+
+static void items_collect(struct session *s, const struct stage *stage)
+{
+	s->item_count = 0;
+	s->full = false;
+	for (uint16_t i = 0; i < s->rules->count; i++)
+		rule_items_add(s, stage, i);
+	if (stage->is_end && !stage->has_recipient)
+		held_recipients_add(s, stage);
+}
+
+/* ---- the verdict ---- */
+
+static const struct rule *item_rule(const struct session *s, const struct session_item *item)
+{
+	return &s->rules->items[item->rule];
+}
+
+/* Puts the refusal of HASH on record and says whether it should be logged. */
+static bool limited_note(struct session *s, uint64_t hash, const struct session_refusal *r)
+{
+	struct session_limited *l = &s->limited[hash % SESSION_LIMITED_MAX];
+	if (l->hash != hash)
+		*l = (struct session_limited){.hash = hash, .first_ms = s->now_ms, .logged_ms = INT64_MIN / 2};
+	bool fresh = s->now_ms - l->logged_ms >= SESSION_LOG_EVERY_MS;
+	if (fresh)
+		l->logged_ms = s->now_ms;
+	l->last = *r;
+	l->last_ms = s->now_ms;
+	l->times++;
+	return fresh;
+}
+
+static void key_text(const struct subject *subject, const struct rule *rule, char out[SESSION_KEY_TEXT_MAX])
+{
+	char mem[SUBJECT_KEY_MAX];
+	struct sbuf b;
+	sbuf_init(&b, mem, sizeof(mem));
+	subject_format(subject, rule, &b);
+	sbuf_truncate(&b, SESSION_KEY_TEXT_MAX - 1);
+	memcpy(out, sbuf_cstr(&b), b.len + 1);
+}
+
+/* What is told about a refusal by the counter HASH; 0: by a block. */
+static void refusal_fill(struct session *s, const struct txn_refusal *from, bool shadow, struct session_refusal *r)
+{
+	const struct rule *rule = &s->rules->items[from->rule];
+	*r = (struct session_refusal){.rule = rule, .scope = rule->scope, .max = from->max, .shadow = shadow,
+				      .length_ms = rule->windows[from->window].length_ms,
+				      .action = from->action, .until_ms = from->until_ms};
+	key_text(&s->subject, rule, r->key);
+}
+
+static void refusal_fill_block(struct session *s, enum rule_scope scope, struct session_refusal *r)
+{
+	const struct rule plain = {.scope = scope, .ipv4_prefix = 32, .ipv6_prefix = 128};
+	*r = (struct session_refusal){.scope = scope, .action = PROTO_DEFER, .until_ms = INT64_MAX};
+	key_text(&s->subject, &plain, r->key);
+}
+
+static struct txn_refusal refusal_of(struct session *s, const struct session_item *item)
+{
+	const struct rule_window *w = &item_rule(s, item)->windows[item->window];
+	struct txn_refusal r = {.hash = item->hash, .max = item->max, .amount = item->amount, .rule = item->rule,
+				.window = item->window, .action = item->action, .until_ms = INT64_MAX};
+	if (item->amount <= item->max)
+		r.until_ms = table_free_at(s->table, item->hash, w->class, s->now_ms, item->max - item->amount);
+	return r;
+}
+
+static void refusal_report(struct session *s, const struct session_item *item, struct session_outcome *o)
+{
+	table_protect(s->table, item->hash);
+	if (o->refusal_count == SESSION_REFUSALS_MAX)
+		return;
+	struct session_refusal *r = &o->refusals[o->refusal_count++];
+	struct txn_refusal from = refusal_of(s, item);
+	refusal_fill(s, &from, item->shadow, r);
+	r->fresh = limited_note(s, item->hash, r);
+}
+
+/* REJECT outranks DEFER outranks HOLD; among equals the first in the file. */
+static int severity(enum proto_action action)
+{
+	return action == PROTO_REJECT ? 3 : action == PROTO_DEFER ? 2 : action == PROTO_HOLD ? 1 : 0;
+}
+
+/* Marks what is over its limit; returns the item that decides, or NULL. */
+static const struct session_item *items_check(struct session *s, struct session_outcome *o)
+{
+	const struct session_item *worst = NULL;
+	for (size_t i = 0; i < s->item_count; i++) {
+		struct session_item *item = &s->items[i];
+		const struct rule_window *w = &item_rule(s, item)->windows[item->window];
+		uint64_t used = table_used(s->table, item->hash, w->class, s->now_ms);
+		item->over = used > item->max || item->amount > item->max - used;
+		if (!item->over)
+			continue;
+		refusal_report(s, item, o);
+		if (!item->shadow && (worst == NULL || severity(item->action) > severity(worst->action)))
+			worst = item;
+	}
+	return worst;
+}
+
+static void items_reserve(struct session *s, struct txn *txn)
+{
+	for (size_t i = 0; i < s->item_count; i++) {
+		const struct session_item *item = &s->items[i];
+		struct txn_hold hold = {.max = item->max, .rule = item->rule, .window = item->window,
+					.action = item->action, .shadow = item->shadow,
+					.by_recipient = item->by_recipient};
+		if (item->over)
+			continue;
+		table_charge(s->table, item->hash, item_rule(s, item)->windows[item->window].class, s->now_ms,
+			     item->amount, &hold.mark);
+		if (!txn_hold_add(txn, &hold))
+			PANIC("room for holds was checked before");
+	}
+}
+
+static void items_commit(struct session *s, struct session_outcome *o)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < s->item_count; i++) {
+		const struct session_item *item = &s->items[i];
+		if (item->over)
+			continue;
+		table_charge(s->table, item->hash, item_rule(s, item)->windows[item->window].class, s->now_ms,
+			     item->amount, &s->marks[count]);
+		count += s->marks[count].amount > 0;
+	}
+	o->charges = s->marks;
+	o->charge_count = count;
+	o->committed = true;
+}
+
+/* The request's own limits; returns the verdict. */
+static enum proto_action txn_judge(struct session *s, struct txn *txn, const struct stage *stage,
+				   struct session_outcome *o)
+{
+	items_collect(s, stage);
+	if (stage->is_end)
+		holds_refund(s, txn);
+	const struct session_item *worst = items_check(s, o);
+	if (worst == NULL && !stage->is_end && (s->full || txn->hold_count + s->item_count > TXN_HOLDS_MAX)) {
+		/* More recipients than can be tracked: the client sends the rest later. */
+		txn->refusal = (struct txn_refusal){.action = PROTO_DEFER, .until_ms = INT64_MAX,
+						    .hash = 1, .max = TXN_HOLDS_MAX};
+		return PROTO_DEFER;
+	}
+	if (worst != NULL) {
+		txn->refusal = refusal_of(s, worst);
+		return worst->action;
+	}
+	if (stage->is_end)
+		items_commit(s, o);
+	else
+		items_reserve(s, txn);
+	return PROTO_DUNNO;
+}
+
+/* True, with the refusal in O, where the administrator has blocked the subject. */
+static bool is_blocked(struct session *s, struct session_outcome *o)
+{
+	uint32_t value;
+	for (int scope = 0; s->blocks.scopes >> scope != 0; scope++) {
+		if (keymap_find(&s->blocks, (enum rule_scope)scope, &s->subject, &value) < 0)
+			continue;
+		struct session_refusal *r = &o->refusals[o->refusal_count++];
+		refusal_fill_block(s, (enum rule_scope)scope, r);
+		r->fresh = limited_note(s, hash_siphash(&s->table->key, span_str(r->key)) | 1, r);
+		return true;
+	}
+	return false;
+}
+
+static uint64_t number_attr(const struct proto_request *request, enum proto_attr attr)
+{
+	uint64_t value = 0;
+	struct span text = request->attr[attr];
+	for (size_t i = 0; i < text.len && ascii_isdigit(text.ptr[i]) && value < WINDOW_NARROW_MAX * 1000; i++)
+		value = value * 10 + (uint64_t)(text.ptr[i] - '0');
+	return value;
+}
+
+static bool stage_init(struct stage *stage, const struct proto_request *request)
+{
+	struct span state = request->attr[PROTO_STATE];
+	bool is_rcpt = span_eq(state, SPAN_LIT("RCPT"));
+	*stage = (struct stage){.request = request, .is_end = span_eq(state, SPAN_LIT("END-OF-MESSAGE"))};
+	if (request->attr[PROTO_INSTANCE].len == 0 ||
+	    !(is_rcpt || stage->is_end || span_eq(state, SPAN_LIT("MAIL")) || span_eq(state, SPAN_LIT("DATA"))))
+		return false;
+	stage->has_recipient = (is_rcpt || stage->is_end) && request->attr[PROTO_RECIPIENT].len > 0;
+	stage->bytes = number_attr(request, PROTO_SIZE);
+	stage->recipients = number_attr(request, PROTO_RECIPIENT_COUNT);
+	if (stage->recipients == 0)
+		stage->recipients = 1;
+	return true;
+}
+
+/* The transaction of the request, made, picked up again or begun anew. */
+static struct txn *txn_for(struct session *s, struct session_client *client, uint64_t digest,
+			   const struct stage *stage, struct session_outcome *o)
+{
+	struct txn *txn = txn_find(&s->txns, digest);
+	client_moves_on(s, client, digest);
+	if (txn != NULL && txn->state == TXN_ENDED && !stage->is_end) {
+		txn_drop(&s->txns, txn); /* an instance that is used again */
+		txn = NULL;
+	}
+	o->first_of_message = txn == NULL;
+	if (txn == NULL)
+		txn = txn_begin(s, digest);
+	else if (txn->state == TXN_DETACHED)
+		txn_reattach(s, txn);
+	txn->owner = client;
+	return txn;
+}
+
+static enum proto_action verdict_of(struct session *s, struct session_client *client,
+				    const struct stage *stage, struct session_outcome *o)
+{
+	const struct proto_request *request = stage->request;
+	uint64_t digest = request_digest(s, request->attr[PROTO_INSTANCE], request->attr[PROTO_CLIENT_ADDRESS]);
+	uint64_t asked = request_digest(s, request->attr[PROTO_STATE], request->attr[PROTO_RECIPIENT]);
+	struct txn *txn = txn_for(s, client, digest, stage, o);
+	struct stage full = *stage;
+	full.txn = txn;
+	o->digest = digest;
+	const struct txn_seen *seen = txn_seen_find(txn, asked);
+	if (seen != NULL || txn->state == TXN_ENDED) {
+		o->repeated = true;
+		return seen != NULL ? seen->action : PROTO_DUNNO;
+	}
+	txn_touch(&s->txns, txn, TXN_OPEN, s->now_ms);
+	enum proto_action action = txn_judge(s, txn, &full, o);
+	txn_seen_add(txn, asked, action);
+	if (stage->is_end)
+		txn_end(s, txn);
+	return action;
+}
+
+/* The reply to a refusal, from what the transaction remembers of it. */
+static void refusal_reply(struct session *s, uint64_t digest, enum proto_action action, int64_t wall_ms,
+			  struct sbuf *out)
+{
+	const struct txn *txn = txn_find(&s->txns, digest);
+	struct session_refusal r = {.action = action, .until_ms = INT64_MAX};
+	if (txn != NULL && txn->epoch == s->epoch && txn->refusal.hash != 1 && s->rules->count > 0)
+		refusal_fill(s, &txn->refusal, false, &r);
+	r.action = action;
+	verdict_reply_add(&r, s->now_ms, wall_ms, out);
+}
+
+void session_request(struct session *s, struct session_client *client, const struct proto_request *request,
+		     int64_t now_ms, int64_t wall_ms, struct sbuf *out, struct session_outcome *outcome_out)
+{
+	struct session_outcome *o = outcome_out;
+	struct stage stage;
+	o->action = PROTO_DUNNO;
+	o->repeated = o->committed = o->first_of_message = o->end_of_message = false;
+	o->charge_count = o->refusal_count = 0;
+	o->digest = 0;
+	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
+	if (stage_init(&stage, request)) {
+		o->end_of_message = stage.is_end;
+		s->stats.end_seen |= stage.is_end;
+		subject_init(&s->subject, request, s->rules->delimiter);
+		if (is_blocked(s, o)) {
+			o->action = PROTO_DEFER;
+			verdict_reply_add(&o->refusals[0], s->now_ms, wall_ms, out);
+			return;
+		}
+		if (!subject_is_allowed(&s->subject, s->rules))
+			o->action = verdict_of(s, client, &stage, o);
+	}
+	if (o->action != PROTO_DUNNO)
+		refusal_reply(s, o->digest, o->action, wall_ms, out);
+	else if (proto_reply_add(PROTO_DUNNO, SPAN_EMPTY, out) < 0)
+		PANIC("no room for a reply");
+}

@@ -1,0 +1,183 @@
+/*
+ * Transactions are slots of one array, chained into the free list or one of
+ * two lists by age; an open-addressed index finds them.  A slot keeps its two
+ * small arrays when it is reused, so the steady state allocates nothing.
+ */
+#include "txn.h"
+
+#define TXN_KEEP 64 /* entries of an array that a free slot keeps */
+
+void txn_table_init(struct txn_table *t, size_t max)
+{
+	size_t slots = 64;
+	while (slots < max * 2)
+		slots *= 2;
+	*t = (struct txn_table){.max = max, .index_mask = slots - 1};
+	t->items = mem_zalloc((max + 1) * sizeof(*t->items));
+	t->index = mem_zalloc(slots * sizeof(*t->index));
+}
+
+void txn_table_done(struct txn_table *t)
+{
+	for (size_t i = 1; i <= t->made; i++) {
+		free(t->items[i].holds);
+		free(t->items[i].seen);
+	}
+	free(t->items);
+	free(t->index);
+	*t = (struct txn_table){0};
+}
+
+/* The index slot of DIGEST, or the free one where it belongs. */
+static size_t index_probe(const struct txn_table *t, uint64_t digest)
+{
+	size_t at = digest & t->index_mask;
+	while (t->index[at] != 0 && t->items[t->index[at]].digest != digest)
+		at = (at + 1) & t->index_mask;
+	return at;
+}
+
+static void index_remove(struct txn_table *t, size_t gap)
+{
+	for (size_t at = (gap + 1) & t->index_mask; t->index[at] != 0; at = (at + 1) & t->index_mask) {
+		size_t home = t->items[t->index[at]].digest & t->index_mask;
+		if (((at - home) & t->index_mask) < ((at - gap) & t->index_mask))
+			continue;
+		t->index[gap] = t->index[at];
+		gap = at;
+	}
+	t->index[gap] = 0;
+}
+
+static struct txn_list *list_of(struct txn_table *t, const struct txn *txn)
+{
+	return txn->state == TXN_ENDED ? &t->ended : &t->live;
+}
+
+static void list_remove(struct txn_table *t, struct txn *txn)
+{
+	struct txn_list *list = list_of(t, txn);
+	if (txn->prev != 0)
+		t->items[txn->prev].next = txn->next;
+	else
+		list->head = txn->next;
+	if (txn->next != 0)
+		t->items[txn->next].prev = txn->prev;
+	else
+		list->tail = txn->prev;
+	list->count--;
+}
+
+static void list_add(struct txn_table *t, struct txn *txn)
+{
+	struct txn_list *list = list_of(t, txn);
+	uint32_t at = (uint32_t)(txn - t->items);
+	txn->prev = 0;
+	txn->next = list->head;
+	if (list->head != 0)
+		t->items[list->head].prev = at;
+	else
+		list->tail = at;
+	list->head = at;
+	list->count++;
+}
+
+struct txn *txn_find(const struct txn_table *t, uint64_t digest)
+{
+	uint32_t at = t->index[index_probe(t, digest)];
+	return at == 0 ? NULL : &t->items[at];
+}
+
+struct txn *txn_make(struct txn_table *t, uint64_t digest, int64_t now_ms)
+{
+	uint32_t at = t->free_head;
+	if (at != 0)
+		t->free_head = t->items[at].next;
+	else if (t->made < t->max)
+		at = (uint32_t)++t->made;
+	else
+		return NULL;
+	struct txn *txn = &t->items[at];
+	*txn = (struct txn){.digest = digest, .touched_ms = now_ms, .holds = txn->holds,
+			    .hold_size = txn->hold_size, .seen = txn->seen, .seen_size = txn->seen_size};
+	t->index[index_probe(t, digest)] = at;
+	list_add(t, txn);
+	return txn;
+}
+
+void txn_touch(struct txn_table *t, struct txn *txn, enum txn_state state, int64_t now_ms)
+{
+	list_remove(t, txn);
+	txn->state = state;
+	txn->touched_ms = now_ms;
+	list_add(t, txn);
+}
+
+void txn_drop(struct txn_table *t, struct txn *txn)
+{
+	/* What one large message needed is not kept for all that follow. */
+	if (txn->hold_size > TXN_KEEP) {
+		free(txn->holds);
+		txn->holds = NULL;
+		txn->hold_size = 0;
+	}
+	if (txn->seen_size > TXN_KEEP) {
+		free(txn->seen);
+		txn->seen = NULL;
+		txn->seen_size = 0;
+	}
+	index_remove(t, index_probe(t, txn->digest));
+	list_remove(t, txn);
+	txn->next = t->free_head;
+	t->free_head = (uint32_t)(txn - t->items);
+}
+
+struct txn *txn_list_oldest(struct txn_table *t, const struct txn_list *list)
+{
+	return list->tail == 0 ? NULL : &t->items[list->tail];
+}
+
+struct txn *txn_oldest(struct txn_table *t)
+{
+	struct txn *txn = txn_list_oldest(t, &t->ended);
+	return txn != NULL ? txn : txn_list_oldest(t, &t->live);
+}
+
+bool txn_hold_add(struct txn *txn, const struct txn_hold *hold)
+{
+	if (txn->hold_count == txn->hold_size) {
+		if (txn->hold_size == TXN_HOLDS_MAX)
+			return false;
+		txn->hold_size = txn->hold_size == 0 ? 8 : txn->hold_size * 2;
+		txn->holds = mem_realloc(txn->holds, txn->hold_size * sizeof(*txn->holds));
+	}
+	txn->holds[txn->hold_count++] = *hold;
+	return true;
+}
+
+const struct txn_hold *txn_hold_find(const struct txn *txn, uint64_t hash)
+{
+	for (size_t i = 0; i < txn->hold_count; i++)
+		if (txn->holds[i].mark.hash == hash)
+			return &txn->holds[i];
+	return NULL;
+}
+
+void txn_seen_add(struct txn *txn, uint64_t digest, enum proto_action action)
+{
+	if (txn->seen_count == txn->seen_size) {
+		if (txn->seen_size == TXN_SEEN_MAX)
+			return;
+		txn->seen_size = txn->seen_size == 0 ? 4 : txn->seen_size * 2;
+		txn->seen = mem_realloc(txn->seen, txn->seen_size * sizeof(*txn->seen));
+	}
+	txn->seen[txn->seen_count++] = (struct txn_seen){digest, action};
+}
+
+const struct txn_seen *txn_seen_find(const struct txn *txn, uint64_t digest)
+{
+	for (size_t i = txn->seen_count; i-- > 0;)
+		if (txn->seen[i].digest == digest)
+			return &txn->seen[i];
+	return NULL;
+}
