@@ -23,7 +23,7 @@ TESTS += test_seglog
 test_seglog_SRCS := tests/unit/test_seglog.c
 test_seglog_ARCHIVES := run base
 
-RUN_TESTS := test_skel
+RUN_TESTS := test_skel test_conn test_conf test_log
 TESTS += $(RUN_TESTS)
 $(foreach t,$(RUN_TESTS),$(eval $(t)_SRCS := tests/unit/$(t).c))
 $(foreach t,$(RUN_TESTS),$(eval $(t)_ARCHIVES := run base))

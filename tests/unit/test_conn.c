@@ -1,0 +1,521 @@
+/*
+ * Tests of lib/run/conn and conn_server: a server of lines on a unix socket,
+ * its loop driven step by step from the test, clients as plain descriptors.
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/run/conn.h"
+#include "lib/run/metrics_common.h"
+#include "tests/unit/runner.h"
+
+#define DEADLINE_MS 10000
+#define CONNS_MAX 3
+
+static const struct metric_row metric_rows[] = {
+#define METRIC METRIC_ROW
+#include "lib/run/metrics-common.def"
+#undef METRIC
+};
+
+static struct {
+	struct loop *loop;
+	struct listen_set set;
+	struct conn_server *server;
+	char spec[64];
+	int opened, closed, drained, shown;
+	size_t left;              /* bytes that the handler saw in its last call */
+	struct conn *conns[16];   /* in the order of opening */
+} t;
+
+static void *on_open(struct conn *c, void *server_arg)
+{
+	ck_assert_ptr_eq(server_arg, &t);
+	if (t.opened < 16)
+		t.conns[t.opened] = c;
+	t.opened++;
+	return &t.opened;
+}
+
+static void on_close(struct conn *c, void *state)
+{
+	ck_assert(state == NULL || state == &t.opened);
+	conn_write(c, SPAN_LIT("too late")); /* must be harmless */
+	conn_close(c);
+	t.closed++;
+}
+
+static void on_drain(struct conn *c, void *state)
+{
+	(void)c;
+	(void)state;
+	t.drained++;
+}
+
+static char bulk[1 << 20];
+
+/* One line a call: the first letter says what is done with the connection. */
+static size_t on_data(struct conn *c, void *state, struct span in)
+{
+	ck_assert(state == NULL || state == &t.opened);
+	struct span rest = in, line;
+	t.shown++;
+	t.left = in.len;
+	if (!span_cut(&rest, '\n', &line))
+		return 0;
+	switch (line.len > 0 ? line.ptr[0] : ' ') {
+	case 'c':
+		conn_write(c, SPAN_LIT("bye\n"));
+		conn_close(c);
+		break;
+	case 'f':
+		conn_write(c, span_of(bulk, sizeof(bulk)));
+		conn_finish(c);
+		conn_write(c, SPAN_LIT("ignored"));
+		break;
+	case 'o':
+		conn_close(t.conns[0]);
+		break;
+	case 'p':
+		conn_pause(c, true);
+		break;
+	default:
+		conn_write(c, line);
+		conn_write(c, SPAN_LIT("\n"));
+	}
+	return line.len + 1;
+}
+
+static const struct conn_handler handler = {on_open, on_data, on_close};
+
+static const struct conn_limits limits = {
+	.in_max_bytes = 64, .out_max_bytes = sizeof(bulk), .max_conns = CONNS_MAX, .idle_ms = 0};
+
+static void setup(const struct conn_limits *l)
+{
+	char mem[256];
+	struct sbuf error;
+	sbuf_init(&error, mem, sizeof(mem));
+	metrics_init(metric_rows, sizeof(metric_rows) / sizeof(metric_rows[0]));
+	snprintf(t.spec, sizeof(t.spec), "unix:/tmp/test_conn.%d", (int)getpid());
+	ck_assert_msg(listen_open(t.spec, "none", 0600, &t.set, &error) == 0, "%s", mem);
+	t.loop = loop_new();
+	t.server = conn_server_new(t.loop, &t.set, l, &handler, &t);
+}
+
+static void teardown(void)
+{
+	conn_server_free(&t.server);
+	ck_assert_int_eq(t.closed, t.opened);
+	listen_close(&t.set);
+	loop_free(&t.loop);
+}
+
+static int dial(void)
+{
+	char mem[256];
+	struct sbuf error;
+	int fd;
+	sbuf_init(&error, mem, sizeof(mem));
+	ck_assert_msg(listen_connect(t.spec, &fd, &error) == 0, "%s", mem);
+	return fd;
+}
+
+/* Runs the loop until CONDITION holds. */
+#define PUMP(condition)                                                                  \
+	for (int64_t deadline_ = clock_mono_us() + DEADLINE_MS * 1000; !(condition);) { \
+		ck_assert_msg(clock_mono_us() < deadline_, "waited for " #condition);   \
+		ev_run(loop_ev(t.loop), EVRUN_NOWAIT);                                  \
+		poll(NULL, 0, 1);                                                       \
+	}
+
+/* Lets everything happen that can happen now. */
+static void settle(void)
+{
+	for (int i = 0; i < 5; i++)
+		ev_run(loop_ev(t.loop), EVRUN_NOWAIT);
+}
+
+static void say(int fd, const char *text)
+{
+	ck_assert_int_eq(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
+}
+
+static void expect(int fd, const char *text)
+{
+	char got[256];
+	size_t len = 0;
+	while (len < strlen(text)) {
+		ssize_t n;
+		PUMP((n = recv(fd, got + len, strlen(text) - len, 0)) >= 0 || errno != EAGAIN);
+		ck_assert_int_gt(n, 0);
+		len += (size_t)n;
+	}
+	ck_assert_mem_eq(got, text, len);
+}
+
+static void expect_end(int fd)
+{
+	char c;
+	ssize_t n;
+	PUMP((n = recv(fd, &c, 1, 0)) >= 0 || errno != EAGAIN);
+	ck_assert_int_le(n, 0);
+	close(fd);
+}
+
+START_TEST(input_in_pieces_and_pipelined)
+{
+	setup(&limits);
+	int fd = dial();
+	say(fd, "x1");
+	PUMP(t.shown == 1);
+	say(fd, "2\nx3");
+	expect(fd, "x12\n");
+	say(fd, "\nx4\nx5\nx6");
+	expect(fd, "x3\nx4\nx5\n");
+	settle();
+	ck_assert_uint_eq(t.left, 2);
+	say(fd, "\n");
+	expect(fd, "x6\n");
+	close(fd);
+	PUMP(t.closed == 1);
+	teardown();
+}
+END_TEST
+
+START_TEST(input_cap)
+{
+	char line[66];
+	setup(&limits);
+	memset(line, 'x', sizeof(line));
+	line[63] = '\n';
+	line[64] = '\0';
+	int fd = dial();
+	say(fd, line); /* 64 bytes with the newline: just in */
+	expect(fd, line);
+	memset(line, 'x', 65);
+	line[63] = '\0';
+	say(fd, line);
+	PUMP(t.left == 63);
+	settle();
+	ck_assert_int_eq(t.closed, 0);
+	say(fd, "x"); /* 64 bytes without one */
+	expect_end(fd);
+	ck_assert_int_eq(t.closed, 1);
+	teardown();
+}
+END_TEST
+
+/* Fills the socket of the only connection until something waits. */
+static void fill(struct conn *c)
+{
+	while (conn_pending(c) == 0)
+		conn_write(c, span_of(bulk, 4096));
+}
+
+START_TEST(output_cap)
+{
+	setup(&limits);
+	int fd = dial();
+	PUMP(t.opened == 1);
+	struct conn *c = t.conns[0];
+	fill(c);
+	conn_write(c, span_of(bulk, limits.out_max_bytes - conn_pending(c)));
+	ck_assert_uint_eq(conn_pending(c), limits.out_max_bytes);
+	settle();
+	ck_assert_int_eq(t.closed, 0);
+	conn_write(c, SPAN_LIT("1"));
+	conn_write(c, SPAN_LIT("2")); /* still valid */
+	PUMP(t.closed == 1);
+	close(fd);
+	teardown();
+}
+END_TEST
+
+START_TEST(finish_writes_everything)
+{
+	setup(&limits);
+	int fd = dial();
+	say(fd, "f\n");
+	PUMP(t.opened == 1 && conn_pending(t.conns[0]) > 0);
+	size_t total = 0;
+	ssize_t n = 1;
+	char chunk[10000];
+	while (n != 0) {
+		PUMP((n = recv(fd, chunk, sizeof(chunk), 0)) >= 0);
+		total += (size_t)n;
+	}
+	ck_assert_uint_eq(total, sizeof(bulk));
+	ck_assert_int_eq(t.closed, 1);
+	close(fd);
+	teardown();
+}
+END_TEST
+
+START_TEST(end_of_input_lets_output_go)
+{
+	setup(&limits);
+	int fd = dial();
+	PUMP(t.opened == 1);
+	fill(t.conns[0]);
+	ck_assert_int_eq(shutdown(fd, SHUT_WR), 0);
+	settle();
+	ck_assert_int_eq(t.closed, 0);
+	char chunk[10000];
+	ssize_t n = 1;
+	while (n != 0)
+		PUMP((n = recv(fd, chunk, sizeof(chunk), 0)) >= 0);
+	ck_assert_int_eq(t.closed, 1);
+	close(fd);
+	teardown();
+}
+END_TEST
+
+START_TEST(close_within_handlers)
+{
+	setup(&limits);
+	int first = dial();
+	PUMP(t.opened == 1);
+	int second = dial();
+	say(second, "o\nx\n"); /* closes the first, goes on itself */
+	expect(second, "x\n");
+	expect_end(first);
+	ck_assert_int_eq(t.closed, 1);
+	say(second, "c\nx\n"); /* closes itself: the next line is not shown */
+	expect_end(second);
+	ck_assert_int_eq(t.closed, 2);
+	teardown();
+}
+END_TEST
+
+START_TEST(connection_cap)
+{
+	int fds[CONNS_MAX];
+	setup(&limits);
+	for (int i = 0; i < CONNS_MAX; i++)
+		fds[i] = dial();
+	PUMP(t.opened == CONNS_MAX);
+	ck_assert_int_eq(metrics_get(METRIC_CONNECTIONS), CONNS_MAX);
+	expect_end(dial());
+	ck_assert_int_eq(t.opened, CONNS_MAX);
+	ck_assert_int_eq(metrics_get(METRIC_CONNECTIONS_REFUSED), 1);
+	close(fds[0]);
+	PUMP(t.closed == 1);
+	fds[0] = dial();
+	PUMP(t.opened == CONNS_MAX + 1);
+	ck_assert_uint_eq(conn_server_count(t.server), CONNS_MAX);
+	for (int i = 0; i < CONNS_MAX; i++)
+		close(fds[i]);
+	teardown();
+	ck_assert_int_eq(metrics_get(METRIC_CONNECTIONS), 0);
+}
+END_TEST
+
+START_TEST(idle_connections_end_active_ones_stay)
+{
+	struct conn_limits l = limits;
+	l.idle_ms = 150;
+	setup(&l);
+	int quiet = dial(), busy = dial();
+	PUMP(t.opened == 2);
+	int64_t end = clock_mono_us() + 400000;
+	while (clock_mono_us() < end) {
+		say(busy, "x\n");
+		expect(busy, "x\n");
+	}
+	ck_assert_int_eq(t.closed, 1);
+	expect_end(quiet);
+	PUMP(t.closed == 2);
+	close(busy);
+	teardown();
+}
+END_TEST
+
+START_TEST(pause_keeps_input)
+{
+	setup(&limits);
+	int fd = dial();
+	say(fd, "p\nx1\n");
+	PUMP(t.shown == 1);
+	say(fd, "x2\n");
+	settle();
+	ck_assert_int_eq(t.shown, 1);
+	conn_pause(t.conns[0], false);
+	expect(fd, "x1\nx2\n");
+	close(fd);
+	teardown();
+}
+END_TEST
+
+START_TEST(drain_is_told_once)
+{
+	setup(&limits);
+	int fd = dial();
+	PUMP(t.opened == 1);
+	struct conn *c = t.conns[0];
+	conn_on_drain(c, 0, on_drain); /* nothing waits: told at once, but from the loop */
+	ck_assert_int_eq(t.drained, 0);
+	PUMP(t.drained == 1);
+	fill(c);
+	conn_on_drain(c, 100, on_drain);
+	settle();
+	ck_assert_int_eq(t.drained, 1);
+	char chunk[10000];
+	PUMP((recv(fd, chunk, sizeof(chunk), 0), t.drained == 2));
+	settle();
+	ck_assert_int_eq(t.drained, 2);
+	ck_assert_uint_le(conn_pending(c), 100);
+	close(fd);
+	teardown();
+}
+END_TEST
+
+START_TEST(peer_gone_while_writing)
+{
+	setup(&limits);
+	int fd = dial();
+	PUMP(t.opened == 1);
+	close(fd);
+	conn_write(t.conns[0], SPAN_LIT("a"));
+	conn_write(t.conns[0], SPAN_LIT("b"));
+	ck_assert_int_eq(t.closed, 0);
+	PUMP(t.closed == 1);
+	teardown();
+}
+END_TEST
+
+static void close_it(struct conn *c, void *state, void *arg)
+{
+	(void)state;
+	++*(int *)arg;
+	conn_close(c);
+}
+
+START_TEST(each_may_close)
+{
+	int fds[CONNS_MAX], visited = 0;
+	setup(&limits);
+	for (int i = 0; i < CONNS_MAX; i++)
+		fds[i] = dial();
+	PUMP(t.opened == CONNS_MAX);
+	conn_server_each(t.server, close_it, &visited);
+	ck_assert_int_eq(visited, CONNS_MAX);
+	ck_assert_uint_eq(conn_server_count(t.server), 0);
+	for (int i = 0; i < CONNS_MAX; i++)
+		close(fds[i]);
+	teardown();
+}
+END_TEST
+
+START_TEST(out_of_descriptors_pauses_and_resumes)
+{
+	struct rlimit before, low;
+	setup(&limits);
+	int fd = dial();
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+	low = before;
+	low.rlim_cur = (rlim_t)fd + 1;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+	PUMP(metrics_get(METRIC_ACCEPT_PAUSES) > 0);
+	settle();
+	ck_assert_int_eq(metrics_get(METRIC_ACCEPT_PAUSES), 1);
+	ck_assert_int_eq(t.opened, 0);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	PUMP(t.opened == 1);
+	say(fd, "x\n");
+	expect(fd, "x\n");
+	close(fd);
+	teardown();
+}
+END_TEST
+
+START_TEST(paused_server_accepts_no_more)
+{
+	setup(&limits);
+	int first = dial();
+	PUMP(t.opened == 1);
+	conn_server_pause(t.server);
+	int second = dial();
+	settle();
+	ck_assert_int_eq(t.opened, 1);
+	say(first, "x\n");
+	expect(first, "x\n");
+	close(first);
+	close(second);
+	teardown();
+}
+END_TEST
+
+START_TEST(attached_connection)
+{
+	int pair[2];
+	setup(&limits);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	struct conn *c = conn_attach(t.loop, pair[0], &limits, &handler, &t.opened);
+	ck_assert_int_eq(conn_fd(c), pair[0]);
+	ck_assert_ptr_eq(conn_state(c), &t.opened);
+	conn_write(c, SPAN_LIT("hello\n"));
+	expect(pair[1], "hello\n");
+	say(pair[1], "x\n");
+	expect(pair[1], "x\n");
+	close(pair[1]);
+	PUMP(t.closed == 1);
+	t.closed = 0; /* it was never opened by the server */
+	teardown();
+}
+END_TEST
+
+START_TEST(refused_connect_closes)
+{
+	char mem[256];
+	struct sbuf error;
+	int fd, probe = socket(AF_INET, SOCK_STREAM, 0);
+	struct sockaddr_storage address = {.ss_family = AF_INET};
+	setup(&limits);
+	/* A port that was free a moment ago and on which nobody listens. */
+	socklen_t len = sizeof(address);
+	ck_assert_int_eq(bind(probe, (struct sockaddr *)&address, 16), 0);
+	ck_assert_int_eq(getsockname(probe, (struct sockaddr *)&address, &len), 0);
+	const unsigned char *bytes = (const unsigned char *)&address;
+	char spec[64];
+	snprintf(spec, sizeof(spec), "inet:127.0.0.1:%d", bytes[2] << 8 | bytes[3]);
+	sbuf_init(&error, mem, sizeof(mem));
+	int rc = listen_connect(spec, &fd, &error);
+	if (rc == 0) {
+		conn_attach(t.loop, fd, &limits, &handler, NULL);
+		PUMP(t.closed == 1);
+	} else {
+		ck_assert_int_eq(rc, ERR_NOT_FOUND);
+	}
+	t.closed = 0;
+	close(probe);
+	teardown();
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&input_in_pieces_and_pipelined,
+	&input_cap,
+	&output_cap,
+	&finish_writes_everything,
+	&end_of_input_lets_output_go,
+	&close_within_handlers,
+	&connection_cap,
+	&idle_connections_end_active_ones_stay,
+	&pause_keeps_input,
+	&drain_is_told_once,
+	&peer_gone_while_writing,
+	&each_may_close,
+	&out_of_descriptors_pauses_and_resumes,
+	&paused_server_accepts_no_more,
+	&attached_connection,
+	&refused_connect_closes,
+	NULL,
+};
+
+TEST_MAIN("conn", tests)
