@@ -6,9 +6,11 @@ mail_SRCS := $(wildcard lib/mail/*.c)
 run_SRCS  := $(wildcard lib/run/*.c)
 RUN_LIBS  := -lev -lmariadb -lsystemd -ljansson -lcrypto
 
-TESTS += test_span
+TESTS += test_span test_base
 test_span_SRCS := tests/unit/test_span.c
 test_span_ARCHIVES := base
+test_base_SRCS := tests/unit/test_base.c
+test_base_ARCHIVES := base
 
 # Programs that use lib/mail/idn.
 MAIL_LIBS := -lidn2
@@ -23,7 +25,7 @@ TESTS += test_seglog
 test_seglog_SRCS := tests/unit/test_seglog.c
 test_seglog_ARCHIVES := run base
 
-RUN_TESTS := test_skel test_conn test_conf test_log
+RUN_TESTS := test_skel test_conn test_conf test_log test_metrics test_listen test_control test_loop
 TESTS += $(RUN_TESTS)
 $(foreach t,$(RUN_TESTS),$(eval $(t)_SRCS := tests/unit/$(t).c))
 $(foreach t,$(RUN_TESTS),$(eval $(t)_ARCHIVES := run base))

@@ -14,6 +14,11 @@ static const double bounds_s[BUCKETS - 1] = {0.00005, 0.0001, 0.00025, 0.0005, 0
 					     0.01,    0.025,  0.05,    0.1,    0.25,  0.5,    1,
 					     2.5,     5,      10,      30,     60};
 
+/* As OpenMetrics wants them: the shortest decimal that is a float, not an integer. */
+static const char *const bounds_text[BUCKETS] = {
+	"5e-05", "0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05",
+	"0.1",   "0.25",   "0.5",     "1.0",    "2.5",   "5.0",    "10.0",  "30.0", "60.0",  "+Inf"};
+
 struct cell {
 	_Atomic uint64_t value;
 	_Atomic uint64_t buckets[BUCKETS];
@@ -136,10 +141,7 @@ static void print_bucket(const struct metric_row *row, size_t i, uint64_t count,
 {
 	add_name(row, out);
 	sbuf_addf(out, "_bucket{%s%s", row->labels, row->labels[0] != '\0' ? "," : "");
-	if (i < BUCKETS - 1)
-		sbuf_addf(out, "le=\"%.5g\"} %" PRIu64 "\n", bounds_s[i], count);
-	else
-		sbuf_addf(out, "le=\"+Inf\"} %" PRIu64 "\n", count);
+	sbuf_addf(out, "le=\"%s\"} %" PRIu64 "\n", bounds_text[i], count);
 }
 
 /* The count printed is that of the buckets printed, whatever comes in meanwhile. */
