@@ -8,7 +8,6 @@ its own would get from its packages.
 import json
 import os
 import pathlib
-import secrets
 import shutil
 import signal
 import socket
@@ -25,7 +24,6 @@ DAEMONS = ("quotad", "milter-dkim", "policyd-ratelimit", "lmtp-indexer")
 # In the order of starting.
 PARTS = ("mysql", "dns", "quotad", "dovecot", "milter-dkim", "policyd-ratelimit", "lmtp-indexer", "postfix")
 DATABASE = "postern"
-SQL_ACCOUNTS = ("milter-dkim", "policyd-ratelimit", "lmtp-indexer", "quotad", "mailuser", "mailreader")
 DOMAINS = ("example.com", "example.net")
 USERS = ("sales@example.com", "office@example.net")
 PASSWORD = "secret"
@@ -285,7 +283,7 @@ class Stack:
             self.stop("mysql")
 
     def has(self, part):
-        return not PARTIAL or part not in (*DAEMONS, "postern") or self.at.path(f"/bin/{part}").exists()
+        return not PARTIAL or part not in DAEMONS or self.at.path(f"/bin/{part}").exists()
 
     def do_without(self):
         if not self.has("milter-dkim"):
@@ -293,22 +291,8 @@ class Stack:
         if not self.has("lmtp-indexer"):
             self.postconf(f"virtual_transport=lmtp:inet:{HOST}:{self.at.port('lmtp')}")
 
-    def init_without_postern(self):
-        for path in sorted((REPO / "sql").glob("*.sql")):
-            self.mariadb(path.read_text())
-        roles = dict(zip(SQL_ACCOUNTS, ("milter", "policyd", "indexer", "quotad", "mailuser", "mailreader")))
-        for account in SQL_ACCOUNTS:
-            password = secrets.token_hex(16)
-            (self.at.path("/etc/postern/passwords") / account).write_text(password + "\n")
-            self.mariadb(f"CREATE USER '{account}'@localhost IDENTIFIED BY '{password}'; "
-                         f"GRANT postern_{roles[account]} TO '{account}'@localhost; "
-                         f"SET DEFAULT ROLE postern_{roles[account]} FOR '{account}'@localhost")
-
     def init_database(self):
         self.mariadb(f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4", database=None)
-        if not self.has("postern"):
-            self.init_without_postern()
-            return
         self.postern("sql", "migrate")
         self.postern("sql", "accounts", "--password-dir", str(self.at.path("/etc/postern/passwords")))
 
@@ -342,20 +326,11 @@ class Stack:
 
     def add_domain(self, domain):
         """Adds a domain whose mail is signed, with its key in DNS."""
-        if not self.has("postern"):
-            self.mariadb(f"INSERT INTO virtual_domains (name) VALUES ('{domain}')")
-            return
         self.postern("domain", "add", domain)
         key = json.loads(self.postern("--json", "dkim", "keygen", domain, "--activate"))
         self.dns_add_text(key["record_name"], key["record_value"])
 
     def add_user(self, address, password=PASSWORD, quota_mb=1024):
-        if not self.has("postern"):
-            hashed = run(["doveadm", "pw", "-s", "BLF-CRYPT", "-r", "12", "-p", password]).strip()
-            domain = address.partition("@")[2]
-            self.mariadb(f"INSERT INTO virtual_users (domain_id, email, password, quota_mb) SELECT id, '{address}', "
-                         f"'{hashed}', {quota_mb} FROM virtual_domains WHERE name = '{domain}'")
-            return
         self.postern("user", "add", address, "--quota", str(quota_mb), input_text=password + "\n")
 
     def dns_add(self, record):
