@@ -214,9 +214,10 @@ def postfix(at, password):
 def dovecot(at, password):
     config = at.path("/etc/dovecot")
     write(config / "dovecot.conf", DOVECOT_BASE.format(root=at.root))
-    text = at.move((DEPLOY / "dovecot/99-postern.conf").read_text())
-    text = re.sub(r"\bport = (\d+)", lambda match: f"port = {at.base + int(match[1])}", text)
-    write(config / "conf.d/99-postern.conf", text)
+    for path in (DEPLOY / "dovecot").glob("9*.conf"):
+        text = at.move(path.read_text())
+        text = re.sub(r"\bport = (\d+)", lambda match: f"port = {at.base + int(match[1])}", text)
+        write(config / "conf.d" / path.name, text)
     text = at.move((DEPLOY / "dovecot/postern-sql.conf").read_text()).replace("@MAILUSER_PASSWORD@", password)
     write(config / "postern-sql.conf", text, mode=0o600)
     modules = at.path("/lib/dovecot")

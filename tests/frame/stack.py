@@ -286,6 +286,8 @@ class Stack:
         return not PARTIAL or part not in DAEMONS or self.at.path(f"/bin/{part}").exists()
 
     def do_without(self):
+        if not self.has("quotad"):
+            self.at.path("/etc/dovecot/conf.d/98-postern-quota.conf").unlink()
         if not self.has("milter-dkim"):
             self.postconf("smtpd_milters=", "non_smtpd_milters=")
         if not self.has("lmtp-indexer"):

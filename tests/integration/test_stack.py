@@ -1,11 +1,14 @@
 """The stock parts of the stack: ports, TLS, SASL, aliases, refusals."""
+import base64
 import smtplib
 import ssl
 import unittest
 
 from tests.frame.case import StackCase
 from tests.frame.layout import HOST
-from tests.frame.mail import Imap, deliver, message, new_message_id, smtp, submission, submit, wait_for_mail
+from tests.frame.mail import (
+    Imap, deliver, message, new_message_id, smtp, submission, submit, tls_context, wait_for_mail,
+)
 
 
 class Submission(StackCase):
@@ -34,8 +37,11 @@ class Submission(StackCase):
             self.assertEqual(client.sendmail("team@example.com", ["office@example.net"], data), {})
 
     def test_wrong_password_is_refused(self):
-        with self.assertRaises(smtplib.SMTPAuthenticationError):
-            submission(self.stack, "sales@example.com", "wrong")
+        with smtplib.SMTP(HOST, self.stack.at.port("submission"), "client.example.org") as client:
+            client.starttls(context=tls_context(self.stack))
+            client.ehlo()
+            wrong = base64.b64encode(b"\0sales@example.com\0wrong").decode()
+            self.assertEqual(client.docmd("AUTH", f"PLAIN {wrong}")[0], 535)
 
     def test_no_auth_without_tls(self):
         with smtplib.SMTP(HOST, self.stack.at.port("submission")) as client:

@@ -1,0 +1,116 @@
+"""A part dies in the middle of 200 deliveries.
+
+The oracle: each Message-ID that got a 250 is in its Maildir; what is there
+twice was sent twice by Postfix or by the client, as their logs show; the index
+holds each copy exactly once; the usage equals the mailbox.
+"""
+import re
+import time
+import unittest
+from collections import Counter
+
+from tests.frame.case import StackCase
+from tests.frame.load import Load
+from tests.frame.mail import maildir_ids
+from tests.frame.stack import DAEMONS
+from tests.frame.wait import wait_until
+
+MESSAGES = 200
+CLIENTS = 4
+KILLS = 3
+DATABASE_AWAY_S = 10
+
+
+class Kill(StackCase):
+    """kill -9 of each daemon, and of the database."""
+
+    def setUp(self):
+        super().setUp()
+        self.log_start = self.stack.log_file("postfix").stat().st_size
+        self.users = [self.new_user() for _ in range(CLIENTS)]
+        self.load = Load(self.stack, self.users, [self.new_source() for _ in range(CLIENTS)], MESSAGES)
+
+    def after_messages(self, count):
+        wait_until(lambda: self.load.done() >= count, 120, f"{count} accepted messages", interval=0.005)
+
+    def kill_times(self, part, times):
+        """kill -9 while mail flows; each time PART comes back by itself."""
+        for turn in range(times):
+            self.after_messages((turn + 1) * MESSAGES // (times + 1))
+            old = self.stack.kill(part)
+            wait_until(lambda old=old: self.stack.pid(part) not in (None, old), 30, f"{part} is back")
+
+    def test_each_daemon(self):
+        for part in DAEMONS:
+            with self.subTest(part):
+                if self.load.done():
+                    self.setUp()
+                self.load.start()
+                self.kill_times(part, KILLS)
+                self.load.join()
+                self.check_books()
+
+    def test_database(self):
+        self.load.start()
+        self.after_messages(MESSAGES // 4)
+        self.stack.kill("mysql")
+        killed = time.monotonic()
+        wait_until(lambda: time.monotonic() - killed >= DATABASE_AWAY_S, DATABASE_AWAY_S + 5)
+        self.stack.start("mysql")
+        # Postfix 3.7 leaves a database alone for 60 s after a failure.
+        self.stack.reload("postfix")
+        self.load.join()
+        self.check_books()
+
+    def check_books(self):
+        self.assertEqual(self.load.refused, {}, "never accepted")
+        self.assertEqual(len(self.load.accepted), MESSAGES)
+        self.stack.wait_queue_empty()
+        retried = self.retried_by_postfix() | self.load.uncertain
+        for user in self.users:
+            copies = Counter(maildir_ids(self.stack, user))
+            wanted = {ident for ident, to in self.load.accepted.items() if to == user}
+            self.assertEqual(wanted - copies.keys(), set(), "lost")
+            self.assertEqual({i for i, n in copies.items() if n > 1} - retried, set(), "twice without a retry")
+            self.check_index(user, copies)
+            self.check_usage(user, copies)
+
+    def indexed(self, user):
+        return Counter(f"<{row[0]}>" for row in self.rows(
+            "SELECT m.message_id_header FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+            "WHERE u.email = %s AND m.deleted_at IS NULL", user))
+
+    def check_index(self, user, copies):
+        try:
+            wait_until(lambda: self.indexed(user) == copies, 30, "index complete", interval=0.2)
+        except AssertionError:
+            found = self.indexed(user)
+            missing, surplus = copies - found, found - copies
+            self.fail(f"index of {user}: {missing.total()} missing, {surplus.total()} too many, "
+                      f"for example {(missing | surplus).most_common(3)}")
+
+    def check_usage(self, user, copies):
+        sizes = self.stack.doveadm("-f", "tab", "fetch", "-u", user, "size.virtual", "ALL").split()[1:]
+        wanted = (str(sum(map(int, sizes))), str(sum(copies.values())))
+        self.assertEqual(len(sizes), sum(copies.values()))
+
+        def usage():
+            return self.rows("SELECT usage_bytes, messages FROM mailbox_usage WHERE email = %s", user)
+
+        try:
+            wait_until(lambda: usage() == [wanted], 30, "usage equals the mailbox", interval=0.2)
+        except AssertionError:
+            self.fail(f"usage of {user}: {usage()} instead of {wanted}")
+
+    def retried_by_postfix(self):
+        """Message-IDs of which Postfix has tried a delivery more than once."""
+        with open(self.stack.log_file("postfix"), "rb") as log:
+            log.seek(self.log_start)
+            text = log.read().decode(errors="replace")
+        idents = dict(re.findall(r"cleanup\[\d+\]: (\w+): message-id=(<.*>)", text))
+        deferred = re.findall(r"lmtp\[\d+\]: (\w+): to=<[^>]*>.* status=deferred", text)
+        return {idents[queue_id] for queue_id in deferred if queue_id in idents}
+
+
+if __name__ == "__main__":
+    unittest.main()
