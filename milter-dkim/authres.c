@@ -1,0 +1,262 @@
+/*
+ * Everything that is written goes through add_word(), which folds, and every
+ * text from outside through add_clean(), which lets nothing through that has a
+ * meaning of its own.
+ */
+#include "milter-dkim/authres.h"
+
+#include "lib/mail/dnsname.h"
+#include "lib/mail/idn.h"
+
+#define ID_MAX 512 /* bytes of an authserv-id that are compared */
+
+/* Length of the UTF-8 sequence at the start of S, 0 where there is none. */
+static size_t utf8_length(struct span s)
+{
+	unsigned char c = (unsigned char)s.ptr[0];
+	size_t len = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+	if (len == 0 || len > s.len)
+		return 0;
+	for (size_t i = 1; i < len; i++)
+		if (((unsigned char)s.ptr[i] & 0xc0) != 0x80)
+			return 0;
+	return len;
+}
+
+/* Adds S, with a backslash in front of each character of SPECIALS. */
+static void add_clean(struct sbuf *out, struct span s, const char *specials)
+{
+	s = span_take(s, AUTHRES_VALUE_MAX);
+	while (s.len > 0) {
+		size_t len = utf8_length(s);
+		char c = s.ptr[0];
+		if (len == 0 || (unsigned char)c < 0x20 || c == 0x7f) {
+			sbuf_addc(out, '?');
+			len = 1;
+		} else {
+			if (len == 1 && strchr(specials, c) != NULL)
+				sbuf_addc(out, '\\');
+			sbuf_add(out, span_take(s, len));
+		}
+		s = span_skip(s, len);
+	}
+}
+
+/* RFC 2045 token, extended by UTF-8 (RFC 8601 section 2.2). */
+static bool is_token(struct span s)
+{
+	for (size_t i = 0; i < s.len;) {
+		size_t len = utf8_length(span_skip(s, i));
+		char c = s.ptr[i];
+		if (len == 0 || (len == 1 && ((unsigned char)c <= 0x20 || c == 0x7f || strchr("()<>@,;:\\\"/[]?=", c) != NULL)))
+			return false;
+		i += len;
+	}
+	return s.len > 0 && s.len <= AUTHRES_VALUE_MAX;
+}
+
+/* local@domain that needs no quotes: dots and tokens on both sides. */
+static bool is_address(struct span s)
+{
+	size_t at = span_chr(s, '@');
+	struct span local = span_take(s, at == SPAN_NPOS ? 0 : at);
+	for (size_t i = 0; i < local.len; i++)
+		if (strchr("()<>,;:\\\"[]", local.ptr[i]) != NULL)
+			return false;
+	/* Slash, question mark and equals sign are atoms, but no tokens. */
+	return at != SPAN_NPOS && is_token(span_skip(s, at + 1)) && s.len <= AUTHRES_VALUE_MAX &&
+	       (local.len == 0 || is_token(local));
+}
+
+/* Adds a blank or a fold, then WORD. */
+static void add_word(struct authres *a, struct span word)
+{
+	bool folds = a->fold[0] != ' ' && a->column + 1 + word.len > AUTHRES_LINE && a->column > 1;
+	sbuf_adds(a->out, folds ? a->fold : " ");
+	sbuf_add(a->out, word);
+	a->column = (folds ? 1 : a->column + 1) + word.len;
+}
+
+void authres_begin(struct authres *a, struct sbuf *out, struct span authserv_id, const char *eol)
+{
+	*a = (struct authres){.out = out, .fold = " ", .column = sizeof(AUTHRES_NAME) + 1};
+	if (eol != NULL)
+		a->fold = strcmp(eol, "\n") == 0 ? "\n\t" : "\r\n\t";
+	size_t before = out->len;
+	if (is_token(authserv_id)) {
+		sbuf_add(out, authserv_id);
+	} else {
+		sbuf_addc(out, '"');
+		add_clean(out, authserv_id, "\"\\");
+		sbuf_addc(out, '"');
+	}
+	a->column += out->len - before;
+}
+
+void authres_method(struct authres *a, const char *method, enum auth_result result)
+{
+	char mem[64];
+	struct sbuf word;
+	sbuf_init(&word, mem, sizeof(mem));
+	sbuf_addf(&word, "%s=%s", method, auth_result_name(result));
+	sbuf_addc(a->out, ';');
+	/* Each method begins a line of its own. */
+	if (a->fold[0] != ' ')
+		a->column = AUTHRES_LINE;
+	add_word(a, sbuf_span(&word));
+	a->methods++;
+}
+
+void authres_comment(struct authres *a, struct span text)
+{
+	char mem[AUTHRES_VALUE_MAX * 2 + 3];
+	struct sbuf word;
+	sbuf_init(&word, mem, sizeof(mem));
+	sbuf_addc(&word, '(');
+	add_clean(&word, text, "()\\");
+	sbuf_addc(&word, ')');
+	add_word(a, sbuf_span(&word));
+}
+
+static void add_pair(struct authres *a, const char *name, struct span value, bool bare)
+{
+	char mem[AUTHRES_VALUE_MAX * 2 + 64];
+	struct sbuf word;
+	sbuf_init(&word, mem, sizeof(mem));
+	sbuf_adds(&word, name);
+	sbuf_addc(&word, '=');
+	if (bare) {
+		sbuf_add(&word, value);
+	} else {
+		sbuf_addc(&word, '"');
+		add_clean(&word, value, "\"\\");
+		sbuf_addc(&word, '"');
+	}
+	add_word(a, sbuf_span(&word));
+}
+
+void authres_reason(struct authres *a, struct span text)
+{
+	if (text.len > 0)
+		add_pair(a, "reason", text, is_token(text));
+}
+
+void authres_property(struct authres *a, const char *property, struct span value)
+{
+	if (value.len > 0)
+		add_pair(a, property, value, is_token(value) || is_address(value));
+}
+
+void authres_end(struct authres *a)
+{
+	if (a->methods > 0)
+		return;
+	sbuf_addc(a->out, ';');
+	add_word(a, SPAN_LIT("none"));
+}
+
+/* ---- reading ---- */
+
+struct reader {
+	struct span rest;
+	bool gap; /* white space or a comment was in front of the last character */
+};
+
+static void skip_comment(struct reader *r)
+{
+	size_t depth = 0, i = 0;
+	for (; i < r->rest.len; i++) {
+		char c = r->rest.ptr[i];
+		if (c == '\\')
+			i++;
+		else if (c == '(')
+			depth++;
+		else if (c == ')' && --depth == 0)
+			break;
+	}
+	r->rest = span_skip(r->rest, i + 1);
+}
+
+/*
+ * The next character outside of white space and comments, or -1 at the end.
+ * Quotes are taken off; *QUOTED_OUT tells that it stood between them.
+ */
+static int next_char(struct reader *r, bool *in_quotes, bool *quoted_out)
+{
+	r->gap = false;
+	while (r->rest.len > 0) {
+		char c = r->rest.ptr[0];
+		if (!*in_quotes && c == '(') {
+			skip_comment(r);
+			r->gap = true;
+			continue;
+		}
+		r->rest = span_skip(r->rest, 1);
+		if (c == '"') {
+			*in_quotes = !*in_quotes;
+			continue;
+		}
+		if (ascii_isfws(c)) {
+			r->gap = true;
+			continue;
+		}
+		if (c == '\\' && *in_quotes && r->rest.len > 0) {
+			c = r->rest.ptr[0];
+			r->rest = span_skip(r->rest, 1);
+		}
+		*quoted_out = *in_quotes;
+		return (unsigned char)c;
+	}
+	return -1;
+}
+
+static bool same_id(struct span a, struct span b)
+{
+	char mem_a[ID_MAX], mem_b[ID_MAX];
+	struct sbuf out_a, out_b;
+	sbuf_init(&out_a, mem_a, sizeof(mem_a));
+	sbuf_init(&out_b, mem_b, sizeof(mem_b));
+	a = dnsname_trim(a);
+	b = dnsname_trim(b);
+	if (span_ieq(a, b))
+		return true;
+	return idn_to_ascii(a, &out_a) == 0 && idn_to_ascii(b, &out_b) == 0 && sbuf_ok(&out_a) && sbuf_ok(&out_b) &&
+	       span_eq(sbuf_span(&out_a), sbuf_span(&out_b));
+}
+
+bool authres_is_from(struct span value, struct span authserv_id)
+{
+	char mem[ID_MAX];
+	struct sbuf text;
+	struct reader r = {.rest = value};
+	bool in_quotes = false, quoted = false;
+	size_t first = SPAN_NPOS, last = 0; /* ends of the first word, start of the last */
+	int c;
+	sbuf_init(&text, mem, sizeof(mem));
+	while ((c = next_char(&r, &in_quotes, &quoted)) >= 0 && (c != ';' || quoted) && sbuf_ok(&text)) {
+		if (r.gap && text.len > 0) {
+			first = first == SPAN_NPOS ? text.len : first;
+			last = text.len;
+		}
+		sbuf_addc(&text, (char)c);
+	}
+	struct span all = sbuf_span(&text), version = span_skip(all, last);
+	bool digits = last > 0;
+	for (size_t i = 0; i < version.len; i++)
+		digits = digits && ascii_isdigit(version.ptr[i]);
+	return same_id(all, authserv_id) || (first != SPAN_NPOS && same_id(span_take(all, first), authserv_id)) ||
+	       (digits && same_id(span_take(all, last), authserv_id));
+}
+
+struct span authres_results(struct span value)
+{
+	struct reader r = {.rest = value};
+	bool in_quotes = false, quoted = false;
+	int c;
+	while ((c = next_char(&r, &in_quotes, &quoted)) >= 0 && (c != ';' || quoted))
+		;
+	struct span results = span_trim(r.rest);
+	while (results.len > 0 && results.ptr[results.len - 1] == ';')
+		results = span_trim(span_take(results, results.len - 1));
+	return span_ieq(results, SPAN_LIT("none")) ? SPAN_EMPTY : results;
+}

@@ -1,0 +1,163 @@
+/* Tests of milter-dkim/authres: quoting against hostile values, recognising. */
+#include <check.h>
+
+#include "milter-dkim/authres.h"
+#include "tests/unit/runner.h"
+
+static const char *property_of(const char *value, size_t len)
+{
+	static char mem[2048];
+	static struct sbuf out;
+	struct authres a;
+	sbuf_init(&out, mem, sizeof(mem));
+	authres_begin(&a, &out, SPAN_LIT("mx.example"), NULL);
+	authres_method(&a, "spf", AUTH_PASS);
+	authres_property(&a, "smtp.mailfrom", span_of(value, len));
+	authres_end(&a);
+	ck_assert(sbuf_ok(&out));
+	return sbuf_cstr(&out);
+}
+
+START_TEST(quoting)
+{
+	static const struct {
+		const char *value, *wanted;
+	} rows[] = {
+		{"example.com", "example.com"},
+		{"joe@example.com", "joe@example.com"},
+		{"@example.com", "@example.com"},
+		{"j\xc3\xb6@b\xc3\xbc" "cher.example", "j\xc3\xb6@b\xc3\xbc" "cher.example"},
+		{"2001:db8::1", "\"2001:db8::1\""},
+		{"a b", "\"a b\""},
+		{"\"joe doe\"@example.com", "\"\\\"joe doe\\\"@example.com\""},
+		{"a;dkim=pass", "\"a;dkim=pass\""},
+		{"a\"; dkim=pass", "\"a\\\"; dkim=pass\""},
+		{"a\\", "\"a\\\\\""},
+		{"a\r\nX-Spam: no", "\"a??X-Spam: no\""},
+		{"a\x01\x7f\xff", "\"a???\""},
+		{"a(b", "\"a(b\""},
+		{"\xe2\x80", "\"??\""},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		char wanted[256];
+		snprintf(wanted, sizeof(wanted), "mx.example; spf=pass smtp.mailfrom=%s", rows[i].wanted);
+		ck_assert_str_eq(property_of(rows[i].value, strlen(rows[i].value)), wanted);
+	}
+	ck_assert_str_eq(property_of("a\0b", 3), "mx.example; spf=pass smtp.mailfrom=\"a?b\"");
+	ck_assert_str_eq(property_of("", 0), "mx.example; spf=pass");
+}
+END_TEST
+
+START_TEST(value_cap)
+{
+	char value[AUTHRES_VALUE_MAX + 1];
+	memset(value, 'x', sizeof(value));
+	const char *text = property_of(value, AUTHRES_VALUE_MAX);
+	ck_assert_uint_eq(strlen(text), strlen("mx.example; spf=pass smtp.mailfrom=") + AUTHRES_VALUE_MAX);
+	text = property_of(value, AUTHRES_VALUE_MAX + 1);
+	ck_assert_uint_eq(strlen(text), strlen("mx.example; spf=pass smtp.mailfrom=\"\"") + AUTHRES_VALUE_MAX);
+	memset(value, '"', sizeof(value));
+	text = property_of(value, AUTHRES_VALUE_MAX + 1);
+	ck_assert_uint_eq(strlen(text), strlen("mx.example; spf=pass smtp.mailfrom=\"\"") + 2 * AUTHRES_VALUE_MAX);
+}
+END_TEST
+
+START_TEST(mail_auth_comment_injection)
+{
+	char mem[512];
+	struct sbuf out;
+	struct authres a;
+	sbuf_init(&out, mem, sizeof(mem));
+	authres_begin(&a, &out, SPAN_LIT("mx \"x\""), NULL);
+	authres_method(&a, "dkim", AUTH_FAIL);
+	authres_comment(&a, SPAN_LIT("a) b; spf=pass (\\\n"));
+	authres_reason(&a, SPAN_LIT("body hash did not verify"));
+	authres_end(&a);
+	ck_assert_str_eq(sbuf_cstr(&out), "\"mx \\\"x\\\"\"; dkim=fail (a\\) b; spf=pass \\(\\\\?) "
+					  "reason=\"body hash did not verify\"");
+}
+END_TEST
+
+START_TEST(none_and_folds)
+{
+	char mem[1024];
+	struct sbuf out;
+	struct authres a;
+	sbuf_init(&out, mem, sizeof(mem));
+	authres_begin(&a, &out, SPAN_LIT("mx.example"), "\r\n");
+	authres_end(&a);
+	ck_assert_str_eq(sbuf_cstr(&out), "mx.example; none");
+
+	sbuf_reset(&out);
+	authres_begin(&a, &out, SPAN_LIT("mx.example"), "\n");
+	authres_method(&a, "spf", AUTH_NONE);
+	authres_property(&a, "smtp.mailfrom", SPAN_LIT("a.rather.long.local.part@a.rather.long.domain.example"));
+	authres_property(&a, "smtp.helo", SPAN_LIT("another.long.name.example"));
+	authres_method(&a, "dmarc", AUTH_TEMPERROR);
+	authres_end(&a);
+	ck_assert_str_eq(sbuf_cstr(&out),
+			 "mx.example;\n\tspf=none "
+			 "smtp.mailfrom=a.rather.long.local.part@a.rather.long.domain.example"
+			 "\n\tsmtp.helo=another.long.name.example;\n\tdmarc=temperror");
+}
+END_TEST
+
+START_TEST(ours)
+{
+	static const struct {
+		const char *value;
+		bool ours;
+	} rows[] = {
+		{" mx.example.org; spf=pass", true},
+		{"MX.Example.ORG; none", true},
+		{" mx.example.org.; none", true},
+		{"\r\n\t(a (b) \\) c) mx.example.org (d) 1 (e); none", true},
+		{"\"mx.example.org\"; none", true},
+		{"\"mx.exam\\ple.org\" 1; none", true},
+		{"mx.example.org 1 ; none", true},
+		{"mx.example.org", true},
+		{"mx.example.org spf=pass", true},
+		{"mx (x) .example . org; none", true},
+		{"mx.example.org(open; none", true},
+		{"xn--mx-eka.example.org; none", false},
+		{"mx.example.org.evil.example; none", false},
+		{"evil.example; mx.example.org", false},
+		{"evil.example (mx.example.org); none", false},
+		{"mx.example.or g1; none", false},
+		/* OpenDKIM issue 73: no authserv-id at all. */
+		{"spf=pass smtp.mailfrom=mx.example.org", false},
+		{"", false},
+		{";", false},
+		{"(", false},
+		{"\"", false},
+		{"\\", false},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		ck_assert_msg(authres_is_from(span_str(rows[i].value), SPAN_LIT("mx.example.org")) == rows[i].ours, "%s",
+			      rows[i].value);
+	ck_assert(authres_is_from(SPAN_LIT("xn--bcher-kva.example; none"), SPAN_LIT("b\xc3\xbc" "cher.example")));
+	ck_assert(authres_is_from(SPAN_LIT("B\xc3\x9c" "CHER.example; none"), SPAN_LIT("xn--bcher-kva.example")));
+}
+END_TEST
+
+START_TEST(results)
+{
+	static const struct {
+		const char *value, *wanted;
+	} rows[] = {
+		{"mx; spf=pass smtp.mailfrom=a;\r\n dkim=fail ;", "spf=pass smtp.mailfrom=a;\r\n dkim=fail"},
+		{"(a;b) \"m;x\" 1; spf=pass (x)", "spf=pass (x)"},
+		{"mx; none", ""},
+		{"mx", ""},
+		{"mx;;", ""},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		ck_assert_msg(span_eq(authres_results(span_str(rows[i].value)), span_str(rows[i].wanted)), "%s", rows[i].value);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&quoting, &value_cap, &mail_auth_comment_injection, &none_and_folds, &ours, &results, NULL,
+};
+
+TEST_MAIN("authres", tests)
