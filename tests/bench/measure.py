@@ -1,0 +1,124 @@
+"""What the sections of the benchmark share: processes, CPU time, medians, rows."""
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import time
+
+from tests.frame.wait import wait_until
+
+TICKS = os.sysconf("SC_CLK_TCK")
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SCALE = float(os.environ.get("BENCH_SCALE", "1"))
+
+
+def scaled(count):
+    """COUNT, made smaller or larger by BENCH_SCALE."""
+    return max(50, int(count * SCALE))
+
+
+def children(pid):
+    """PID and all processes below it."""
+    found, todo = [], [pid]
+    while todo:
+        one = todo.pop()
+        found.append(one)
+        for task in pathlib.Path(f"/proc/{one}/task").glob("*/children"):
+            try:
+                todo += [int(n) for n in task.read_text().split()]
+            except OSError:
+                continue
+    return found
+
+
+def cpu_seconds(pid):
+    """User and system time of PID, its threads and its children so far."""
+    total = 0
+    for one in children(pid):
+        try:
+            fields = pathlib.Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += int(fields[11]) + int(fields[12])
+        if one == pid:
+            total += int(fields[13]) + int(fields[14])
+    return total / TICKS
+
+
+def memory_mb(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+class Server:
+    """A program of the benchmark's own, ended with it."""
+
+    def __init__(self, argv, ready, log, env=None):
+        with open(log, "ab") as out:
+            self.process = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                            env=os.environ | (env or {}))
+        try:
+            wait_until(lambda: self.process.poll() is not None or ready(), 20, f"{argv[0]} ready")
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{argv[0]} ended with {self.process.returncode}: {pathlib.Path(log).read_text()[-2000:]}")
+        except BaseException:
+            self.stop()
+            raise
+        self.pid = self.process.pid
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Sample:
+    """The figures of one variant over all rounds."""
+
+    def __init__(self):
+        self.rates, self.cpus = [], []
+
+    def add(self, count, seconds, cpu=None):
+        self.rates.append(count / seconds)
+        if cpu is not None:
+            self.cpus.append(1000 * cpu / count)
+
+    @property
+    def rate(self):
+        return statistics.median(self.rates)
+
+    @property
+    def cpu_ms(self):
+        return statistics.median(self.cpus) if self.cpus else None
+
+    def spread(self):
+        return f"{min(self.rates):.0f}-{max(self.rates):.0f}"
+
+
+def timed(work):
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
+
+
+def table(title, heads, rows):
+    """Prints a table in Markdown, so that it can be kept as it is."""
+    cells = [heads, *[["" if c is None else str(c) for c in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
+    print(f"\n### {title}\n")
+    for index, row in enumerate(cells):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |")
+        if index == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    print(flush=True)
+
+
+def ratio(sample, base):
+    return f"{sample / base:.2f}"
