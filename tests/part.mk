@@ -16,3 +16,14 @@ check-integration: all
 	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/run --integration $(NAMES)
 check-faults: all
 	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/run --integration faults
+
+# Measures side by side and prints the table of docs/bench.md; SECTIONS="milters"
+# runs a part.
+HELPERS += milter_null
+milter_null_SRCS := tests/bench/milter_null.c
+milter_null_ARCHIVES := base
+milter_null_LIBS := -lmilter
+.PHONY: bench
+bench: all $(HELPERS:%=$(BUILD)/helpers/%)
+	$(Q)$(DEPS) install tools/deps-bench.txt
+	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/bench/bench.py $(SECTIONS)
