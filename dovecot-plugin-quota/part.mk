@@ -1,7 +1,13 @@
 # dovecot-plugin-quota: quotad, its pure core, and the plug-in of Dovecot.
 
 ARCHIVES += quota-core
-quota-core_SRCS := $(addprefix dovecot-plugin-quota/,proto.c quotad/once.c quotad/ledger.c quotad/ledger-request.c)
+quota-core_SRCS := $(addprefix dovecot-plugin-quota/,proto.c quotad/once.c quotad/ledger.c \
+	quotad/ledger-request.c quotad/journal.c)
+
+BINS += quotad
+quotad_SRCS := $(addprefix dovecot-plugin-quota/quotad/,main.c server.c store.c reader.c)
+quotad_ARCHIVES := quota-core run base
+quotad_LIBS := $(RUN_LIBS)
 
 # The plug-in takes what it needs of lib/base as source: archives are not
 # position-independent.

@@ -61,13 +61,17 @@ static struct span fold(struct span name, struct sbuf *buf)
 	return sbuf_ok(buf) ? sbuf_span(buf) : SPAN_EMPTY;
 }
 
-struct ledger_user *ledger_find(struct ledger *l, struct span name)
+struct ledger_user *ledger_peek(const struct ledger *l, struct span name)
 {
 	char mem[QUOTA_USER_MAX + 1];
 	struct sbuf buf;
 	sbuf_init(&buf, mem, sizeof(mem));
+	return htab_get(&l->users, fold(name, &buf));
+}
 
-	struct ledger_user *u = htab_get(&l->users, fold(name, &buf));
+struct ledger_user *ledger_find(struct ledger *l, struct span name)
+{
+	struct ledger_user *u = ledger_peek(l, name);
 	if (u != NULL && u != l->newest) {
 		list_remove(l, u);
 		list_append(l, u);
@@ -75,12 +79,18 @@ struct ledger_user *ledger_find(struct ledger *l, struct span name)
 	return u;
 }
 
-static struct ledger_domain *domain_join(struct ledger *l, struct span user)
+/* Empty for a name without one. */
+static struct span domain_name(struct span user)
 {
 	const size_t at = span_rchr(user, '@');
-	if (at == SPAN_NPOS || at + 1 == user.len)
+	return at == SPAN_NPOS ? SPAN_EMPTY : span_skip(user, at + 1);
+}
+
+static struct ledger_domain *domain_join(struct ledger *l, struct span user)
+{
+	const struct span name = domain_name(user);
+	if (name.len == 0)
 		return NULL;
-	const struct span name = span_skip(user, at + 1);
 	struct ledger_domain *d = htab_get(&l->domains, name);
 	if (d == NULL) {
 		d = mem_zalloc(sizeof(*d));
@@ -177,8 +187,9 @@ void ledger_unreserve(struct ledger_user *u, uint64_t bytes)
 		u->domain->reserved -= bytes;
 }
 
-void ledger_load(struct ledger_user *u, const struct ledger_row *row)
+void ledger_load(struct ledger *l, struct ledger_user *u, const struct ledger_row *row)
 {
+	u->scan = l->scan;
 	u->limit_known = true;
 	u->exists = row != NULL;
 	u->limit = row != NULL ? row->limit : 0;
@@ -191,6 +202,18 @@ void ledger_load(struct ledger_user *u, const struct ledger_row *row)
 	}
 	if (row->version > u->delivered)
 		u->delivered = row->version;
+}
+
+void ledger_scan_begin(struct ledger *l)
+{
+	l->scan++;
+}
+
+void ledger_scan_end(struct ledger *l)
+{
+	for (struct ledger_user *u = l->oldest; u != NULL; u = u->newer)
+		if (u->limit_known && u->scan != l->scan)
+			ledger_load(l, u, NULL);
 }
 
 void ledger_replay(struct ledger *l, struct ledger_user *u, const struct ledger_change *change)
@@ -211,9 +234,27 @@ void ledger_delivered(struct ledger *l, struct span name, uint64_t version)
 		u->delivered = version;
 }
 
+void ledger_distrust(struct ledger *l, struct span name)
+{
+	struct ledger_user *u = ledger_peek(l, name);
+	if (u == NULL)
+		return;
+	u->counted = false;
+	u->stale = true;
+	u->seq++;
+}
+
 struct ledger_domain *ledger_domain_find(const struct ledger *l, struct span name)
 {
 	return htab_get(&l->domains, name);
+}
+
+struct ledger_domain *ledger_domain_of(const struct ledger *l, struct span user)
+{
+	char mem[QUOTA_USER_MAX + 1];
+	struct sbuf buf;
+	sbuf_init(&buf, mem, sizeof(mem));
+	return ledger_domain_find(l, domain_name(fold(user, &buf)));
 }
 
 void ledger_domain_load(struct ledger_domain *d, uint64_t limit, bool complete)

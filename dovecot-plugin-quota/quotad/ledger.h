@@ -28,6 +28,8 @@ struct ledger_caps {
 	size_t ops;       /* remembered operation ids */
 };
 
+#define LEDGER_CREDITS 100000
+#define LEDGER_OPS 65536
 #define LEDGER_CREDIT_MS (600 * 1000) /* how long a source of a MOVE is remembered */
 
 /* Where used, reserved and messages of a user end, so that no sum overflows. */
@@ -53,6 +55,7 @@ struct ledger_user {
 	uint64_t version;   /* of used and messages, for the database; 0: never changed */
 	uint64_t delivered; /* version that the database has */
 	size_t open;        /* reservations and intents */
+	uint64_t scan;      /* the last scan of all users that it was seen in */
 	bool limit_known;   /* the database was asked */
 	bool exists;        /* ... and has this user */
 	bool counted;       /* used and messages come from somewhere */
@@ -98,6 +101,7 @@ struct ledger {
 	struct once credits, ops;
 	struct ledger_user *oldest, *newest; /* by last use */
 	uint64_t last_id;
+	uint64_t scan; /* number of the current or last scan */
 	size_t open; /* reservations and intents of all connections */
 };
 
@@ -117,14 +121,27 @@ struct ledger_user *ledger_add(struct ledger *l, struct span name);
  * Takes over what the database says; ROW NULL: it has no such user.  Usage
  * from there does not replace what changed here.
  */
-void ledger_load(struct ledger_user *user, const struct ledger_row *row);
+void ledger_load(struct ledger *l, struct ledger_user *user, const struct ledger_row *row);
+/*
+ * Around the loading of all users that the database has: those that were not
+ * loaded in between are no longer there.
+ */
+void ledger_scan_begin(struct ledger *l);
+void ledger_scan_end(struct ledger *l);
 /* Takes over a journalled state; an older version than the known is ignored. */
 void ledger_replay(struct ledger *l, struct ledger_user *user, const struct ledger_change *change);
 /* The database has VERSION of this user. */
 void ledger_delivered(struct ledger *l, struct span name, uint64_t version);
 
+/* The same as ledger_find() without marking it as used. */
+struct ledger_user *ledger_peek(const struct ledger *l, struct span name);
+/* Trust no more what is known of the user: it is written again after a recount. */
+void ledger_distrust(struct ledger *l, struct span name);
+
 /* A domain in memory (one of its users is), or NULL. */
 struct ledger_domain *ledger_domain_find(const struct ledger *l, struct span name);
+/* That of a user who need not be in memory. */
+struct ledger_domain *ledger_domain_of(const struct ledger *l, struct span user);
 /* COMPLETE: all users of the domain were added; a limit has no force before. */
 void ledger_domain_load(struct ledger_domain *domain, uint64_t limit, bool complete);
 

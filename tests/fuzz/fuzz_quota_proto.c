@@ -44,7 +44,7 @@ static void feed(struct ledger *l, struct ledger_owner *owner, struct span line)
 		return;
 	struct ledger_user *user = ledger_add(l, request.user);
 	if (user != NULL && !user->limit_known && request.user.len % 2 == 0)
-		ledger_load(user, &(struct ledger_row){.limit = 100000});
+		ledger_load(l, user, &(struct ledger_row){.limit = 100000});
 	ledger_request(l, owner, user, &request, &now, &result);
 	sbuf_reset(&out);
 	if (quota_reply_encode(&result.reply, &out) < 0)

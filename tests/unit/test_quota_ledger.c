@@ -12,7 +12,7 @@ static struct ledger_user *user_with(const char *name, uint64_t limit, uint64_t 
 	struct ledger_user *u = ledger_add(l, span_str(name));
 	ck_assert_ptr_nonnull(u);
 	const struct ledger_row row = {.limit = limit, .has_usage = true, .used = used, .version = 5};
-	ledger_load(u, &row);
+	ledger_load(l, u, &row);
 	u->stale = false;
 	return u;
 }
@@ -192,7 +192,7 @@ START_TEST(unknown_usage_is_counted_first)
 	struct ledger_owner a = {.instance = 1}, b = {.instance = 2};
 	struct ledger_user *u = ledger_add(l, SPAN_LIT("u@d"));
 	const struct ledger_row row = {.limit = 1000};
-	ledger_load(u, &row);
+	ledger_load(l, u, &row);
 	ck_assert_int_eq(reserve(&a, u, 0, 100).word, QUOTA_RECOUNT);
 	const uint64_t seq = simple(&a, u, QUOTA_COUNT).reply.seq;
 	ck_assert_uint_eq(simple(&b, u, QUOTA_COUNT).reply.seq, seq); /* both may count */
@@ -209,7 +209,7 @@ START_TEST(unknown_usage_is_counted_first)
 
 	/* Who could not count is served all the same. */
 	struct ledger_user *v = ledger_add(l, SPAN_LIT("v@d"));
-	ledger_load(v, &row);
+	ledger_load(l, v, &row);
 	ck_assert_int_eq(call(&a, v, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 100,
 							    .flags = QUOTA_RECOUNT_DONE}).reply.word, QUOTA_OK);
 	ledger_owner_gone(l, &a);
@@ -346,7 +346,7 @@ START_TEST(idle_users_make_room)
 		struct ledger_user *u = ledger_add(l, span_str(name));
 		ck_assert_ptr_nonnull(u);
 		const struct ledger_row row = {.limit = 10, .has_usage = true, .used = 1, .version = 3};
-		ledger_load(u, &row);
+		ledger_load(l, u, &row);
 		(void)simple(&a, u, QUOTA_INTENT);
 		/* The first are held by intents, all others have changes
 		 * that the database does not have. */
@@ -378,7 +378,7 @@ START_TEST(newest_state_wins_at_start)
 	ledger_replay(l, u, &(struct ledger_change){"u@d", 20, 500, 5, 9, 1});
 	ledger_replay(l, u, &(struct ledger_change){"u@d", 19, 400, 4, 9, 2}); /* out of order */
 	ck_assert_uint_eq(u->used, 500);
-	ledger_load(u, &(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 18});
+	ledger_load(l, u, &(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 18});
 	ck_assert_uint_eq(u->used, 500);
 	ck_assert(u->stale); /* each start verifies */
 	struct ledger_owner a = {.instance = 9};
@@ -386,9 +386,9 @@ START_TEST(newest_state_wins_at_start)
 						      .messages = 1}).changed); /* known from the journal */
 	struct ledger_user *v = ledger_add(l, SPAN_LIT("v@d"));
 	ledger_replay(l, v, &(struct ledger_change){"v@d", 20, 500, 5, 0, 0});
-	ledger_load(v, &(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 21});
+	ledger_load(l, v, &(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 21});
 	ck_assert_uint_eq(v->used, 300);
-	ledger_load(v, NULL);
+	ledger_load(l, v, NULL);
 	ck_assert(!v->exists);
 	ck_assert(!commit(&a, v, 0, 1, 1).changed); /* nothing to write for nobody */
 	ledger_free(&l);
@@ -551,6 +551,28 @@ START_TEST(random_run_equals_model)
 }
 END_TEST
 
+START_TEST(users_can_disappear)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 1000, 300), *v = user_with("v@d", 1000, 300);
+	struct ledger_user *w = ledger_add(l, SPAN_LIT("w@d"));
+	ledger_scan_begin(l);
+	ledger_load(l, v, &(struct ledger_row){.limit = 500});
+	struct ledger_user *x = user_with("x@d", 1000, 300); /* came meanwhile */
+	ck_assert(u->exists);
+	ledger_scan_end(l);
+	ck_assert(!u->exists);
+	ck_assert(v->exists);
+	ck_assert_uint_eq(v->limit, 500);
+	ck_assert_uint_eq(v->used, 300);
+	ck_assert(!w->limit_known);
+	ck_assert(x->exists);
+	ck_assert_uint_eq(simple(&a, u, QUOTA_LOOKUP).reply.flags & QUOTA_NO_USER, QUOTA_NO_USER);
+	ledger_free(&l);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&room_is_given_once,
 	&another_connection_cannot_end_it,
@@ -566,6 +588,7 @@ static const TTest *const *const tests[] = {
 	&domain_limit_binds_its_users,
 	&idle_users_make_room,
 	&newest_state_wins_at_start,
+	&users_can_disappear,
 	&random_run_equals_model,
 	NULL,
 };

@@ -1,0 +1,93 @@
+/* quotad: the table of the daemon and its control commands. */
+#include "dovecot-plugin-quota/quotad/server.h"
+
+#define OPTION CONF_ROW
+#define CONF_STRUCT struct quotad_config
+static const struct conf_option options[] = {
+#include "dovecot-plugin-quota/quotad/options.def"
+};
+#undef OPTION
+
+const struct conf_spec quotad_conf = {
+	.options = options,
+	.count = sizeof(options) / sizeof(options[0]),
+	.struct_size = sizeof(struct quotad_config),
+};
+
+static const struct metric_row metrics[] = {
+#define METRIC METRIC_ROW
+#include "dovecot-plugin-quota/quotad/metrics.def"
+#undef METRIC
+};
+
+#define EVENT EVENT_DEFINE
+#include "dovecot-plugin-quota/quotad/events.def"
+#undef EVENT
+
+static int start(struct skel *skel, struct sbuf *error)
+{
+	struct server *server;
+	const int rc = server_open(skel, &server, error);
+	if (rc == 0)
+		skel->arg = server;
+	return rc;
+}
+
+static void stop(struct skel *skel)
+{
+	server_stop(skel->arg);
+}
+
+static void done(struct skel *skel)
+{
+	struct server *server = skel->arg;
+	server_close(&server);
+}
+
+static void status(struct skel *skel, json_t *object)
+{
+	store_status(server_store(skel->arg), object);
+}
+
+/* quota show USER: what is in memory, without asking the database. */
+static json_t *show(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	const struct ledger_user *u;
+
+	if (count != 1) {
+		sbuf_adds(error, "usage: quota show USER");
+		return NULL;
+	}
+	u = ledger_peek(server_ledger(arg), args[0]);
+	if (u == NULL) {
+		sbuf_adds(error, "the user is not in memory");
+		return NULL;
+	}
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "user", u->name,
+			 "limit_bytes", (json_int_t)u->limit, "used_bytes", (json_int_t)u->used,
+			 "messages", (json_int_t)u->messages, "reserved_bytes", (json_int_t)u->reserved,
+			 "open", (json_int_t)u->open, "stale", u->stale, "limit_known", u->limit_known,
+			 "in_database", u->exists);
+}
+
+static const struct control_command commands[] = {
+	{"quota show", "USER", show},
+	{0},
+};
+
+int main(int argc, char **argv)
+{
+	static const struct skel_daemon daemon = {
+		.name = "quotad",
+		.summary = "usage and limits of mailboxes, exactly",
+		.conf = &quotad_conf,
+		.metrics = metrics,
+		.metrics_count = sizeof(metrics) / sizeof(metrics[0]),
+		.commands = commands,
+		.start = start,
+		.stop = stop,
+		.done = done,
+		.status = status,
+	};
+	return skel_main(argc, argv, &daemon);
+}

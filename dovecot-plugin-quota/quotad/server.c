@@ -1,0 +1,480 @@
+/*
+ * A connection is either reading, or it has exactly one request that waits:
+ * LOADING for the database to say who the user is, SYNCING for the journal.
+ * While it waits it is not read; input that is there nevertheless breaks the
+ * rule of one outstanding request and ends the connection.
+ *
+ * Those that wait for the journal stand in the order of their numbers, so what
+ * was synced is always at the head.
+ */
+#include "dovecot-plugin-quota/quotad/server.h"
+
+#include "dovecot-plugin-quota/quotad/waiting.h"
+
+#define STOP_CHECK_S 0.02
+/* What a first flush of the journal into the database may take at a stop. */
+#define STOP_FLUSH_MS 3000
+
+struct server {
+	struct skel *skel;
+	struct ledger *ledger;
+	struct store *store;
+	struct listen_set listen;
+	struct conn_server *conns;
+	struct waiting loading, syncing;
+	struct ev_timer load_timer;
+	struct ev_timer stop_timer;
+	int64_t load_timeout_ms;
+};
+
+struct client {
+	struct waiter wait; /* first: in one of the server's lists, or in none */
+	struct server *server;
+	struct conn *conn;
+	struct ledger_owner owner;
+	bool greeted;
+	int64_t since_us; /* of waiting */
+	struct quota_request request; /* its texts are in the buffers below */
+	char user[QUOTA_USER_MAX + 1];
+	char key[QUOTA_KEY_MAX + 1];
+	uint64_t seq;             /* SYNCING: number in the journal */
+	struct quota_reply reply; /* SYNCING */
+};
+
+static void send_reply(struct client *c, const struct quota_reply *reply)
+{
+	char mem[QUOTA_LINE_MAX];
+	struct sbuf out;
+	sbuf_init(&out, mem, sizeof(mem));
+	if (quota_reply_encode(reply, &out) < 0)
+		PANIC("the ledger gave a number over the protocol's cap");
+	conn_write(c->conn, sbuf_span(&out));
+}
+
+/* A text of a decoded request: it holds no NUL and is within its cap. */
+static struct span keep(struct span text, char *mem, size_t size)
+{
+	if (span_copy_cstr(text, mem, size) < 0)
+		PANIC("a decoded text is over its cap");
+	return span_of(mem, text.len);
+}
+
+/* ---- execution ---- */
+
+static void count_result(const struct quota_request *r, const struct ledger_result *result)
+{
+	const enum quota_word word = result->reply.word;
+	metrics_inc(METRIC_REQUESTS);
+	if (r->verb == QUOTA_RESERVE && word == QUOTA_OK) {
+		metrics_inc(METRIC_GRANTED);
+	} else if (r->verb == QUOTA_RESERVE && word == QUOTA_RECOUNT) {
+		metrics_inc(METRIC_RECOUNT_FIRST);
+	} else if (r->verb == QUOTA_RESERVE && word != QUOTA_TEMP) {
+		metrics_inc(METRIC_REFUSED);
+		LOG_EVENT(LOG_INFO, &ev_quota_refused, "over quota", LOG_FIELD("ACCOUNT", r->user));
+	} else if (r->verb == QUOTA_COUNTED) {
+		metrics_inc(word != QUOTA_OK   ? METRIC_RECOUNT_BUSY
+			    : result->drifted ? METRIC_DRIFTS
+					      : METRIC_RECOUNTS);
+	}
+	if ((result->reply.flags & QUOTA_LIMIT_UNKNOWN) != 0)
+		metrics_inc(METRIC_BLIND);
+}
+
+static void log_drift(const struct quota_request *r, const struct ledger_result *result)
+{
+	char before[64], after[64];
+	struct sbuf b, a;
+	sbuf_init(&b, before, sizeof(before));
+	sbuf_init(&a, after, sizeof(after));
+	sbuf_addu(&b, result->drift_used);
+	sbuf_addu(&a, result->reply.used);
+	LOG_EVENT(LOG_NOTICE, &ev_quota_drift, "usage corrected by a recount",
+		  LOG_FIELD("ACCOUNT", r->user), LOG_FIELD("BYTES_BEFORE", sbuf_span(&b)),
+		  LOG_FIELD("BYTES", sbuf_span(&a)));
+}
+
+static void not_journalled(struct server *s, struct span user)
+{
+	metrics_inc(METRIC_UNJOURNALLED);
+	LOG_EVENT(LOG_ERR, &ev_journal_refused, "a change is not in the journal",
+		  LOG_FIELD("ACCOUNT", user));
+	ledger_distrust(s->ledger, user);
+}
+
+static void execute(struct client *c, const struct quota_request *request)
+{
+	struct server *s = c->server;
+	const struct ledger_time now = {clock_boot_ms(), (uint64_t)clock_wall_ms() * 1000};
+	struct ledger_result result;
+
+	struct ledger_user *user = ledger_add(s->ledger, request->user);
+	ledger_request(s->ledger, &c->owner, user, request, &now, &result);
+	count_result(request, &result);
+	if (result.drifted)
+		log_drift(request, &result);
+	if (result.changed && store_change(s->store, &result.change, &c->seq) == 0) {
+		c->reply = result.reply;
+		if (request != &c->request)
+			c->request.user = keep(request->user, c->user, sizeof(c->user));
+		c->since_us = clock_mono_us();
+		waiting_add(&s->syncing, &c->wait);
+		conn_pause(c->conn, true);
+		return;
+	}
+	if (result.changed) {
+		not_journalled(s, request->user);
+		result.reply.word = QUOTA_TEMP;
+	}
+	if (quota_verb_has_reply(request->verb))
+		send_reply(c, &result.reply);
+}
+
+/* The user's domain, if all of it must be read for its limit to hold. */
+static const char *domain_to_load(const struct ledger_user *user)
+{
+	const struct ledger_domain *d = user->domain;
+	return d != NULL && !d->complete && d->limit > 0 ? d->name : NULL;
+}
+
+static bool is_known(const struct ledger_user *user)
+{
+	return user->limit_known && domain_to_load(user) == NULL;
+}
+
+/* Parks the request, whose texts point into the input, until the user is read. */
+static void wait_for_user(struct client *c, const struct quota_request *request)
+{
+	struct server *s = c->server;
+
+	c->request = *request;
+	c->request.user = keep(request->user, c->user, sizeof(c->user));
+	c->request.key = keep(request->key, c->key, sizeof(c->key));
+	c->since_us = clock_mono_us();
+	waiting_add(&s->loading, &c->wait);
+	conn_pause(c->conn, true);
+	store_load(s->store, c->user, NULL);
+	if (!ev_is_active(&s->load_timer))
+		ev_timer_again(loop_ev(s->skel->loop), &s->load_timer);
+}
+
+static void handle(struct client *c, const struct quota_request *request)
+{
+	struct server *s = c->server;
+	const bool waits = quota_verb_has_reply(request->verb) && store_is_up(s->store);
+
+	/* It must be in the ledger for its row to be taken. */
+	const struct ledger_user *user = waits ? ledger_add(s->ledger, request->user) : NULL;
+
+	if (user != NULL && !is_known(user))
+		wait_for_user(c, request);
+	else
+		execute(c, request);
+}
+
+/* ---- connections ---- */
+
+static void *on_open(struct conn *conn, void *arg)
+{
+	struct client *c = mem_zalloc(sizeof(*c));
+	c->server = arg;
+	c->conn = conn;
+	return c;
+}
+
+static void on_close(struct conn *conn, void *state)
+{
+	(void)conn;
+	struct client *c = state;
+	waiting_del(&c->wait);
+	if (c->owner.count > 0)
+		metrics_inc(METRIC_LOST);
+	ledger_owner_gone(c->server->ledger, &c->owner);
+	free(c);
+}
+
+static void malformed(struct client *c)
+{
+	metrics_inc(METRIC_MALFORMED);
+	LOG_EVENT(LOG_WARNING, &ev_quota_malformed, "closing a connection that does not speak the protocol");
+	conn_close(c->conn);
+}
+
+/* Takes one line; false where it ends the connection. */
+static bool take_line(struct client *c, struct span line)
+{
+	struct quota_request request;
+
+	if (quota_request_decode(line, &request) < 0)
+		return false;
+	if (!c->greeted) {
+		c->greeted = request.verb == QUOTA_HELLO && request.version == QUOTA_VERSION;
+		c->owner.instance = request.op;
+		return c->greeted;
+	}
+	if (request.verb == QUOTA_HELLO)
+		return false;
+	handle(c, &request);
+	return true;
+}
+
+static size_t on_data(struct conn *conn, void *state, struct span in)
+{
+	(void)conn;
+	struct client *c = state;
+	size_t done = 0;
+
+	for (;;) {
+		const struct span rest = span_skip(in, done);
+		const size_t end = span_chr(span_take(rest, QUOTA_LINE_MAX), '\n');
+		if (end == SPAN_NPOS && rest.len < QUOTA_LINE_MAX)
+			return done;
+		if (end == SPAN_NPOS || !take_line(c, span_take(rest, end)))
+			break;
+		done += end + 1;
+		if (waiting_has(&c->wait)) {
+			if (done == in.len)
+				return done;
+			break; /* a second request before the reply */
+		}
+	}
+	malformed(c);
+	return in.len;
+}
+
+static const struct conn_handler handler = {on_open, on_data, on_close};
+
+/* ---- what the store reports ---- */
+
+static struct client *client_of(struct waiter *w)
+{
+	return (struct client *)w;
+}
+
+/* Goes on with a request that waited for its user. */
+static void resume(struct client *c)
+{
+	waiting_del(&c->wait);
+	conn_pause(c->conn, false);
+	execute(c, &c->request);
+}
+
+static void on_row(void *arg, const struct store_row *row)
+{
+	struct server *s = arg;
+	struct ledger_user *user = ledger_peek(s->ledger, span_str(row->name));
+	struct ledger_domain *domain = ledger_domain_of(s->ledger, span_str(row->name));
+
+	/* Of a limited domain everybody counts, others only once they are used. */
+	if (user == NULL && domain != NULL && row->domain_limit > 0)
+		user = ledger_add(s->ledger, span_str(row->name));
+	if (user == NULL)
+		return;
+	ledger_load(s->ledger, user, &row->row);
+	if (user->domain != NULL)
+		ledger_domain_load(user->domain, row->domain_limit, false);
+}
+
+static void on_loaded(void *arg, const char *name, bool asked)
+{
+	struct server *s = arg;
+	struct ledger_user *user = asked ? ledger_peek(s->ledger, span_str(name)) : NULL;
+
+	if (user != NULL && !user->limit_known)
+		ledger_load(s->ledger, user, NULL);
+	const char *domain = user != NULL ? domain_to_load(user) : NULL;
+	if (domain != NULL && store_is_up(s->store)) {
+		store_load(s->store, name, domain); /* and then comes back here */
+		return;
+	}
+	for (struct waiter *w = s->loading.first, *next; w != NULL; w = next) {
+		next = w->next;
+		if (strcmp(client_of(w)->user, name) == 0)
+			resume(client_of(w));
+	}
+}
+
+static void on_domain_loaded(void *arg, const char *name)
+{
+	struct server *s = arg;
+	struct ledger_domain *domain = ledger_domain_find(s->ledger, span_str(name));
+	if (domain != NULL)
+		ledger_domain_load(domain, domain->limit, true);
+}
+
+static void on_scan(void *arg, bool ends)
+{
+	struct server *s = arg;
+	if (ends)
+		ledger_scan_end(s->ledger);
+	else
+		ledger_scan_begin(s->ledger);
+}
+
+static void on_synced(void *arg, uint64_t upto, bool failed)
+{
+	struct server *s = arg;
+	const int64_t now_us = clock_mono_us();
+
+	for (struct waiter *w = s->syncing.first, *next; w != NULL; w = next) {
+		struct client *c = client_of(w);
+		next = w->next;
+		if (c->seq > upto)
+			break;
+		waiting_del(w);
+		metrics_observe(METRIC_JOURNAL_WAIT, (double)(now_us - c->since_us) / 1e6);
+		if (failed) {
+			not_journalled(s, c->request.user);
+			c->reply.word = QUOTA_TEMP;
+		}
+		conn_pause(c->conn, false);
+		send_reply(c, &c->reply);
+	}
+}
+
+static void on_delivered(void *arg, struct span user, uint64_t version)
+{
+	struct server *s = arg;
+	ledger_delivered(s->ledger, user, version);
+}
+
+static void on_replay(void *arg, const struct journal_record *record)
+{
+	struct server *s = arg;
+	struct ledger_user *user = ledger_add(s->ledger, record->user);
+	if (user != NULL)
+		ledger_replay(s->ledger, user, &record->change);
+}
+
+/* Those who have waited long enough for the database are served without it. */
+static void on_load_timer(struct ev_loop *ev, struct ev_timer *w, int events)
+{
+	(void)events;
+	struct server *s = w->data;
+	const int64_t limit_us = clock_mono_us() - s->load_timeout_ms * 1000;
+
+	while (s->loading.first != NULL && client_of(s->loading.first)->since_us <= limit_us) {
+		store_suspect(s->store);
+		resume(client_of(s->loading.first));
+	}
+	if (s->loading.first == NULL)
+		ev_timer_stop(ev, w);
+}
+
+/* ---- life ---- */
+
+static void collect(void *arg)
+{
+	struct server *s = arg;
+	metrics_set(METRIC_USERS, (int64_t)s->ledger->users.count);
+	metrics_set(METRIC_OPEN, (int64_t)s->ledger->open);
+	metrics_set(METRIC_DATABASE_UP, store_is_up(s->store));
+}
+
+static void on_stop_timer(struct ev_loop *ev, struct ev_timer *w, int events)
+{
+	(void)events;
+	struct server *s = w->data;
+	if (s->syncing.first != NULL || s->loading.first != NULL)
+		return;
+	ev_timer_stop(ev, w);
+	skel_stopped(s->skel);
+}
+
+static int open_store(struct server *s, struct sbuf *error)
+{
+	const struct store_handler h = {
+		.arg = s,
+		.row = on_row,
+		.scan = on_scan,
+		.loaded = on_loaded,
+		.domain_loaded = on_domain_loaded,
+		.synced = on_synced,
+		.delivered = on_delivered,
+	};
+	int rc = store_open(s->skel, &h, &s->store, error);
+	if (rc < 0)
+		return rc;
+	rc = store_replay(s->store, on_replay, s);
+	if (rc < 0) {
+		sbuf_adds(error, "the journal cannot be read");
+		store_close(&s->store, 0);
+		return rc;
+	}
+	store_begin(s->store);
+	return 0;
+}
+
+static int open_socket(struct server *s, const struct quotad_config *config, struct sbuf *error)
+{
+	static const mode_t modes[] = {0600, 0660, 0666};
+	const struct conn_limits limits = {
+		.in_max_bytes = 2 * QUOTA_LINE_MAX,
+		.out_max_bytes = 4 * QUOTA_LINE_MAX,
+		.max_conns = (size_t)config->max_connections,
+	};
+	const int rc = listen_open(config->listen, "listen", modes[config->socket_mode], &s->listen, error);
+	if (rc == 0)
+		s->conns = conn_server_new(s->skel->loop, &s->listen, &limits, &handler, s);
+	return rc;
+}
+
+int server_open(struct skel *skel, struct server **server_out, struct sbuf *error)
+{
+	const struct quotad_config *config = skel->config;
+	const struct ledger_caps caps = {
+		.users = (size_t)config->max_users,
+		.per_owner = (size_t)config->max_reservations,
+		.credits = LEDGER_CREDITS,
+		.ops = LEDGER_OPS,
+	};
+	struct server *s = mem_zalloc(sizeof(*s));
+	s->skel = skel;
+	s->ledger = ledger_new(&caps);
+	s->load_timeout_ms = config->load_timeout;
+	ev_timer_init(&s->load_timer, on_load_timer, 0, (double)s->load_timeout_ms / 4000);
+	ev_timer_init(&s->stop_timer, on_stop_timer, 0, STOP_CHECK_S);
+	s->load_timer.data = s->stop_timer.data = s;
+
+	int rc = open_store(s, error);
+	if (rc == 0)
+		rc = open_socket(s, config, error);
+	if (rc < 0) {
+		server_close(&s);
+		return rc;
+	}
+	metrics_on_collect(collect, s);
+	*server_out = s;
+	return 0;
+}
+
+void server_stop(struct server *s)
+{
+	conn_server_pause(s->conns);
+	ev_timer_again(loop_ev(s->skel->loop), &s->stop_timer);
+}
+
+void server_close(struct server **server)
+{
+	struct server *s = *server;
+	if (s == NULL)
+		return;
+	conn_server_free(&s->conns);
+	listen_close(&s->listen);
+	ev_timer_stop(loop_ev(s->skel->loop), &s->load_timer);
+	ev_timer_stop(loop_ev(s->skel->loop), &s->stop_timer);
+	store_close(&s->store, STOP_FLUSH_MS);
+	ledger_free(&s->ledger);
+	free(s);
+	*server = NULL;
+}
+
+struct ledger *server_ledger(struct server *server)
+{
+	return server->ledger;
+}
+
+struct store *server_store(struct server *server)
+{
+	return server->store;
+}

@@ -1,0 +1,22 @@
+/*
+ * quotad's socket: reads requests, lets the ledger decide, and sends a reply
+ * when the change that it acknowledges is on disk.
+ */
+#ifndef QUOTAD_SERVER_H
+#define QUOTAD_SERVER_H
+
+#include "dovecot-plugin-quota/quotad/store.h"
+#include "lib/run/conn.h"
+
+struct server;
+
+/* Opens the socket, the journal and the database's threads. */
+int server_open(struct skel *skel, struct server **server_out, struct sbuf *error) MUST_CHECK;
+/* Accepts no more; calls skel_stopped() when all replies are out. */
+void server_stop(struct server *server);
+void server_close(struct server **server);
+
+struct ledger *server_ledger(struct server *server);
+struct store *server_store(struct server *server);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * Lists of those who wait, oldest first.  A waiter is embedded in what waits and
+ * stands in at most one list.
+ */
+#ifndef QUOTAD_WAITING_H
+#define QUOTAD_WAITING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct waiting;
+
+struct waiter {
+	struct waiting *list; /* NULL: does not wait */
+	struct waiter *prev, *next;
+};
+
+struct waiting {
+	struct waiter *first, *last;
+};
+
+static inline bool waiting_has(const struct waiter *w)
+{
+	return w->list != NULL;
+}
+
+static inline void waiting_add(struct waiting *list, struct waiter *w)
+{
+	*w = (struct waiter){.list = list, .prev = list->last};
+	*(list->last != NULL ? &list->last->next : &list->first) = w;
+	list->last = w;
+}
+
+/* Nothing happens where it does not wait. */
+static inline void waiting_del(struct waiter *w)
+{
+	if (w->list == NULL)
+		return;
+	*(w->prev != NULL ? &w->prev->next : &w->list->first) = w->next;
+	*(w->next != NULL ? &w->next->prev : &w->list->last) = w->prev;
+	*w = (struct waiter){0};
+}
+
+#endif
