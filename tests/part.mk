@@ -27,3 +27,9 @@ milter_null_LIBS := -lmilter
 bench: all $(HELPERS:%=$(BUILD)/helpers/%)
 	$(Q)$(DEPS) install tools/deps-bench.txt
 	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/bench/bench.py $(SECTIONS)
+
+HELPERS += db_probe
+db_probe_SRCS := tests/integration/db_probe.c
+db_probe_ARCHIVES := run base
+db_probe_LIBS := $(RUN_LIBS) $(CHECK_LIBS)
+check check-integration: $(HELPERS:%=$(BUILD)/helpers/%)
