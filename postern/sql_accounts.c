@@ -151,6 +151,15 @@ static int run_roles(struct cli *cli)
 	return status;
 }
 
+static bool is_account(const char *name)
+{
+	for (size_t i = 0; i < sizeof(accounts) / sizeof(accounts[0]); i++) {
+		if (strcmp(accounts[i].name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
 static int read_request(struct cli *cli, struct request *r)
 {
 	const char *auth = cli_option(cli, "auth");
@@ -162,6 +171,8 @@ static int read_request(struct cli *cli, struct request *r)
 	if (auth != NULL && strcmp(auth, "unix_socket") != 0 && strcmp(auth, "password") != 0)
 		return cli_fail(cli, EX_USAGE, "--auth is password or unix_socket");
 	r->unix_socket = auth != NULL && strcmp(auth, "unix_socket") == 0;
+	if (cli_arg(cli, 0) != NULL && !is_account(cli_arg(cli, 0)))
+		return cli_fail(cli, EX_USAGE, "there is no account %s", cli_arg(cli, 0));
 	if (!is_name(r->host))
 		return cli_fail(cli, EX_USAGE, "--host is not a host name");
 	if (!r->unix_socket && mkdir(r->dir, 0711) != 0 && errno != EEXIST)
@@ -192,8 +203,6 @@ static int sql_accounts(struct cli *cli)
 							      "host", request.host, "role", accounts[i].role,
 							      "done", done));
 	}
-	if (status == EX_OK && json_array_size(rows) == 0)
-		status = cli_fail(cli, EX_USAGE, "there is no account %s", only);
 	if (status == EX_OK)
 		return cli_print_rows(cli, columns, rows);
 	json_decref(rows);
