@@ -19,10 +19,12 @@ check-faults: all
 
 # Measures side by side and prints the table of docs/bench.md; SECTIONS="milters"
 # runs a part.
-HELPERS += milter_null
+HELPERS += milter_null lmtp_load
 milter_null_SRCS := tests/bench/milter_null.c
 milter_null_ARCHIVES := base
 milter_null_LIBS := -lmilter
+lmtp_load_SRCS := tests/bench/lmtp_load.c
+lmtp_load_ARCHIVES := base
 .PHONY: bench
 bench: all $(HELPERS:%=$(BUILD)/helpers/%)
 	$(Q)$(DEPS) install tools/deps-bench.txt
