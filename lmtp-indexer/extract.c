@@ -1,0 +1,278 @@
+/*
+ * Top of the extraction.  All strings that leave are valid UTF-8 in the arena
+ * of the result; GMime's objects live only during extract_new().
+ */
+#include "extract.h"
+
+#include <errno.h>
+#include <iconv.h>
+#include <unistd.h>
+
+#include "lmtp-indexer/extract_internal.h"
+#include "lmtp-indexer/tokens.h"
+
+#define TERMS_FACTOR 5 /* most bytes of terms for a byte of text (pairs of CJK) */
+
+static GMimeParserOptions *parser_options;
+
+void extract_start(void)
+{
+	static const char *charsets[] = {"utf-8", "windows-1252", NULL};
+	g_mime_init();
+	parser_options = g_mime_parser_options_new();
+	g_mime_parser_options_set_fallback_charsets(parser_options, charsets);
+}
+
+void extract_partial(struct extract_run *run)
+{
+	if (run->x->state == EXTRACT_PARSED)
+		run->x->state = EXTRACT_PARTIAL;
+}
+
+struct span extract_cut(struct span text, size_t chars)
+{
+	size_t i = 0;
+	for (; i < text.len; i++) {
+		bool begins = ((unsigned char)text.ptr[i] & 0xc0) != 0x80;
+		if (begins && chars-- == 0)
+			break;
+	}
+	return span_take(text, i);
+}
+
+struct span extract_keep(struct extract_run *run, const char *text, size_t chars)
+{
+	struct span copy;
+	if (text == NULL)
+		return SPAN_EMPTY;
+	char *valid = g_utf8_make_valid(text, -1);
+	for (char *p = valid; *p != '\0'; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = ' ';
+	struct span cut = span_trim(extract_cut(span_str(valid), chars));
+	if (arena_dup(&run->x->arena, cut, &copy) < 0) {
+		extract_partial(run);
+		copy = SPAN_EMPTY;
+	}
+	g_free(valid);
+	return copy;
+}
+
+/* ---- Charsets ---- */
+
+static bool is_utf8(const char *charset)
+{
+	struct span s = span_str(charset);
+	return s.len == 0 || span_ieq(s, SPAN_LIT("utf-8")) || span_ieq(s, SPAN_LIT("us-ascii")) ||
+	       span_ieq(s, SPAN_LIT("utf8")) || span_ieq(s, SPAN_LIT("ascii"));
+}
+
+/* NULs and other controls would only be in the way of SQL and of readers. */
+static void add_clean(struct sbuf *out, struct span s)
+{
+	size_t from = out->len;
+	sbuf_add(out, s);
+	for (size_t i = from; i < out->len; i++) {
+		unsigned char c = (unsigned char)out->ptr[i];
+		if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+			out->ptr[i] = c == '\r' ? '\n' : ' ';
+	}
+}
+
+/* Converts; each byte that does not fit becomes '?'. */
+static bool convert(struct sbuf *out, iconv_t cd, struct span bytes)
+{
+	char piece[4096];
+	union { const char *in; char *arg; } from = {.in = bytes.ptr};
+	size_t left = bytes.len;
+	bool whole = true;
+	while (left > 0 && sbuf_ok(out)) {
+		char *to = piece;
+		size_t room = sizeof(piece);
+		size_t rc = iconv(cd, &from.arg, &left, &to, &room);
+		int why = errno;
+		add_clean(out, span_of(piece, (size_t)(to - piece)));
+		if (rc != (size_t)-1 || why == E2BIG)
+			continue;
+		sbuf_addc(out, '?');
+		whole = false;
+		from.in++;
+		left--;
+	}
+	return whole;
+}
+
+static bool add_converted(struct sbuf *out, const char *charset, struct span bytes)
+{
+	iconv_t cd = iconv_open("UTF-8", g_mime_charset_iconv_name(charset));
+	bool known = cd != (iconv_t)-1;
+	if (!known)
+		cd = iconv_open("UTF-8", "WINDOWS-1252");
+	if (cd == (iconv_t)-1)
+		return false;
+	bool whole = convert(out, cd, bytes);
+	iconv_close(cd);
+	return whole && known;
+}
+
+bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes)
+{
+	if (bytes.len == 0)
+		return true;
+	if (is_utf8(charset)) {
+		if (g_utf8_validate_len(bytes.ptr, bytes.len, NULL)) {
+			add_clean(out, bytes);
+			return true;
+		}
+		add_converted(out, "windows-1252", bytes);
+		return false;
+	}
+	return add_converted(out, charset, bytes);
+}
+
+/* ---- What follows from headers and text ---- */
+
+/* Keeps N characters of what a reader would see first. */
+static void make_snippet(struct extract_run *run)
+{
+	char mem[EXTRACT_SNIPPET_CHARS * 4 + 8];
+	struct sbuf b;
+	struct span rest = sbuf_span(&run->text), line;
+	sbuf_init(&b, mem, sizeof(mem));
+	while (rest.len > 0 && sbuf_ok(&b)) {
+		span_cut(&rest, '\n', &line);
+		line = span_trim(line);
+		if (line.len == 0 || line.ptr[0] == '>')
+			continue;
+		if (b.len > 0)
+			sbuf_addc(&b, ' ');
+		for (size_t i = 0; i < line.len && sbuf_ok(&b); i++)
+			if (!ascii_isfws(line.ptr[i]) || !ascii_isfws(line.ptr[i - 1]))
+				sbuf_addc(&b, line.ptr[i]);
+	}
+	struct span cut = extract_cut(sbuf_span(&b), EXTRACT_SNIPPET_CHARS);
+	/* A full builder may have ended within a character. */
+	char *valid = g_utf8_make_valid(cut.ptr == NULL ? "" : cut.ptr, (gssize)cut.len);
+	run->x->snippet = extract_keep(run, valid, EXTRACT_SNIPPET_CHARS);
+	g_free(valid);
+}
+
+static void make_terms(struct extract_run *run)
+{
+	struct extract *x = run->x;
+	struct sbuf b;
+	sbuf_init_heap(&b, (run->limits->text_max_bytes + (256u << 10)) * TERMS_FACTOR);
+	tokens_add(&b, x->subject);
+	for (size_t i = 0; i < x->address_count; i++) {
+		tokens_add(&b, x->addresses[i].display);
+		tokens_add(&b, x->addresses[i].address);
+	}
+	for (size_t i = 0; i < x->attachment_count; i++)
+		tokens_add(&b, x->attachments[i].name);
+	tokens_add(&b, x->text);
+	if (!sbuf_ok(&b) || arena_dup(&x->arena, sbuf_span(&b), &x->terms) < 0)
+		extract_partial(run);
+	sbuf_done(&b);
+}
+
+/* Keeps the text; where the limit has cut a character, without its rest. */
+static void keep_text(struct extract_run *run)
+{
+	struct extract *x = run->x;
+	const char *end;
+	struct span text = sbuf_span(&run->text);
+	if (text.len > 0 && !g_utf8_validate_len(text.ptr, text.len, &end))
+		text = span_take(text, (size_t)(end - text.ptr));
+	if (arena_dup(&x->arena, text, &x->text) < 0)
+		extract_partial(run);
+}
+
+/* ---- Reading ---- */
+
+/* Would the top header alone be too large? Looks at the file only. */
+static bool header_too_large(int fd)
+{
+	char piece[16384];
+	char before[2] = "\n";
+	for (off_t at = 0; at < (off_t)EXTRACT_HEADER_MAX;) {
+		ssize_t n = pread(fd, piece, sizeof(piece), at);
+		if (n <= 0)
+			return false;
+		for (ssize_t i = 0; i < n; i++) {
+			if (piece[i] == '\n' && before[0] == '\n')
+				return false;
+			if (piece[i] != '\r')
+				before[0] = piece[i];
+		}
+		at += n;
+	}
+	return true;
+}
+
+static GMimeStream *open_stream(const struct extract_source *source)
+{
+	if (source->bytes.len > 0)
+		return g_mime_stream_mem_new_with_buffer(source->bytes.ptr, source->bytes.len);
+	int fd = dup(source->fd);
+	if (fd < 0 || header_too_large(fd)) {
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	return g_mime_stream_fs_new_with_bounds(fd, 0, -1);
+}
+
+static GMimeMessage *parse(const struct extract_source *source)
+{
+	GMimeStream *stream = open_stream(source);
+	if (stream == NULL)
+		return NULL;
+	GMimeParser *parser = g_mime_parser_new_with_stream(stream);
+	g_mime_parser_set_persist_stream(parser, TRUE);
+	GMimeMessage *message = g_mime_parser_construct_message(parser, parser_options);
+	g_object_unref(parser);
+	g_object_unref(stream);
+	return message;
+}
+
+/* GMime gives the Content-* fields of the top to the part. */
+static bool is_message(GMimeMessage *message)
+{
+	GMimeObject *part = message == NULL ? NULL : g_mime_message_get_mime_part(message);
+	return part != NULL &&
+	       (g_mime_header_list_get_count(g_mime_object_get_header_list(GMIME_OBJECT(message))) > 0 ||
+		g_mime_header_list_get_count(g_mime_object_get_header_list(part)) > 0);
+}
+
+struct extract *extract_new(const struct extract_limits *limits, const char *authserv_id,
+			    const struct extract_source *source)
+{
+	struct extract *x = mem_zalloc(sizeof(*x));
+	struct extract_run run = {.x = x, .limits = limits, .authserv_id = authserv_id};
+	arena_init(&x->arena, EXTRACT_ARENA_MAX + limits->text_max_bytes * (TERMS_FACTOR + 1));
+	sbuf_init_heap(&run.text, limits->text_max_bytes);
+	GMimeMessage *message = parse(source);
+	if (!is_message(message)) {
+		x->state = EXTRACT_FAILED;
+	} else {
+		extract_headers(&run, message);
+		extract_parts(&run, g_mime_message_get_mime_part(message));
+		x->truncated = x->truncated || !sbuf_ok(&run.text);
+		keep_text(&run);
+		make_snippet(&run);
+		make_terms(&run);
+	}
+	if (message != NULL)
+		g_object_unref(message);
+	sbuf_done(&run.text);
+	return x;
+}
+
+void extract_free(struct extract **extract)
+{
+	if (*extract == NULL)
+		return;
+	arena_done(&(*extract)->arena);
+	free(*extract);
+	*extract = NULL;
+}

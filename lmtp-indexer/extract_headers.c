@@ -1,0 +1,297 @@
+/*
+ * The top header of a message: addresses, identity, date, thread, and the
+ * verdicts of our milter.  Only the topmost Authentication-Results of the
+ * configured name counts; the milter has removed forged ones of that name.
+ */
+#include "extract_internal.h"
+
+/* Columns hold years 1000 to 9999; a Date beyond 2199 is nonsense anyway. */
+#define DATE_MIN_S INT64_C(0)
+#define DATE_MAX_S INT64_C(7258118400)
+#define SUBJECT_KEY_MAX 1024
+
+/* ---- Addresses ---- */
+
+static void add_address(struct extract_run *run, enum extract_kind kind, InternetAddress *ia)
+{
+	struct extract *x = run->x;
+	if (x->address_count >= EXTRACT_ADDRESSES_MAX) {
+		extract_partial(run);
+		return;
+	}
+	struct extract_address *a = &x->addresses[x->address_count++];
+	a->kind = kind;
+	a->address = extract_keep(run, internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(ia)),
+				  EXTRACT_ADDRESS_CHARS);
+	a->display = extract_keep(run, internet_address_get_name(ia), EXTRACT_ADDRESS_CHARS);
+}
+
+static void add_list(struct extract_run *run, enum extract_kind kind, InternetAddressList *list,
+		     unsigned depth)
+{
+	int count = list == NULL ? 0 : internet_address_list_length(list);
+	for (int i = 0; i < count; i++) {
+		InternetAddress *ia = internet_address_list_get_address(list, i);
+		if (INTERNET_ADDRESS_IS_MAILBOX(ia))
+			add_address(run, kind, ia);
+		else if (INTERNET_ADDRESS_IS_GROUP(ia) && depth < run->limits->depth_max)
+			add_list(run, kind, internet_address_group_get_members(INTERNET_ADDRESS_GROUP(ia)),
+				 depth + 1);
+	}
+}
+
+static void read_addresses(struct extract_run *run, GMimeMessage *message)
+{
+	static const struct {
+		enum extract_kind kind;
+		GMimeAddressType type;
+	} rows[] = {
+		{KIND_FROM, GMIME_ADDRESS_TYPE_FROM}, {KIND_SENDER, GMIME_ADDRESS_TYPE_SENDER},
+		{KIND_REPLY_TO, GMIME_ADDRESS_TYPE_REPLY_TO}, {KIND_TO, GMIME_ADDRESS_TYPE_TO},
+		{KIND_CC, GMIME_ADDRESS_TYPE_CC}, {KIND_BCC, GMIME_ADDRESS_TYPE_BCC},
+	};
+	struct extract *x = run->x;
+	x->addresses = arena_calloc(&x->arena, EXTRACT_ADDRESSES_MAX, sizeof(*x->addresses));
+	if (x->addresses == NULL) {
+		extract_partial(run);
+		return;
+	}
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		add_list(run, rows[i].kind, g_mime_message_get_addresses(message, rows[i].type), 0);
+}
+
+/* ---- Threads ---- */
+
+static void hash_of(struct span s, uint8_t hash_out[EXTRACT_HASH_LEN])
+{
+	uint8_t digest[32];
+	gsize len = sizeof(digest);
+	GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
+	g_checksum_update(sum, (const guchar *)s.ptr, (gssize)s.len);
+	g_checksum_get_digest(sum, digest, &len);
+	g_checksum_free(sum);
+	memcpy(hash_out, digest, EXTRACT_HASH_LEN);
+}
+
+static void add_ref(struct extract *x, struct span id)
+{
+	uint8_t hash[EXTRACT_HASH_LEN];
+	if (id.len == 0 || x->ref_count >= EXTRACT_REFS_MAX + 2)
+		return;
+	hash_of(id, hash);
+	for (size_t i = 0; i < x->ref_count; i++)
+		if (memcmp(x->refs[i], hash, sizeof(hash)) == 0)
+			return;
+	memcpy(x->refs[x->ref_count++], hash, sizeof(hash));
+}
+
+/* The next <id> of a field of them; false at its end. */
+static bool next_id(struct span *rest, struct span *id_out)
+{
+	size_t from = span_chr(*rest, '<');
+	if (from == SPAN_NPOS)
+		return false;
+	*rest = span_skip(*rest, from + 1);
+	span_cut(rest, '>', id_out);
+	*id_out = span_trim(*id_out);
+	return true;
+}
+
+static const char *raw_header(GMimeMessage *message, const char *name)
+{
+	GMimeHeader *h = g_mime_header_list_get_header(
+		g_mime_object_get_header_list(GMIME_OBJECT(message)), name);
+	return h == NULL ? NULL : g_mime_header_get_raw_value(h);
+}
+
+/* Of a long References, the root and the last ones matter. */
+static void read_references(struct extract *x, struct span field)
+{
+	struct span rest = field, id;
+	size_t count = 0, n = 0;
+	while (next_id(&rest, &id))
+		count++;
+	for (rest = field; next_id(&rest, &id); n++)
+		if (n == 0 || count - n < EXTRACT_REFS_MAX)
+			add_ref(x, id);
+}
+
+/* The subject without Re:, Fwd: and [list]; sets *REPLY where it had a Re:. */
+static struct span base_subject(struct span s, bool *reply)
+{
+	static const char *const replies[] = {"re:", "aw:", "sv:", "antw:", "ref:", "rif:"};
+	static const char *const others[] = {"fwd:", "fw:", "wg:"};
+	bool more = true;
+	*reply = false;
+	while (more) {
+		s = span_trim(s);
+		more = false;
+		for (size_t i = 0; i < sizeof(replies) / sizeof(replies[0]) && !more; i++) {
+			more = span_istarts(s, span_str(replies[i]));
+			if (more)
+				s = span_skip(s, strlen(replies[i]));
+			*reply = *reply || more;
+		}
+		for (size_t i = 0; i < sizeof(others) / sizeof(others[0]) && !more; i++) {
+			more = span_istarts(s, span_str(others[i]));
+			if (more)
+				s = span_skip(s, strlen(others[i]));
+		}
+		size_t end = s.len > 0 && s.ptr[0] == '[' ? span_chr(s, ']') : SPAN_NPOS;
+		if (!more && end != SPAN_NPOS && end + 1 < s.len) {
+			s = span_skip(s, end + 1);
+			more = true;
+		}
+	}
+	return s;
+}
+
+static void read_thread(struct extract_run *run, GMimeMessage *message)
+{
+	struct extract *x = run->x;
+	struct span rest, id = SPAN_EMPTY;
+	x->refs = arena_calloc(&x->arena, EXTRACT_REFS_MAX + 2, sizeof(*x->refs));
+	if (x->refs == NULL) {
+		extract_partial(run);
+		return;
+	}
+	read_references(x, span_str(raw_header(message, "References")));
+	rest = span_str(raw_header(message, "In-Reply-To"));
+	if (next_id(&rest, &id)) {
+		add_ref(x, id);
+		char *text = g_strndup(id.ptr, id.len);
+		x->in_reply_to = extract_keep(run, text, EXTRACT_ID_CHARS);
+		g_free(text);
+	}
+	bool tied = x->ref_count > 0;
+	add_ref(x, x->message_id);
+
+	char mem[SUBJECT_KEY_MAX];
+	struct sbuf key;
+	bool reply;
+	struct span base = base_subject(x->subject, &reply);
+	sbuf_init(&key, mem, sizeof(mem));
+	sbuf_adds(&key, "subject ");
+	sbuf_add_lower(&key, span_take(base, SUBJECT_KEY_MAX / 2));
+	x->has_subject_hash = base.len > 0;
+	x->subject_joins = reply && !tied;
+	hash_of(sbuf_span(&key), x->subject_hash);
+}
+
+/* ---- Authentication-Results (RFC 8601) ---- */
+
+/* Copies S without comments and quoted strings, which may hold anything. */
+static void add_bare(struct sbuf *out, struct span s)
+{
+	unsigned depth = 0;
+	bool quoted = false;
+	for (size_t i = 0; i < s.len; i++) {
+		char c = s.ptr[i];
+		if (c == '\\' && (quoted || depth > 0))
+			i++;
+		else if (quoted)
+			quoted = c != '"';
+		else if (c == '(')
+			depth++;
+		else if (c == ')' && depth > 0)
+			depth--;
+		else if (depth == 0 && c == '"')
+			quoted = true;
+		else if (depth == 0)
+			sbuf_addc(out, ascii_isfws(c) ? ' ' : c);
+	}
+}
+
+static bool is_result_word(struct span s)
+{
+	for (size_t i = 0; i < s.len; i++)
+		if (!ascii_isalpha(s.ptr[i]))
+			return false;
+	return s.len > 0 && s.len <= 16;
+}
+
+/* "dkim=pass header.d=..." : the best of several dkim results is kept. */
+static void take_result(struct extract *x, struct span item)
+{
+	struct span method, result;
+	item = span_trim(item);
+	span_cut(&item, '=', &method);
+	method = span_trim(method);
+	item = span_trim(item);
+	span_cut(&item, ' ', &result);
+	struct span *to = span_ieq(method, SPAN_LIT("spf"))	? &x->spf
+			  : span_ieq(method, SPAN_LIT("dkim"))	? &x->dkim
+			  : span_ieq(method, SPAN_LIT("dmarc")) ? &x->dmarc
+			  : span_ieq(method, SPAN_LIT("arc"))	? &x->arc
+								: NULL;
+	if (to == NULL || !is_result_word(result) || span_eq(*to, SPAN_LIT("pass")))
+		return;
+	if (to->len == 0 || span_ieq(result, SPAN_LIT("pass"))) {
+		struct sbuf lower;
+		char mem[24];
+		sbuf_init(&lower, mem, sizeof(mem));
+		sbuf_add_lower(&lower, result);
+		if (arena_dup(&x->arena, sbuf_span(&lower), to) < 0)
+			*to = SPAN_EMPTY;
+	}
+}
+
+/* False where the field is not from our milter. */
+static bool take_results(struct extract_run *run, struct span field)
+{
+	struct sbuf bare;
+	struct span rest, item, name;
+	sbuf_init_heap(&bare, 64u << 10);
+	add_bare(&bare, field);
+	rest = sbuf_span(&bare);
+	span_cut(&rest, ';', &item);
+	item = span_trim(item);
+	span_cut(&item, ' ', &name); /* a version may follow */
+	bool ours = span_ieq(name, span_str(run->authserv_id));
+	while (ours && rest.len > 0) {
+		span_cut(&rest, ';', &item);
+		take_result(run->x, item);
+	}
+	sbuf_done(&bare);
+	return ours;
+}
+
+static void read_results(struct extract_run *run, GMimeMessage *message)
+{
+	GMimeHeaderList *list = g_mime_object_get_header_list(GMIME_OBJECT(message));
+	int count = g_mime_header_list_get_count(list);
+	if (run->authserv_id[0] == '\0')
+		return;
+	for (int i = 0; i < count; i++) {
+		GMimeHeader *h = g_mime_header_list_get_header_at(list, i);
+		if (span_ieq(span_str(g_mime_header_get_name(h)), SPAN_LIT("Authentication-Results")) &&
+		    take_results(run, span_str(g_mime_header_get_raw_value(h))))
+			return;
+	}
+}
+
+static void read_date(struct extract *x, GMimeMessage *message)
+{
+	GDateTime *date = g_mime_message_get_date(message);
+	int64_t s = date == NULL ? -1 : g_date_time_to_unix(date);
+	x->has_date = s >= DATE_MIN_S && s <= DATE_MAX_S;
+	x->date_s = x->has_date ? s : 0;
+}
+
+void extract_headers(struct extract_run *run, GMimeMessage *message)
+{
+	struct extract *x = run->x;
+	const char *subject = g_mime_message_get_subject(message);
+	struct span rest = span_str(raw_header(message, "Message-ID")), id;
+	x->has_subject = subject != NULL;
+	x->subject = extract_keep(run, subject, EXTRACT_SUBJECT_CHARS);
+	if (next_id(&rest, &id)) {
+		char *text = g_strndup(id.ptr, id.len);
+		x->message_id = extract_keep(run, text, EXTRACT_ID_CHARS);
+		g_free(text);
+	}
+	read_date(x, message);
+	read_addresses(run, message);
+	read_thread(run, message);
+	read_results(run, message);
+}

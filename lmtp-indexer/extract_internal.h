@@ -1,0 +1,36 @@
+/* What the files of extract share: the state of one run. */
+#ifndef INDEXER_EXTRACT_INTERNAL_H
+#define INDEXER_EXTRACT_INTERNAL_H
+
+#include <gmime/gmime.h>
+
+#include "lib/base/sbuf.h"
+#include "lmtp-indexer/extract.h"
+
+struct extract_run {
+	struct extract *x;
+	const struct extract_limits *limits;
+	const char *authserv_id;
+	unsigned parts;   /* leaf parts seen */
+	struct sbuf text; /* decoded text so far, valid UTF-8 */
+};
+
+/* Marks that something of the message is missing. */
+void extract_partial(struct extract_run *run);
+
+/* A copy of TEXT in the arena as valid UTF-8 without control characters, cut
+ * after CHARS characters; "" where it does not fit. */
+struct span extract_keep(struct extract_run *run, const char *text, size_t chars);
+
+/* Reads the top header. */
+void extract_headers(struct extract_run *run, GMimeMessage *message);
+/* Walks over the parts. */
+void extract_parts(struct extract_run *run, GMimeObject *root);
+
+/*
+ * Adds BYTES of CHARSET (NULL: unknown) to OUT as UTF-8; what cannot be
+ * converted becomes '?'.  False where something was lost.
+ */
+bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes);
+
+#endif

@@ -1,0 +1,218 @@
+/*
+ * The walk over the parts.  A text part goes into the text, anything with a
+ * name, a disposition of attachment or another type becomes an attachment.  Of
+ * alternatives the plain text is taken where there is one.  Past the caps on
+ * depth and parts nothing more is looked at and the message is marked.
+ */
+#include "extract_internal.h"
+#include "lmtp-indexer/html.h"
+
+#define READ_BYTES 16384
+
+typedef bool part_sink(void *arg, struct span bytes); /* false: enough */
+
+/* The part's decoded content in pieces. */
+static void read_content(GMimePart *part, part_sink *sink, void *arg)
+{
+	char piece[READ_BYTES];
+	GMimeDataWrapper *wrapper = g_mime_part_get_content(part);
+	if (wrapper == NULL)
+		return;
+	GMimeStream *stream = g_mime_data_wrapper_get_stream(wrapper);
+	GMimeStream *decoded = g_mime_stream_filter_new(stream);
+	GMimeFilter *filter = g_mime_filter_basic_new(g_mime_data_wrapper_get_encoding(wrapper), FALSE);
+	g_mime_stream_filter_add(GMIME_STREAM_FILTER(decoded), filter);
+	g_object_unref(filter);
+	g_mime_stream_reset(stream);
+	ssize_t n;
+	do {
+		n = g_mime_stream_read(decoded, piece, sizeof(piece));
+	} while (n > 0 && sink(arg, span_of(piece, (size_t)n)));
+	g_object_unref(decoded);
+}
+
+/* ---- Text ---- */
+
+static bool take_text(void *arg, struct span bytes)
+{
+	struct sbuf *raw = arg;
+	sbuf_add(raw, bytes);
+	return sbuf_ok(raw);
+}
+
+static void add_text(struct extract_run *run, GMimePart *part, bool html)
+{
+	struct sbuf raw, utf8;
+	const char *charset =
+		g_mime_object_get_content_type_parameter(GMIME_OBJECT(part), "charset");
+	if (run->x->truncated || !sbuf_ok(&run->text))
+		return;
+	/* Half of what HTML takes is markup, often more. */
+	sbuf_init_heap(&raw, run->limits->text_max_bytes * (html ? 4 : 1) + READ_BYTES);
+	sbuf_init_heap(&utf8, run->limits->text_max_bytes * (html ? 8 : 3));
+	read_content(part, take_text, &raw);
+	if (!sbuf_ok(&raw))
+		run->x->truncated = true;
+	if (run->text.len > 0)
+		sbuf_addc(&run->text, '\n');
+	if (!extract_add_utf8(&utf8, charset, sbuf_span(&raw)))
+		extract_partial(run);
+	struct span text = sbuf_span(&utf8);
+	size_t room = run->limits->text_max_bytes - run->text.len;
+	if (html) {
+		html_to_text(&run->text, text);
+	} else {
+		run->x->truncated = run->x->truncated || text.len > room;
+		sbuf_add(&run->text, span_take(text, room));
+	}
+	sbuf_done(&raw);
+	sbuf_done(&utf8);
+}
+
+/* ---- Attachments ---- */
+
+struct digest {
+	GChecksum *sum;
+	uint64_t bytes;
+};
+
+static bool take_digest(void *arg, struct span bytes)
+{
+	struct digest *d = arg;
+	g_checksum_update(d->sum, (const guchar *)bytes.ptr, (gssize)bytes.len);
+	d->bytes += bytes.len;
+	return true;
+}
+
+static struct extract_attachment *new_attachment(struct extract_run *run, GMimeObject *object)
+{
+	struct extract *x = run->x;
+	if (x->attachments == NULL)
+		x->attachments = arena_calloc(&x->arena, EXTRACT_ATTACHMENTS_MAX, sizeof(*x->attachments));
+	if (x->attachments == NULL || x->attachment_count >= EXTRACT_ATTACHMENTS_MAX) {
+		extract_partial(run);
+		return NULL;
+	}
+	struct extract_attachment *a = &x->attachments[x->attachment_count++];
+	char *type = g_mime_content_type_get_mime_type(g_mime_object_get_content_type(object));
+	a->media_type = extract_keep(run, type, EXTRACT_TYPE_CHARS);
+	g_free(type);
+	return a;
+}
+
+static void add_attachment(struct extract_run *run, GMimePart *part)
+{
+	struct extract_attachment *a = new_attachment(run, GMIME_OBJECT(part));
+	if (a == NULL)
+		return;
+	struct digest d = {.sum = g_checksum_new(G_CHECKSUM_SHA256)};
+	gsize len = sizeof(a->sha256);
+	read_content(part, take_digest, &d);
+	g_checksum_get_digest(d.sum, a->sha256, &len);
+	g_checksum_free(d.sum);
+	a->size_bytes = d.bytes;
+	a->name = extract_keep(run, g_mime_part_get_filename(part), EXTRACT_NAME_CHARS);
+}
+
+/* ---- The walk ---- */
+
+static bool is_type(GMimeObject *object, const char *type, const char *subtype)
+{
+	return g_mime_content_type_is_type(g_mime_object_get_content_type(object), type, subtype);
+}
+
+static bool is_shown_text(GMimeObject *object)
+{
+	const char *disposition = g_mime_object_get_disposition(object);
+	return GMIME_IS_PART(object) && is_type(object, "text", "*") &&
+	       !(disposition != NULL && span_ieq(span_str(disposition), SPAN_LIT("attachment"))) &&
+	       g_mime_part_get_filename(GMIME_PART(object)) == NULL;
+}
+
+static void walk_leaf(struct extract_run *run, GMimeObject *object)
+{
+	if (run->parts++ >= run->limits->parts_max) {
+		extract_partial(run);
+		return;
+	}
+	if (is_shown_text(object))
+		add_text(run, GMIME_PART(object), is_type(object, "text", "html"));
+	else
+		add_attachment(run, GMIME_PART(object));
+}
+
+static void walk(struct extract_run *run, GMimeObject *object, unsigned depth);
+
+static bool has_plain(GMimeMultipart *multipart)
+{
+	int count = g_mime_multipart_get_count(multipart);
+	for (int i = 0; i < count; i++) {
+		GMimeObject *child = g_mime_multipart_get_part(multipart, i);
+		if (is_shown_text(child) && is_type(child, "text", "plain"))
+			return true;
+	}
+	return false;
+}
+
+static void walk_multipart(struct extract_run *run, GMimeMultipart *multipart, unsigned depth)
+{
+	bool drop_html = is_type(GMIME_OBJECT(multipart), "multipart", "alternative") && has_plain(multipart);
+	int count = g_mime_multipart_get_count(multipart);
+	for (int i = 0; i < count; i++) {
+		GMimeObject *child = g_mime_multipart_get_part(multipart, i);
+		if (!(drop_html && is_shown_text(child) && is_type(child, "text", "html")))
+			walk(run, child, depth + 1);
+	}
+}
+
+/* Streams, so that an attached message of any size takes no memory. */
+static void digest_message(struct extract_attachment *a, GMimeMessage *message)
+{
+	GMimeStream *null = g_mime_stream_null_new();
+	GMimeStream *stream = g_mime_stream_filter_new(null);
+	GMimeFilter *filter = g_mime_filter_checksum_new(G_CHECKSUM_SHA256);
+	g_mime_stream_filter_add(GMIME_STREAM_FILTER(stream), filter);
+	g_mime_object_write_to_stream(GMIME_OBJECT(message), NULL, stream);
+	g_mime_stream_flush(stream);
+	g_mime_filter_checksum_get_digest(GMIME_FILTER_CHECKSUM(filter), a->sha256, sizeof(a->sha256));
+	a->size_bytes = GMIME_STREAM_NULL(null)->written;
+	g_object_unref(filter);
+	g_object_unref(stream);
+	g_object_unref(null);
+}
+
+/* A message within the message: an attachment by its subject, and its text. */
+static void walk_message(struct extract_run *run, GMimeMessagePart *part, unsigned depth)
+{
+	GMimeMessage *inner = g_mime_message_part_get_message(part);
+	struct extract_attachment *a = new_attachment(run, GMIME_OBJECT(part));
+	if (inner == NULL || run->parts++ >= run->limits->parts_max) {
+		extract_partial(run);
+		return;
+	}
+	if (a != NULL) {
+		digest_message(a, inner);
+		a->name = extract_keep(run, g_mime_message_get_subject(inner), EXTRACT_NAME_CHARS);
+	}
+	if (g_mime_message_get_mime_part(inner) != NULL)
+		walk(run, g_mime_message_get_mime_part(inner), depth + 1);
+}
+
+static void walk(struct extract_run *run, GMimeObject *object, unsigned depth)
+{
+	if (depth > run->limits->depth_max) {
+		extract_partial(run);
+		return;
+	}
+	if (GMIME_IS_MULTIPART(object))
+		walk_multipart(run, GMIME_MULTIPART(object), depth);
+	else if (GMIME_IS_MESSAGE_PART(object))
+		walk_message(run, GMIME_MESSAGE_PART(object), depth);
+	else if (GMIME_IS_PART(object))
+		walk_leaf(run, object);
+}
+
+void extract_parts(struct extract_run *run, GMimeObject *root)
+{
+	walk(run, root, 1);
+}

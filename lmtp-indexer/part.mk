@@ -1,0 +1,18 @@
+# lmtp-indexer: the proxy between Postfix and Dovecot, and the index.
+
+GMIME_CFLAGS := $(shell pkg-config --cflags gmime-3.0)
+GMIME_LIBS   := $(shell pkg-config --libs gmime-3.0)
+CPPFLAGS_lmtp-indexer := $(patsubst -I%,-isystem %,$(GMIME_CFLAGS))
+
+ARCHIVES += indexer-core
+indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c html.c \
+	extract.c extract_headers.c extract_parts.c)
+
+define indexer_test
+TESTS += $(1)
+$(1)_SRCS := tests/unit/$(1).c
+$(1)_ARCHIVES := indexer-core base
+$(1)_LIBS := $(GMIME_LIBS)
+endef
+$(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract,\
+	$(eval $(call indexer_test,$(t))))

@@ -1,0 +1,255 @@
+/* Tests of lmtp-indexer/extract: a table of mails, and the caps. */
+#include <check.h>
+#include <unistd.h>
+
+#include "lib/base/sbuf.h"
+#include "lmtp-indexer/extract.h"
+#include "tests/unit/runner.h"
+
+static const struct extract_limits limits = {.depth_max = 20, .parts_max = 100, .text_max_bytes = 65536};
+
+static struct extract *extract_of(const char *mail)
+{
+	extract_start();
+	struct extract_source source = {.bytes = span_str(mail), .fd = -1};
+	return extract_new(&limits, "mx.example.com", &source);
+}
+
+#define PLAIN "Content-Type: text/plain; charset=utf-8\r\n\r\n"
+
+static const struct {
+	const char *name, *mail;
+	enum extract_state state;
+	const char *subject, *snippet;
+} mails[] = {
+	{"plain", "From: a@b\r\nSubject: Hi\r\n\r\nHello  there\r\n> quoted\r\n\r\nBye\r\n", EXTRACT_PARSED, "Hi",
+	 "Hello there Bye"},
+	{"encoded words", "Subject: =?utf-8?B?SMOkbGxv?= =?iso-8859-1?Q?_W=F6rld?=\r\n" PLAIN "x", EXTRACT_PARSED,
+	 "H\xc3\xa4llo W\xc3\xb6rld", "x"},
+	{"encoded words of Japan", "Subject: =?ISO-2022-JP?B?GyRCRnxLXDhsGyhC?=\r\n" PLAIN "x", EXTRACT_PARSED,
+	 "\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e", "x"},
+	{"koi8", "Subject: =?koi8-r?B?8NLJ18XU?=\r\n" PLAIN "x", EXTRACT_PARSED,
+	 "\xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82", "x"},
+	{"broken encoded word", "Subject: =?utf-8?B?broken\r\n" PLAIN "x", EXTRACT_PARSED, "=?utf-8?B?broken", "x"},
+	{"raw latin1 in the header", "Subject: caf\xe9\r\n" PLAIN "x", EXTRACT_PARSED, "caf\xc3\xa9", "x"},
+	{"no subject", "From: a@b\r\n\r\nx", EXTRACT_PARSED, "", "x"},
+	{"latin1 text", "Content-Type: text/plain; charset=iso-8859-1\r\n\r\nna\xefve", EXTRACT_PARSED, "",
+	 "na\xc3\xafve"},
+	{"text that is not its charset", PLAIN "na\xefve", EXTRACT_PARTIAL, "", "na\xc3\xafve"},
+	{"unknown charset", "Content-Type: text/plain; charset=x-martian\r\n\r\nabc", EXTRACT_PARTIAL, "", "abc"},
+	{"Japanese text",
+	 "Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b$B%F%9%H\x1b(B\r\n", EXTRACT_PARSED, "",
+	 "\xe3\x83\x86\xe3\x82\xb9\xe3\x83\x88"},
+	{"quoted printable",
+	 "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nsoft=\r\n "
+	 "br=C3=A9ak", EXTRACT_PARSED, "", "soft br\xc3\xa9" "ak"},
+	{"base64", "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n",
+	 EXTRACT_PARSED, "", "hello"},
+	{"html", "Content-Type: text/html\r\n\r\n<style>x{}</style><p>One</p><p>Two &amp; three</p>", EXTRACT_PARSED, "",
+	 "One Two & three"},
+	{"alternatives", "Content-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n" PLAIN
+	 "plain\r\n--B\r\nContent-Type: text/html\r\n\r\n<b>html</b>\r\n--B--\r\n", EXTRACT_PARSED, "", "plain"},
+	{"html only alternative", "Content-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n"
+	 "Content-Type: text/html\r\n\r\n<b>html</b>\r\n--B--\r\n", EXTRACT_PARSED, "", "html"},
+	{"unclosed multipart", "Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\n" PLAIN "part", EXTRACT_PARSED, "",
+	 "part"},
+	{"LF only", "Subject: lf\n\nbody\n", EXTRACT_PARSED, "lf", "body"},
+	{"controls", "Subject: a\tb\x01" "c\r\n\r\nx\x02y", EXTRACT_PARSED, "a b c", "x y"},
+	{"no header", "just some text", EXTRACT_FAILED, "", ""},
+	{"binary junk", "\x01\x02\xff\xfe\x80", EXTRACT_FAILED, "", ""},
+	{"winmail", "Subject: w\r\nContent-Type: application/ms-tnef; name=winmail.dat\r\n"
+	 "Content-Transfer-Encoding: base64\r\n\r\neJ8+IgAA!!??\r\n", EXTRACT_PARSED, "w", ""},
+};
+
+START_TEST(table_of_mails)
+{
+	for (size_t i = 0; i < sizeof(mails) / sizeof(mails[0]); i++) {
+		struct extract *x = extract_of(mails[i].mail);
+		ck_assert_msg(x->state == mails[i].state, "%s: state %d", mails[i].name, (int)x->state);
+		ck_assert_msg(span_eq(x->subject, span_str(mails[i].subject)), "%s: subject '%.*s'", mails[i].name,
+			      SPAN_ARG(x->subject));
+		ck_assert_msg(span_eq(x->snippet, span_str(mails[i].snippet)), "%s: snippet '%.*s'", mails[i].name,
+			      SPAN_ARG(x->snippet));
+		extract_free(&x);
+	}
+}
+END_TEST
+
+START_TEST(people_and_identity)
+{
+	struct extract *x = extract_of(
+		"From: =?utf-8?Q?J=C3=BCrgen?= <J@Example.org>\r\nTo: a@b, \"C, D\" <c@d>\r\n"
+		"Cc: team: x@y, z@y;\r\nMessage-ID: <id1@h>\r\nDate: Mon, 23 Nov 2026 01:02:03 +0100\r\n"
+		"In-Reply-To: <p@h>\r\nReferences: <root@h>\r\n <p@h>\r\nSubject: Re: [l] Topic\r\n\r\nx");
+	static const struct {
+		enum extract_kind kind;
+		const char *address, *display;
+	} want[] = {{KIND_FROM, "J@Example.org", "J\xc3\xbcrgen"}, {KIND_TO, "a@b", ""},
+		    {KIND_TO, "c@d", "C, D"}, {KIND_CC, "x@y", ""}, {KIND_CC, "z@y", ""}};
+	ck_assert_uint_eq(x->address_count, 5);
+	for (size_t i = 0; i < 5; i++) {
+		ck_assert_int_eq((int)x->addresses[i].kind, (int)want[i].kind);
+		ck_assert(span_eq(x->addresses[i].address, span_str(want[i].address)));
+		ck_assert(span_eq(x->addresses[i].display, span_str(want[i].display)));
+	}
+	ck_assert(span_eq(x->message_id, SPAN_LIT("id1@h")));
+	ck_assert(span_eq(x->in_reply_to, SPAN_LIT("p@h")));
+	ck_assert(x->has_date && x->date_s == 1795392123);
+	ck_assert_uint_eq(x->ref_count, 3);
+	ck_assert(x->has_subject_hash && !x->subject_joins);
+	struct extract *y = extract_of("Message-ID: <root@h>\r\nSubject: topic\r\n\r\nx");
+	struct extract *z = extract_of("Message-ID: <other@h>\r\nSubject: AW: Fwd: TOPIC\r\n\r\nx");
+	ck_assert_mem_eq(x->refs[0], y->refs[0], EXTRACT_HASH_LEN);
+	ck_assert_mem_eq(x->subject_hash, y->subject_hash, EXTRACT_HASH_LEN);
+	ck_assert_mem_eq(x->subject_hash, z->subject_hash, EXTRACT_HASH_LEN);
+	ck_assert(!y->subject_joins && z->subject_joins);
+	extract_free(&x);
+	extract_free(&y);
+	extract_free(&z);
+}
+END_TEST
+
+START_TEST(attachments)
+{
+	struct extract *x = extract_of(
+		"Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\n" PLAIN "text\r\n"
+		"--B\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n"
+		"Content-Disposition: attachment;\r\n filename*0*=utf-8''%E8%AB%8B;\r\n filename*1*=%E6%B1%82.pdf\r\n\r\n"
+		"YWJj\r\n--B\r\nContent-Type: text/plain; name=\"=?utf-8?B?w7w=?=.txt\"\r\n\r\nabc\r\n"
+		"--B\r\nContent-Type: message/rfc822\r\n\r\nSubject: inner\r\n\r\ninner text\r\n--B--\r\n");
+	static const uint8_t abc[] = {0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea};
+	ck_assert_uint_eq(x->attachment_count, 3);
+	ck_assert(span_eq(x->attachments[0].name, SPAN_LIT("\xe8\xab\x8b\xe6\xb1\x82.pdf")));
+	ck_assert(span_eq(x->attachments[0].media_type, SPAN_LIT("application/pdf")));
+	ck_assert_uint_eq(x->attachments[0].size_bytes, 3);
+	ck_assert_mem_eq(x->attachments[0].sha256, abc, sizeof(abc));
+	ck_assert(span_eq(x->attachments[1].name, SPAN_LIT("\xc3\xbc.txt")));
+	ck_assert_mem_eq(x->attachments[1].sha256, abc, sizeof(abc));
+	ck_assert(span_eq(x->attachments[2].name, SPAN_LIT("inner")));
+	ck_assert(span_find(x->text, SPAN_LIT("inner text")) != SPAN_NPOS);
+	ck_assert(span_find(x->terms, SPAN_LIT("\xe8\xab\x8b\xe6\xb1\x82_ ")) != SPAN_NPOS);
+	extract_free(&x);
+}
+END_TEST
+
+START_TEST(verdicts_of_our_milter_only)
+{
+	struct extract *x = extract_of(
+		"Authentication-Results: evil.example; spf=pass; dkim=pass\r\n"
+		"Authentication-Results: mx.example.com 1;\r\n dkim=fail (spf=pass; \"x) header.d=a;\r\n"
+		" dkim=pass header.d=b; spf=softfail smtp.mailfrom=x@y; dmarc=NONE\r\n"
+		"Authentication-Results: mx.example.com; arc=pass\r\n\r\nx");
+	ck_assert(span_eq(x->dkim, SPAN_LIT("pass")));
+	ck_assert(span_eq(x->spf, SPAN_LIT("softfail")));
+	ck_assert(span_eq(x->dmarc, SPAN_LIT("none")));
+	ck_assert_uint_eq(x->arc.len, 0);
+	extract_free(&x);
+}
+END_TEST
+
+/* DEPTH nested multiparts around one text. */
+static struct extract *nested(unsigned depth)
+{
+	struct sbuf b;
+	sbuf_init_heap(&b, 1 << 20);
+	for (unsigned i = 1; i < depth; i++)
+		sbuf_addf(&b, "Content-Type: multipart/mixed; boundary=B%u\r\n\r\n--B%u\r\n", i, i);
+	sbuf_adds(&b, PLAIN "deep\r\n");
+	struct extract *x = extract_of(sbuf_cstr(&b));
+	sbuf_done(&b);
+	return x;
+}
+
+START_TEST(depth_cap)
+{
+	struct extract *x = nested(limits.depth_max);
+	ck_assert_int_eq((int)x->state, (int)EXTRACT_PARSED);
+	ck_assert(span_eq(x->snippet, SPAN_LIT("deep")));
+	extract_free(&x);
+	x = nested(limits.depth_max + 1);
+	ck_assert_int_eq((int)x->state, (int)EXTRACT_PARTIAL);
+	ck_assert_uint_eq(x->snippet.len, 0);
+	extract_free(&x);
+	x = nested(5000);
+	ck_assert_int_eq((int)x->state, (int)EXTRACT_PARTIAL);
+	extract_free(&x);
+}
+END_TEST
+
+START_TEST(parts_cap)
+{
+	for (unsigned more = 0; more < 2; more++) {
+		struct sbuf b;
+		sbuf_init_heap(&b, 1 << 20);
+		sbuf_adds(&b, "Content-Type: multipart/mixed; boundary=B\r\n\r\n");
+		for (unsigned i = 0; i < limits.parts_max + more; i++)
+			sbuf_addf(&b, "--B\r\n" PLAIN "p%u\r\n", i);
+		struct extract *x = extract_of(sbuf_cstr(&b));
+		ck_assert_int_eq((int)x->state, more ? (int)EXTRACT_PARTIAL : (int)EXTRACT_PARSED);
+		extract_free(&x);
+		sbuf_done(&b);
+	}
+}
+END_TEST
+
+START_TEST(text_cap)
+{
+	for (size_t more = 0; more < 2; more++) {
+		struct sbuf b;
+		sbuf_init_heap(&b, 1 << 20);
+		sbuf_adds(&b, PLAIN);
+		for (size_t i = 0; i < limits.text_max_bytes + more; i++)
+			sbuf_addc(&b, i % 8 == 7 ? ' ' : 'a');
+		struct extract *x = extract_of(sbuf_cstr(&b));
+		ck_assert_uint_eq(x->text.len, limits.text_max_bytes);
+		ck_assert_int_eq(x->truncated, (int)more);
+		extract_free(&x);
+		sbuf_done(&b);
+	}
+}
+END_TEST
+
+START_TEST(from_a_file)
+{
+	char path[] = "/tmp/extractXXXXXX";
+	int fd = mkstemp(path);
+	static char long_line[EXTRACT_HEADER_MAX];
+	extract_start();
+	ck_assert_int_ge(fd, 0);
+	unlink(path);
+	ck_assert_int_eq(write(fd, "Subject: f\r\n\r\nbody\r\n", 20), 20);
+	struct extract_source source = {.fd = fd};
+	struct extract *x = extract_new(&limits, "", &source);
+	ck_assert(span_eq(x->subject, SPAN_LIT("f")) && span_eq(x->snippet, SPAN_LIT("body")));
+	extract_free(&x);
+	memset(long_line, 'x', sizeof(long_line));
+	ck_assert_int_eq(pwrite(fd, long_line, sizeof(long_line), 10), sizeof(long_line));
+	x = extract_new(&limits, "", &source);
+	ck_assert_int_eq((int)x->state, (int)EXTRACT_FAILED);
+	extract_free(&x);
+	close(fd);
+}
+END_TEST
+
+START_TEST(cut_keeps_characters)
+{
+	ck_assert(span_eq(extract_cut(SPAN_LIT("\xc3\xa4" "b\xc3\xb6" "d"), 3), SPAN_LIT("\xc3\xa4" "b\xc3\xb6")));
+	ck_assert(span_eq(extract_cut(SPAN_LIT("ab"), 3), SPAN_LIT("ab")));
+	ck_assert_uint_eq(extract_cut(SPAN_LIT("ab"), 0).len, 0);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&table_of_mails,
+	&people_and_identity,
+	&attachments,
+	&verdicts_of_our_milter_only,
+	&depth_cap,
+	&parts_cap,
+	&text_cap,
+	&from_a_file,
+	&cut_keeps_characters,
+	NULL,
+};
+
+TEST_MAIN("indexer-extract", tests)
