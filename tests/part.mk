@@ -2,20 +2,32 @@
 # faults on a private stack (tests/run), and what they need installed.
 
 DEPS := tools/deps
+RUN_TESTS = POSTERN_BUILD=$(abspath $(BUILD)) tests/run
 
-.PHONY: deps check check-integration check-faults
+.PHONY: deps helpers check check-integration check-faults demo bench
 deps:
 	$(Q)$(DEPS) install
 
-check: all tests
-	$(Q)$(DEPS) check
-	$(Q)tests/run $(TESTS:%=--unit $(BUILD)/tests/%) --integration
+check: deps
+	$(Q)$(MAKE) --no-print-directory all tests helpers
+	$(Q)$(RUN_TESTS) $(TESTS:%=--unit $(BUILD)/tests/%) --integration
 
 # NAMES="test_stack test_quota.Limits" runs a part of them.
-check-integration: all
-	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/run --integration $(NAMES)
+check-integration: all helpers
+	$(Q)$(RUN_TESTS) --integration $(NAMES)
 check-faults: all
-	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/run --integration faults
+	$(Q)$(RUN_TESTS) --integration faults
+
+# KEEP=1 leaves the stack running and tells how to reach and stop it.
+demo: deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)KEEP=$(KEEP) POSTERN_BUILD=$(abspath $(BUILD)) tests/demo
+
+# The connection to the database, against the stack's MariaDB.
+HELPERS += db_probe
+db_probe_SRCS := tests/integration/db_probe.c
+db_probe_ARCHIVES := run base
+db_probe_LIBS := $(RUN_LIBS) $(CHECK_LIBS)
 
 # Measures side by side and prints the table of docs/bench.md; SECTIONS="milters"
 # runs a part.
@@ -25,13 +37,9 @@ milter_null_ARCHIVES := base
 milter_null_LIBS := -lmilter
 lmtp_load_SRCS := tests/bench/lmtp_load.c
 lmtp_load_ARCHIVES := base
-.PHONY: bench
-bench: all $(HELPERS:%=$(BUILD)/helpers/%)
+bench: all helpers
 	$(Q)$(DEPS) install tools/deps-bench.txt
 	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/bench/bench.py $(SECTIONS)
 
-HELPERS += db_probe
-db_probe_SRCS := tests/integration/db_probe.c
-db_probe_ARCHIVES := run base
-db_probe_LIBS := $(RUN_LIBS) $(CHECK_LIBS)
-check check-integration: $(HELPERS:%=$(BUILD)/helpers/%)
+# Stands last: all helpers are known here.
+helpers: $(HELPERS:%=$(BUILD)/helpers/%)

@@ -46,6 +46,7 @@ base_dir = {root}/run/dovecot
 state_dir = {root}/var/lib/dovecot
 instance_name = {root}
 log_path = {root}/log/dovecot.log
+log_timestamp = "%Y-%m-%d %H:%M:%S.%{{usecs}} "
 listen = 127.0.0.1
 mail_plugin_dir = {root}/lib/dovecot
 default_vsz_limit = 512M

@@ -8,6 +8,7 @@ each other and nothing outside of the folder is touched.
 import os
 import pathlib
 import re
+import socket
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
@@ -46,6 +47,23 @@ MOVED = re.compile(
     r"(?<![\w.-])/(?=(?:etc/(?:postern|postfix|dovecot)|run/(?:postern|mysqld|dovecot)"
     r"|var/(?:mail/vhosts|lib/postern|spool/postfix))\b)"
 )
+
+
+def free_base():
+    """A port base whose ports nobody has."""
+    for base in range(20000 + (os.getpid() % 20) * 1000, 60000, 1000):
+        sockets = []
+        try:
+            for number in PORTS.values():
+                sockets.append(socket.socket())
+                sockets[-1].bind((HOST, base + number))
+            return base
+        except OSError:
+            continue
+        finally:
+            for sock in sockets:
+                sock.close()
+    raise SystemExit("stack: no free ports")
 
 
 class Layout:

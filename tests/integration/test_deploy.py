@@ -1,0 +1,116 @@
+"""The shipped files by themselves: units, users, samples, the wiring."""
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from tests.frame.layout import REPO, USERS, Layout
+from tests.frame.stack import DAEMONS
+from tests.frame.supervise import read_unit, setting
+
+DEPLOY = REPO / "deploy"
+UNITS = DEPLOY / "systemd"
+EXPOSURE_TENTHS = 15
+
+
+def run(*argv, **more):
+    return subprocess.run([str(a) for a in argv], capture_output=True, text=True, check=False, **more)
+
+
+class Units(unittest.TestCase):
+    """systemd units and sockets."""
+
+    def test_verify_prints_nothing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for path in UNITS.iterdir():
+                text = re.sub(r"^ExecStart=/usr/bin/", f"ExecStart={Layout().build}/bin/", path.read_text(), flags=re.M)
+                (pathlib.Path(folder) / path.name).write_text(text)
+            done = run("systemd-analyze", "verify", *pathlib.Path(folder).iterdir(),
+                       env={"PATH": "/usr/bin:/bin", "SYSTEMD_UNIT_PATH": f"{folder}:/lib/systemd/system"})
+        self.assertEqual((done.stdout + done.stderr, done.returncode), ("", 0))
+
+    def test_exposure(self):
+        for name in DAEMONS:
+            with self.subTest(name):
+                done = run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_TENTHS}",
+                           UNITS / f"{name}.service")
+                self.assertEqual(done.returncode, 0, done.stdout[-300:])
+
+    def test_each_daemon_has_unit_socket_and_sample(self):
+        for name in DAEMONS:
+            with self.subTest(name):
+                service = read_unit(UNITS / f"{name}.service")["Service"]
+                self.assertEqual(setting(service, "Type"), "notify")
+                self.assertIn(setting(service, "User"), USERS)
+                socket = read_unit(UNITS / f"{name}.socket")["Socket"]
+                self.assertEqual(setting(socket, "FileDescriptorName"), "listen")
+                self.assertTrue((DEPLOY / f"conf/{name}.conf").exists())
+
+    def test_samples_are_accepted(self):
+        for name in DAEMONS:
+            with self.subTest(name):
+                done = run(Layout().build / "bin" / name, "-t", "-c", DEPLOY / f"conf/{name}.conf")
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_users_of_units_are_made(self):
+        done = run("systemd-sysusers", "--dry-run", DEPLOY / "sysusers.d/postern.conf")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for name in USERS:
+            self.assertRegex(done.stdout + done.stderr, rf"Creating (user|group) '?{name}'?")
+
+
+class Wiring(unittest.TestCase):
+    """deploy/postfix/wire puts everything back."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        (self.folder / "main.cf").write_text("myhostname = old.example.org\nmessage_size_limit = 1000\n")
+        shutil.copy("/usr/share/postfix/master.cf.dist", self.folder / "master.cf")
+
+    def wire(self, command):
+        return run(DEPLOY / "postfix/wire", command, env={"PATH": "/usr/sbin:/usr/bin:/bin", "MAIL_CONFIG": str(self.folder)})
+
+    def state(self):
+        env = {"PATH": "/usr/sbin:/usr/bin:/bin", "MAIL_CONFIG": str(self.folder)}
+        return run("postconf", "-n", env=env).stdout, run("postconf", "-M", env=env).stdout
+
+    def test_apply_and_undo(self):
+        before = self.state()
+        self.assertEqual(self.wire("apply").returncode, 0)
+        after = self.state()
+        self.assertIn("myhostname = mail.example.com", after[0])
+        self.assertIn("default_action=tempfail", after[0])
+        self.assertIn("submissions inet", after[1])
+        self.assertEqual(self.wire("undo").returncode, 0)
+        self.assertEqual(self.state(), before)
+
+    def test_second_apply_is_refused(self):
+        self.wire("apply")
+        self.assertNotEqual(self.wire("apply").returncode, 0)
+
+    def test_no_unknown_parameter(self):
+        self.wire("apply")
+        env = {"PATH": "/usr/sbin:/usr/bin:/bin", "MAIL_CONFIG": str(self.folder)}
+        self.assertNotIn("unused parameter", run("postconf", "-n", env=env).stderr)
+
+
+class Prometheus(unittest.TestCase):
+    """The alert rules speak of metrics that exist."""
+
+    def test_metrics_exist(self):
+        known = set()
+        for path in REPO.glob("**/*.def"):
+            for match in re.finditer(r'METRIC\(\s*\w+,\s*(\w+),\s*"(\w+)",\s*(".*?"),\s*"(\w*)"', path.read_text()):
+                kind, family, _, unit = match.groups()
+                family += f"_{unit}" if unit else ""
+                known |= {family, f"{family}_total", f"{family}_bucket", f"{family}_count", f"{family}_sum"}
+        used = set(re.findall(r"\bpostern_\w+", (DEPLOY / "prometheus/postern.rules.yml").read_text()))
+        self.assertTrue(used)
+        self.assertEqual(used - known, set())
+
+
+if __name__ == "__main__":
+    unittest.main()
