@@ -15,10 +15,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 os.environ.setdefault("STACK_DIR", "/srv/postern-bench")
 os.environ.setdefault("STACK_PORT_BASE", "41000")
 
+from tests.bench.lmtp import Indexer, Quota  # noqa: E402
 from tests.bench.milters import Milters  # noqa: E402
 from tests.frame.stack import Stack  # noqa: E402
 
-SECTIONS = {"milters": Milters}
+SECTIONS = {"milters": Milters, "lmtp": Indexer, "quota": Quota}
 
 
 def main(names):
