@@ -1,0 +1,65 @@
+/*
+ * DMARC, RFC 9989: may this Author Domain be believed, and what does its owner
+ * wish where it may not?  Pure over DNS answers; run it again when some were
+ * missing.
+ *
+ * The Organizational Domain comes from the DNS tree walk (section 4.10), for
+ * the Author Domain and for each authenticated identifier by a walk of its
+ * own; or, as in RFC 7489, from a public suffix list behind struct dmarc_psl.
+ */
+#ifndef MILTER_DMARC_H
+#define MILTER_DMARC_H
+
+#include "lib/base/arena.h"
+#include "milter-dkim/dmarc_record.h"
+#include "milter-dkim/dns.h"
+#include "milter-dkim/result.h"
+
+#define DMARC_WALK_MAX 8         /* queries of one walk, section 4.10 */
+#define DMARC_IDENTIFIERS_MAX 10 /* that are looked at; those equal to the Author Domain come first */
+#define DMARC_QUERIES_MAX (DMARC_WALK_MAX * (DMARC_IDENTIFIERS_MAX + 1))
+
+struct dmarc_psl {
+	/* The registered domain that DOMAIN (A-labels, lower case) belongs to;
+	 * DOMAIN itself where that is a public suffix.  Part of DOMAIN. */
+	struct span (*organizational)(void *arg, struct span domain);
+	void *arg;
+};
+
+enum dmarc_mechanism { DMARC_SPF, DMARC_DKIM };
+
+/* A domain that SPF (MAIL FROM) or DKIM (d=) has authenticated. */
+struct dmarc_identifier {
+	enum dmarc_mechanism mechanism;
+	struct span domain; /* any case, U-labels or A-labels */
+};
+
+struct dmarc_request {
+	struct span author_domain; /* any case, U-labels or A-labels */
+	const struct dmarc_identifier *identifiers;
+	size_t identifier_count;
+	const struct dmarc_psl *psl; /* NULL: the tree walk */
+};
+
+struct dmarc_verdict {
+	enum auth_result result; /* pass, fail, none, temperror, permerror */
+	struct span author_domain; /* lower case, A-labels */
+	struct span policy_domain; /* where the record was found; empty without one */
+	struct span organizational_domain; /* of the Author Domain; empty where it was not needed */
+	bool has_policy;
+	enum dmarc_policy published;   /* of p, sp, np the one that governs */
+	enum dmarc_policy policy;      /* what applies: one level less under t=y */
+	enum dmarc_policy disposition; /* what the owner wishes for this message */
+	struct span aligned[2];        /* by enum dmarc_mechanism: the aligned identifier, or empty */
+	struct dmarc_record record;    /* where has_policy */
+	const struct span *queries;    /* names asked for TXT, each once, in order */
+	size_t query_count;
+	const char *reason; /* static; NULL for a pass */
+};
+
+/* 0 with a verdict; ERR_AGAIN where VIEW lacks answers; ERR_LIMIT where the
+ * arena, in which the verdict lives, is full. */
+int dmarc_check(const struct dmarc_request *request, const struct dns_view *view, struct arena *a,
+		struct dmarc_verdict *verdict_out) MUST_CHECK;
+
+#endif
