@@ -8,6 +8,7 @@ const struct cli_command *const cli_commands[] = {
 	commands_dkim,
 	commands_dkim_sign,
 	commands_spf,
+	commands_search,
 	commands_status,
 	commands_sql,
 	commands_accounts,

@@ -8,8 +8,8 @@ postern-core_SRCS := $(addprefix postern/,args.c migrations.c names.c table.c zo
 
 BINS += postern
 postern_SRCS := $(filter-out $(postern-core_SRCS),$(wildcard postern/*.c))
-postern_ARCHIVES := postern-core milter-core run mail base
-postern_LIBS := $(MILTER_CORE_LIBS) -lcrypt
+postern_ARCHIVES := postern-core milter-core indexer-core run mail base
+postern_LIBS := $(MILTER_CORE_LIBS) $(shell pkg-config --libs glib-2.0) -lcrypt
 
 TESTS += test_postern_args test_postern_table
 test_postern_args_SRCS := tests/unit/test_postern_args.c
