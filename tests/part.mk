@@ -10,7 +10,7 @@ deps:
 
 check: deps
 	$(Q)$(MAKE) --no-print-directory all tests helpers
-	$(Q)$(RUN_TESTS) $(TESTS:%=--unit $(BUILD)/tests/%) --integration
+	$(Q)$(RUN_TESTS) $(TESTS:%=--unit $(BUILD)/tests/%) $(foreach n,$(REPLAYS),--replay $(BUILD)/helpers/replay_$(n)=tests/fuzz/corpus/$(n)) --integration
 
 # NAMES="test_stack test_quota.Limits" runs a part of them.
 check-integration: all helpers
@@ -40,6 +40,16 @@ lmtp_load_ARCHIVES := base
 bench: all helpers
 	$(Q)$(DEPS) install tools/deps-bench.txt
 	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/bench/bench.py $(SECTIONS)
+
+# Each fuzz target once more without the fuzzer, to be fed with its corpus.
+REPLAYS := $(FUZZERS:fuzz_%=%)
+define replay_settings
+HELPERS += replay_$(1)
+replay_$(1)_SRCS := $$(fuzz_$(1)_SRCS) tests/fuzz/replay.c
+replay_$(1)_ARCHIVES := $$(fuzz_$(1)_ARCHIVES)
+replay_$(1)_LIBS := $$(fuzz_$(1)_LIBS)
+endef
+$(foreach n,$(REPLAYS),$(eval $(call replay_settings,$(n))))
 
 # Stands last: all helpers are known here.
 helpers: $(HELPERS:%=$(BUILD)/helpers/%)

@@ -97,6 +97,48 @@ class Wiring(unittest.TestCase):
         self.assertNotIn("unused parameter", run("postconf", "-n", env=env).stderr)
 
 
+class Deps(unittest.TestCase):
+    """tools/deps, with an apt-get that only tells."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.list = self.folder / "list"
+        self.list.write_text("# comment\n\nbase-files\nno-such-package-anywhere\n")
+        self.policy = pathlib.Path("/usr/sbin/policy-rc.d")
+        apt = self.folder / "apt-get"
+        apt.write_text(f'#!/bin/sh\necho "$@" >> {self.folder}/calls\ncat {self.policy} > {self.folder}/policy\n'
+                       "exit $APT_STATUS\n")
+        apt.chmod(0o755)
+
+    def deps(self, command, status=0):
+        return run(REPO / "tools/deps", command, self.list,
+                   env={"PATH": f"{self.folder}:/usr/sbin:/usr/bin:/sbin:/bin", "APT_STATUS": str(status)})
+
+    def test_check_names_what_is_missing(self):
+        done = self.deps("check")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("\nno-such-package-anywhere\n", done.stderr)
+        self.assertNotIn("base-files", done.stderr)
+
+    def test_install_forbids_starts_meanwhile_and_puts_back(self):
+        before = self.policy.read_text() if self.policy.exists() else None
+        for status in (0, 1):
+            with self.subTest(status=status):
+                self.assertEqual(self.deps("install", status).returncode, status)
+                self.assertIn("exit 101", (self.folder / "policy").read_text())
+                self.assertEqual(self.policy.read_text() if self.policy.exists() else None, before)
+        calls = (self.folder / "calls").read_text().splitlines()
+        self.assertEqual(calls[0], "update -q")
+        self.assertTrue(calls[1].endswith(" no-such-package-anywhere"))
+        self.assertNotIn("base-files", calls[1])
+
+    def test_nothing_to_do(self):
+        self.list.write_text("base-files\n")
+        self.assertEqual(self.deps("install").returncode, 0)
+        self.assertFalse((self.folder / "calls").exists())
+
+
 class Prometheus(unittest.TestCase):
     """The alert rules speak of metrics that exist."""
 
