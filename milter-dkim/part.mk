@@ -15,19 +15,9 @@ test_$(1)_LIBS := $(MILTER_CORE_LIBS)
 endef
 $(foreach t,$(AUTH_TESTS),$(eval $(call auth_test,$(t))))
 
-TESTS += test_rfc5322 test_taglist test_canon
+# The core of DKIM and of the milter.
+DKIM_TESTS := taglist canon sign verify keytable keyring hostset edits session
+TESTS += $(DKIM_TESTS:%=test_%) test_rfc5322
+$(foreach t,$(DKIM_TESTS),$(eval $(call auth_test,$(t))))
 test_rfc5322_SRCS := tests/unit/test_rfc5322.c
 test_rfc5322_ARCHIVES := mail base
-test_taglist_SRCS := tests/unit/test_taglist.c
-test_taglist_ARCHIVES := milter-core mail base
-test_canon_SRCS := tests/unit/test_canon.c
-test_canon_ARCHIVES := milter-core mail base
-test_canon_LIBS := -lcrypto
-
-TESTS += test_sign test_verify
-test_sign_SRCS := tests/unit/test_sign.c
-test_sign_ARCHIVES := milter-core mail base
-test_sign_LIBS := -lcrypto -lidn2
-test_verify_SRCS := tests/unit/test_verify.c
-test_verify_ARCHIVES := milter-core mail base
-test_verify_LIBS := -lcrypto -lidn2

@@ -85,7 +85,8 @@ static int begin_field(struct span line, struct mail_field *field_out)
 		name_len--;
 	struct mail_field f = {
 		.name = span_take(line, name_len),
-		.value = span_skip(line, colon + 1),
+		/* Not span_skip(): also an empty first line says where the value begins. */
+		.value = span_of(line.ptr + colon + 1, line.len - colon - 1),
 		.gap = colon - name_len,
 	};
 	if (!mail_name_valid(f.name))

@@ -131,6 +131,20 @@ START_TEST(added_fields_are_copies)
 }
 END_TEST
 
+START_TEST(value_may_begin_on_the_next_line)
+{
+	struct arena arena;
+	struct mail_header h;
+	arena_init(&arena, 1 << 16);
+	mail_header_init(&h, &arena, &roomy);
+	ck_assert_int_eq(mail_header_parse(&h, SPAN_LIT("A:\r\n\tx\r\nB:")), 0);
+	ck_assert_uint_eq(h.count, 2);
+	ck_assert(span_eq(h.fields[0].value, SPAN_LIT("\r\n\tx")));
+	ck_assert_uint_eq(h.fields[1].value.len, 0);
+	arena_done(&arena);
+}
+END_TEST
+
 START_TEST(unfolds_to_one_line)
 {
 	char mem[64];
@@ -143,7 +157,8 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&splits_at_every_byte, &malformed_lines_are_errors, &caps_hold_at_n_and_n_plus_1,
-	&splitter_stops_at_its_cap, &added_fields_are_copies, &unfolds_to_one_line, NULL,
+	&splitter_stops_at_its_cap, &added_fields_are_copies, &unfolds_to_one_line,
+	&value_may_begin_on_the_next_line, NULL,
 };
 
 TEST_MAIN("rfc5322", tests)

@@ -1,0 +1,33 @@
+/*
+ * What shall be changed in the header of a message, collected first and applied
+ * after in an order in which no change shifts what a later one means: fields are
+ * removed from the highest number down, then new ones are put on top.
+ */
+#ifndef MILTER_EDITS_H
+#define MILTER_EDITS_H
+
+#include "lib/base/arena.h"
+
+#define EDITS_MAX 256
+
+struct edit {
+	const char *name;
+	const char *value; /* NULL: the field is removed */
+	size_t ordinal;    /* of a removed field among those of its name, from 1 */
+};
+
+struct edits {
+	struct arena *arena;
+	struct edit items[EDITS_MAX];
+	size_t count;
+};
+
+void edits_init(struct edits *e, struct arena *arena);
+/* ERR_LIMIT past EDITS_MAX or with the arena full. */
+int edits_remove(struct edits *e, struct span name, size_t ordinal) MUST_CHECK;
+/* Of several the one that was added first ends up on top. */
+int edits_insert(struct edits *e, struct span name, struct span value) MUST_CHECK;
+/* Brings the items into the order in which they are to be applied. */
+void edits_order(struct edits *e);
+
+#endif

@@ -1,0 +1,106 @@
+/*
+ * Invariant: a method that is decided is not run again.
+ */
+#include "inbound.h"
+
+#include "milter-dkim/authres.h"
+
+static int run_spf(struct inbound *in, const struct dns_view *view)
+{
+	if (in->spf_done)
+		return 0;
+	struct spf_request request = {
+		.ip = in->request.ip,
+		.helo = in->request.helo,
+		.mail_from = in->request.mail_from,
+		.receiver = in->request.receiver,
+		.now = in->request.now,
+	};
+	int rc = spf_check(&request, view, in->arena, &in->spf);
+	in->spf_done = rc == 0;
+	return rc;
+}
+
+int inbound_begin(struct inbound *in, const struct inbound_request *request, struct arena *a,
+		  struct keycache *cache, const struct dns_view *view)
+{
+	*in = (struct inbound){.request = *request, .arena = a, .cache = cache};
+	if (arena_dup(a, request->helo, &in->request.helo) < 0 ||
+	    arena_dup(a, request->mail_from, &in->request.mail_from) < 0 ||
+	    arena_dup(a, request->receiver, &in->request.receiver) < 0)
+		return ERR_LIMIT;
+	in->spf_done = in->request.ip.bits == 0;
+	int rc = run_spf(in, view);
+	return rc == ERR_AGAIN ? 0 : rc;
+}
+
+int inbound_header(struct inbound *in, const struct mail_header *header, struct bodyhash *bodies,
+		   const struct dns_view *view)
+{
+	int rc = run_spf(in, view);
+	if (rc < 0 && rc != ERR_AGAIN)
+		return rc;
+	return verify_begin(&in->dkim, header, bodies, in->arena, in->request.now);
+}
+
+int inbound_run(struct inbound *in, const struct dns_view *view)
+{
+	int spf = run_spf(in, view);
+	if (spf < 0 && spf != ERR_AGAIN)
+		return spf;
+	int dkim = verify_run(&in->dkim, view, in->cache);
+	return dkim < 0 ? dkim : spf;
+}
+
+static void write_signature(struct authres *a, const struct verify_signature *s)
+{
+	char mem[64];
+	struct sbuf note;
+	sbuf_init(&note, mem, sizeof(mem));
+	authres_method(a, "dkim", s->verdict.result);
+	if (s->verdict.key_bits > 0) {
+		sbuf_addf(&note, "%u-bit key", s->verdict.key_bits);
+		authres_comment(a, sbuf_span(&note));
+	}
+	if (s->verdict.reason != NULL)
+		authres_reason(a, span_str(s->verdict.reason));
+	authres_property(a, "header.d", s->sig.domain);
+	authres_property(a, "header.i", s->sig.identity);
+	authres_property(a, "header.s", s->sig.selector);
+	if (s->sig.alg_known)
+		authres_property(a, "header.a", span_str(crypto_alg_name(s->sig.alg)));
+	authres_property(a, "header.b", s->sig.b_prefix);
+}
+
+static void write_dkim(const struct inbound *in, struct authres *a)
+{
+	if (in->dkim.count == 0)
+		authres_method(a, "dkim", AUTH_NONE);
+	for (size_t i = 0; i < in->dkim.count; i++)
+		write_signature(a, &in->dkim.signatures[i]);
+	if (in->dkim.more > 0) {
+		authres_method(a, "dkim", AUTH_POLICY);
+		authres_reason(a, SPAN_LIT("there are more signatures than are looked at"));
+	}
+}
+
+static void write_spf(const struct inbound *in, struct authres *a)
+{
+	if (in->request.ip.bits == 0)
+		return;
+	authres_method(a, "spf", in->spf.result);
+	if (in->spf.problem != NULL)
+		authres_reason(a, span_str(in->spf.problem));
+	authres_property(a, "smtp.mailfrom", in->request.mail_from);
+	authres_property(a, "smtp.helo", in->request.helo);
+}
+
+void inbound_authres(const struct inbound *in, struct span authserv_id, const char *eol, struct sbuf *out)
+{
+	struct authres a;
+	sbuf_addc(out, ' ');
+	authres_begin(&a, out, authserv_id, eol);
+	write_dkim(in, &a);
+	write_spf(in, &a);
+	authres_end(&a);
+}

@@ -1,0 +1,45 @@
+/*
+ * All methods over one incoming message: what the milter does with mail from
+ * outside and what `postern auth check` does with a file.  Pure.
+ *
+ *   inbound_begin()    the envelope is known; asks for what SPF needs
+ *   inbound_header()   the header is complete; asks for the body hashes
+ *   (the body goes into the bodyhash set, then bodyhash_finish())
+ *   inbound_run()      until it no longer returns ERR_AGAIN
+ */
+#ifndef MILTER_INBOUND_H
+#define MILTER_INBOUND_H
+
+#include "milter-dkim/spf.h"
+#include "milter-dkim/verify.h"
+
+struct inbound_request {
+	struct ip ip; /* bits == 0: no client address, so no SPF */
+	struct span helo;
+	struct span mail_from; /* without < > */
+	struct span receiver;  /* our host name */
+	int64_t now;
+};
+
+struct inbound {
+	struct inbound_request request; /* its spans live in the arena */
+	struct arena *arena;
+	struct keycache *cache; /* may be NULL */
+	struct spf_verdict spf;
+	bool spf_done;
+	struct verify dkim;
+};
+
+/* ERR_LIMIT where the arena is full, here and below. */
+int inbound_begin(struct inbound *in, const struct inbound_request *request, struct arena *a,
+		  struct keycache *cache, const struct dns_view *view) MUST_CHECK;
+int inbound_header(struct inbound *in, const struct mail_header *header, struct bodyhash *bodies,
+		   const struct dns_view *view) MUST_CHECK;
+/* 0: all is decided; ERR_AGAIN: answers are missing. */
+int inbound_run(struct inbound *in, const struct dns_view *view) MUST_CHECK;
+
+/* Adds the value of our Authentication-Results field, which begins with a space;
+ * EOL is the line end inside of it. */
+void inbound_authres(const struct inbound *in, struct span authserv_id, const char *eol, struct sbuf *out);
+
+#endif

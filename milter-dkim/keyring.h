@@ -1,0 +1,39 @@
+/*
+ * Signing keys by domain, as they come from SQL.  A message gets the keys of
+ * the longest parent domain of its author's domain that has any; of each
+ * algorithm the one that was added first.  A ring is filled by one thread and
+ * never changed after it was shared; reference-counted.
+ */
+#ifndef MILTER_KEYRING_H
+#define MILTER_KEYRING_H
+
+#include "milter-dkim/signkey.h"
+
+#define KEYRING_KEYS_MAX 1000000
+
+struct keyring;
+
+struct keyring *keyring_new(void);
+struct keyring *keyring_ref(struct keyring *ring);
+void keyring_unref(struct keyring **ring);
+
+/*
+ * DOMAIN in A-labels, any case.  Where OLD (may be NULL) has the same key, its
+ * object, parsed perhaps, is used again.  ERR_SYNTAX for names that are none.
+ */
+int keyring_add(struct keyring *ring, const struct keyring *old, struct span domain, struct span selector,
+		enum crypto_alg alg, struct span text) MUST_CHECK;
+size_t keyring_count(const struct keyring *ring);
+
+/*
+ * Writes up to MAX keys for DOMAIN into KEYS_OUT, borrowed from the ring, and
+ * returns how many.
+ */
+size_t keyring_find(const struct keyring *ring, struct span domain, struct signkey **keys_out, size_t max);
+
+/* The ring as text and back, for the copy on disk.  ERR_SYNTAX for a text that
+ * is not complete or was changed. */
+void keyring_encode(const struct keyring *ring, struct sbuf *out);
+int keyring_decode(struct span text, struct keyring **ring_out) MUST_CHECK;
+
+#endif

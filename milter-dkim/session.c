@@ -1,0 +1,363 @@
+/*
+ * Invariants: everything of a message lives in the arena, which is dropped with
+ * it; once outcome.action is no longer SESSION_ACCEPT, nothing more is done for
+ * the message; the body is hashed only where somebody asked for a hash.
+ */
+#include "session.h"
+
+#include "lib/mail/addr.h"
+#include "lib/mail/dnsname.h"
+#include "lib/mail/idn.h"
+#include "milter-dkim/authres.h"
+#include "milter-dkim/sign.h"
+
+#define NAME_MAX_BYTES 512
+#define AUTHRES_MAX (64u << 10)
+
+struct session {
+	/* of the connection */
+	struct ip ip;
+	bool local;
+	char client_mem[NAME_MAX_BYTES], helo_mem[NAME_MAX_BYTES];
+	struct span client_name, helo;
+	struct bodyhash *bodies;
+	/* of the message */
+	const struct session_settings *settings;
+	struct session_keys keys;
+	struct arena arena;
+	struct mail_header header;
+	struct span host_name;
+	int64_t now;
+	struct inbound inbound;
+	struct signkey *signkeys[SESSION_SIGNATURES_MAX];
+	struct crypto_key *signers[SESSION_SIGNATURES_MAX];
+	size_t signer_count;
+	unsigned body;
+	bool body_done, finished;
+	struct session_outcome outcome;
+};
+
+struct session *session_new(void)
+{
+	struct session *s = mem_zalloc(sizeof(*s));
+	s->bodies = bodyhash_new();
+	arena_init(&s->arena, SESSION_ARENA_MAX);
+	return s;
+}
+
+void session_reset(struct session *s)
+{
+	for (size_t i = 0; i < s->signer_count; i++) {
+		crypto_key_unref(&s->signers[i]);
+		signkey_unref(&s->signkeys[i]);
+	}
+	s->signer_count = 0;
+	arena_reset(&s->arena);
+	bodyhash_reset(s->bodies);
+	s->settings = NULL;
+	s->keys = (struct session_keys){0};
+}
+
+void session_free(struct session **s)
+{
+	if (*s == NULL)
+		return;
+	session_reset(*s);
+	bodyhash_free(&(*s)->bodies);
+	arena_done(&(*s)->arena);
+	free(*s);
+	*s = NULL;
+}
+
+static struct span keep(char *mem, struct span text)
+{
+	text = span_take(text, NAME_MAX_BYTES);
+	if (text.len > 0)
+		memcpy(mem, text.ptr, text.len);
+	return span_of(mem, text.len);
+}
+
+void session_connect(struct session *s, struct span client_name, const struct ip *ip, bool local)
+{
+	s->ip = *ip;
+	s->local = local;
+	s->client_name = keep(s->client_mem, client_name);
+	s->helo = SPAN_EMPTY;
+}
+
+void session_helo(struct session *s, struct span name)
+{
+	s->helo = keep(s->helo_mem, name);
+}
+
+static void refuse(struct session *s, enum session_action action, const char *code, const char *status,
+		   const char *reason)
+{
+	if (s->outcome.action != SESSION_ACCEPT)
+		return;
+	s->outcome.action = action;
+	s->outcome.code = code;
+	s->outcome.status = status;
+	s->outcome.reason = reason;
+}
+
+static void refuse_large(struct session *s)
+{
+	refuse(s, SESSION_REJECT, "552", "5.3.4", "the header of the message is too large");
+}
+
+static bool list_has(const char *list, struct span word)
+{
+	struct span rest = span_str(list);
+	while (rest.len > 0) {
+		size_t end = 0;
+		while (end < rest.len && !ascii_isfws(rest.ptr[end]) && rest.ptr[end] != ',')
+			end++;
+		if (end > 0 && span_ieq(span_take(rest, end), word))
+			return true;
+		rest = span_skip(rest, end + 1);
+	}
+	return false;
+}
+
+static bool is_ours(const struct session *s, const struct session_envelope *envelope)
+{
+	const struct session_settings *settings = s->settings;
+	if (settings->role != SESSION_AUTO)
+		return settings->role == SESSION_SIGN;
+	return s->local || envelope->login.len > 0 || list_has(settings->daemon_names, envelope->daemon_name) ||
+	       hostset_has(&settings->internal_hosts, &s->ip, s->client_name);
+}
+
+bool session_is_ours(const struct session *s)
+{
+	return s->outcome.ours;
+}
+
+static void begin_inbound(struct session *s, const struct session_envelope *envelope,
+			  struct keycache *cache, const struct dns_view *view)
+{
+	struct inbound_request request = {
+		.ip = s->ip,
+		.helo = s->helo,
+		.mail_from = envelope->mail_from,
+		.receiver = s->host_name,
+		.now = s->now,
+	};
+	if (inbound_begin(&s->inbound, &request, &s->arena, cache, view) < 0)
+		refuse(s, SESSION_TEMPFAIL, "451", "4.3.0", "the envelope is too large");
+	s->outcome.inbound = &s->inbound;
+}
+
+void session_begin(struct session *s, const struct session_settings *settings,
+		   const struct session_keys *keys, const struct session_envelope *envelope,
+		   struct keycache *cache, const struct dns_view *view)
+{
+	session_reset(s);
+	s->settings = settings;
+	s->keys = *keys;
+	s->now = envelope->now;
+	s->body_done = s->finished = false;
+	s->outcome = (struct session_outcome){.action = SESSION_ACCEPT};
+	s->outcome.ours = is_ours(s, envelope);
+	edits_init(&s->outcome.edits, &s->arena);
+	mail_header_init(&s->header, &s->arena, &settings->limits);
+	if (arena_dup(&s->arena, envelope->host_name, &s->host_name) < 0)
+		refuse(s, SESSION_TEMPFAIL, "451", "4.3.0", "out of memory for this message");
+	if (!s->outcome.ours)
+		begin_inbound(s, envelope, cache, view);
+}
+
+void session_header(struct session *s, struct span name, struct span value)
+{
+	if (s->outcome.action == SESSION_ACCEPT && mail_header_add(&s->header, name, value) < 0)
+		refuse_large(s);
+}
+
+static struct span authserv_id(const struct session *s)
+{
+	struct span id = span_str(s->settings->authserv_id);
+	return id.len > 0 ? id : s->host_name;
+}
+
+/* Fields that claim to come from us, whoever sent them, are not from us. */
+static void remove_forged(struct session *s)
+{
+	struct span name = SPAN_LIT(AUTHRES_NAME);
+	size_t ordinal = 0;
+	for (size_t i = 0; i < s->header.count; i++) {
+		if (!span_ieq(s->header.fields[i].name, name))
+			continue;
+		ordinal++;
+		if (!authres_is_from(s->header.fields[i].value, authserv_id(s)))
+			continue;
+		if (edits_remove(&s->outcome.edits, name, ordinal) < 0) {
+			refuse(s, SESSION_REJECT, "554", "5.7.1", "too many forged Authentication-Results fields");
+			return;
+		}
+		s->outcome.removed++;
+	}
+}
+
+/* Local part and domain (A-labels, lower case) of the first author; false where
+ * there is none. */
+static bool find_author(struct session *s, struct span *local_out, struct span *domain_out)
+{
+	struct addr_list list;
+	size_t at = mail_header_find(&s->header, SPAN_LIT("From"), 0);
+	if (at == SPAN_NPOS || addr_list_parse(s->header.fields[at].value, &s->arena, &list) < 0 ||
+	    list.count == 0 || list.items[0].literal)
+		return false;
+	char mem[DNSNAME_MAX + 1];
+	struct sbuf ascii;
+	sbuf_init(&ascii, mem, sizeof(mem));
+	if (idn_to_ascii(list.items[0].domain, &ascii) < 0 || !sbuf_ok(&ascii) ||
+	    arena_dup(&s->arena, sbuf_span(&ascii), domain_out) < 0)
+		return false;
+	*local_out = list.items[0].local;
+	return true;
+}
+
+static void broken_key(struct session *s, struct span domain, const char *reason)
+{
+	struct span copy;
+	refuse(s, SESSION_TEMPFAIL, "451", "4.7.5", "a signing key of the author's domain cannot be used");
+	s->outcome.problem = arena_dup(&s->arena, domain, &copy) == 0 ? copy : SPAN_EMPTY;
+	s->outcome.problem_reason = reason;
+}
+
+/* Takes over the COUNT references in KEYS. */
+static void use_keys(struct session *s, struct signkey **keys, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		const char *reason;
+		struct crypto_key *parsed;
+		if (signkey_get(keys[i], &parsed, &reason) < 0) {
+			broken_key(s, s->outcome.author_domain, reason);
+			signkey_unref(&keys[i]);
+			continue;
+		}
+		s->signkeys[s->signer_count] = keys[i];
+		s->signers[s->signer_count++] = parsed;
+	}
+}
+
+static void choose_keys(struct session *s)
+{
+	struct signkey *keys[SESSION_SIGNATURES_MAX];
+	struct span local;
+	size_t count = 0;
+	if (!find_author(s, &local, &s->outcome.author_domain))
+		return;
+	if (s->keys.table != NULL)
+		count = keytable_find(s->keys.table, local, s->outcome.author_domain, keys,
+				      SESSION_SIGNATURES_MAX);
+	if (count == 0 && s->keys.ring != NULL) {
+		count = keyring_find(s->keys.ring, s->outcome.author_domain, keys, SESSION_SIGNATURES_MAX);
+		for (size_t i = 0; i < count; i++)
+			signkey_ref(keys[i]);
+	}
+	if (count == 0 && s->keys.missing) {
+		refuse(s, SESSION_TEMPFAIL, "451", "4.7.5", "the signing keys were not read yet");
+		return;
+	}
+	use_keys(s, keys, count);
+	if (s->signer_count > 0 &&
+	    bodyhash_want(s->bodies, s->settings->body_canon, BODYHASH_WHOLE, &s->body) < 0)
+		PANIC("a message to be signed needs one body hash only");
+}
+
+void session_header_end(struct session *s, const struct dns_view *view)
+{
+	if (s->outcome.action != SESSION_ACCEPT)
+		return;
+	remove_forged(s);
+	if (s->outcome.ours)
+		choose_keys(s);
+	else if (inbound_header(&s->inbound, &s->header, s->bodies, view) < 0)
+		refuse_large(s);
+}
+
+bool session_wants_body(const struct session *s)
+{
+	return s->outcome.action == SESSION_ACCEPT && bodyhash_wanted(s->bodies);
+}
+
+void session_body(struct session *s, struct span bytes)
+{
+	if (session_wants_body(s))
+		bodyhash_push(s->bodies, bytes);
+}
+
+/* Under RFC 8616 a U-label may only stand in d= of an internationalised message;
+ * the A-label may always. */
+static void sign_with(struct session *s, size_t i, struct sbuf *value)
+{
+	struct sign_spec spec = {
+		.domain = signkey_domain(s->signkeys[i]),
+		.selector = signkey_selector(s->signkeys[i]),
+		.key = s->signers[i],
+		.header_canon = s->settings->header_canon,
+		.body_canon = s->settings->body_canon,
+		.names = span_str(s->settings->sign_headers),
+		.now = s->now,
+		.expire_s = s->settings->expire_s,
+		.eol = "\n",
+	};
+	sbuf_reset(value);
+	int rc = sign_field(&spec, &s->header, bodyhash_digest(s->bodies, s->body), value);
+	if (rc == ERR_LIMIT) {
+		refuse_large(s);
+		return;
+	}
+	if (rc < 0) {
+		broken_key(s, spec.domain, rc == ERR_SYNTAX ? "its domain or selector is malformed"
+							    : "the cryptographic library refuses it");
+		return;
+	}
+	if (edits_insert(&s->outcome.edits, SPAN_LIT("DKIM-Signature"), sbuf_span(value)) < 0)
+		refuse_large(s);
+	s->outcome.signed_with[s->outcome.signature_count++] = crypto_key_alg(s->signers[i]);
+}
+
+static void sign_all(struct session *s)
+{
+	struct sbuf value;
+	sbuf_init_heap(&value, SIGN_FIELD_MAX);
+	for (size_t i = 0; i < s->signer_count; i++)
+		sign_with(s, i, &value);
+	sbuf_done(&value);
+}
+
+static int judge(struct session *s, const struct dns_view *view)
+{
+	int rc = inbound_run(&s->inbound, view);
+	if (rc == ERR_AGAIN)
+		return rc;
+	struct sbuf value;
+	sbuf_init_heap(&value, AUTHRES_MAX);
+	if (rc == 0)
+		inbound_authres(&s->inbound, authserv_id(s), "\n", &value);
+	if (rc < 0 || !sbuf_ok(&value) ||
+	    edits_insert(&s->outcome.edits, SPAN_LIT(AUTHRES_NAME), sbuf_span(&value)) < 0)
+		refuse_large(s);
+	sbuf_done(&value);
+	return 0;
+}
+
+int session_end(struct session *s, const struct dns_view *view, const struct session_outcome **outcome_out)
+{
+	if (!s->body_done && session_wants_body(s))
+		bodyhash_finish(s->bodies);
+	s->body_done = true;
+	if (s->outcome.action == SESSION_ACCEPT && !s->finished) {
+		if (s->outcome.ours)
+			sign_all(s);
+		else if (judge(s, view) == ERR_AGAIN)
+			return ERR_AGAIN;
+		edits_order(&s->outcome.edits);
+	}
+	s->finished = true;
+	*outcome_out = &s->outcome;
+	return 0;
+}

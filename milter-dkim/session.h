@@ -1,0 +1,102 @@
+/*
+ * One connection of the MTA and the messages on it: from what libmilter tells to
+ * a verdict and a plan of edits.  Pure: no socket, clock, log or thread.
+ *
+ *   session_connect, session_helo             once
+ *   session_begin                             each MAIL FROM
+ *   session_header ..., session_header_end    each field, then the end
+ *   session_body ...                          where session_wants_body()
+ *   session_end                               until it no longer returns ERR_AGAIN
+ *
+ * A message is either ours, and gets signed, or comes from outside, and gets
+ * judged; see session_settings.role.  Trouble on the way is kept and becomes the
+ * outcome at the end, because the MTA waits for no earlier reply.
+ */
+#ifndef MILTER_SESSION_H
+#define MILTER_SESSION_H
+
+#include "milter-dkim/edits.h"
+#include "milter-dkim/hostset.h"
+#include "milter-dkim/inbound.h"
+#include "milter-dkim/keyring.h"
+#include "milter-dkim/keytable.h"
+
+#define SESSION_SIGNATURES_MAX 4
+#define SESSION_ARENA_MAX (8u << 20) /* what one message may take besides its fields */
+
+enum session_role { SESSION_AUTO, SESSION_SIGN, SESSION_VERIFY };
+
+/* Never changed while a message uses it. */
+struct session_settings {
+	enum session_role role;
+	struct hostset internal_hosts;
+	const char *daemon_names; /* those that mean ours, separated by commas or spaces */
+	const char *authserv_id;  /* "": the MTA's host name */
+	enum canon header_canon, body_canon;
+	const char *sign_headers; /* "": sign_names() */
+	int64_t expire_s;
+	struct mail_limits limits;
+};
+
+/* What a message signs with; valid as long as the message. */
+struct session_keys {
+	const struct keytable *table; /* NULL: none configured */
+	const struct keyring *ring;   /* NULL: none configured */
+	bool missing;                 /* SQL is configured but was never read */
+};
+
+struct session_envelope {
+	struct span mail_from;   /* without < > */
+	struct span login;       /* {auth_authen} */
+	struct span daemon_name; /* {daemon_name} */
+	struct span host_name;   /* j, or our own */
+	int64_t now;
+};
+
+enum session_action { SESSION_ACCEPT, SESSION_TEMPFAIL, SESSION_REJECT };
+
+struct session_outcome {
+	enum session_action action;
+	const char *code, *status; /* "451", "4.7.1"; set unless accepted */
+	const char *reason;        /* static text of the reply and the log */
+	struct edits edits;        /* ordered; only where accepted */
+	bool ours;
+	struct span author_domain; /* of From, or empty */
+	size_t removed;            /* forged Authentication-Results */
+	size_t signature_count;    /* that we made */
+	enum crypto_alg signed_with[SESSION_SIGNATURES_MAX];
+	struct span problem;       /* domain of the key that is broken, or empty */
+	const char *problem_reason;
+	const struct inbound *inbound; /* NULL where ours */
+};
+
+struct session;
+
+struct session *session_new(void);
+/* Takes NULL, and nulls the pointer. */
+void session_free(struct session **s);
+
+/* LOCAL: there is no SMTP client (sendmail, bounces). */
+void session_connect(struct session *s, struct span client_name, const struct ip *ip, bool local);
+void session_helo(struct session *s, struct span name);
+
+/* Forgets the message before.  SETTINGS and KEYS are borrowed until the next
+ * session_begin() or session_reset(). */
+void session_begin(struct session *s, const struct session_settings *settings,
+		   const struct session_keys *keys, const struct session_envelope *envelope,
+		   struct keycache *cache, const struct dns_view *view);
+void session_header(struct session *s, struct span name, struct span value);
+void session_header_end(struct session *s, const struct dns_view *view);
+bool session_wants_body(const struct session *s);
+void session_body(struct session *s, struct span bytes);
+/* 0: *OUTCOME_OUT is valid until the next begin or reset; ERR_AGAIN: answers are
+ * missing. */
+int session_end(struct session *s, const struct dns_view *view,
+		const struct session_outcome **outcome_out) MUST_CHECK;
+/* The message is gone; memory and borrowed things are given back. */
+void session_reset(struct session *s);
+
+/* Whether the message is ours; after session_begin(). */
+bool session_is_ours(const struct session *s);
+
+#endif

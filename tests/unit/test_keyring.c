@@ -1,0 +1,126 @@
+/* Tests of milter-dkim/keyring and signkey. */
+#include "milter-dkim/keyring.h"
+#include "tests/unit/dkim_keys.h"
+#include "tests/unit/runner.h"
+
+static void add(struct keyring *ring, const struct keyring *old, const char *domain, const char *selector,
+		enum crypto_alg alg, const char *text)
+{
+	ck_assert_int_eq(keyring_add(ring, old, span_str(domain), span_str(selector), alg, span_str(text)), 0);
+}
+
+static struct keyring *sample(const struct keyring *old)
+{
+	struct keyring *ring = keyring_new();
+	add(ring, old, "Example.com", "new", CRYPTO_RSA_SHA256, RSA_PRIVATE);
+	add(ring, old, "example.com", "old", CRYPTO_RSA_SHA256, RSA_PRIVATE);
+	add(ring, old, "example.com", "ed", CRYPTO_ED25519_SHA256, ED25519_PRIVATE);
+	add(ring, old, "sub.example.com", "s", CRYPTO_ED25519_SHA256, "garbage");
+	return ring;
+}
+
+START_TEST(longest_parent_and_one_of_each_algorithm)
+{
+	struct keyring *ring = sample(NULL);
+	struct signkey *keys[4];
+	ck_assert_uint_eq(keyring_count(ring), 4);
+	ck_assert_uint_eq(keyring_find(ring, SPAN_LIT("a.b.EXAMPLE.com"), keys, 4), 2);
+	ck_assert(span_eq(signkey_selector(keys[0]), SPAN_LIT("new")));
+	ck_assert(span_eq(signkey_selector(keys[1]), SPAN_LIT("ed")));
+	ck_assert(span_eq(signkey_domain(keys[0]), SPAN_LIT("example.com")));
+	ck_assert_uint_eq(keyring_find(ring, SPAN_LIT("example.com"), keys, 1), 1);
+	ck_assert_uint_eq(keyring_find(ring, SPAN_LIT("x.sub.example.com"), keys, 4), 1);
+	ck_assert(span_eq(signkey_selector(keys[0]), SPAN_LIT("s")));
+	ck_assert_uint_eq(keyring_find(ring, SPAN_LIT("notexample.com"), keys, 4), 0);
+	ck_assert_uint_eq(keyring_find(ring, SPAN_LIT("com"), keys, 4), 0);
+	keyring_unref(&ring);
+}
+END_TEST
+
+START_TEST(keys_are_parsed_once_and_carried_over)
+{
+	struct keyring *ring = sample(NULL), *next = sample(ring);
+	struct signkey *a[4], *b[4];
+	struct crypto_key *one, *two;
+	const char *reason;
+	keyring_find(ring, SPAN_LIT("example.com"), a, 4);
+	keyring_find(next, SPAN_LIT("example.com"), b, 4);
+	ck_assert_ptr_eq(a[0], b[0]);
+	ck_assert_int_eq(signkey_get(a[0], &one, &reason), 0);
+	keyring_unref(&ring);
+	ck_assert_int_eq(signkey_get(b[0], &two, &reason), 0);
+	ck_assert_ptr_eq(one, two);
+	keyring_find(next, SPAN_LIT("sub.example.com"), b, 4);
+	crypto_key_unref(&two);
+	ck_assert_int_eq(signkey_get(b[0], &two, &reason), ERR_PERM);
+	keyring_unref(&next);
+	crypto_key_unref(&one);
+}
+END_TEST
+
+START_TEST(refuses_what_is_no_name)
+{
+	struct keyring *ring = keyring_new();
+	static const char *const bad[][2] = {{"", "s"}, {"a b.com", "s"}, {"example.com", ""},
+					     {"example.com", "s s"}, {"a..b", "s"}, {"example.com\n", "s"}};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		ck_assert_msg(keyring_add(ring, NULL, span_str(bad[i][0]), span_str(bad[i][1]),
+					  CRYPTO_RSA_SHA256, SPAN_LIT("x")) == ERR_SYNTAX, "row %zu", i);
+	keyring_unref(&ring);
+}
+END_TEST
+
+START_TEST(text_form_is_whole_or_nothing)
+{
+	struct keyring *ring = sample(NULL), *back;
+	struct sbuf text, again;
+	sbuf_init_heap(&text, 1 << 20);
+	sbuf_init_heap(&again, 1 << 20);
+	keyring_encode(ring, &text);
+	ck_assert_int_eq(keyring_decode(sbuf_span(&text), &back), 0);
+	keyring_encode(back, &again);
+	ck_assert(span_eq(sbuf_span(&text), sbuf_span(&again)));
+	keyring_unref(&back);
+	for (size_t cut = 0; cut + 1 < text.len; cut++)
+		ck_assert_int_eq(keyring_decode(span_take(sbuf_span(&text), cut), &back), ERR_SYNTAX);
+	for (size_t at = 0; at < text.len; at += 7) {
+		text.ptr[at] ^= 1;
+		ck_assert_int_eq(keyring_decode(sbuf_span(&text), &back), ERR_SYNTAX);
+		text.ptr[at] ^= 1;
+	}
+	sbuf_done(&text);
+	sbuf_done(&again);
+	keyring_unref(&ring);
+}
+END_TEST
+
+/* Fifty thousand keys are there in well under three seconds. */
+START_TEST(large_rings_load_fast)
+{
+	struct keyring *ring = keyring_new(), *back;
+	struct sbuf text;
+	char domain[64];
+	for (int i = 0; i < 50000; i++) {
+		snprintf(domain, sizeof(domain), "d%d.example.com", i);
+		add(ring, NULL, domain, "mail", CRYPTO_RSA_SHA256, RSA_PRIVATE);
+	}
+	sbuf_init_heap(&text, 256u << 20);
+	keyring_encode(ring, &text);
+	struct timespec from, to;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+	ck_assert_int_eq(keyring_decode(sbuf_span(&text), &back), 0);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+	ck_assert_int_lt(to.tv_sec - from.tv_sec, 3);
+	ck_assert_uint_eq(keyring_count(back), 50000);
+	sbuf_done(&text);
+	keyring_unref(&ring);
+	keyring_unref(&back);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&longest_parent_and_one_of_each_algorithm, &keys_are_parsed_once_and_carried_over,
+	&refuses_what_is_no_name, &text_form_is_whole_or_nothing, &large_rings_load_fast, NULL,
+};
+
+TEST_MAIN("keyring", tests)

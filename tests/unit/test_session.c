@@ -1,0 +1,279 @@
+/* Tests of milter-dkim/session: who signs, what is judged, what is edited. */
+#include "milter-dkim/authres.h"
+#include "milter-dkim/session.h"
+#include "tests/unit/dkim_keys.h"
+#include "tests/unit/dns_table.h"
+#include "tests/unit/runner.h"
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define ID "mx.example.com"
+
+static const struct dns_row records[] = {
+	{"mail._domainkey.example.com", .type = DNS_TXT, .text = {"v=DKIM1; p=" RSA_PUBLIC}},
+	{"ed._domainkey.example.com", .type = DNS_TXT, .text = {"v=DKIM1; k=ed25519; p=" ED25519_PUBLIC}},
+	{"example.com", .type = DNS_TXT, .text = {"v=spf1 ip4:192.0.2.1 -all"}},
+};
+
+struct fixture {
+	struct session *session;
+	struct session_settings settings;
+	struct session_keys keys;
+	struct keyring *ring;
+	struct dns_table dns;
+	struct dns_view view;
+};
+
+static void setup(struct fixture *f)
+{
+	struct span bad;
+	*f = (struct fixture){
+		.session = session_new(),
+		.settings = {
+			.daemon_names = "OTHER, ORIGINATING", .authserv_id = ID, .sign_headers = "",
+			.header_canon = CANON_RELAXED, .body_canon = CANON_RELAXED,
+			.limits = MAIL_LIMITS_DEFAULT,
+		},
+		.ring = keyring_new(),
+		.dns = {.rows = records, .count = COUNT_OF(records)},
+	};
+	ck_assert_int_eq(hostset_add(&f->settings.internal_hosts, SPAN_LIT("127.0.0.1"), &bad), 0);
+	ck_assert_int_eq(keyring_add(f->ring, NULL, SPAN_LIT("example.com"), SPAN_LIT("mail"),
+				     CRYPTO_RSA_SHA256, SPAN_LIT(RSA_PRIVATE)), 0);
+	ck_assert_int_eq(keyring_add(f->ring, NULL, SPAN_LIT("example.com"), SPAN_LIT("ed"),
+				     CRYPTO_ED25519_SHA256, SPAN_LIT(ED25519_PRIVATE)), 0);
+	ck_assert_int_eq(keyring_add(f->ring, NULL, SPAN_LIT("broken.example"), SPAN_LIT("s"),
+				     CRYPTO_RSA_SHA256, SPAN_LIT("no key")), 0);
+	f->keys.ring = f->ring;
+	f->view = dns_table_view(&f->dns);
+}
+
+static void teardown(struct fixture *f)
+{
+	session_free(&f->session);
+	hostset_done(&f->settings.internal_hosts);
+	keyring_unref(&f->ring);
+}
+
+struct mail {
+	const char *client, *login, *daemon_name, *mail_from;
+	bool local;
+	const char *header, *body;
+};
+
+/* One message from connect to end; HEADER as a text of fields. */
+static const struct session_outcome *run(struct fixture *f, const struct mail *mail)
+{
+	struct ip ip = {0};
+	struct session *s = f->session;
+	const struct session_outcome *outcome;
+	if (mail->client != NULL)
+		ck_assert_int_eq(ip_parse(span_str(mail->client), &ip), 0);
+	session_connect(s, SPAN_LIT("client.example"), &ip, mail->local);
+	session_helo(s, SPAN_LIT("helo.example"));
+	struct session_envelope envelope = {
+		.mail_from = span_str(mail->mail_from), .login = span_str(mail->login),
+		.daemon_name = span_str(mail->daemon_name), .host_name = SPAN_LIT("host.example.com"),
+		.now = 1700000000,
+	};
+	session_begin(s, &f->settings, &f->keys, &envelope, NULL, &f->view);
+	struct arena arena;
+	struct mail_header header;
+	arena_init(&arena, 4 << 20);
+	mail_header_init(&header, &arena, &(struct mail_limits){4 << 20, 4 << 20, 100000});
+	ck_assert_int_eq(mail_header_parse(&header, span_str(mail->header)), 0);
+	for (size_t i = 0; i < header.count; i++)
+		session_header(s, header.fields[i].name, header.fields[i].value);
+	arena_done(&arena);
+	session_header_end(s, &f->view);
+	session_body(s, span_str(mail->body));
+	int rc = ERR_AGAIN;
+	for (int i = 0; i < 5 && rc == ERR_AGAIN; i++)
+		rc = session_end(s, &f->view, &outcome);
+	ck_assert_int_eq(rc, 0);
+	return outcome;
+}
+
+#define HEADER "From: A <a@example.com>\nTo: b@example.net\nSubject: x\n"
+
+START_TEST(role_of_each_way_in)
+{
+	static const struct {
+		struct mail mail;
+		enum session_role role;
+		bool ours;
+	} rows[] = {
+		{{"127.0.0.1", "", "", "a@example.com", true, HEADER, "x"}, SESSION_AUTO, true},
+		{{NULL, "", "", "", true, HEADER, "x"}, SESSION_AUTO, true}, /* a bounce */
+		{{"127.0.0.1", "", "", "a@example.com", false, HEADER, "x"}, SESSION_AUTO, true},
+		{{"127.0.0.50", "", "", "a@example.com", false, HEADER, "x"}, SESSION_AUTO, false},
+		{{"127.0.0.50", "a@example.com", "", "a@example.com", false, HEADER, "x"}, SESSION_AUTO, true},
+		{{"192.0.2.1", "", "originating", "a@example.com", false, HEADER, "x"}, SESSION_AUTO, true},
+		{{"192.0.2.1", "", "smtpd", "a@example.com", false, HEADER, "x"}, SESSION_AUTO, false},
+		{{"192.0.2.1", "", "", "a@example.com", false, HEADER, "x"}, SESSION_SIGN, true},
+		{{"127.0.0.1", "u", "ORIGINATING", "a@example.com", true, HEADER, "x"}, SESSION_VERIFY, false},
+	};
+	struct fixture f;
+	setup(&f);
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		f.settings.role = rows[i].role;
+		const struct session_outcome *o = run(&f, &rows[i].mail);
+		ck_assert_msg(o->ours == rows[i].ours, "row %zu", i);
+		ck_assert_int_eq(o->action, SESSION_ACCEPT);
+		ck_assert_msg(o->signature_count == (rows[i].ours ? 2 : 0), "row %zu", i);
+		ck_assert_uint_eq(o->edits.count, rows[i].ours ? 2 : 1);
+		ck_assert_str_eq(o->edits.items[0].name, rows[i].ours ? "DKIM-Signature" : AUTHRES_NAME);
+	}
+	teardown(&f);
+}
+END_TEST
+
+START_TEST(what_is_signed_verifies)
+{
+	struct fixture f;
+	setup(&f);
+	struct mail mail = {NULL, "", "", "a@example.com", true, HEADER, "body  text\r\n"};
+	const struct session_outcome *o = run(&f, &mail);
+	struct sbuf header;
+	sbuf_init_heap(&header, 1 << 16);
+	for (size_t i = 0; i < o->edits.count; i++)
+		sbuf_addf(&header, "%s:%s\n", o->edits.items[i].name, o->edits.items[i].value);
+	sbuf_adds(&header, HEADER);
+	struct mail back = {"192.0.2.1", "", "", "a@example.com", false, sbuf_cstr(&header), "body text\r\n"};
+	o = run(&f, &back);
+	ck_assert_int_eq(o->action, SESSION_ACCEPT);
+	ck_assert_uint_eq(o->inbound->dkim.count, 2);
+	for (size_t i = 0; i < 2; i++)
+		ck_assert_int_eq(o->inbound->dkim.signatures[i].verdict.result, AUTH_PASS);
+	const char *value = o->edits.items[0].value;
+	ck_assert_ptr_nonnull(strstr(value, " " ID ";"));
+	ck_assert_ptr_nonnull(strstr(value, "dkim=pass (2048-bit key)"));
+	ck_assert_ptr_nonnull(strstr(value, "header.d=example.com"));
+	ck_assert_ptr_nonnull(strstr(value, "spf=pass"));
+	ck_assert_ptr_nonnull(strstr(value, "smtp.mailfrom=a@example.com"));
+	back.body = "body\ttext!\r\n";
+	o = run(&f, &back);
+	ck_assert_ptr_nonnull(strstr(o->edits.items[0].value, "dkim=fail"));
+	sbuf_done(&header);
+	teardown(&f);
+}
+END_TEST
+
+START_TEST(broken_or_unread_keys_defer)
+{
+	struct fixture f;
+	setup(&f);
+	struct mail mail = {NULL, "", "", "", true, "From: a@x.broken.example\n", "x"};
+	const struct session_outcome *o = run(&f, &mail);
+	ck_assert_int_eq(o->action, SESSION_TEMPFAIL);
+	ck_assert_str_eq(o->code, "451");
+	ck_assert(span_eq(o->problem, SPAN_LIT("x.broken.example")));
+	ck_assert_uint_eq(o->edits.count, 0);
+	/* Not ours: goes out as it is. */
+	mail.header = "From: a@elsewhere.example\n";
+	o = run(&f, &mail);
+	ck_assert_int_eq(o->action, SESSION_ACCEPT);
+	ck_assert_uint_eq(o->signature_count, 0);
+	f.keys = (struct session_keys){.missing = true};
+	o = run(&f, &mail);
+	ck_assert_int_eq(o->action, SESSION_TEMPFAIL);
+	teardown(&f);
+}
+END_TEST
+
+START_TEST(mail_without_an_author_is_not_signed)
+{
+	static const char *const headers[] = {"", "To: b@example.net\n", "From:\n", "From: nobody\n",
+		"From: <a@[192.0.2.1]>\n", "From: \xff@\xff\n", "From: (a@example.com)\n"};
+	struct fixture f;
+	setup(&f);
+	for (size_t i = 0; i < COUNT_OF(headers); i++) {
+		struct mail mail = {NULL, "", "", "", true, headers[i], "x"};
+		const struct session_outcome *o = run(&f, &mail);
+		ck_assert_msg(o->action == SESSION_ACCEPT && o->signature_count == 0, "row %zu", i);
+	}
+	teardown(&f);
+}
+END_TEST
+
+START_TEST(forged_results_are_removed)
+{
+	static const char header[] =
+		"Authentication-Results: mx.example.com; dkim=pass\n"
+		"Authentication-Results: other.example.net; dkim=pass\n"
+		"AUTHENTICATION-RESULTS: (a comment) MX.EXAMPLE.COM (another) 1; dkim=pass\n"
+		"X: y\n"
+		"authentication-results:\n\t\"mx.example.com\"; spf=pass\n"
+		"Authentication-Results: mx.example.com.evil.example; dkim=pass\n" HEADER;
+	static const bool ours[] = {false, true};
+	struct fixture f;
+	setup(&f);
+	for (size_t i = 0; i < 2; i++) {
+		struct mail mail = {ours[i] ? "127.0.0.1" : "192.0.2.1", "", "", "a@example.com", false, header, "x"};
+		const struct session_outcome *o = run(&f, &mail);
+		ck_assert_uint_eq(o->removed, 3);
+		const size_t ordinals[] = {4, 3, 1};
+		for (size_t k = 0; k < 3; k++) {
+			ck_assert_uint_eq(o->edits.items[k].ordinal, ordinals[k]);
+			ck_assert_ptr_null(o->edits.items[k].value);
+		}
+		ck_assert_ptr_nonnull(o->edits.items[3].value);
+	}
+	teardown(&f);
+}
+END_TEST
+
+static struct session_outcome with_fields(struct fixture *f, size_t count, const char *field)
+{
+	struct sbuf header;
+	sbuf_init_heap(&header, 2 << 20);
+	for (size_t i = 0; i < count; i++)
+		sbuf_adds(&header, field);
+	sbuf_adds(&header, "From: a@example.com\n");
+	struct mail mail = {"192.0.2.1", "", "", "a@example.com", false, sbuf_cstr(&header), "x"};
+	struct session_outcome outcome = *run(f, &mail);
+	sbuf_done(&header);
+	return outcome;
+}
+
+START_TEST(caps_become_replies)
+{
+	struct fixture f;
+	setup(&f);
+	f.settings.limits.fields = 5000;
+	ck_assert_int_eq(with_fields(&f, 4999, "X: y\n").action, SESSION_ACCEPT);
+	struct session_outcome o = with_fields(&f, 5000, "X: y\n");
+	ck_assert_int_eq(o.action, SESSION_REJECT);
+	ck_assert_str_eq(o.code, "552");
+	const char *forged = "Authentication-Results: mx.example.com; dkim=pass\n";
+	ck_assert_int_eq(with_fields(&f, EDITS_MAX - 1, forged).action, SESSION_ACCEPT);
+	o = with_fields(&f, EDITS_MAX + 1, forged);
+	ck_assert_int_eq(o.action, SESSION_REJECT);
+	ck_assert_str_eq(o.code, "554");
+	/* The next message on the connection is a new one. */
+	ck_assert_int_eq(with_fields(&f, 1, "X: y\n").action, SESSION_ACCEPT);
+	teardown(&f);
+}
+END_TEST
+
+START_TEST(late_answers_are_waited_for)
+{
+	static const struct dns_row late[] = {
+		{"example.com", .type = DNS_TXT, .text = {"v=spf1 -all"}, .late = true},
+	};
+	struct fixture f;
+	setup(&f);
+	f.dns = (struct dns_table){.rows = late, .count = 1};
+	struct mail mail = {"192.0.2.9", "", "", "a@example.com", false, HEADER, "x"};
+	const struct session_outcome *o = run(&f, &mail);
+	ck_assert_int_eq(o->inbound->spf.result, AUTH_FAIL);
+	teardown(&f);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&role_of_each_way_in, &what_is_signed_verifies, &broken_or_unread_keys_defer,
+	&mail_without_an_author_is_not_signed, &forged_results_are_removed, &caps_become_replies,
+	&late_answers_are_waited_for, NULL,
+};
+
+TEST_MAIN("session", tests)
