@@ -6,7 +6,7 @@ milter-core_SRCS := $(filter-out milter-dkim/main.c milter-dkim/milter.c,$(wildc
 MILTER_CORE_LIBS := -lcares -lidn2 -lpsl $(RUN_LIBS)
 
 # The evaluators over DNS answers.
-AUTH_TESTS := spf authres dmarc
+AUTH_TESTS := spf authres dmarc author
 TESTS += $(AUTH_TESTS:%=test_%)
 define auth_test
 test_$(1)_SRCS := tests/unit/test_$(1).c

@@ -110,6 +110,8 @@ void auth_tool_wait(struct auth_tool *tool)
 int auth_tool_close(struct auth_tool *tool, int status)
 {
 	struct resolver_stats stats;
+	if (tool->resolver == NULL)
+		return status;
 	resolver_stats(tool->resolver, &stats);
 	while (tool->shown != NULL) {
 		struct auth_tool_shown *next = tool->shown->next;
@@ -117,6 +119,8 @@ int auth_tool_close(struct auth_tool *tool, int status)
 		tool->shown = next;
 	}
 	arena_done(&tool->arena);
+	if (tool->psl.arg != NULL)
+		psl_close(&tool->psl);
 	resolver_set_free(&tool->set);
 	resolver_close(&tool->resolver);
 	if (status == EX_OK && stats.unreachable > 0 && stats.answered == 0) {
@@ -124,6 +128,20 @@ int auth_tool_close(struct auth_tool *tool, int status)
 		return EX_TEMPFAIL;
 	}
 	return status;
+}
+
+int auth_tool_discovery(struct auth_tool *tool, const struct dmarc_psl **psl_out)
+{
+	const char *word = cli_option(tool->cli, "dmarc-discovery");
+	*psl_out = NULL;
+	if (word == NULL || strcmp(word, "tree") == 0)
+		return EX_OK;
+	if (strcmp(word, "psl") != 0)
+		return cli_fail(tool->cli, EX_USAGE, "--dmarc-discovery is tree or psl, not \"%s\"", word);
+	if (psl_open(&tool->psl) < 0)
+		return cli_fail(tool->cli, EX_UNAVAILABLE, "the system has no public suffix list");
+	*psl_out = &tool->psl;
+	return EX_OK;
 }
 
 int auth_tool_client(struct cli *cli, struct ip *ip_out, struct span *mail_from_out)
@@ -202,4 +220,24 @@ json_t *auth_json_problem(const char *problem, struct span at)
 	json_t *value = auth_json_text(sbuf_span(&text));
 	sbuf_done(&text);
 	return value;
+}
+
+json_t *auth_json_dmarc(const struct dmarc_verdict *v)
+{
+	json_t *root = json_object(), *alignment = json_object(), *queries = json_array();
+	bool has = v->has_policy;
+	json_object_set_new(alignment, "spf", auth_json_text_or_null(v->aligned[DMARC_SPF]));
+	json_object_set_new(alignment, "dkim", auth_json_text_or_null(v->aligned[DMARC_DKIM]));
+	for (size_t i = 0; i < v->query_count; i++)
+		json_array_append_new(queries, auth_json_text(v->queries[i]));
+	json_object_set_new(root, "result", json_string(auth_result_name(v->result)));
+	json_object_set_new(root, "domain", auth_json_text_or_null(v->policy_domain));
+	json_object_set_new(root, "organizational_domain", auth_json_text_or_null(v->organizational_domain));
+	json_object_set_new(root, "published_policy", has ? json_string(dmarc_policy_name(v->published)) : json_null());
+	json_object_set_new(root, "policy", has ? json_string(dmarc_policy_name(v->policy)) : json_null());
+	json_object_set_new(root, "disposition", json_string(dmarc_policy_name(v->disposition)));
+	json_object_set_new(root, "alignment", alignment);
+	json_object_set_new(root, "queries", queries);
+	json_object_set_new(root, "reason", v->reason == NULL ? json_null() : json_string(v->reason));
+	return root;
 }

@@ -6,6 +6,8 @@
 #define POSTERN_AUTH_COMMON_H
 
 #include "lib/base/arena.h"
+#include "milter-dkim/dmarc.h"
+#include "milter-dkim/psl.h"
 #include "milter-dkim/resolver.h"
 #include "milter-dkim/spf.h"
 #include "postern/cli.h"
@@ -21,6 +23,7 @@ struct auth_tool {
 	struct dns_view view; /* with --trace it shows what is asked and answered */
 	struct dns_view inner;
 	struct arena arena;
+	struct dmarc_psl psl;
 	int64_t now;
 	bool trace;
 	struct auth_tool_shown *shown; /* answers that the trace has shown */
@@ -31,10 +34,13 @@ struct auth_tool {
 int auth_tool_open(struct auth_tool *tool, struct cli *cli) MUST_CHECK;
 void auth_tool_wait(struct auth_tool *tool);
 /*
- * Frees everything.  Returns STATUS, but EX_TEMPFAIL in place of EX_OK where
+ * Frees everything, also after an open that failed.  Returns STATUS, but EX_TEMPFAIL in place of EX_OK where
  * questions went out and no server could be reached for any.
  */
 int auth_tool_close(struct auth_tool *tool, int status);
+
+/* --dmarc-discovery: *PSL_OUT is NULL for the tree walk. */
+int auth_tool_discovery(struct auth_tool *tool, const struct dmarc_psl **psl_out) MUST_CHECK;
 
 /* --ip and --mail-from (with or without < >). */
 int auth_tool_client(struct cli *cli, struct ip *ip_out, struct span *mail_from_out) MUST_CHECK;
@@ -48,5 +54,7 @@ json_t *auth_json_text(struct span text);
 json_t *auth_json_text_or_null(struct span text);
 /* null without a problem; "why: where" with both. */
 json_t *auth_json_problem(const char *problem, struct span at);
+/* The object of `dmarc check`. */
+json_t *auth_json_dmarc(const struct dmarc_verdict *v);
 
 #endif

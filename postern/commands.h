@@ -8,6 +8,7 @@ extern const struct cli_command commands_accounts[];
 extern const struct cli_command commands_alias[];
 extern const struct cli_command commands_dkim[];
 extern const struct cli_command commands_dkim_sign[];
+extern const struct cli_command commands_dmarc[];
 extern const struct cli_command commands_domain[];
 extern const struct cli_command commands_search[];
 extern const struct cli_command commands_spf[];
