@@ -6,7 +6,8 @@
 #   BINS      programs in $(BUILD)/bin
 #   PLUGINS   shared objects $(BUILD)/lib/NAME.so, for Dovecot
 #   TESTS     unit test programs in $(BUILD)/tests, run by `make check-unit`
-#   FUZZERS   libFuzzer targets in $(BUILD)/fuzz
+#   FUZZERS   libFuzzer targets, built and run by `make fuzz`; their corpus
+#             tests/fuzz/corpus/NAME is replayed in every test run
 #   HELPERS   programs for tests and benchmarks in $(BUILD)/helpers
 # What a folder needs of the compiler goes into CPPFLAGS_FOLDER.
 
@@ -38,6 +39,7 @@ include lib/part.mk
 include $(sort $(wildcard milter-dkim/part.mk policyd-ratelimit/part.mk lmtp-indexer/part.mk \
 	dovecot-plugin-quota/part.mk postern/part.mk tests/part.mk))
 
+# all: every program and plug-in, into build/bin and build/lib
 .PHONY: all
 all: $(BINS:%=$(BUILD)/bin/%) $(PLUGINS:%=$(BUILD)/lib/%.so)
 
@@ -72,14 +74,26 @@ $(foreach n,$(ARCHIVES),$(eval $(call archive_rule,$(n))))
 $(foreach n,$(BINS),$(eval $(call link_rule,$(n),$(BUILD)/bin/$(n))))
 $(foreach n,$(HELPERS),$(eval $(call link_rule,$(n),$(BUILD)/helpers/$(n))))
 $(foreach n,$(TESTS),$(eval $(call link_rule,$(n),$(BUILD)/tests/$(n),$(CHECK_LIBS))))
+$(foreach n,$(FUZZERS),$(eval $(call link_rule,$(n),$(BUILD)/fuzz/$(n))))
 $(foreach n,$(PLUGINS),$(eval $(call plugin_rule,$(n))))
 
-.PHONY: tests check-unit
+# check-unit: the unit tests and the corpora of the fuzz targets
+.PHONY: tests fuzzers check-unit
 tests: $(TESTS:%=$(BUILD)/tests/%)
-check-unit: tests
-	$(Q)failed=0; for t in $(TESTS); do $(BUILD)/tests/$$t || failed=1; done; exit $$failed
+fuzzers: $(FUZZERS:%=$(BUILD)/fuzz/%)
+check-unit: tests $(REPLAYS:%=$(BUILD)/helpers/replay_%)
+	$(Q)failed=0; for t in $(TESTS); do $(BUILD)/tests/$$t || failed=1; done; \
+	for n in $(REPLAYS); do $(BUILD)/helpers/replay_$$n tests/fuzz/corpus/$$n/* >/dev/null || \
+		{ echo "FAIL replay of $$n"; failed=1; }; done; \
+	exit $$failed
 
-.PHONY: clean
+include tools/checks.mk tools/docs.mk tools/install.mk
+
+.PHONY: clean help
+help:
+	@sed -n 's/^# \([a-z-]*\): \(.*\)/  \1	\2/p' Makefile tools/*.mk tests/part.mk | expand -t 22 | sort -u
+
+# clean: remove everything that was built
 clean:
 	rm -rf build
 

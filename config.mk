@@ -27,6 +27,13 @@ HARDEN_LD = -pie -fsanitize=$(SAN)
 OPT = -O1 -g
 BUILD ?= build/$(SAN)
 endif
+# FUZZING=1 is set by `make fuzz`: clang, libFuzzer with ASan and UBSan.
+ifeq ($(FUZZING),1)
+HARDEN = -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+	-fno-sanitize-recover=undefined -fPIE
+HARDEN_LD = -pie -fsanitize=fuzzer,address,undefined
+OPT = -O1 -g
+endif
 BUILD ?= build
 
 # Where the plug-ins for Dovecot are built against and installed to.

@@ -25,11 +25,11 @@ TESTS += test_seglog
 test_seglog_SRCS := tests/unit/test_seglog.c
 test_seglog_ARCHIVES := run base
 
-RUN_TESTS := test_skel test_conn test_conf test_log test_metrics test_listen test_control test_loop
-TESTS += $(RUN_TESTS)
-$(foreach t,$(RUN_TESTS),$(eval $(t)_SRCS := tests/unit/$(t).c))
-$(foreach t,$(RUN_TESTS),$(eval $(t)_ARCHIVES := run base))
-$(foreach t,$(RUN_TESTS),$(eval $(t)_LIBS := $(RUN_LIBS)))
+RUN_UNIT := test_skel test_conn test_conf test_log test_metrics test_listen test_control test_loop
+TESTS += $(RUN_UNIT)
+$(foreach t,$(RUN_UNIT),$(eval $(t)_SRCS := tests/unit/$(t).c))
+$(foreach t,$(RUN_UNIT),$(eval $(t)_ARCHIVES := run base))
+$(foreach t,$(RUN_UNIT),$(eval $(t)_LIBS := $(RUN_LIBS)))
 TESTS += test_outbox
 test_outbox_SRCS := tests/unit/test_outbox.c
 test_outbox_ARCHIVES := run base

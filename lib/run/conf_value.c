@@ -37,7 +37,7 @@ static void print_in_units(int64_t value, const struct unit *units, size_t count
 	sbuf_addf(out, "%" PRId64 "%s", value / units[i].factor, units[i].name);
 }
 
-static void print_number(enum conf_type type, int64_t value, struct sbuf *out)
+void conf_value_print_number(enum conf_type type, int64_t value, struct sbuf *out)
 {
 	if (type == CONF_DURATION)
 		print_in_units(value, duration_units, 5, out);
@@ -68,9 +68,9 @@ static int parse_number(const struct conf_option *option, struct span text, void
 	}
 	if (rc < 0 || (int64_t)value < option->min || (int64_t)value > option->max) {
 		sbuf_adds(error, "it must be from ");
-		print_number(option->type, option->min, error);
+		conf_value_print_number(option->type, option->min, error);
 		sbuf_adds(error, " to ");
-		print_number(option->type, option->max, error);
+		conf_value_print_number(option->type, option->max, error);
 		return ERR_SYNTAX;
 	}
 	*(int64_t *)member(option, data) = (int64_t)value;
@@ -160,7 +160,7 @@ void conf_value_print(const struct conf_option *option, const void *data, struct
 	case CONF_INT:
 	case CONF_DURATION:
 	case CONF_SIZE:
-		print_number(option->type, *(const int64_t *)at, out);
+		conf_value_print_number(option->type, *(const int64_t *)at, out);
 		break;
 	case CONF_LIST:
 		PANIC("conf_value_print of a list");

@@ -18,6 +18,9 @@ int conf_value_parse(const struct conf_option *option, struct span text, struct 
 /* Writes the value (not of a LIST) as conf_value_parse reads it. */
 void conf_value_print(const struct conf_option *option, const void *data, struct sbuf *out);
 
+/* A bound of a number option, as it would stand in the file. */
+void conf_value_print_number(enum conf_type type, int64_t value, struct sbuf *out);
+
 /* Adds ` (did you mean "x"?)` where an option's name is close to KEY. */
 void conf_value_suggest(const struct conf_spec *spec, struct span key, struct sbuf *error);
 

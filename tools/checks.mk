@@ -1,0 +1,45 @@
+# Checks beyond the tests: sanitizers, valgrind, fuzzing, lint.  Each builds
+# into a tree of its own below build/.
+
+# asan: the unit tests under AddressSanitizer
+# ubsan: the unit tests under UndefinedBehaviorSanitizer
+# tsan: the unit tests under ThreadSanitizer
+.PHONY: asan ubsan tsan
+asan: SANITIZER = address
+ubsan: SANITIZER = undefined
+tsan: SANITIZER = thread
+asan ubsan tsan:
+	$(Q)$(MAKE) --no-print-directory SAN=$(SANITIZER) BUILD=build/$(SANITIZER) check-unit
+
+# valgrind: the unit tests under memcheck
+VALGRIND = valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+	--suppressions=tools/valgrind.supp
+.PHONY: valgrind
+valgrind: tests
+	$(Q)failed=0; for t in $(TESTS); do CK_TIMEOUT_MULTIPLIER=20 $(VALGRIND) $(BUILD)/tests/$$t || failed=1; done; exit $$failed
+
+# fuzz: every fuzz target for FUZZ_SECONDS (60) each; FUZZERS="fuzz_x" takes a part
+FUZZ_SECONDS ?= 60
+FUZZ_BUILD = build/fuzzing
+.PHONY: fuzz
+fuzz:
+	$(Q)$(MAKE) --no-print-directory FUZZING=1 CC=clang BUILD=$(FUZZ_BUILD) fuzzers
+	$(Q)set -e; for f in $(FUZZERS); do \
+		n=$${f#fuzz_}; mkdir -p $(FUZZ_BUILD)/corpus/$$n; \
+		dict=; [ ! -f tests/fuzz/$$n.dict ] || dict=-dict=tests/fuzz/$$n.dict; \
+		printf '  FUZZ   %s\n' $$f; \
+		$(FUZZ_BUILD)/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+			-print_final_stats=1 -verbosity=0 -artifact_prefix=$(FUZZ_BUILD)/$$n- $$dict \
+			$(FUZZ_BUILD)/corpus/$$n tests/fuzz/corpus/$$n; \
+	done
+
+# lint: layers, sizes, tables, cppcheck, clang-tidy, gcc -fanalyzer
+.PHONY: lint
+lint:
+	$(Q)$(MAKE) --no-print-directory docs
+	$(Q)BUILD=$(BUILD) tools/lint/run $(LINTS)
+
+# format: lay out the C code by .clang-format
+.PHONY: format
+format:
+	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
