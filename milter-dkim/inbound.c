@@ -40,7 +40,34 @@ int inbound_header(struct inbound *in, const struct mail_header *header, struct 
 	int rc = run_spf(in, view);
 	if (rc < 0 && rc != ERR_AGAIN)
 		return rc;
-	return verify_begin(&in->dkim, header, bodies, in->arena, in->request.now);
+	rc = verify_begin(&in->dkim, header, bodies, in->arena, in->request.now);
+	if (rc == 0)
+		rc = author_find(header, in->arena, &in->author);
+	if (rc < 0)
+		return rc;
+	/* Only to ask early; what it says without identifiers is not kept. */
+	struct dmarc_verdict unused;
+	struct dmarc_request request = {.psl = in->request.psl};
+	rc = author_dmarc(&in->author, &request, view, in->arena, &unused);
+	return rc == ERR_AGAIN ? 0 : rc;
+}
+
+/* When SPF and DKIM are decided. */
+static int run_dmarc(struct inbound *in, const struct dns_view *view)
+{
+	struct dmarc_identifier ids[VERIFY_SIGNATURES_MAX + 1];
+	struct dmarc_request request = {.identifiers = ids, .psl = in->request.psl};
+	if (in->dmarc_done)
+		return 0;
+	if (in->request.ip.bits > 0 && in->spf.result == AUTH_PASS)
+		ids[request.identifier_count++] = (struct dmarc_identifier){DMARC_SPF, in->spf.domain};
+	for (size_t i = 0; i < in->dkim.count; i++)
+		if (in->dkim.signatures[i].verdict.result == AUTH_PASS)
+			ids[request.identifier_count++] =
+				(struct dmarc_identifier){DMARC_DKIM, in->dkim.signatures[i].sig.domain};
+	int rc = author_dmarc(&in->author, &request, view, in->arena, &in->dmarc);
+	in->dmarc_done = rc == 0;
+	return rc;
 }
 
 int inbound_run(struct inbound *in, const struct dns_view *view)
@@ -49,7 +76,9 @@ int inbound_run(struct inbound *in, const struct dns_view *view)
 	if (spf < 0 && spf != ERR_AGAIN)
 		return spf;
 	int dkim = verify_run(&in->dkim, view, in->cache);
-	return dkim < 0 ? dkim : spf;
+	if (dkim < 0 || spf < 0)
+		return dkim < 0 ? dkim : spf;
+	return run_dmarc(in, view);
 }
 
 static void write_signature(struct authres *a, const struct verify_signature *s)
@@ -95,6 +124,17 @@ static void write_spf(const struct inbound *in, struct authres *a)
 	authres_property(a, "smtp.helo", in->request.helo);
 }
 
+static void write_dmarc(const struct inbound *in, struct authres *a)
+{
+	const struct dmarc_verdict *v = &in->dmarc;
+	authres_method(a, "dmarc", v->result);
+	if (v->reason != NULL && v->result != AUTH_NONE)
+		authres_reason(a, span_str(v->reason));
+	authres_property(a, "header.from", v->author_domain);
+	if (v->has_policy)
+		authres_property(a, "policy.dmarc", span_str(dmarc_policy_name(v->policy)));
+}
+
 void inbound_authres(const struct inbound *in, struct span authserv_id, const char *eol, struct sbuf *out)
 {
 	struct authres a;
@@ -102,5 +142,6 @@ void inbound_authres(const struct inbound *in, struct span authserv_id, const ch
 	authres_begin(&a, out, authserv_id, eol);
 	write_dkim(in, &a);
 	write_spf(in, &a);
+	write_dmarc(in, &a);
 	authres_end(&a);
 }

@@ -10,6 +10,7 @@
 #ifndef MILTER_INBOUND_H
 #define MILTER_INBOUND_H
 
+#include "milter-dkim/author.h"
 #include "milter-dkim/spf.h"
 #include "milter-dkim/verify.h"
 
@@ -19,6 +20,7 @@ struct inbound_request {
 	struct span mail_from; /* without < > */
 	struct span receiver;  /* our host name */
 	int64_t now;
+	const struct dmarc_psl *psl; /* NULL: DMARC by the tree walk */
 };
 
 struct inbound {
@@ -28,6 +30,9 @@ struct inbound {
 	struct spf_verdict spf;
 	bool spf_done;
 	struct verify dkim;
+	struct author author;
+	struct dmarc_verdict dmarc;
+	bool dmarc_done;
 };
 
 /* ERR_LIMIT where the arena is full, here and below. */

@@ -156,13 +156,38 @@ int auth_tool_client(struct cli *cli, struct ip *ip_out, struct span *mail_from_
 	return EX_OK;
 }
 
-int auth_tool_message(struct cli *cli, struct sbuf *message)
+int auth_message_read(struct auth_message *m, struct cli *cli, struct arena *a)
 {
-	sbuf_init_heap(message, AUTH_TOOL_MESSAGE_MAX);
-	int rc = cli_read_input(cli, message);
-	if (rc != EX_OK)
-		return cli_fail(cli, rc, "cannot read the message");
+	sbuf_init_heap(&m->text, AUTH_TOOL_MESSAGE_MAX);
+	mail_header_init(&m->header, a, &MAIL_LIMITS_DEFAULT);
+	mail_splitter_init(&m->splitter, &m->header);
+	m->bodies = bodyhash_new();
+	int status = cli_read_input(cli, &m->text);
+	if (status != EX_OK)
+		return status;
+	int rc = mail_splitter_push(&m->splitter, sbuf_span(&m->text), &m->body);
+	if (rc == 0)
+		rc = mail_splitter_finish(&m->splitter);
+	if (rc == ERR_LIMIT)
+		return cli_fail(cli, EX_DATAERR, "the header of the message is too large");
+	if (rc < 0 || m->header.count == 0)
+		return cli_fail(cli, EX_DATAERR, "the input is no message");
 	return EX_OK;
+}
+
+void auth_message_hash(struct auth_message *m)
+{
+	bodyhash_push(m->bodies, m->body);
+	bodyhash_finish(m->bodies);
+}
+
+void auth_message_done(struct auth_message *m)
+{
+	if (m->bodies == NULL)
+		return;
+	bodyhash_free(&m->bodies);
+	mail_splitter_done(&m->splitter);
+	sbuf_done(&m->text);
 }
 
 /* Length of the UTF-8 sequence at the start of S, 0 where there is none. */

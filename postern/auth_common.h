@@ -6,6 +6,7 @@
 #define POSTERN_AUTH_COMMON_H
 
 #include "lib/base/arena.h"
+#include "milter-dkim/bodyhash.h"
 #include "milter-dkim/dmarc.h"
 #include "milter-dkim/psl.h"
 #include "milter-dkim/resolver.h"
@@ -13,7 +14,7 @@
 #include "postern/cli.h"
 
 #define AUTH_TOOL_DNS_MS 20000          /* for all answers together */
-#define AUTH_TOOL_ARENA_BYTES (4u << 20)
+#define AUTH_TOOL_ARENA_BYTES (16u << 20)
 #define AUTH_TOOL_MESSAGE_MAX (256u << 20)
 
 struct auth_tool {
@@ -45,8 +46,21 @@ int auth_tool_discovery(struct auth_tool *tool, const struct dmarc_psl **psl_out
 /* --ip and --mail-from (with or without < >). */
 int auth_tool_client(struct cli *cli, struct ip *ip_out, struct span *mail_from_out) MUST_CHECK;
 
-/* The whole message on the input, as it is. */
-int auth_tool_message(struct cli *cli, struct sbuf *message) MUST_CHECK;
+/* A message from the input. */
+struct auth_message {
+	struct sbuf text; /* as it came */
+	struct mail_header header;
+	struct mail_splitter splitter;
+	struct span body;
+	struct bodyhash *bodies;
+};
+
+/* Reads and splits it; EX_OK, or EX_DATAERR after saying why. */
+int auth_message_read(struct auth_message *m, struct cli *cli, struct arena *a) MUST_CHECK;
+/* Computes the hashes that were asked of `bodies` by now. */
+void auth_message_hash(struct auth_message *m);
+/* Also of one that is zero. */
+void auth_message_done(struct auth_message *m);
 
 /* Bytes that are no UTF-8 become U+FFFD. */
 json_t *auth_json_text(struct span text);
