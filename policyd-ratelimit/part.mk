@@ -2,7 +2,7 @@
 
 ARCHIVES += policyd-core
 policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
-	keymap.c netmap.c overrides.c proto.c rules.c session.c slab.c subject.c table.c txn.c \
+	blocks.c journal.c keymap.c netmap.c overrides.c proto.c rules.c session.c slab.c subject.c table.c txn.c \
 	verdict.c window.c)
 
 TESTS += test_policyd_proto test_policyd_rules test_policyd_table
@@ -22,3 +22,9 @@ fuzz_policyd_rules_ARCHIVES := policyd-core base
 TESTS += test_policyd_replay
 test_policyd_replay_SRCS := tests/unit/test_policyd_replay.c
 test_policyd_replay_ARCHIVES := policyd-core base
+
+BINS += policyd-ratelimit
+policyd-ratelimit_SRCS := $(addprefix policyd-ratelimit/, \
+	config.c control.c keeper.c main.c overrides_sql.c server.c store_disk.c)
+policyd-ratelimit_ARCHIVES := policyd-core run base
+policyd-ratelimit_LIBS := $(RUN_LIBS)

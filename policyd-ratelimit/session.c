@@ -35,7 +35,7 @@ int session_init(struct session *s, struct table *table, struct rules *rules, si
 	s->marks = mem_alloc(SESSION_ITEMS_MAX * sizeof(*s->marks));
 	s->limited = mem_zalloc(SESSION_LIMITED_MAX * sizeof(*s->limited));
 	txn_table_init(&s->txns, txn_max);
-	keymap_init(&s->blocks);
+	blocks_init(&s->blocks);
 	return 0;
 }
 
@@ -45,7 +45,7 @@ void session_done(struct session *s)
 	free(s->marks);
 	free(s->limited);
 	txn_table_done(&s->txns);
-	keymap_done(&s->blocks);
+	blocks_done(&s->blocks);
 	overrides_free(&s->overrides);
 	rules_free(&s->rules);
 }
@@ -455,8 +455,8 @@ static enum proto_action txn_judge(struct session *s, struct txn *txn, const str
 static bool is_blocked(struct session *s, struct session_outcome *o)
 {
 	uint32_t value;
-	for (int scope = 0; s->blocks.scopes >> scope != 0; scope++) {
-		if (keymap_find(&s->blocks, (enum rule_scope)scope, &s->subject, &value) < 0)
+	for (int scope = 0; s->blocks.map.scopes >> scope != 0; scope++) {
+		if (keymap_find(&s->blocks.map, (enum rule_scope)scope, &s->subject, &value) < 0)
 			continue;
 		struct session_refusal *r = &o->refusals[o->refusal_count++];
 		refusal_fill_block(s, (enum rule_scope)scope, r);

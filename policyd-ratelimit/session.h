@@ -22,6 +22,7 @@
 #ifndef POLICYD_SESSION_H
 #define POLICYD_SESSION_H
 
+#include "policyd-ratelimit/blocks.h"
 #include "policyd-ratelimit/overrides.h"
 #include "policyd-ratelimit/txn.h"
 
@@ -92,7 +93,7 @@ struct session {
 	struct table *table;     /* borrowed */
 	struct rules *rules;     /* owned */
 	struct overrides *overrides; /* owned; NULL: none */
-	struct keymap blocks;
+	struct blocks blocks;
 	struct txn_table txns;
 	struct session_stats stats;
 	struct session_limited *limited; /* by hash; a newer key may displace one */

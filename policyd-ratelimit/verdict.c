@@ -8,7 +8,7 @@
 void verdict_limit_format(const struct session_refusal *refusal, struct sbuf *out)
 {
 	if (refusal->rule == NULL) {
-		sbuf_adds(out, "0 messages (blocked by the administrator)");
+		sbuf_adds(out, "0 messages, set by the administrator");
 		return;
 	}
 	sbuf_addu(out, refusal->max);
@@ -60,12 +60,16 @@ void verdict_reply_add(const struct session_refusal *refusal, int64_t now_ms, in
 {
 	static const char standard[] =
 		"Limit of {limit} reached for {key}; it is free again in {wait}, at {until}";
+	static const char blocked[] = "{key} is blocked by the administrator";
 	static const char endless[] = "Limit of {limit} for {key} does not allow this";
 	char mem[PROTO_TEXT_MAX + 1];
 	struct sbuf text;
-	struct span head, rest = span_str(refusal->rule != NULL && refusal->rule->text != NULL ? refusal->rule->text
-				  : refusal->until_ms == INT64_MAX                     ? endless
-										       : standard);
+	const char *form = refusal->until_ms == INT64_MAX ? endless : standard;
+	if (refusal->rule == NULL)
+		form = blocked;
+	else if (refusal->rule->text != NULL)
+		form = refusal->rule->text;
+	struct span head, rest = span_str(form);
 	sbuf_init(&text, mem, sizeof(mem));
 	while (span_cut(&rest, '{', &head)) {
 		sbuf_add(&text, head);

@@ -102,11 +102,9 @@ static void do_override(struct replay *r, struct span rest)
 static void do_block(struct replay *r, struct span rest)
 {
 	enum rule_scope scope;
-	uint32_t value = 1;
 	if (rule_scope_find(word(&rest), &scope) < 0 ||
-	    keymap_add(&r->session.blocks, scope, word(&rest), &value) < 0)
+	    blocks_add(&r->session.blocks, scope, word(&rest)) < 0)
 		broken(r, "block", rest);
-	keymap_seal(&r->session.blocks);
 }
 
 static void do_used(struct replay *r, struct span rest)

@@ -1,0 +1,68 @@
+/* The index is made anew on each change: administrators change it, not mail. */
+#include "blocks.h"
+
+void blocks_init(struct blocks *blocks)
+{
+	*blocks = (struct blocks){0};
+	keymap_init(&blocks->map);
+}
+
+void blocks_clear(struct blocks *blocks)
+{
+	for (size_t i = 0; i < blocks->count; i++)
+		free(blocks->items[i].key);
+	blocks->count = 0;
+	keymap_done(&blocks->map);
+	keymap_init(&blocks->map);
+}
+
+void blocks_done(struct blocks *blocks)
+{
+	blocks_clear(blocks);
+	keymap_done(&blocks->map);
+	free(blocks->items);
+	*blocks = (struct blocks){0};
+}
+
+static size_t find(const struct blocks *blocks, enum rule_scope scope, struct span key)
+{
+	size_t i = 0;
+	while (i < blocks->count && !(blocks->items[i].scope == scope && span_ieq(span_str(blocks->items[i].key), key)))
+		i++;
+	return i;
+}
+
+int blocks_add(struct blocks *blocks, enum rule_scope scope, struct span key)
+{
+	uint32_t value = 1;
+	if (find(blocks, scope, key) < blocks->count)
+		return ERR_EXISTS;
+	if (blocks->count == BLOCKS_MAX)
+		return ERR_LIMIT;
+	int rc = keymap_add(&blocks->map, scope, key, &value);
+	if (rc < 0)
+		return rc;
+	keymap_seal(&blocks->map);
+	if (blocks->items == NULL)
+		blocks->items = mem_alloc(BLOCKS_MAX * sizeof(*blocks->items));
+	blocks->items[blocks->count++] = (struct block){scope, span_dup(key)};
+	return 0;
+}
+
+int blocks_remove(struct blocks *blocks, enum rule_scope scope, struct span key)
+{
+	size_t at = find(blocks, scope, key);
+	if (at == blocks->count)
+		return ERR_NOT_FOUND;
+	free(blocks->items[at].key);
+	blocks->items[at] = blocks->items[--blocks->count];
+	keymap_done(&blocks->map);
+	keymap_init(&blocks->map);
+	for (size_t i = 0; i < blocks->count; i++) {
+		uint32_t value = 1;
+		if (keymap_add(&blocks->map, blocks->items[i].scope, span_str(blocks->items[i].key), &value) < 0)
+			PANIC("a block that was taken before is refused");
+	}
+	keymap_seal(&blocks->map);
+	return 0;
+}

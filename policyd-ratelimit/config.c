@@ -1,0 +1,54 @@
+/* Each limit is parsed where it stood, so that an error names file and line. */
+#include "config.h"
+
+#define REASON_MAX 512
+
+#define CONF_STRUCT struct policyd_config
+static const struct conf_option options[] = {
+#define OPTION CONF_ROW
+#include "policyd-ratelimit/options.def"
+#undef OPTION
+};
+
+static int add_all(const struct conf_list *list, struct rules *rules,
+		   int (*add)(struct rules *, struct span, struct sbuf *), struct sbuf *error)
+{
+	char mem[REASON_MAX];
+	struct sbuf reason;
+	for (size_t i = 0; i < list->count; i++) {
+		struct span text = span_trim(span_str(list->items[i].value));
+		sbuf_init(&reason, mem, sizeof(mem));
+		if (text.len > 0 && add(rules, text, &reason) < 0)
+			return conf_fail(error, &list->items[i], "%s", sbuf_cstr(&reason));
+	}
+	return 0;
+}
+
+struct rules *policyd_config_rules(const struct policyd_config *config, struct sbuf *error)
+{
+	struct rules *rules = rules_new();
+	rules->delimiter = config->address_delimiter[0];
+	if (add_all(&config->limit, rules, rules_add_limit, error) < 0 ||
+	    add_all(&config->allow, rules, rules_add_allow, error) < 0) {
+		rules_free(&rules);
+		return NULL;
+	}
+	rules_seal(rules);
+	return rules;
+}
+
+static int check(const void *config, struct sbuf *error)
+{
+	struct rules *rules = policyd_config_rules(config, error);
+	if (rules == NULL)
+		return ERR_SYNTAX;
+	rules_free(&rules);
+	return 0;
+}
+
+const struct conf_spec policyd_conf = {
+	.options = options,
+	.count = sizeof(options) / sizeof(options[0]),
+	.struct_size = sizeof(struct policyd_config),
+	.check = check,
+};

@@ -1,0 +1,21 @@
+/*
+ * The daemon's options, and the limits that they make.
+ */
+#ifndef POLICYD_CONFIG_H
+#define POLICYD_CONFIG_H
+
+#include "lib/run/conf.h"
+#include "policyd-ratelimit/rules.h"
+
+struct policyd_config {
+#define OPTION CONF_MEMBER
+#include "policyd-ratelimit/options.def"
+#undef OPTION
+};
+
+extern const struct conf_spec policyd_conf;
+
+/* Returns owned rules, or NULL with "file:line: message" in ERROR. */
+struct rules *policyd_config_rules(const struct policyd_config *config, struct sbuf *error);
+
+#endif

@@ -1,0 +1,267 @@
+/*
+ * `limits ...` on the control socket.  A KEY is SCOPE:KEY, or bare: an address
+ * or network stands for client_ip, anything else for account.
+ */
+#include "policyd.h"
+
+#include "policyd-ratelimit/verdict.h"
+
+#define LIST_MAX 1000
+
+struct key {
+	enum rule_scope scope;
+	struct span text;
+};
+
+static int key_parse(const struct span *args, size_t count, struct key *key_out, struct sbuf *error)
+{
+	static struct subject subject;
+	struct span rest, head;
+	struct ip_net net;
+	if (count != 1) {
+		sbuf_adds(error, "exactly one KEY is wanted");
+		return ERR_SYNTAX;
+	}
+	rest = args[0];
+	if (span_cut(&rest, ':', &head) && rule_scope_find(head, &key_out->scope) == 0) {
+		key_out->text = rest;
+	} else {
+		key_out->text = args[0];
+		key_out->scope = ip_net_parse(args[0], &net) == 0 ? SCOPE_CLIENT_IP : SCOPE_ACCOUNT;
+	}
+	if (subject_init_text(&subject, key_out->scope, key_out->text, '\0') < 0) {
+		sbuf_addf(error, "\"%.*s\" is no key of %s", SPAN_ARG(key_out->text), rule_scope_name(key_out->scope));
+		return ERR_SYNTAX;
+	}
+	return 0;
+}
+
+static json_t *json_span(struct span s)
+{
+	json_t *text = json_stringn(s.ptr == NULL ? "" : s.ptr, s.len);
+	return text != NULL ? text : json_string("?"); /* not UTF-8 */
+}
+
+static void set_time(json_t *object, const char *name, int64_t at_ms)
+{
+	char mem[64];
+	struct sbuf text;
+	sbuf_init(&text, mem, sizeof(mem));
+	if (at_ms == INT64_MAX) {
+		json_object_set_new(object, name, json_null());
+		return;
+	}
+	verdict_time_format(clock_wall_ms() + (at_ms - policyd_now_ms()), &text);
+	json_object_set_new(object, name, json_string(sbuf_cstr(&text)));
+}
+
+/* Calls FN for each window of a limit that counts KEY, under its hash. */
+struct visit {
+	struct policyd *p;
+	json_t *array;
+	bool full;
+	size_t done;
+};
+
+static int each_window(struct policyd *p, const struct key *key,
+		       void (*fn)(struct visit *, const struct rule *, const struct rule_window *,
+				  const struct subject *, uint64_t hash),
+		       struct visit *visit)
+{
+	static struct subject subject;
+	const struct rules *rules = p->session.rules;
+	int matches = 0;
+	if (subject_init_text(&subject, key->scope, key->text, rules->delimiter) < 0)
+		return 0;
+	for (size_t i = 0; i < rules->count; i++) {
+		const struct rule *rule = &rules->items[i];
+		for (size_t j = 0; rule->scope == key->scope && j < rule->window_count; j++) {
+			uint64_t hash;
+			if (session_hash(&p->session, rule, &rule->windows[j], &subject, &hash) < 0)
+				continue;
+			fn(visit, rule, &rule->windows[j], &subject, hash);
+			matches++;
+		}
+	}
+	return matches;
+}
+
+static void window_describe(struct visit *v, const struct rule *rule, const struct rule_window *w,
+			    const struct subject *subject, uint64_t hash)
+{
+	struct policyd *p = v->p;
+	int64_t now = policyd_now_ms();
+	const struct override *o = overrides_find(p->session.overrides, rule, w, subject);
+	uint64_t used = table_used(p->table, hash, w->class, now), max = o != NULL ? o->max : w->max;
+	if (!v->full && used == 0)
+		return;
+	json_t *item = json_object();
+	json_object_set_new(item, "scope", json_string(rule_scope_name(rule->scope)));
+	json_object_set_new(item, "unit", json_string(rule_unit_name(rule->unit)));
+	json_object_set_new(item, "window_s", json_integer(w->length_ms / 1000));
+	json_object_set_new(item, "used", json_integer((json_int_t)used));
+	json_object_set_new(item, "max", max == OVERRIDE_UNLIMITED ? json_null() : json_integer((json_int_t)max));
+	json_object_set_new(item, "left", max == OVERRIDE_UNLIMITED ? json_null()
+					  : json_integer((json_int_t)(used < max ? max - used : 0)));
+	if (v->full) {
+		json_object_set_new(item, "limit", json_string(rule->source));
+		json_object_set_new(item, "action", json_string(rule_action_name(o != NULL ? o->action : rule->action)));
+		json_object_set_new(item, "shadow", json_boolean(rule->shadow || (o != NULL && o->shadow)));
+		json_object_set_new(item, "override", json_boolean(o != NULL));
+		/* When one more fits, and when nothing is counted any more. */
+		set_time(item, "next_at", max == 0 ? INT64_MAX : table_free_at(p->table, hash, w->class, now, max - 1));
+		set_time(item, "empty_at", table_free_at(p->table, hash, w->class, now, 0));
+	}
+	json_array_append_new(v->array, item);
+}
+
+static json_t *key_describe(struct policyd *p, const struct span *args, size_t count, bool full, struct sbuf *error)
+{
+	static struct subject subject;
+	struct key key;
+	uint32_t value;
+	if (key_parse(args, count, &key, error) < 0)
+		return NULL;
+	struct visit visit = {.p = p, .array = json_array(), .full = full};
+	int windows = each_window(p, &key, window_describe, &visit);
+	if (subject_init_text(&subject, key.scope, key.text, p->session.rules->delimiter) < 0)
+		PANIC("a key that was parsed before is refused");
+	json_t *result = json_object();
+	json_object_set_new(result, "scope", json_string(rule_scope_name(key.scope)));
+	json_object_set_new(result, "key", json_span(key.text));
+	json_object_set_new(result, "limited_by", json_integer(windows));
+	json_object_set_new(result, "allowed", json_boolean(subject_is_allowed(&subject, p->session.rules)));
+	json_object_set_new(result, "blocked",
+			    json_boolean(keymap_find(&p->session.blocks.map, key.scope, &subject, &value) == 0));
+	json_object_set_new(result, "windows", visit.array);
+	return result;
+}
+
+static json_t *run_show(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	return key_describe(arg, args, count, false, error);
+}
+
+static json_t *run_explain(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	return key_describe(arg, args, count, true, error);
+}
+
+static void limited_describe(json_t *array, const struct session_limited *l)
+{
+	char mem[128];
+	struct sbuf limit;
+	sbuf_init(&limit, mem, sizeof(mem));
+	verdict_limit_format(&l->last, &limit);
+	json_t *item = json_object();
+	json_object_set_new(item, "scope", json_string(rule_scope_name(l->last.scope)));
+	json_object_set_new(item, "key", json_string(l->last.key));
+	json_object_set_new(item, "limit", json_string(sbuf_cstr(&limit)));
+	json_object_set_new(item, "action", json_string(rule_action_name(l->last.action)));
+	json_object_set_new(item, "shadow", json_boolean(l->last.shadow));
+	json_object_set_new(item, "refused", json_integer((json_int_t)l->times));
+	set_time(item, "first_at", l->first_ms);
+	set_time(item, "last_at", l->last_ms);
+	set_time(item, "until", l->last.until_ms);
+	json_array_append_new(array, item);
+}
+
+static json_t *run_list(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	struct policyd *p = arg;
+	(void)args;
+	if (count != 0) {
+		sbuf_adds(error, "no argument is wanted");
+		return NULL;
+	}
+	json_t *limited = json_array(), *blocked = json_array(), *result = json_object();
+	for (size_t i = 0; i < SESSION_LIMITED_MAX && json_array_size(limited) < LIST_MAX; i++) {
+		const struct session_limited *l = &p->session.limited[i];
+		if (l->hash != 0 && l->last.rule != NULL && l->last.until_ms > policyd_now_ms())
+			limited_describe(limited, l);
+	}
+	for (size_t i = 0; i < p->session.blocks.count; i++) {
+		const struct block *b = &p->session.blocks.items[i];
+		json_array_append_new(blocked, json_pack("{s:s,s:o}", "scope", rule_scope_name(b->scope), "key",
+							 json_span(span_str(b->key))));
+	}
+	json_object_set_new(result, "limited", limited);
+	json_object_set_new(result, "blocked", blocked);
+	return result;
+}
+
+static json_t *changed(const struct key *key, const char *action, size_t done)
+{
+	LOG_EVENT(LOG_NOTICE, &ev_key_changed, "an administrator changed a key", LOG_FIELD_STR("ACTION", action),
+		  LOG_FIELD_STR("SCOPE", rule_scope_name(key->scope)), LOG_FIELD("KEY", key->text));
+	json_t *result = json_object();
+	json_object_set_new(result, "scope", json_string(rule_scope_name(key->scope)));
+	json_object_set_new(result, "key", json_span(key->text));
+	json_object_set_new(result, action, json_integer((json_int_t)done));
+	return result;
+}
+
+static void window_reset(struct visit *v, const struct rule *rule, const struct rule_window *w,
+			 const struct subject *subject, uint64_t hash)
+{
+	(void)rule;
+	(void)subject;
+	if (table_used(v->p->table, hash, w->class, policyd_now_ms()) == 0)
+		return;
+	table_reset(v->p->table, hash);
+	keeper_reset(v->p, hash);
+	struct session_limited *l = &v->p->session.limited[hash % SESSION_LIMITED_MAX];
+	if (l->hash == hash)
+		l->hash = 0;
+	v->done++;
+}
+
+static json_t *run_reset(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	struct key key;
+	if (key_parse(args, count, &key, error) < 0)
+		return NULL;
+	struct visit visit = {.p = arg};
+	each_window(arg, &key, window_reset, &visit);
+	return changed(&key, "reset", visit.done);
+}
+
+static json_t *run_block(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	struct policyd *p = arg;
+	struct key key;
+	if (key_parse(args, count, &key, error) < 0)
+		return NULL;
+	int rc = blocks_add(&p->session.blocks, key.scope, key.text);
+	if (rc < 0 && rc != ERR_EXISTS) {
+		sbuf_adds(error, rc == ERR_LIMIT ? "too many keys are blocked" : "this key cannot be blocked");
+		return NULL;
+	}
+	if (rc == 0)
+		keeper_block(p, true, key.scope, key.text);
+	return changed(&key, "block", rc == 0);
+}
+
+static json_t *run_release(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	struct policyd *p = arg;
+	struct key key;
+	if (key_parse(args, count, &key, error) < 0)
+		return NULL;
+	if (blocks_remove(&p->session.blocks, key.scope, key.text) < 0) {
+		sbuf_adds(error, "this key is not blocked");
+		return NULL;
+	}
+	keeper_block(p, false, key.scope, key.text);
+	return changed(&key, "release", 1);
+}
+
+const struct control_command policyd_commands[] = {
+	{"limits list", "", run_list},
+	{"limits show", "KEY", run_show},
+	{"limits explain", "KEY", run_explain},
+	{"limits reset", "KEY", run_reset},
+	{"limits block", "KEY", run_block},
+	{"limits release", "KEY", run_release},
+	{NULL, NULL, NULL},
+};

@@ -1,0 +1,245 @@
+/*
+ * What is kept of the counters, and when.  A snapshot goes through the table
+ * one array at a time, in between the requests; when it is complete, what was
+ * written before its begin is removed.
+ */
+#include "policyd.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#define SNAPSHOT_MIN_BYTES (32u << 20) /* growth of the log that makes one worth while */
+#define SLICE_WAIT_BYTES (2u << 20)    /* the disk is behind: no further slice */
+#define SLICE_ARRAYS 4
+#define FAILED_PAUSE_MS 5000
+#define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
+
+static void boot_now(const struct policyd *p, struct journal_boot *now)
+{
+	*now = (struct journal_boot){p->keeper.boot_id, clock_boot_ms(), clock_wall_ms()};
+}
+
+/* A number for this boot of the machine, 0 where it cannot be told. */
+static uint64_t boot_id_read(void)
+{
+	static const struct hash_key fixed = {1, 2};
+	char text[64];
+	int fd = open(BOOT_ID_FILE, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = read(fd, text, sizeof(text));
+	close(fd);
+	return n < 36 ? 0 : hash_siphash(&fixed, span_of(text, 36));
+}
+
+/* ---- writing ---- */
+
+/* A batch to add to, with its header; NULL where too much waits. */
+static struct sbuf *batch_begin(struct policyd *p)
+{
+	struct sbuf *batch = store_begin(p->keeper.store);
+	if (batch != NULL && batch->len == 0) {
+		struct journal_boot now;
+		boot_now(p, &now);
+		journal_header_add(p->table, &now, batch);
+	}
+	return batch;
+}
+
+uint64_t keeper_message(struct policyd *p, const struct session_outcome *outcome)
+{
+	struct sbuf *batch = batch_begin(p);
+	if (batch == NULL)
+		return 0;
+	journal_message_add(outcome->digest, outcome->charges, outcome->charge_count, batch);
+	uint64_t ticket = store_end(p->keeper.store);
+	/* While the disk fails nobody waits for it. */
+	return p->keeper.failed_ms != 0 ? 0 : ticket;
+}
+
+void keeper_reset(struct policyd *p, uint64_t hash)
+{
+	struct sbuf *batch = batch_begin(p);
+	if (batch == NULL)
+		return;
+	journal_reset_add(hash, batch);
+	(void)store_end(p->keeper.store);
+}
+
+void keeper_block(struct policyd *p, bool blocked, enum rule_scope scope, struct span key)
+{
+	struct sbuf *batch = batch_begin(p);
+	if (batch == NULL)
+		return;
+	journal_block_add(blocked, scope, key, batch);
+	(void)store_end(p->keeper.store);
+}
+
+/* ---- snapshots ---- */
+
+bool keeper_busy(const struct policyd *p)
+{
+	return p->keeper.shard < TABLE_SHARDS;
+}
+
+static void snapshot_begin(struct policyd *p)
+{
+	struct keeper *k = &p->keeper;
+	struct sbuf *batch = batch_begin(p);
+	if (batch == NULL)
+		return;
+	journal_unblock_all_add(batch);
+	for (size_t i = 0; i < p->session.blocks.count; i++) {
+		const struct block *b = &p->session.blocks.items[i];
+		journal_block_add(true, b->scope, span_str(b->key), batch);
+	}
+	k->begin_ticket = store_end(k->store);
+	k->shard = 0;
+	k->again = false;
+}
+
+static void state_write(void *arg, const struct table_state *state)
+{
+	journal_state_add(state, arg);
+}
+
+void keeper_slice(struct policyd *p)
+{
+	struct keeper *k = &p->keeper;
+	if (!keeper_busy(p) || store_waiting(k->store) > SLICE_WAIT_BYTES)
+		return;
+	struct sbuf *batch = batch_begin(p);
+	if (batch == NULL)
+		return;
+	for (int i = 0; i < SLICE_ARRAYS && k->shard < TABLE_SHARDS; i++)
+		table_walk(p->table, k->shard++, policyd_now_ms(), state_write, batch);
+	if (!sbuf_ok(batch))
+		k->again = true;
+	(void)store_end(k->store);
+	if (keeper_busy(p))
+		return;
+	if (!k->again) {
+		store_trim(k->store, k->begin_ticket);
+		metrics_inc(METRIC_SNAPSHOTS);
+	}
+	k->settled_bytes = store_bytes(k->store);
+}
+
+void keeper_second(struct policyd *p)
+{
+	struct keeper *k = &p->keeper;
+	uint64_t bytes = store_bytes(k->store);
+	if (keeper_busy(p))
+		return;
+	if (k->failed_ms != 0 && clock_boot_ms() - k->failed_ms < FAILED_PAUSE_MS)
+		return;
+	k->failed_ms = 0;
+	/* After the trim the log is smaller than when the snapshot ended. */
+	if (bytes < k->settled_bytes)
+		k->settled_bytes = bytes;
+	uint64_t due = k->settled_bytes > SNAPSHOT_MIN_BYTES ? k->settled_bytes : SNAPSHOT_MIN_BYTES;
+	if (k->again || bytes > k->settled_bytes + due)
+		snapshot_begin(p);
+}
+
+static void on_written(void *arg, uint64_t ticket, bool failed)
+{
+	struct policyd *p = arg;
+	if (failed) {
+		metrics_inc(METRIC_JOURNAL_FAILURES);
+		if (p->keeper.failed_ms == 0)
+			LOG_EVENT(LOG_ERR, &ev_journal_failed, "the counters cannot be written to disk",
+				  LOG_FIELD_STR("PATH", p->skel->state_dir));
+		p->keeper.failed_ms = clock_boot_ms();
+		p->keeper.again = true;
+	}
+	server_release(p, ticket);
+}
+
+/* ---- restoring ---- */
+
+struct restore {
+	struct policyd *p;
+	struct journal_boots boots;
+	struct journal_boot now;
+	struct hash_key key;
+	size_t scanned, damaged;
+};
+
+static int batch_scan(void *arg, struct span batch)
+{
+	struct restore *r = arg;
+	r->scanned += journal_scan(batch, &r->boots, &r->key) == 0;
+	return 0;
+}
+
+static int batch_apply(void *arg, struct span batch)
+{
+	struct restore *r = arg;
+	r->damaged += journal_apply(batch, &r->boots, &r->now, &r->p->session) < 0;
+	return 0;
+}
+
+static void restore_log(const struct policyd *p, size_t damaged)
+{
+	char count_text[24], damaged_text[24];
+	snprintf(count_text, sizeof(count_text), "%llu", (unsigned long long)p->table->count);
+	snprintf(damaged_text, sizeof(damaged_text), "%zu", damaged);
+	LOG_EVENT(damaged > 0 ? LOG_WARNING : LOG_INFO, &ev_journal_restored, "counters restored",
+		  LOG_FIELD_STR("COUNTERS", count_text), LOG_FIELD_STR("DAMAGED", damaged_text));
+}
+
+/* Makes the table and the session and brings them to what the log says. */
+static int state_restore(struct policyd *p, const struct policyd_config *config, struct rules *rules,
+			 struct sbuf *error)
+{
+	struct restore r = {.p = p, .key = hash_key_random()};
+	int unread = store_read(p->keeper.store, batch_scan, &r);
+	if (unread < 0) {
+		sbuf_adds(error, "the log of the counters cannot be read");
+		rules_free(&rules);
+		return ERR_TEMP;
+	}
+	p->table = table_new(&r.key, (size_t)config->max_memory);
+	if (session_init(&p->session, p->table, rules, (size_t)config->max_transactions,
+			 config->transaction_timeout) < 0) {
+		sbuf_adds(error, "too many different windows");
+		rules_free(&rules);
+		table_free(&p->table);
+		return ERR_LIMIT;
+	}
+	boot_now(p, &r.now);
+	if (store_read(p->keeper.store, batch_apply, &r) < 0)
+		r.damaged++;
+	if (r.scanned > 0 || r.damaged > 0 || unread > 0)
+		restore_log(p, r.damaged + (size_t)unread);
+	return 0;
+}
+
+int keeper_open(struct policyd *p, const struct policyd_config *config, struct rules *rules, struct sbuf *error)
+{
+	char path[1024];
+	snprintf(path, sizeof(path), "%s/journal", p->skel->state_dir);
+	const struct store_config store = {.dir = path, .max_bytes = (uint64_t)config->max_journal,
+					   .sync_ms = config->journal_sync, .loop = p->skel->loop,
+					   .written = on_written, .arg = p};
+	p->keeper = (struct keeper){.boot_id = boot_id_read(), .shard = TABLE_SHARDS};
+	if (store_open(&store, &p->keeper.store, error) < 0) {
+		rules_free(&rules);
+		return ERR_TEMP;
+	}
+	if (state_restore(p, config, rules, error) < 0) {
+		store_close(&p->keeper.store);
+		return ERR_TEMP;
+	}
+	p->keeper.settled_bytes = store_bytes(p->keeper.store);
+	store_start(p->keeper.store);
+	return 0;
+}
+
+void keeper_close(struct policyd *p)
+{
+	store_close(&p->keeper.store);
+	session_done(&p->session);
+	table_free(&p->table);
+}

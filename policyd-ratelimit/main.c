@@ -1,0 +1,257 @@
+/*
+ * policyd-ratelimit: the life of the daemon.
+ */
+#include "policyd.h"
+
+#define SLICE_EVERY_S 0.005
+#define SWEEP_ARRAYS 64       /* of the table, each second: all of it in about a minute */
+#define WIRING_WARN_AFTER 100 /* messages that never ended */
+
+#define EVENT EVENT_DEFINE
+#include "policyd-ratelimit/events.def"
+#undef EVENT
+
+static const struct metric_row metrics[] = {
+#define METRIC METRIC_ROW
+#include "policyd-ratelimit/metrics.def"
+#undef METRIC
+};
+
+/* ---- overrides ---- */
+
+static bool override_matches(const struct rules *rules, const struct override *o)
+{
+	for (size_t i = 0; i < rules->count; i++)
+		for (size_t j = 0; j < rules->items[i].window_count; j++)
+			if (rules->items[i].scope == o->scope && rules->items[i].unit == o->unit &&
+			    rules->items[i].windows[j].length_ms == o->length_ms)
+				return true;
+	return false;
+}
+
+static void unmatched_log(const struct override *o)
+{
+	char mem[32];
+	struct sbuf window;
+	sbuf_init(&window, mem, sizeof(mem));
+	rule_length_format(o->length_ms, &window);
+	LOG_EVENT(LOG_WARNING, &ev_overrides_unmatched, "an override in the database matches no limit",
+		  LOG_FIELD_STR("SCOPE", rule_scope_name(o->scope)), LOG_FIELD_STR("UNIT", rule_unit_name(o->unit)),
+		  LOG_FIELD("WINDOW", sbuf_span(&window)));
+}
+
+static void on_overrides(void *arg, struct overrides *overrides, size_t ignored)
+{
+	struct policyd *p = arg;
+	char count_text[24], ignored_text[24];
+	snprintf(count_text, sizeof(count_text), "%zu", overrides->count);
+	snprintf(ignored_text, sizeof(ignored_text), "%zu", ignored);
+	LOG_EVENT(ignored > 0 ? LOG_WARNING : LOG_INFO, &ev_overrides_loaded, "overrides loaded",
+		  LOG_FIELD_STR("OVERRIDES", count_text), LOG_FIELD_STR("IGNORED", ignored_text));
+	for (size_t i = 0; i < overrides->count; i++)
+		if (!override_matches(p->session.rules, &overrides->items[i])) {
+			unmatched_log(&overrides->items[i]);
+			break;
+		}
+	p->override_count = overrides->count;
+	session_set_overrides(&p->session, overrides);
+}
+
+static void on_asked(void *arg, bool away, const char *text)
+{
+	struct policyd *p = arg;
+	if (away) {
+		metrics_inc(METRIC_DB_ERRORS);
+		if (!p->database_away)
+			LOG_EVENT(LOG_WARNING, &ev_database_away, "the overrides cannot be read",
+				  LOG_FIELD_STR("REASON", text));
+	} else {
+		p->overrides_asked_ms = clock_boot_ms();
+	}
+	p->database_away = away;
+}
+
+static int overrides_start(struct policyd *p, const struct policyd_config *config, struct sbuf *error)
+{
+	const struct overrides_loader_config loader = {.loop = p->skel->loop, .config = config,
+						       .loaded = on_overrides, .asked = on_asked, .arg = p};
+	struct db *db;
+	int rc = config->limits_query[0] == '\0' ? ERR_NOT_FOUND : db_new_from_conf(&policyd_conf, config, &db, error);
+	if (rc == ERR_NOT_FOUND)
+		return 0;
+	if (rc < 0)
+		return rc;
+	p->loader = overrides_loader_start(&loader, db);
+	return 0;
+}
+
+/* ---- timers ---- */
+
+static void on_prepare(struct ev_loop *ev, struct ev_prepare *w, int events)
+{
+	(void)ev;
+	(void)events;
+	struct policyd *p = w->data;
+	store_kick(p->keeper.store);
+	server_stop_if_done(p);
+}
+
+static void wiring_check(struct policyd *p)
+{
+	const struct session_stats *stats = &p->session.stats;
+	if (p->wiring_warned || stats->end_seen || stats->unwired < WIRING_WARN_AFTER)
+		return;
+	p->wiring_warned = true;
+	LOG_EVENT(LOG_WARNING, &ev_wiring_incomplete, "no END-OF-MESSAGE request was ever seen: nothing is limited",
+		  LOG_FIELD_STR("ADVICE", "add check_policy_service to smtpd_end_of_data_restrictions"));
+}
+
+static void on_second(struct ev_loop *ev, struct ev_timer *w, int events)
+{
+	(void)events;
+	struct policyd *p = w->data;
+	session_tick(&p->session, policyd_now_ms());
+	table_sweep(p->table, SWEEP_ARRAYS, policyd_now_ms());
+	server_release_late(p);
+	wiring_check(p);
+	keeper_second(p);
+	if (keeper_busy(p) && !ev_is_active(&p->slice))
+		ev_timer_again(ev, &p->slice);
+}
+
+static void on_slice(struct ev_loop *ev, struct ev_timer *w, int events)
+{
+	(void)events;
+	struct policyd *p = w->data;
+	keeper_slice(p);
+	if (!keeper_busy(p))
+		ev_timer_stop(ev, w);
+}
+
+static void timers_start(struct policyd *p)
+{
+	struct ev_loop *ev = loop_ev(p->skel->loop);
+	ev_prepare_init(&p->prepare, on_prepare);
+	ev_timer_init(&p->second, on_second, 1, 1);
+	ev_timer_init(&p->slice, on_slice, 0, SLICE_EVERY_S);
+	p->prepare.data = p->second.data = p->slice.data = p;
+	ev_prepare_start(ev, &p->prepare);
+	ev_timer_start(ev, &p->second);
+}
+
+static void timers_stop(struct policyd *p)
+{
+	struct ev_loop *ev = loop_ev(p->skel->loop);
+	ev_prepare_stop(ev, &p->prepare);
+	ev_timer_stop(ev, &p->second);
+	ev_timer_stop(ev, &p->slice);
+}
+
+static void on_collect(void *arg)
+{
+	struct policyd *p = arg;
+	metrics_set(METRIC_TRANSACTIONS, (int64_t)p->session.txns.live.count);
+	metrics_set(METRIC_REFUNDS, (int64_t)p->session.stats.refunds);
+	metrics_set(METRIC_COUNTERS, (int64_t)p->table->count);
+	metrics_set(METRIC_MEMORY, (int64_t)table_bytes(p->table));
+	metrics_set(METRIC_EVICTED, (int64_t)p->table->evicted);
+	metrics_set(METRIC_UNTRACKED, (int64_t)p->table->untracked);
+	metrics_set(METRIC_JOURNAL_BYTES, (int64_t)store_bytes(p->keeper.store));
+	metrics_set(METRIC_OVERRIDES, (int64_t)p->override_count);
+	if (p->loader != NULL)
+		metrics_set(METRIC_OVERRIDES_AGE, (clock_boot_ms() - p->overrides_asked_ms) / 1000);
+}
+
+/* ---- the daemon ---- */
+
+static int start(struct skel *skel, struct sbuf *error)
+{
+	const struct policyd_config *config = skel->config;
+	struct rules *rules = policyd_config_rules(config, error);
+	if (rules == NULL)
+		return ERR_SYNTAX;
+	struct policyd *p = mem_zalloc(sizeof(*p));
+	p->skel = skel;
+	p->overrides_asked_ms = clock_boot_ms();
+	int rc = keeper_open(p, config, rules, error);
+	if (rc < 0)
+		goto no_keeper;
+	rc = overrides_start(p, config, error);
+	if (rc < 0)
+		goto no_overrides;
+	rc = server_open(p, config, error);
+	if (rc < 0)
+		goto no_server;
+	timers_start(p);
+	metrics_on_collect(on_collect, p);
+	skel->arg = p;
+	return 0;
+no_server:
+	overrides_loader_stop(&p->loader);
+no_overrides:
+	keeper_close(p);
+no_keeper:
+	free(p);
+	return rc;
+}
+
+static int reload(struct skel *skel, const void *next, struct sbuf *error)
+{
+	struct policyd *p = skel->arg;
+	const struct policyd_config *config = next;
+	struct rules *rules = policyd_config_rules(config, error);
+	if (rules == NULL)
+		return ERR_SYNTAX;
+	if (session_set_rules(&p->session, rules) < 0) {
+		rules_free(&rules);
+		sbuf_adds(error, "too many different windows since the start; restart instead");
+		return ERR_LIMIT;
+	}
+	p->session.timeout_ms = config->transaction_timeout;
+	p->table->max_bytes = (size_t)config->max_memory;
+	return 0;
+}
+
+static void stop(struct skel *skel)
+{
+	server_stop(skel->arg);
+}
+
+static void done(struct skel *skel)
+{
+	struct policyd *p = skel->arg;
+	timers_stop(p);
+	overrides_loader_stop(&p->loader);
+	conn_server_free(&p->server);
+	listen_close(&p->listen);
+	keeper_close(p);
+	free(p);
+}
+
+static void status(struct skel *skel, json_t *object)
+{
+	const struct policyd *p = skel->arg;
+	json_object_set_new(object, "limits", json_integer((json_int_t)p->session.rules->count));
+	json_object_set_new(object, "overrides", json_integer((json_int_t)p->override_count));
+	json_object_set_new(object, "keys", json_integer((json_int_t)p->table->count));
+	json_object_set_new(object, "transactions", json_integer((json_int_t)p->session.txns.live.count));
+}
+
+static const struct skel_daemon daemon_table = {
+	.name = "policyd-ratelimit",
+	.summary = "Postfix policy server that limits how much clients and accounts send",
+	.conf = &policyd_conf,
+	.metrics = metrics,
+	.metrics_count = sizeof(metrics) / sizeof(metrics[0]),
+	.commands = policyd_commands,
+	.start = start,
+	.reload = reload,
+	.stop = stop,
+	.done = done,
+	.status = status,
+};
+
+int main(int argc, char **argv)
+{
+	return skel_main(argc, argv, &daemon_table);
+}

@@ -1,0 +1,97 @@
+/*
+ * The daemon's state and what its adapters offer each other.  Everything
+ * belongs to the loop's thread.
+ */
+#ifndef POLICYD_POLICYD_H
+#define POLICYD_POLICYD_H
+
+#include "lib/run/conn.h"
+#include "lib/run/skel.h"
+#include "policyd-ratelimit/config.h"
+#include "policyd-ratelimit/journal.h"
+#include "policyd-ratelimit/overrides_sql.h"
+#include "policyd-ratelimit/store_disk.h"
+
+enum {
+#define METRIC METRIC_ENUM
+#include "policyd-ratelimit/metrics.def"
+#undef METRIC
+	METRIC_COUNT_ALL,
+};
+
+#define EVENT EVENT_DECLARE
+#include "policyd-ratelimit/events.def"
+#undef EVENT
+
+struct client;
+
+/* The log of the counters: keeper.c. */
+struct keeper {
+	struct store *store;
+	uint64_t boot_id;
+	/* The snapshot being written: the next array of the table; TABLE_SHARDS: none. */
+	unsigned shard;
+	uint64_t begin_ticket;  /* of the snapshot */
+	uint64_t settled_bytes; /* size of the log after the last one */
+	bool again;             /* the disk failed: write a new one */
+	int64_t failed_ms;
+};
+
+struct policyd {
+	struct skel *skel;
+	struct table *table;
+	struct session session;
+	struct keeper keeper;
+	struct listen_set listen;
+	struct conn_server *server;
+	struct overrides_loader *loader;
+	size_t override_count;
+	int64_t overrides_asked_ms;
+	bool database_away;
+	/* Clients whose reply waits for the disk, oldest first: server.c. */
+	struct client *waiting_first, **waiting_last;
+	int64_t stop_at_ms; /* 0: not stopping */
+	bool wiring_warned;
+	uint64_t requests;
+	struct ev_prepare prepare;
+	struct ev_timer second, slice, stop;
+};
+
+static inline int64_t policyd_now_ms(void)
+{
+	return clock_boot_ms() + JOURNAL_CLOCK_BIAS_MS;
+}
+
+/* ---- server.c ---- */
+
+int server_open(struct policyd *p, const struct policyd_config *config, struct sbuf *error) MUST_CHECK;
+/* The charges up to TICKET are written: their replies go. */
+void server_release(struct policyd *p, uint64_t ticket);
+/* Replies that wait longer than the disk may take go anyway. */
+void server_release_late(struct policyd *p);
+/* Accepts no more; after a moment for what is under way, connections end. */
+void server_stop(struct policyd *p);
+/* Ends the daemon when server_stop() was called and no reply is owed. */
+void server_stop_if_done(struct policyd *p);
+
+/* ---- keeper.c ---- */
+
+/* Opens the log, makes table and session (taking RULES, also on failure) and restores them. */
+int keeper_open(struct policyd *p, const struct policyd_config *config, struct rules *rules,
+		struct sbuf *error) MUST_CHECK;
+void keeper_close(struct policyd *p);
+/* Writes the charges of a message; the ticket to wait for, 0: no need to wait. */
+uint64_t keeper_message(struct policyd *p, const struct session_outcome *outcome);
+void keeper_reset(struct policyd *p, uint64_t hash);
+void keeper_block(struct policyd *p, bool blocked, enum rule_scope scope, struct span key);
+/* Called once a second: begins a snapshot when it is due. */
+void keeper_second(struct policyd *p);
+/* Called every few milliseconds while keeper_busy(): goes on with it. */
+void keeper_slice(struct policyd *p);
+bool keeper_busy(const struct policyd *p);
+
+/* ---- control.c ---- */
+
+extern const struct control_command policyd_commands[];
+
+#endif

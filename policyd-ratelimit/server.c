@@ -1,0 +1,225 @@
+/*
+ * Postfix's connections.  A reply that grants a message waits, in its client,
+ * until the charge is written; all others go at once.  The protocol has one
+ * request outstanding a connection, so a client whose reply waits is not read.
+ */
+#include "policyd.h"
+
+#include "policyd-ratelimit/verdict.h"
+
+#define REPLY_MAX 1024
+#define LATENCY_EVERY 128      /* one request in so many is timed */
+#define WAIT_MAX_MS 1000       /* the disk may hold a reply up so long */
+#define OUT_MAX_BYTES 65536
+#define SOCKET_MODE 0660
+#define STOP_LINGER_MS 100
+
+struct client {
+	struct policyd *p;
+	struct conn *conn;
+	struct session_client session;
+	uint64_t ticket; /* the reply DUNNO waits for it; 0: none */
+	int64_t since_ms;
+	struct client *next, **self; /* of the waiting list */
+	bool held;       /* more input came meanwhile */
+};
+
+/* ---- replies that wait ---- */
+
+static void wait_begin(struct policyd *p, struct client *c, uint64_t ticket)
+{
+	c->ticket = ticket;
+	c->since_ms = clock_boot_ms();
+	c->next = NULL;
+	c->self = p->waiting_last;
+	*p->waiting_last = c;
+	p->waiting_last = &c->next;
+}
+
+static void wait_end(struct policyd *p, struct client *c)
+{
+	if (c->ticket == 0)
+		return;
+	c->ticket = 0;
+	*c->self = c->next;
+	if (c->next != NULL)
+		c->next->self = c->self;
+	else
+		p->waiting_last = c->self;
+}
+
+static void reply_now(struct policyd *p, struct client *c)
+{
+	wait_end(p, c);
+	conn_write(c->conn, SPAN_LIT("action=DUNNO\n\n"));
+	if (c->held) {
+		c->held = false;
+		conn_pause(c->conn, false);
+	}
+}
+
+void server_release(struct policyd *p, uint64_t ticket)
+{
+	while (p->waiting_first != NULL && p->waiting_first->ticket <= ticket)
+		reply_now(p, p->waiting_first);
+}
+
+void server_release_late(struct policyd *p)
+{
+	int64_t now = clock_boot_ms();
+	if (p->waiting_first == NULL || now - p->waiting_first->since_ms < WAIT_MAX_MS)
+		return;
+	LOG_EVENT(LOG_WARNING, &ev_journal_slow, "the disk is slow: replies go before their charge is written",
+		  LOG_FIELD_STR("PATH", p->skel->state_dir));
+	while (p->waiting_first != NULL && now - p->waiting_first->since_ms >= WAIT_MAX_MS)
+		reply_now(p, p->waiting_first);
+}
+
+/* ---- what is told about a request ---- */
+
+static void refusal_log(const struct session_refusal *r, const struct proto_request *request, int64_t now_ms)
+{
+	char limit_mem[128], until_mem[64];
+	struct sbuf limit, until;
+	sbuf_init(&limit, limit_mem, sizeof(limit_mem));
+	sbuf_init(&until, until_mem, sizeof(until_mem));
+	verdict_limit_format(r, &limit);
+	if (r->until_ms != INT64_MAX)
+		verdict_time_format(clock_wall_ms() + (r->until_ms - now_ms), &until);
+	LOG_EVENT(r->shadow ? LOG_INFO : LOG_NOTICE, r->shadow ? &ev_shadow_limited : &ev_limited,
+		  r->shadow ? "a shadow limit would have been reached" : "a limit was reached",
+		  LOG_FIELD_STR("SCOPE", rule_scope_name(r->scope)), LOG_FIELD_STR("KEY", r->key),
+		  LOG_FIELD("LIMIT", sbuf_span(&limit)), LOG_FIELD_STR("RESULT", rule_action_name(r->action)),
+		  LOG_FIELD("UNTIL", sbuf_span(&until)),
+		  LOG_FIELD("CLIENT_IP", request->attr[PROTO_CLIENT_ADDRESS]),
+		  LOG_FIELD("ACCOUNT", request->attr[PROTO_SASL_USERNAME]),
+		  LOG_FIELD("SENDER", request->attr[PROTO_SENDER]),
+		  LOG_FIELD("RECIPIENT", request->attr[PROTO_RECIPIENT]),
+		  LOG_FIELD("QUEUE_ID", request->attr[PROTO_QUEUE_ID]));
+}
+
+static void outcome_tell(const struct session_outcome *o, const struct proto_request *request, int64_t now_ms)
+{
+	static const unsigned by_action[] = {METRIC_REQUESTS_DUNNO, METRIC_REQUESTS_DEFER,
+					     METRIC_REQUESTS_REJECT, METRIC_REQUESTS_HOLD};
+	metrics_inc(by_action[o->action]);
+	if (o->repeated)
+		metrics_inc(METRIC_REQUESTS_REPEATED);
+	if (o->committed)
+		metrics_inc(METRIC_MESSAGES);
+	for (size_t i = 0; i < o->refusal_count; i++) {
+		if (o->refusals[i].shadow)
+			metrics_inc(METRIC_SHADOW_OVER);
+		if (o->refusals[i].fresh)
+			refusal_log(&o->refusals[i], request, now_ms);
+	}
+}
+
+static void malformed_log(struct span in, int rc)
+{
+	metrics_inc(METRIC_REQUESTS_MALFORMED);
+	LOG_EVENT(LOG_WARNING, &ev_request_malformed, "closing a connection after a malformed request",
+		  LOG_FIELD_STR("REASON", err_text(rc)), LOG_FIELD("INPUT", span_take(in, 200)));
+}
+
+/* ---- the connection ---- */
+
+static void request_judge(struct client *c, const struct proto_request *request)
+{
+	static struct session_outcome outcome;
+	struct policyd *p = c->p;
+	char mem[REPLY_MAX];
+	struct sbuf reply;
+	bool timed = ++p->requests % LATENCY_EVERY == 0;
+	int64_t begin_us = timed ? clock_mono_us() : 0, now_ms = policyd_now_ms();
+	uint64_t ticket = 0;
+	sbuf_init(&reply, mem, sizeof(mem));
+	session_request(&p->session, &c->session, request, now_ms, clock_wall_ms(), &reply, &outcome);
+	if (outcome.committed)
+		ticket = keeper_message(p, &outcome);
+	outcome_tell(&outcome, request, now_ms);
+	if (ticket != 0)
+		wait_begin(p, c, ticket);
+	else
+		conn_write(c->conn, sbuf_span(&reply));
+	if (timed)
+		metrics_observe(METRIC_LATENCY, (double)(clock_mono_us() - begin_us) / 1e6);
+}
+
+static size_t on_data(struct conn *conn, void *state, struct span in)
+{
+	static struct proto_request request;
+	struct client *c = state;
+	if (c->ticket != 0) {
+		c->held = true;
+		conn_pause(conn, true);
+		return 0;
+	}
+	int rc = proto_request_parse(in, &request);
+	if (rc == ERR_AGAIN)
+		return 0;
+	if (rc < 0) {
+		malformed_log(in, rc);
+		conn_close(conn);
+		return in.len;
+	}
+	request_judge(c, &request);
+	return request.len;
+}
+
+static void *on_open(struct conn *conn, void *arg)
+{
+	struct client *c = mem_zalloc(sizeof(*c));
+	c->p = arg;
+	c->conn = conn;
+	return c;
+}
+
+static void on_close(struct conn *conn, void *state)
+{
+	(void)conn;
+	struct client *c = state;
+	struct policyd *p = c->p;
+	wait_end(p, c);
+	session_client_done(&p->session, &c->session, policyd_now_ms());
+	free(c);
+}
+
+static const struct conn_handler handler = {.open = on_open, .data = on_data, .close = on_close};
+
+int server_open(struct policyd *p, const struct policyd_config *config, struct sbuf *error)
+{
+	const struct conn_limits limits = {.in_max_bytes = PROTO_REQUEST_MAX + 1,
+					   .out_max_bytes = OUT_MAX_BYTES,
+					   .max_conns = (size_t)config->max_connections,
+					   .idle_ms = config->idle_timeout};
+	p->waiting_last = &p->waiting_first;
+	int rc = listen_open(config->listen, "listen", SOCKET_MODE, &p->listen, error);
+	if (rc < 0)
+		return rc;
+	p->server = conn_server_new(p->skel->loop, &p->listen, &limits, &handler, p);
+	return 0;
+}
+
+static void on_stop_timer(struct ev_loop *ev, struct ev_timer *w, int events)
+{
+	(void)ev;
+	(void)w;
+	(void)events; /* the prepare watcher does the rest */
+}
+
+void server_stop(struct policyd *p)
+{
+	conn_server_pause(p->server);
+	/* A request that is on its way is answered: Postfix sees the end of an
+	 * idle connection, but would take one in a request for a failure. */
+	p->stop_at_ms = clock_boot_ms() + STOP_LINGER_MS;
+	ev_timer_init(&p->stop, on_stop_timer, STOP_LINGER_MS / 1000.0 + 0.001, 0);
+	ev_timer_start(loop_ev(p->skel->loop), &p->stop);
+}
+
+void server_stop_if_done(struct policyd *p)
+{
+	if (p->stop_at_ms != 0 && clock_boot_ms() >= p->stop_at_ms && p->waiting_first == NULL)
+		skel_stopped(p->skel);
+}
