@@ -1,0 +1,434 @@
+"""Quotas through quotad and its plug-in, on a real Dovecot.
+
+The oracle is never the quota plug-in itself: it is the sum of the sizes that
+Dovecot gives for each message of the mailbox.
+"""
+import os
+import signal
+import smtplib
+import socket
+import subprocess
+import threading
+import time
+import unittest
+
+from tests.frame import mail
+from tests.frame.case import NUMBERS, StackCase
+
+KB = 1024
+MB = 1024 * KB
+SENDER = "sender@example.org"
+ROUNDS = int(os.environ.get("QUOTA_ROUNDS", "3"))
+# What a delivery may take longer while quotad hangs: the plug-in's 500 ms and
+# what a busy machine needs for the delivery itself.
+HANG_S = 0.5
+SLACK_S = 0.6
+
+
+def body(size, seed="x"):
+    """A message of exactly SIZE bytes."""
+    text = f"From: <{SENDER}>\r\nSubject: {seed}\r\nMessage-ID: {mail.new_message_id()}\r\n\r\n"
+    line = "0123456789" * 7 + "\r\n"
+    while len(text) + len(line) <= size - 2:
+        text += line
+    text += "e" * (size - 2 - len(text)) + "\r\n"
+    return text.encode()
+
+
+class QuotaCase(StackCase):
+    """What the tests below share."""
+
+    def setUp(self):
+        self.stack.start("mysql", "quotad", "dovecot")
+
+    def users(self, count, quota_mb=1024, domain="example.net"):
+        """Adds COUNT users at once; they have the password of the frame's."""
+        stem = f"m{os.getpid()}-{next(NUMBERS)}"
+        names = [f"{stem}-{i}@{domain}" for i in range(count)]
+        values = ", ".join(f"('{name}')" for name in names)
+        self.stack.mariadb(
+            f"CREATE TEMPORARY TABLE fresh (email VARCHAR(255)); INSERT INTO fresh VALUES {values}; "
+            "INSERT INTO virtual_users (domain_id, email, password, quota_mb) "
+            f"SELECT d.id, f.email, u.password, {quota_mb} FROM fresh f "
+            f"JOIN virtual_domains d ON d.name = '{domain}' JOIN virtual_users u ON u.email = 'office@example.net'")
+        return names
+
+    def new_user(self, domain="example.net", quota_mb=1024):
+        return self.users(1, quota_mb, domain)[0]
+
+    def lmtp(self):
+        return mail.lmtp(self.stack, self.stack.at.port("lmtp"))
+
+    def deliver(self, user, data):
+        """Delivers straight to Dovecot; returns the reply's code and text."""
+        with self.lmtp() as client:
+            try:
+                client.sendmail(SENDER, [user], data)
+            except smtplib.SMTPDataError as error:
+                return error.smtp_code, error.smtp_error.decode()
+            except smtplib.SMTPRecipientsRefused as error:
+                code, text = error.recipients[user]
+                return code, text.decode()
+        return 250, ""
+
+    def deliver_all(self, jobs, threads=8, fault=None, after=0):
+        """Delivers the (user, data) of JOBS in parallel; returns the codes.
+        FAULT is called once when AFTER of them are done."""
+        codes, queue, lock = [], list(jobs), threading.Lock()
+
+        def work():
+            while True:
+                with lock:
+                    if not queue:
+                        return
+                    user, data = queue.pop()
+                try:
+                    code = self.deliver(user, data)[0]
+                except (OSError, smtplib.SMTPException) as error:
+                    code = str(error)
+                with lock:
+                    codes.append(code)
+                    strike = fault is not None and len(codes) == after
+                if strike:
+                    fault()
+
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return codes
+
+    def in_mailbox(self, user):
+        """Bytes and messages that are there."""
+        text = self.stack.doveadm("-f", "flow", "fetch", "-u", user, "size.virtual", "mailbox", "*", "all")
+        sizes = [int(line.partition("=")[2]) for line in text.splitlines() if line]
+        return sum(sizes), len(sizes)
+
+    def row(self, user):
+        rows = self.stack.mariadb(
+            f"SELECT usage_bytes, messages FROM mailbox_usage WHERE email = '{user}'").split()
+        return tuple(map(int, rows)) if rows else None
+
+    def quota_get(self, user):
+        """Kilobytes and messages as `doveadm quota get` shows them."""
+        lines = self.stack.doveadm("-f", "tab", "quota", "get", "-u", user).splitlines()[1:]
+        return tuple(int(line.split("\t")[2]) for line in lines)
+
+    def assert_exact(self, user, what=""):
+        """Row, mailbox and doveadm agree, before and after a recount."""
+        there = self.in_mailbox(user)
+        self.wait_until(lambda: self.row(user) == there, 10,
+                        lambda: f"{what}: row {self.row(user)} like mailbox {there}")
+        shown = self.quota_get(user)
+        self.assertEqual(shown, (-(-there[0] // KB), there[1]), what)
+        self.stack.doveadm("quota", "recalc", "-u", user)
+        self.assertEqual(self.quota_get(user), shown, f"{what}: recalc found something else")
+        self.assertEqual(self.in_mailbox(user), there, what)
+
+
+class Enforcement(QuotaCase):
+    def test_64_parallel_deliveries_take_exactly_what_fits(self):
+        for number in range(ROUNDS):
+            user = self.new_user(quota_mb=1)
+            codes = self.deliver_all([(user, body(100 * KB))] * 64, threads=32)
+            self.assertEqual(codes.count(250), 10, f"round {number}: {codes}")
+            self.assertEqual(codes.count(552), 54)
+            self.assertEqual(self.in_mailbox(user)[1], 10)
+            self.assert_exact(user)
+
+    def test_a_domain_limit_binds_all_its_users(self):
+        domain = f"d{os.getpid()}-{next(NUMBERS)}.example"
+        self.stack.mariadb(f"INSERT INTO virtual_domains (name) VALUES ('{domain}'); "
+                           "INSERT INTO domain_limits (domain_id, quota_mb) "
+                           f"SELECT id, 1 FROM virtual_domains WHERE name = '{domain}'")
+        users = self.users(4, quota_mb=0, domain=domain)
+        jobs = [(users[i % 4], body(100 * KB)) for i in range(32)]
+        codes = self.deliver_all(jobs, threads=32)
+        self.assertEqual(codes.count(250), 10, codes)
+        self.assertEqual(sum(self.in_mailbox(user)[1] for user in users), 10)
+
+    def test_refused_then_expunged_then_accepted(self):
+        user = self.new_user(quota_mb=1)
+        for _ in range(10):
+            self.assertEqual(self.deliver(user, body(100 * KB))[0], 250)
+        code, text = self.deliver(user, body(100 * KB))
+        self.assertEqual(code, 552)
+        self.assertIn("5.2.2", text)
+        with mail.Imap(self.stack, user) as imap:
+            imap.select()
+            imap.client.store("1", "+FLAGS", "\\Deleted")
+            imap.client.expunge()
+        self.assertEqual(self.deliver(user, body(100 * KB))[0], 250)
+        self.assertEqual(self.deliver(user, body(100 * KB))[0], 552)
+        self.assert_exact(user)
+
+    def test_a_message_over_the_whole_limit(self):
+        user = self.new_user(quota_mb=1)
+        code, text = self.deliver(user, body(MB + 1))
+        self.assertEqual(code, 552)
+        self.assertIn("5.2.2", text)
+        # Dovecot adds its trace fields.
+        self.assertEqual(self.deliver(user, body(MB - KB))[0], 250)
+        self.assert_exact(user)
+
+    def test_zero_means_no_limit(self):
+        user = self.new_user(quota_mb=0)
+        for _ in range(3):
+            self.assertEqual(self.deliver(user, body(MB))[0], 250)
+        with mail.Imap(self.stack, user) as imap:
+            resources = imap.quota_root()[1]
+        self.assertNotIn("STORAGE", str(resources))
+        self.assert_exact(user)
+
+    def test_append_copy_move_when_full(self):
+        user = self.new_user(quota_mb=1)
+        for _ in range(10):
+            self.deliver(user, body(100 * KB))
+        with mail.Imap(self.stack, user) as imap:
+            imap.select()
+            kind, data = imap.client.append("INBOX", None, None, body(100 * KB))
+            self.assertEqual(kind, "NO")
+            self.assertIn(b"OVERQUOTA", data[0])
+            kind, data = imap.client.copy("1", "Trash")
+            self.assertEqual(kind, "NO")
+            self.assertIn(b"OVERQUOTA", data[0])
+            kind, data = imap.client._simple_command("MOVE", "1:4", "Trash")
+            self.assertEqual(kind, "OK", data)
+            self.assertEqual(imap.uids(), [b"5", b"6", b"7", b"8", b"9", b"10"])
+        self.assertEqual(self.in_mailbox(user)[1], 10)
+        self.assert_exact(user)
+
+    def test_parallel_moves_of_one_message_when_full(self):
+        user = self.new_user(quota_mb=1)
+        for _ in range(10):
+            self.deliver(user, body(100 * KB))
+        sessions = [mail.Imap(self.stack, user) for _ in range(6)]
+        for session in sessions:
+            session.select()
+
+        def move(session):
+            session.client._simple_command("MOVE", "1", "Trash")
+
+        threads = [threading.Thread(target=move, args=(s,)) for s in sessions]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for session in sessions:
+            session.client.logout()
+        self.assertLessEqual(self.in_mailbox(user)[0], MB)
+        self.assert_exact(user)
+
+    def test_doveadm_copy_takes_all_or_nothing(self):
+        user = self.new_user(quota_mb=1)
+        for _ in range(6):
+            self.deliver(user, body(100 * KB))
+        done = subprocess.run(
+            ["doveadm", "-c", str(self.stack.dovecot_conf), "copy", "-u", user, "Archive", "mailbox", "INBOX", "all"],
+            capture_output=True, text=True, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertLessEqual(self.in_mailbox(user)[0], MB)
+        self.assert_exact(user)
+
+    def test_a_changed_limit_is_seen_within_2_s(self):
+        user = self.new_user(quota_mb=1)
+        self.deliver(user, body(100 * KB))
+        with mail.Imap(self.stack, user) as imap:
+            self.assertIn("1024", str(imap.quota_root()))
+            self.stack.mariadb(f"UPDATE virtual_users SET quota_mb = 7 WHERE email = '{user}'")
+            since = time.monotonic()
+            self.wait_until(lambda: "7168" in str(imap.quota_root()), 4)
+            self.assertLess(time.monotonic() - since, 2)
+
+
+class Exactness(QuotaCase):
+    def test_500_first_deliveries_make_500_rows(self):
+        users = self.users(500)
+        codes = self.deliver_all([(user, body(2 * KB)) for user in users])
+        self.assertEqual(codes.count(250), 500)
+        stem = users[0].rpartition("-")[0]
+        count = f"SELECT COUNT(*) FROM mailbox_usage WHERE email LIKE '{stem}-%' AND usage_bytes >= 2048 AND messages = 1"
+        self.wait_until(lambda: self.stack.mariadb(count).strip() == "500", 10)
+
+    def test_a_mixed_run_stays_exact(self):
+        user = self.new_user(quota_mb=50)
+        for i in range(5):
+            self.deliver(user, body((i + 1) * 10 * KB))
+        self.assert_exact(user, "deliver")
+        with mail.Imap(self.stack, user) as imap:
+            c = imap.client
+            c.append("Sent", None, None, body(33 * KB))
+            c.append("INBOX", None, None, b"Subject: bare\n\nno CR here\n")
+            self.assert_exact(user, "append")
+            imap.select()
+            c.create("Box")
+            imap.ok(c.copy("1:3", "Box"))
+            self.assert_exact(user, "copy")
+            imap.ok(c._simple_command("MOVE", "4", "Box"))
+            self.assert_exact(user, "move")
+            c.store("1", "+FLAGS", "\\Deleted")
+            c.expunge()
+            self.assert_exact(user, "expunge")
+            imap.ok(c.rename("Box", "Tree"))
+            self.assert_exact(user, "rename")
+            c.create("Tree.Leaf")
+            imap.ok(c.copy("1", "Tree.Leaf"))
+            imap.ok(c.delete("Tree.Leaf"))
+            self.assert_exact(user, "delete a folder")
+            imap.ok(c.delete("Tree"))
+            self.assert_exact(user, "delete another")
+        self.stack.doveadm("expunge", "-u", user, "mailbox", "*", "all")
+        self.assertEqual(self.in_mailbox(user), (0, 0))
+        self.assert_exact(user, "doveadm expunge")
+
+    def test_mailbox_that_was_there_before(self):
+        user = self.new_user(quota_mb=1)
+        for _ in range(5):
+            self.deliver(user, body(100 * KB))
+        self.assert_exact(user)
+        self.stack.stop("quotad")
+        self.stack.mariadb(f"DELETE FROM mailbox_usage WHERE email = '{user}'")
+        self.stack.start("quotad")
+        codes = [self.deliver(user, body(100 * KB))[0] for _ in range(6)]
+        self.assertEqual(codes, [250] * 5 + [552])
+        self.assert_exact(user)
+
+    def test_files_removed_behind_our_back(self):
+        user = self.new_user(quota_mb=1)
+        for _ in range(4):
+            self.deliver(user, body(100 * KB))
+        name, _, domain = user.partition("@")
+        folder = self.stack.at.path(f"/var/mail/vhosts/{domain}/{name}")
+        victims = [p for part in ("new", "cur") for p in (folder / part).iterdir()]
+        victims[0].unlink()
+        self.stack.doveadm("quota", "recalc", "-u", user)
+        self.assertEqual(self.quota_get(user)[1], 3)
+        self.assert_exact(user)
+
+    def test_deliveries_beside_recounts(self):
+        user = self.new_user(quota_mb=100)
+        stop = threading.Event()
+
+        def recount():
+            while not stop.is_set():
+                self.stack.doveadm("quota", "recalc", "-u", user)
+
+        worker = threading.Thread(target=recount)
+        worker.start()
+        codes = self.deliver_all([(user, body(5 * KB))] * 150)
+        stop.set()
+        worker.join()
+        self.assertEqual(codes.count(250), 150)
+        self.assert_exact(user)
+
+
+class Faults(QuotaCase):
+    def tearDown(self):
+        self.stack.start("mysql", "quotad", "dovecot")
+
+    def run_with_fault(self, users, fault, count=200):
+        """Delivers COUNT messages and calls FAULT in the middle."""
+        jobs = [(users[i % len(users)], body(3 * KB)) for i in range(count)]
+        return self.deliver_all(jobs, fault=fault, after=count // 3)
+
+    def assert_all_exact(self, users):
+        for user in users:
+            self.quota_get(user)  # a contact: whoever is suspect is recounted
+            self.assert_exact(user)
+
+    def test_quotad_killed_in_the_middle(self):
+        users = self.users(5)
+        codes = self.run_with_fault(users, lambda: self.stack.kill("quotad"))
+        self.assertEqual(codes.count(250), 200, codes)
+        self.wait_until(lambda: self.stack.pid("quotad"), 10)
+        self.assert_all_exact(users)
+
+    def test_quotad_killed_again_and_again_never_overruns_much(self):
+        user = self.new_user(quota_mb=1)
+        stop = threading.Event()
+
+        def killer():
+            while not stop.wait(0.2):
+                if self.stack.pid("quotad"):
+                    self.stack.kill("quotad")
+
+        worker = threading.Thread(target=killer)
+        worker.start()
+        codes = self.deliver_all([(user, body(20 * KB))] * 100, threads=4)
+        stop.set()
+        worker.join()
+        self.assertEqual({250, 552} | set(codes), {250, 552}, codes)
+        self.assertGreaterEqual(codes.count(250), 51)
+        # Without quotad several processes may decide at once, each for itself.
+        self.assertLessEqual(codes.count(250), 51 + 4)
+        self.wait_until(lambda: self.stack.pid("quotad"), 10)
+        self.quota_get(user)
+        self.assert_exact(user)
+
+    def test_database_killed_in_the_middle(self):
+        users = self.users(5)
+        for user in users:  # so that Dovecot's own lookups are cached
+            self.deliver(user, body(KB))
+        codes = self.run_with_fault(users, lambda: self.stack.kill("mysql"))
+        self.assertEqual(codes.count(250), 200, codes)
+        self.stack.start("mysql")
+        self.assert_all_exact(users)
+
+    def test_quotad_hangs_and_mail_goes_on(self):
+        user = self.new_user(quota_mb=10)
+        self.deliver(user, body(5 * KB))
+        pid = self.stack.kill("quotad", signal.SIGSTOP)
+        try:
+            slowest = 0
+            for _ in range(8):
+                since = time.monotonic()
+                self.assertEqual(self.deliver(user, body(5 * KB))[0], 250)
+                slowest = max(slowest, time.monotonic() - since)
+            self.assertLess(slowest, HANG_S + SLACK_S)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.wait_until(lambda: self.quota_get(user)[1] == 9, 10)
+        self.assert_exact(user)
+
+    def test_quotad_away_and_the_limit_still_holds(self):
+        user = self.new_user(quota_mb=1)
+        self.stack.stop("quotad")
+        try:
+            codes = [self.deliver(user, body(100 * KB))[0] for _ in range(12)]
+        finally:
+            self.stack.start("quotad")
+        self.assertEqual(codes, [250] * 10 + [552] * 2)
+        self.quota_get(user)
+        self.assert_exact(user)
+
+    def test_mail_processes_killed_in_the_middle(self):
+        users = self.users(5)
+
+        def kill_lmtp():
+            text = subprocess.run(["pgrep", "-f", f"dovecot-{self.stack.at.root}/lmtp"],
+                                  capture_output=True, text=True, check=False).stdout
+            for pid in text.split():
+                os.kill(int(pid), signal.SIGKILL)
+
+        codes = self.run_with_fault(users, kill_lmtp)
+        self.assertGreater(codes.count(250), 150, codes)
+        self.assert_all_exact(users)
+
+    def test_malformed_requests_close_the_connection(self):
+        path = str(self.stack.at.path("/run/postern/quotad.sock"))
+        for request in (b"LOOKUP\tu@d\n", b"HELLO\t2\t7\n", b"HELLO\t1\t7\nNOPE\n", b"HELLO\t1\t7\n" + b"x" * 5000,
+                        b"HELLO\t1\t7\nHELLO\t1\t7\n", b"HELLO\t1\t7\nLOOKUP\ta\nLOOKUP\ta\nLOOKUP\t\n"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(5)
+                client.connect(path)
+                try:
+                    client.sendall(request)
+                    while client.recv(4096):
+                        pass
+                except ConnectionError:
+                    pass
+
+
+if __name__ == "__main__":
+    unittest.main()
