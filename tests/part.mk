@@ -5,20 +5,22 @@ DEPS := tools/deps
 RUN_TESTS = POSTERN_BUILD=$(abspath $(BUILD)) tests/run
 
 .PHONY: deps helpers check check-integration check-faults demo bench
+# deps: install the missing Debian packages (root)
 deps:
 	$(Q)$(DEPS) install
 
+# check: all tests; closes with "N passed, N failed"
 check: deps
 	$(Q)$(MAKE) --no-print-directory all tests helpers
 	$(Q)$(RUN_TESTS) $(TESTS:%=--unit $(BUILD)/tests/%) $(foreach n,$(REPLAYS),--replay $(BUILD)/helpers/replay_$(n)=tests/fuzz/corpus/$(n)) --integration
 
-# NAMES="test_stack test_quota.Limits" runs a part of them.
+# check-integration: the tests on a private stack; NAMES="test_stack test_quota.Limits" for a part
 check-integration: all helpers
 	$(Q)$(RUN_TESTS) --integration $(NAMES)
 check-faults: all
 	$(Q)$(RUN_TESTS) --integration faults
 
-# KEEP=1 leaves the stack running and tells how to reach and stop it.
+# demo: show the five points; KEEP=1 leaves the stack running
 demo: deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)KEEP=$(KEEP) POSTERN_BUILD=$(abspath $(BUILD)) tests/demo
@@ -29,8 +31,7 @@ db_probe_SRCS := tests/integration/db_probe.c
 db_probe_ARCHIVES := run base
 db_probe_LIBS := $(RUN_LIBS) $(CHECK_LIBS)
 
-# Measures side by side and prints the table of docs/bench.md; SECTIONS="milters"
-# runs a part.
+# bench: measure side by side, as docs/bench.md tells; SECTIONS="milters" for a part
 HELPERS += milter_null lmtp_load
 milter_null_SRCS := tests/bench/milter_null.c
 milter_null_ARCHIVES := base
