@@ -115,6 +115,15 @@ size_t keyring_count(const struct keyring *ring)
 	return ring->count;
 }
 
+bool keyring_same(const struct keyring *a, const struct keyring *b)
+{
+	const struct entry *x = a->all, *y = b->all;
+	for (; x != NULL && y != NULL; x = x->next_all, y = y->next_all)
+		if (x->key != y->key || x->alg != y->alg)
+			return false;
+	return x == NULL && y == NULL;
+}
+
 size_t keyring_find(const struct keyring *ring, struct span domain, struct signkey **keys_out, size_t max)
 {
 	char mem[DNSNAME_MAX + 1];

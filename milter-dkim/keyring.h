@@ -24,6 +24,9 @@ void keyring_unref(struct keyring **ring);
 int keyring_add(struct keyring *ring, const struct keyring *old, struct span domain, struct span selector,
 		enum crypto_alg alg, struct span text) MUST_CHECK;
 size_t keyring_count(const struct keyring *ring);
+/* Whether both have the very same keys in the same order; for a ring that was
+ * filled with the other as OLD. */
+bool keyring_same(const struct keyring *a, const struct keyring *b);
 
 /*
  * Writes up to MAX keys for DOMAIN into KEYS_OUT, borrowed from the ring, and

@@ -5,6 +5,11 @@ ARCHIVES += milter-core
 milter-core_SRCS := $(filter-out milter-dkim/main.c milter-dkim/milter.c,$(wildcard milter-dkim/*.c))
 MILTER_CORE_LIBS := -lcares -lidn2 -lpsl $(RUN_LIBS)
 
+BINS += milter-dkim
+milter-dkim_SRCS := milter-dkim/main.c milter-dkim/milter.c
+milter-dkim_ARCHIVES := milter-core mail run base
+milter-dkim_LIBS := -lmilter $(MILTER_CORE_LIBS)
+
 # The evaluators over DNS answers.
 AUTH_TESTS := spf authres dmarc author
 TESTS += $(AUTH_TESTS:%=test_%)

@@ -46,6 +46,9 @@ START_TEST(keys_are_parsed_once_and_carried_over)
 	keyring_find(ring, SPAN_LIT("example.com"), a, 4);
 	keyring_find(next, SPAN_LIT("example.com"), b, 4);
 	ck_assert_ptr_eq(a[0], b[0]);
+	ck_assert(keyring_same(ring, next));
+	add(next, ring, "example.net", "s", CRYPTO_RSA_SHA256, "x");
+	ck_assert(!keyring_same(ring, next));
 	ck_assert_int_eq(signkey_get(a[0], &one, &reason), 0);
 	keyring_unref(&ring);
 	ck_assert_int_eq(signkey_get(b[0], &two, &reason), 0);

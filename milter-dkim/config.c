@@ -1,0 +1,237 @@
+/*
+ * The table of options and what is made of them.  Invariant: settings own copies
+ * of all texts, so the configuration may be freed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "lib/run/listen.h"
+#include "milter-dkim/daemon.h"
+#include "milter-dkim/taglist.h"
+
+#define HOSTS_FILE_MAX (4u << 20)
+
+#define EVENT EVENT_DEFINE
+#include "milter-dkim/events.def"
+#undef EVENT
+
+#define CONF_STRUCT struct milter_config
+static const struct conf_option options[] = {
+#define OPTION CONF_ROW
+#include "milter-dkim/options.def"
+#undef OPTION
+};
+
+static int check_sign_headers(const char *names)
+{
+	struct taglist_items items = {.rest = span_str(names)};
+	struct span name;
+	bool from = names[0] == '\0';
+	while (names[0] != '\0' && taglist_item(&items, &name)) {
+		if (!mail_name_valid(name) || span_chr(name, ';') != SPAN_NPOS)
+			return ERR_SYNTAX;
+		from = from || span_ieq(name, SPAN_LIT("From"));
+	}
+	return from ? 0 : ERR_SYNTAX;
+}
+
+/* Where internal_hosts is the path of a file, *PATH_OUT is set. */
+static bool is_file(const char *value, const char **path_out)
+{
+	struct span v = span_trim(span_str(value));
+	size_t skip = span_starts(v, SPAN_LIT("file:")) ? 5 : span_starts(v, SPAN_LIT("refile:")) ? 7 : 0;
+	*path_out = v.ptr + skip;
+	return v.len > skip && v.ptr[skip] == '/';
+}
+
+static int check_config(const void *arg, struct sbuf *error)
+{
+	const struct milter_config *c = arg;
+	const char *path;
+	struct hostset hosts = {0};
+	struct span bad;
+	int rc = 0;
+	if (listen_check(c->listen, error) < 0)
+		return ERR_SYNTAX;
+	if (check_sign_headers(c->sign_headers) < 0) {
+		sbuf_adds(error, "sign_headers: expected names of fields separated by colons, From among them");
+		return ERR_SYNTAX;
+	}
+	if ((c->key_table[0] == '\0') != (c->signing_table[0] == '\0')) {
+		sbuf_adds(error, "key_table and signing_table belong together");
+		return ERR_SYNTAX;
+	}
+	if (!is_file(c->internal_hosts, &path) && hostset_add(&hosts, span_str(c->internal_hosts), &bad) < 0) {
+		sbuf_addf(error, "internal_hosts: %.*s is no host", SPAN_ARG(bad));
+		rc = ERR_SYNTAX;
+	}
+	hostset_done(&hosts);
+	return rc;
+}
+
+const struct conf_spec milter_conf = {
+	.options = options,
+	.count = sizeof(options) / sizeof(options[0]),
+	.struct_size = sizeof(struct milter_config),
+	.check = check_config,
+};
+
+/* A resolver that several generations of settings share. */
+struct shared_resolver {
+	atomic_uint refs;
+	struct resolver *resolver;
+	char *servers, *trusted;
+};
+
+struct settings {
+	atomic_uint refs;
+	struct session_settings session;
+	struct shared_resolver *resolver;
+	int64_t dns_timeout_ms;
+};
+
+int read_file(void *unused, const char *path, struct sbuf *out)
+{
+	(void)unused;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? ERR_NOT_FOUND : ERR_PERM;
+	char piece[16384];
+	ssize_t n;
+	while ((n = read(fd, piece, sizeof(piece))) > 0)
+		sbuf_add(out, span_of(piece, (size_t)n));
+	explicit_bzero(piece, sizeof(piece));
+	close(fd);
+	return n < 0 ? ERR_TEMP : sbuf_ok(out) ? 0 : ERR_LIMIT;
+}
+
+static int read_hosts(const struct milter_config *c, struct hostset *hosts, struct sbuf *error)
+{
+	const char *path;
+	struct span bad = SPAN_EMPTY;
+	if (!is_file(c->internal_hosts, &path))
+		return hostset_add(hosts, span_str(c->internal_hosts), &bad);
+	struct sbuf text;
+	sbuf_init_heap(&text, HOSTS_FILE_MAX);
+	int rc = read_file(NULL, path, &text);
+	if (rc < 0)
+		sbuf_addf(error, "internal_hosts: %s: %s", path, err_text(rc));
+	else if ((rc = hostset_add(hosts, sbuf_span(&text), &bad)) < 0)
+		sbuf_addf(error, "%s: %.*s is no host", path, SPAN_ARG(bad));
+	sbuf_done(&text);
+	return rc;
+}
+
+static void observe_dns(void *arg, enum dns_status status, int64_t elapsed_us)
+{
+	(void)arg;
+	metrics_observe(METRIC_DNS_ANSWER, (double)elapsed_us / 1e6);
+	if (status == DNS_FAILED)
+		metrics_inc(METRIC_DNS_FAILURES);
+}
+
+static void shared_unref(struct shared_resolver *shared)
+{
+	if (shared == NULL || atomic_fetch_sub(&shared->refs, 1) != 1)
+		return;
+	resolver_close(&shared->resolver);
+	free(shared->servers);
+	free(shared->trusted);
+	free(shared);
+}
+
+static int share_resolver(const struct milter_config *c, const struct settings *old,
+			  struct shared_resolver **shared_out, struct sbuf *error)
+{
+	struct shared_resolver *before = old == NULL ? NULL : old->resolver;
+	if (before != NULL && strcmp(before->servers, c->resolver) == 0 &&
+	    strcmp(before->trusted, c->resolver_trusted) == 0 && old->dns_timeout_ms == c->dns_timeout) {
+		atomic_fetch_add(&before->refs, 1);
+		*shared_out = before;
+		return 0;
+	}
+	struct resolver_config config = {
+		.servers = c->resolver,
+		.trusted = c->resolver_trusted,
+		.timeout_ms = c->dns_timeout,
+		.observe = observe_dns,
+	};
+	struct resolver *resolver;
+	int rc = resolver_open(&config, &resolver, error);
+	if (rc < 0)
+		return rc;
+	struct shared_resolver *shared = mem_zalloc(sizeof(*shared));
+	atomic_init(&shared->refs, 1);
+	shared->resolver = resolver;
+	shared->servers = mem_strdup(c->resolver);
+	shared->trusted = mem_strdup(c->resolver_trusted);
+	*shared_out = shared;
+	return 0;
+}
+
+int settings_new(const struct milter_config *config, const struct settings *old,
+		 struct settings **settings_out, struct sbuf *error)
+{
+	struct settings *s = mem_zalloc(sizeof(*s));
+	atomic_init(&s->refs, 1);
+	s->dns_timeout_ms = config->dns_timeout;
+	s->session = (struct session_settings){
+		.role = (enum session_role)config->role,
+		.daemon_names = mem_strdup(config->sign_daemon_names),
+		.authserv_id = mem_strdup(config->authserv_id),
+		.sign_headers = mem_strdup(config->sign_headers),
+		.header_canon = (enum canon)config->header_canonicalization,
+		.body_canon = (enum canon)config->body_canonicalization,
+		.expire_s = config->signature_lifetime / 1000,
+		.limits = {
+			.header_bytes = (size_t)config->header_size_limit,
+			.field_bytes = (size_t)config->header_size_limit,
+			.fields = (size_t)config->header_count_limit,
+		},
+	};
+	int rc = read_hosts(config, &s->session.internal_hosts, error);
+	if (rc == 0)
+		rc = share_resolver(config, old, &s->resolver, error);
+	if (rc < 0)
+		settings_unref(&s);
+	else
+		*settings_out = s;
+	return rc;
+}
+
+struct settings *settings_ref(struct settings *settings)
+{
+	atomic_fetch_add(&settings->refs, 1);
+	return settings;
+}
+
+void settings_unref(struct settings **settings)
+{
+	struct settings *s = *settings;
+	*settings = NULL;
+	if (s == NULL || atomic_fetch_sub(&s->refs, 1) != 1)
+		return;
+	shared_unref(s->resolver);
+	hostset_done(&s->session.internal_hosts);
+	free((char *)(uintptr_t)s->session.daemon_names);
+	free((char *)(uintptr_t)s->session.authserv_id);
+	free((char *)(uintptr_t)s->session.sign_headers);
+	free(s);
+}
+
+const struct session_settings *settings_session(const struct settings *settings)
+{
+	return &settings->session;
+}
+
+struct resolver_set *settings_questions(const struct settings *settings)
+{
+	return resolver_set_new(settings->resolver->resolver, settings->dns_timeout_ms);
+}
+
+struct resolver *settings_resolver(const struct settings *settings)
+{
+	return settings->resolver->resolver;
+}

@@ -1,0 +1,142 @@
+/* milter-dkim: the table of the daemon, its start, reload and stop. */
+#include <ev.h>
+
+#include "lib/run/listen.h"
+#include "lib/run/skel.h"
+#include "milter-dkim/milter.h"
+
+#define DRAIN_POLL_S 0.02
+
+static const struct metric_row metrics[] = {
+#define METRIC METRIC_ROW
+#include "milter-dkim/metrics.def"
+#undef METRIC
+};
+
+struct daemon {
+	struct skel *skel;
+	struct listen_set sockets;
+	struct keysource *source;
+	struct milter *milter;
+	ev_timer drain;
+};
+
+static void collect(void *arg)
+{
+	struct daemon *d = arg;
+	struct resolver_stats stats;
+	struct settings *settings = milter_settings(d->milter);
+	resolver_stats(settings_resolver(settings), &stats);
+	settings_unref(&settings);
+	metrics_set(METRIC_DNS_CACHE_ENTRIES, (int64_t)stats.entries);
+	metrics_set(METRIC_ACTIVE_MESSAGES, milter_active(d->milter));
+	keysource_collect(d->source);
+}
+
+static int open_socket(struct daemon *d, const struct milter_config *config, struct sbuf *error)
+{
+	int rc = listen_open(config->listen, "listen", 0660, &d->sockets, error);
+	if (rc == 0 && d->sockets.count != 1) {
+		sbuf_adds(error, "listen: libmilter serves one socket only");
+		listen_close(&d->sockets);
+		return ERR_SYNTAX;
+	}
+	return rc;
+}
+
+static int start(struct skel *skel, struct sbuf *error)
+{
+	const struct milter_config *config = skel->config;
+	struct daemon *d = mem_zalloc(sizeof(*d));
+	struct settings *settings = NULL;
+	d->skel = skel;
+	int rc = settings_new(config, NULL, &settings, error);
+	if (rc == 0)
+		rc = keysource_open(config, skel->state_dir, &d->source, error);
+	if (rc == 0)
+		rc = open_socket(d, config, error);
+	if (rc == 0)
+		rc = milter_open(d->sockets.fds[0], settings, d->source, &d->milter, error);
+	else
+		settings_unref(&settings);
+	if (rc < 0) {
+		listen_close(&d->sockets);
+		keysource_close(&d->source);
+		free(d);
+		return rc;
+	}
+	metrics_on_collect(collect, d);
+	skel->arg = d;
+	return 0;
+}
+
+static int reload(struct skel *skel, const void *next, struct sbuf *error)
+{
+	struct daemon *d = skel->arg;
+	struct settings *old = milter_settings(d->milter), *settings = NULL;
+	int rc = settings_new(next, old, &settings, error);
+	settings_unref(&old);
+	if (rc == 0)
+		rc = keysource_reload(d->source, next, error);
+	if (rc == 0)
+		milter_use(d->milter, settings);
+	else
+		settings_unref(&settings);
+	return rc;
+}
+
+static void on_drain(struct ev_loop *ev, ev_timer *timer, int events)
+{
+	struct daemon *d = timer->data;
+	(void)events;
+	if (milter_active(d->milter) > 0)
+		return;
+	ev_timer_stop(ev, timer);
+	milter_end(d->milter);
+	skel_stopped(d->skel);
+}
+
+/* Messages in hand are finished; connections that rest between two messages are
+ * cut, and their clients come again. */
+static void stop(struct skel *skel)
+{
+	struct daemon *d = skel->arg;
+	milter_pause(d->milter);
+	ev_timer_init(&d->drain, on_drain, 0., DRAIN_POLL_S);
+	d->drain.data = d;
+	ev_timer_start(loop_ev(skel->loop), &d->drain);
+}
+
+/* The threads of libmilter may still look at the rest; see milter_end(). */
+static void done(struct skel *skel)
+{
+	struct daemon *d = skel->arg;
+	for (size_t i = 0; i < d->sockets.count; i++)
+		if (d->sockets.paths[i] != NULL)
+			unlink(d->sockets.paths[i]);
+}
+
+static void status(struct skel *skel, json_t *object)
+{
+	collect(skel->arg);
+	json_object_set_new(object, "keys_sql", json_integer(metrics_get(METRIC_KEYS_SQL)));
+	json_object_set_new(object, "keys_files", json_integer(metrics_get(METRIC_KEYS_FILES)));
+	json_object_set_new(object, "active_messages", json_integer(metrics_get(METRIC_ACTIVE_MESSAGES)));
+}
+
+int main(int argc, char **argv)
+{
+	static const struct skel_daemon daemon = {
+		.name = "milter-dkim",
+		.summary = "signs our mail and judges the mail of others",
+		.conf = &milter_conf,
+		.metrics = metrics,
+		.metrics_count = sizeof(metrics) / sizeof(metrics[0]),
+		.start = start,
+		.reload = reload,
+		.stop = stop,
+		.done = done,
+		.status = status,
+	};
+	return skel_main(argc, argv, &daemon);
+}
