@@ -28,3 +28,11 @@ policyd-ratelimit_SRCS := $(addprefix policyd-ratelimit/, \
 	config.c control.c keeper.c main.c overrides_sql.c server.c store_disk.c)
 policyd-ratelimit_ARCHIVES := policyd-core run base
 policyd-ratelimit_LIBS := $(RUN_LIBS)
+
+HELPERS += policy_echo policy_load
+policy_echo_SRCS := tests/bench/policy_echo.c
+policy_echo_ARCHIVES := run base
+policy_echo_LIBS := $(RUN_LIBS)
+policy_load_SRCS := tests/bench/policy_load.c
+policy_load_ARCHIVES := run base
+policy_load_LIBS := $(RUN_LIBS)
