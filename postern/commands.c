@@ -11,6 +11,7 @@ const struct cli_command *const cli_commands[] = {
 	commands_dmarc,
 	commands_spf,
 	commands_search,
+	commands_limits,
 	commands_status,
 	commands_sql,
 	commands_accounts,

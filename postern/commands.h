@@ -12,6 +12,7 @@ extern const struct cli_command commands_dkim_sign[];
 extern const struct cli_command commands_dmarc[];
 extern const struct cli_command commands_domain[];
 extern const struct cli_command commands_search[];
+extern const struct cli_command commands_limits[];
 extern const struct cli_command commands_spf[];
 extern const struct cli_command commands_sql[];
 extern const struct cli_command commands_status[];

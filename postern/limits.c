@@ -1,0 +1,141 @@
+/*
+ * `limits ...`: asks policyd-ratelimit through its control socket.  The words
+ * of the command line are those of the socket.
+ */
+#include "lib/run/conf.h"
+#include "lib/run/control.h"
+#include "postern/commands.h"
+
+#define ERROR_MAX 512
+#define SPEC_MAX 512
+#define WORDS_MAX 3
+
+static const char daemon_name[] = "policyd-ratelimit";
+
+/* Calls "limits VERB" with the argument, if there is one. */
+static int call(struct cli *cli, const char *verb, json_t **result_out)
+{
+	char error_mem[ERROR_MAX], spec_mem[SPEC_MAX];
+	struct sbuf error, spec;
+	const char *words[WORDS_MAX] = {"limits", verb, cli_arg(cli, 0)};
+	sbuf_init(&error, error_mem, sizeof(error_mem));
+	sbuf_init(&spec, spec_mem, sizeof(spec_mem));
+	sbuf_addf(&spec, "unix:%s/%s.control.sock", conf_get_string(cli->conf, cli->config, "runtime_dir"),
+		  daemon_name);
+	if (!sbuf_ok(&spec))
+		return cli_fail(cli, EX_CONFIG, "runtime_dir is too long");
+	int rc = control_call(sbuf_cstr(&spec), words, words[2] == NULL ? 2 : 3,
+			      conf_get_number(cli->conf, cli->config, "control_timeout"), result_out, &error);
+	if (rc < 0)
+		return cli_fail(cli, rc == ERR_PERM ? EX_DATAERR : EX_UNAVAILABLE, "%s: %s", daemon_name,
+				sbuf_cstr(&error));
+	return EX_OK;
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+	return text != NULL ? text : "";
+}
+
+static int list(struct cli *cli)
+{
+	static const struct table_column columns[] = {
+		{"scope", "Scope", false, 0},   {"key", "Key", false, 60},     {"limit", "Limit", false, 0},
+		{"action", "Action", false, 0}, {"refused", "Refused", true, 0}, {"last_at", "Last", false, 0},
+		{"until", "Until", false, 0},   {NULL, NULL, false, 0}};
+	json_t *result, *blocked;
+	size_t i;
+	int status = call(cli, "list", &result);
+	if (status != EX_OK)
+		return status;
+	if (cli->json)
+		return cli_print_json(cli, result);
+	json_t *rows = json_incref(json_object_get(result, "limited"));
+	json_array_foreach(json_object_get(result, "blocked"), i, blocked) {
+		json_t *row = json_deep_copy(blocked);
+		json_object_set_new(row, "limit", json_string("blocked"));
+		json_array_append_new(rows, row);
+	}
+	json_decref(result);
+	return cli_print_rows(cli, columns, rows);
+}
+
+/* The windows of a key, and what else decides about it. */
+static int describe(struct cli *cli, const char *verb, const struct table_column *columns)
+{
+	json_t *result;
+	int status = call(cli, verb, &result);
+	if (status != EX_OK)
+		return status;
+	if (cli->json)
+		return cli_print_json(cli, result);
+	fprintf(cli->out, "%s %s%s%s\n", text_of(result, "scope"), text_of(result, "key"),
+		json_is_true(json_object_get(result, "allowed")) ? ", exempt from all limits" : "",
+		json_is_true(json_object_get(result, "blocked")) ? ", blocked" : "");
+	json_t *rows = json_incref(json_object_get(result, "windows"));
+	json_decref(result);
+	if (json_array_size(rows) > 0)
+		return cli_print_rows(cli, columns, rows);
+	json_decref(rows);
+	fputs("nothing is counted\n", cli->out);
+	return EX_OK;
+}
+
+static int show(struct cli *cli)
+{
+	static const struct table_column columns[] = {
+		{"unit", "Unit", false, 0}, {"window_s", "Window s", true, 0}, {"used", "Used", true, 0},
+		{"max", "Limit", true, 0},  {"left", "Left", true, 0},	       {NULL, NULL, false, 0}};
+	return describe(cli, "show", columns);
+}
+
+static int explain(struct cli *cli)
+{
+	static const struct table_column columns[] = {
+		{"limit", "Limit", false, 60},	      {"window_s", "Window s", true, 0},
+		{"used", "Used", true, 0},	      {"max", "Max", true, 0},
+		{"left", "Left", true, 0},	      {"override", "Override", false, 0},
+		{"action", "Action", false, 0},	      {"shadow", "Shadow", false, 0},
+		{"next_at", "Room at", false, 0},     {"empty_at", "Empty at", false, 0},
+		{NULL, NULL, false, 0}};
+	return describe(cli, "explain", columns);
+}
+
+static int change(struct cli *cli, const char *verb, const char *sentence)
+{
+	json_t *result;
+	int status = call(cli, verb, &result);
+	if (status != EX_OK)
+		return status;
+	char key_mem[ERROR_MAX];
+	struct sbuf key;
+	sbuf_init(&key, key_mem, sizeof(key_mem));
+	sbuf_addf(&key, "%s %s", text_of(result, "scope"), text_of(result, "key"));
+	return cli_print_done(cli, result, "%s %s", sbuf_cstr(&key), sentence);
+}
+
+static int reset(struct cli *cli)
+{
+	return change(cli, "reset", "counts from zero");
+}
+
+static int block(struct cli *cli)
+{
+	return change(cli, "block", "is blocked");
+}
+
+static int release(struct cli *cli)
+{
+	return change(cli, "release", "is not blocked any more");
+}
+
+const struct cli_command commands_limits[] = {
+	{"limits list", "", "show who is limited or blocked now", NULL, 0, 0, CLI_NEEDS_CONFIG, list},
+	{"limits show", "KEY", "show what is counted for KEY", NULL, 1, 1, CLI_NEEDS_CONFIG, show},
+	{"limits explain", "KEY", "show each limit of KEY and when it frees", NULL, 1, 1, CLI_NEEDS_CONFIG, explain},
+	{"limits reset", "KEY", "count KEY from zero", NULL, 1, 1, CLI_NEEDS_CONFIG, reset},
+	{"limits block", "KEY", "refuse all mail of KEY", NULL, 1, 1, CLI_NEEDS_CONFIG, block},
+	{"limits release", "KEY", "end a block of KEY", NULL, 1, 1, CLI_NEEDS_CONFIG, release},
+	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
+};

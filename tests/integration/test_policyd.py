@@ -1,0 +1,327 @@
+"""policyd-ratelimit with the real Postfix, and its own socket."""
+import json
+import re
+import signal
+import smtplib
+import socket
+import threading
+
+from tests.frame.case import StackCase
+from tests.frame.mail import message, smtp, submission
+from tests.frame.policy import PolicyClient, new_instance
+
+RECIPIENT = "office@example.net"
+SENDER = "stranger@example.org"
+DAEMON = "policyd-ratelimit"
+
+
+class PolicyCase(StackCase):
+    """Looks at the counters, and asks the daemon as Postfix would."""
+
+    def client(self):
+        return PolicyClient(self.stack.at.path("/var/spool/postfix/postern/policyd-ratelimit.sock"))
+
+    def limits(self, *words):
+        return json.loads(self.stack.postern("limits", *words, "--json"))
+
+    def used(self, key, unit="messages"):
+        """What the limits of KEY count now, the largest window's."""
+        windows = [w for w in self.limits("show", key)["windows"] if w["unit"] == unit]
+        return max((w["used"] for w in windows), default=0)
+
+    @staticmethod
+    def send_message(client, **attributes):
+        """A whole message by the protocol: the first answer that is not DUNNO, or DUNNO."""
+        instance = new_instance()
+        answer = client.ask(instance=instance, **attributes)
+        if answer != "DUNNO":
+            return answer
+        return client.ask(instance=instance, protocol_state="END-OF-MESSAGE", recipient_count="1", **attributes)
+
+
+class Promise(PolicyCase):
+    """The two limits that the users asked for, as shipped."""
+
+    def test_the_101st_message_of_an_ip_is_deferred(self):
+        source, user = self.new_source(), self.new_user()
+        accepted = 0
+        with smtp(self.stack, source) as client:
+            for _ in range(100):
+                accepted += client.sendmail(SENDER, [user], message(SENDER, user)) == {}
+            with self.assertRaises(smtplib.SMTPRecipientsRefused) as caught:
+                client.sendmail(SENDER, [user], message(SENDER, user))
+        self.assertEqual(accepted, 100)
+        code, text = caught.exception.recipients[user]
+        self.assertEqual(code, 450)
+        self.assertRegex(text.decode(), r"4\.7\.1 .*Limit of 100 messages in 1h reached for client_ip "
+                         + re.escape(source) + r"; it is free again in .*, at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
+        self.assertEqual(self.used(source), 100)
+
+    def test_the_1001st_message_of_an_account_is_deferred(self):
+        account = self.new_user()
+        with self.client() as client:
+            answers = [self.send_message(client, sasl_username=account) for _ in range(1001)]
+        self.assertEqual(answers[:1000], ["DUNNO"] * 1000)
+        self.assertRegex(answers[1000], r"^450 4\.7\.1 Limit of 1000 messages in 1h reached for account ")
+
+    def test_ipv6_is_limited_by_64(self):
+        with self.client() as client:
+            for host in range(100):
+                self.assertEqual(self.send_message(client, client_address=f"2001:db8:77::{host + 1:x}"), "DUNNO")
+            self.assertRegex(self.send_message(client, client_address="2001:db8:77::ffff:1"),
+                             r"^450 4\.7\.1 .* client_ip 2001:db8:77::/64")
+            self.assertEqual(self.send_message(client, client_address="2001:db8:77:1::1"), "DUNNO")
+
+
+class Transaction(PolicyCase):
+    """What is counted of what a client does, by the real Postfix."""
+
+    def setUp(self):
+        super().setUp()
+        self.source, self.user = self.new_source(), self.new_user()
+
+    def begin(self, client, *recipients):
+        client.ehlo_or_helo_if_needed()
+        self.assertEqual(client.mail(SENDER)[0], 250)
+        return [client.rcpt(recipient)[0] for recipient in recipients or [self.user]]
+
+    def test_rset_costs_nothing(self):
+        with smtp(self.stack, self.source) as client:
+            for _ in range(5):
+                self.assertEqual(self.begin(client), [250])
+                client.rset()
+            client.sendmail(SENDER, [self.user], message(SENDER, self.user))
+            self.assertEqual(self.used(self.source), 1)
+
+    def test_refused_recipients_cost_nothing(self):
+        with smtp(self.stack, self.source) as client:
+            self.assertEqual(self.begin(client, "nobody-at-all@example.net", "x@relay.example.edu"), [550, 554])
+            self.assertEqual(self.used(self.source), 0)
+            client.rset()
+            self.assertEqual(self.begin(client, "nobody-at-all@example.net", self.user), [550, 250])
+            self.assertEqual(client.data(message(SENDER, self.user))[0], 250)
+            self.assertEqual(self.used(self.source), 1)
+
+    def test_several_recipients_are_one_message(self):
+        users = [self.new_user() for _ in range(5)]
+        with smtp(self.stack, self.source) as client:
+            client.sendmail(SENDER, users, message(SENDER, users[0]))
+        self.assertEqual(self.used(self.source), 1)
+
+    def test_bdat_is_counted_like_data(self):
+        with smtp(self.stack, self.source) as client:
+            data = message(SENDER, self.user)
+            self.begin(client)
+            client.send(f"BDAT {len(data)} LAST\r\n".encode() + data)
+            self.assertEqual(client.getreply()[0], 250)
+            self.assertEqual(self.used(self.source), 1)
+
+    def test_rejected_data_does_not_end_the_transaction(self):
+        with smtp(self.stack, self.source) as client:
+            client.ehlo_or_helo_if_needed()
+            client.mail(SENDER)
+            self.assertEqual(client.rcpt("nobody-at-all@example.net")[0], 550)
+            self.assertEqual(client.docmd("DATA")[0], 554)
+            self.assertEqual(client.rcpt(self.user)[0], 250)
+            self.assertEqual(client.data(message(SENDER, self.user))[0], 250)
+        self.assertEqual(self.used(self.source), 1)
+
+    def test_lost_connection_in_data_is_refunded(self):
+        client = smtp(self.stack, self.source)
+        self.assertEqual(self.begin(client), [250])
+        self.assertEqual(client.docmd("DATA")[0], 354)
+        self.assertEqual(self.used(self.source), 1)
+        client.sock.shutdown(socket.SHUT_RDWR)
+        client.close()
+        # The smtpd that served it tells by its next message, or by its end.
+        self.stack.reload("postfix")
+        self.wait_until(lambda: self.used(self.source) == 0, what="the refund")
+
+    def test_submission_counts_the_account_and_not_the_ip(self):
+        with submission(self.stack, self.user, source=self.source) as client:
+            for _ in range(3):
+                client.sendmail(self.user, [RECIPIENT], message(self.user, RECIPIENT))
+        self.assertEqual(self.used(f"account:{self.user}"), 3)
+        self.assertEqual(self.used(self.source), 0)
+
+
+class Restart(PolicyCase):
+    """Counts over restarts, and mail without the daemon."""
+
+    def test_restart_and_kill_keep_the_counts(self):
+        source = self.new_source()
+        with self.client() as client:
+            for _ in range(60):
+                self.assertEqual(self.send_message(client, client_address=source), "DUNNO")
+        self.stack.restart(DAEMON)
+        with self.client() as client:
+            for _ in range(40):
+                self.assertEqual(self.send_message(client, client_address=source), "DUNNO")
+            open_instance = new_instance()
+            other = self.new_source()
+            client.ask(instance=open_instance, client_address=other)
+            self.stack.kill(DAEMON)
+        self.wait_until(lambda: self.stack.pid(DAEMON), what="the next life")
+        with self.client() as client:
+            self.assertRegex(self.send_message(client, client_address=source), "^450 4.7.1 ")
+            # The open transaction goes on: charged once, at its end.
+            self.assertEqual(client.ask(instance=open_instance, client_address=other, recipient_count="1",
+                                        protocol_state="END-OF-MESSAGE"), "DUNNO")
+        self.assertEqual(self.used(other), 1)
+
+    def test_kill_under_load_loses_and_adds_nothing(self):
+        """Ten lives: the count lies between what was acknowledged and that plus what was in flight."""
+        with self.configured(DAEMON, limit="client_ip messages 1000000/1d"):
+            source, acknowledged, in_flight = self.new_source(), 0, 0
+            for _ in range(10):
+                result = self.load_until_killed(source)
+                acknowledged += result[0]
+                in_flight += result[1]
+                self.wait_until(lambda: self.stack.pid(DAEMON), what="the next life")
+                used = self.used(source)
+                self.assertGreaterEqual(used, acknowledged)
+                self.assertLessEqual(used, acknowledged + in_flight)
+            self.assertGreater(acknowledged, 100)
+
+    def load_until_killed(self, source):
+        """Four clients send until the daemon is killed; (acknowledged, in flight)."""
+        totals = [0, 0]
+        lock, hundred = threading.Lock(), threading.Event()
+
+        def run():
+            done, ending = 0, False
+            try:
+                with self.client() as client:
+                    while True:
+                        instance = new_instance()
+                        if client.ask(instance=instance, client_address=source) is None:
+                            break
+                        ending = True
+                        if client.ask(instance=instance, client_address=source, recipient_count="1",
+                                      protocol_state="END-OF-MESSAGE") is None:
+                            break
+                        ending = False
+                        done += 1
+                        if done == 100:
+                            hundred.set()
+            except OSError:
+                pass
+            with lock:
+                totals[0] += done
+                totals[1] += ending
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        hundred.wait(30)
+        self.stack.kill(DAEMON)
+        for thread in threads:
+            thread.join(30)
+        return totals
+
+    def test_mail_passes_without_the_daemon(self):
+        source, user = self.new_source(), self.new_user()
+        pid = self.stack.kill(DAEMON, signal.SIGSTOP)
+        try:
+            with smtp(self.stack, source) as client:
+                self.assertEqual(client.sendmail(SENDER, [user], message(SENDER, user)), {})
+        finally:
+            self.stack.kill(DAEMON, signal.SIGCONT)
+        self.assertEqual(self.stack.pid(DAEMON), pid)
+
+    def test_reload_keeps_counts_and_a_bad_file_changes_nothing(self):
+        source = self.new_source()
+        with self.configured(DAEMON, limit="client_ip messages 3/1h"), self.client() as client:
+            answers = [self.send_message(client, client_address=source) for _ in range(4)]
+            self.assertRegex(answers[3], "Limit of 3 messages")
+            self.stack.configure(DAEMON, limit="client_ip messages five/1h")
+            self.stack.reload(DAEMON)
+            self.wait_until(lambda: "five/1h" in self.stack.log_file(DAEMON).read_text(errors="replace"),
+                            what="the refused reload")
+            self.assertRegex(self.send_message(client, client_address=source), "Limit of 3 messages")
+            self.stack.configure(DAEMON, limit="client_ip messages 5/1h")
+            self.stack.reload(DAEMON)
+            self.wait_until(lambda: self.limits("explain", source)["windows"][0]["max"] == 5, what="the reload")
+            self.assertEqual(self.send_message(client, client_address=source), "DUNNO")
+            self.assertEqual(self.used(source), 4)
+
+
+class Protocol(PolicyCase):
+    """The socket itself."""
+
+    def test_request_split_at_every_byte(self):
+        request = (f"request=smtpd_access_policy\nprotocol_state=RCPT\ninstance={new_instance()}\n"
+                   f"client_address={self.new_source()}\nsender=\nrecipient=a@example.net\n\n").encode()
+        with self.client() as client:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            for cut in range(1, len(request)):
+                client.socket.sendall(request[:cut])
+                client.socket.sendall(request[cut:])
+                self.assertEqual(client.receive(), "DUNNO")
+            for byte in request:
+                client.socket.sendall(bytes([byte]))
+            self.assertEqual(client.receive(), "DUNNO")
+
+    def test_malformed_request_closes_that_connection_only(self):
+        with self.client() as good, self.client() as bad:
+            bad.socket.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            self.assertIsNone(bad.receive())
+            self.assertEqual(good.ask(instance=new_instance(), client_address=self.new_source()), "DUNNO")
+
+    def test_a_thousand_connections(self):
+        clients = [self.client() for _ in range(1000)]
+        try:
+            for client in clients:
+                client.send(instance=new_instance(), client_address=self.new_source())
+            self.assertEqual({client.receive() for client in clients}, {"DUNNO"})
+        finally:
+            for client in clients:
+                client.close()
+
+
+class Administration(PolicyCase):
+    """Overrides in SQL and the command."""
+
+    def test_override_in_sql_takes_effect_and_goes(self):
+        account = self.new_user()
+        ask = lambda: self.limits("explain", f"account:{account}")["windows"][0]
+        self.assertEqual(ask()["max"], 1000)
+        self.rows("INSERT INTO rate_limits (scope, rate_key, unit, max_count, window_s, action) "
+                  "VALUES ('account', %s, 'messages', 2, 3600, 'REJECT')", account)
+        self.wait_until(lambda: ask()["max"] == 2, 5, "the override")
+        with self.client() as client:
+            answers = [self.send_message(client, sasl_username=account) for _ in range(3)]
+        self.assertEqual(answers[:2], ["DUNNO", "DUNNO"])
+        self.assertRegex(answers[2], r"^550 5\.7\.1 Limit of 2 messages in 1h")
+        # The database away changes nothing.
+        self.stack.stop("mysql")
+        with self.client() as client:
+            self.assertRegex(self.send_message(client, sasl_username=account), r"^550 5\.7\.1 ")
+        self.stack.start("mysql")
+        self.rows("DELETE FROM rate_limits WHERE rate_key = %s", account)
+        self.wait_until(lambda: ask()["max"] == 1000, 10, "the end of the override")
+
+    def test_block_release_reset(self):
+        source = self.new_source()
+        with self.client() as client:
+            self.send_message(client, client_address=source)
+            self.stack.postern("limits", "block", source)
+            self.assertRegex(self.send_message(client, client_address=source), "^450 4.7.1 .*blocked")
+            self.assertIn({"scope": "client_ip", "key": source}, self.limits("list")["blocked"])
+            self.stack.postern("limits", "release", source)
+            self.assertEqual(self.send_message(client, client_address=source), "DUNNO")
+            self.assertEqual(self.used(source), 2)
+            self.stack.postern("limits", "reset", source)
+            self.assertEqual(self.used(source), 0)
+
+    def test_all_options_of_a_limit_at_once(self):
+        limits = ["client_net messages 2/1h, 3/1d REJECT when server_port=25 text=\"{key} is over {limit}\"",
+                  "sender_domain bytes 10K/1h HOLD", "global recipients 1/10s shadow = yes"]
+        with self.configured(DAEMON, limit=limits, allow="127.99.0.0/16, account:@example.net"), \
+                self.client() as client:
+            ask = lambda **more: self.send_message(client, client_address="198.51.100.7", **more)
+            self.assertEqual([ask(), ask()], ["DUNNO", "DUNNO"])
+            self.assertEqual(ask(), "550 5.7.1 client_net 198.51.100.0/24 is over 2 messages in 1h")
+            self.assertEqual(ask(sasl_username="x@example.net"), "DUNNO")
+            self.assertRegex(ask(server_port="587", size="20000"), "^HOLD Limit of 10240 bytes in 1h")
+            self.assertEqual(self.used("global:", unit="recipients"), 1)
