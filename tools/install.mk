@@ -6,8 +6,9 @@
 SHARE   = $(DESTDIR)$(PREFIX)/share/postern
 SYSTEMD = $(DESTDIR)$(PREFIX)/lib/systemd
 # What a unit or a script says of paths, as it is installed.
-RELOCATE = sed -e 's|/usr/bin/\(milter-dkim\|policyd-ratelimit\|lmtp-indexer\|quotad\|postern\)|$(PREFIX)/bin/\1|g' \
-	-e 's|/etc/postern/|$(SYSCONFDIR)/|g'
+# The delimiter is not |, which separates the names.
+RELOCATE = sed -e 's,/usr/bin/\(milter-dkim\|policyd-ratelimit\|lmtp-indexer\|quotad\|postern\),$(PREFIX)/bin/\1,g' \
+	-e 's,/etc/postern/,$(SYSCONFDIR)/,g'
 
 .PHONY: install
 install: all docs
