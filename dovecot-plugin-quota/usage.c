@@ -1,6 +1,6 @@
 /*
- * STATE is always the newest that is known: quotad's last reply, or Dovecot's
- * count while quotad is away; the limit in it outlives an outage.  A save that
+ * STATE is always the newest that is known: quotad's last reply, or a
+ * count of the mailbox while quotad is away; the limit in it outlives an outage.  A save that
  * quotad has not seen ends with a note that makes it recount the user.
  */
 #include "dovecot-plugin-quota/usage.h"
@@ -35,7 +35,7 @@ static int count(struct usage *u, uint64_t *bytes_out, uint64_t *messages_out)
 	u->counting = true;
 	const int rc = u->count(u->arg, bytes_out, messages_out);
 	u->counting = false;
-	return rc < 0 ? ERR_TEMP : 0;
+	return rc < 0 ? ERR_PERM : 0;
 }
 
 static uint64_t room_of(uint64_t limit, uint64_t used)
@@ -45,7 +45,7 @@ static uint64_t room_of(uint64_t limit, uint64_t used)
 	return used < limit ? limit - used : 0;
 }
 
-/* Fills STATE from Dovecot's own count; the limit stays. */
+/* Fills STATE from a count of the mailbox; the limit stays. */
 static void count_locally(struct usage *u)
 {
 	uint64_t bytes, messages;
@@ -183,7 +183,7 @@ static int recount_once(struct usage *u)
 	end.seq = reply.seq;
 	rc = count(u, &end.bytes, &end.messages);
 	if (rc < 0)
-		return ERR_TEMP;
+		return rc;
 	rc = call(u, &end, &reply);
 	if (rc < 0)
 		return rc;

@@ -13,7 +13,7 @@
 struct usage {
 	struct quota_client *client; /* borrows */
 	const char *user;            /* borrows */
-	/* Dovecot's own count of the mailbox; negative where it has none. */
+	/* What is in the mailbox; negative where it cannot be counted. */
 	int (*count)(void *arg, uint64_t *bytes_out, uint64_t *messages_out);
 	void *arg;
 	bool counting;      /* within count(), which may come back here */
@@ -62,7 +62,7 @@ void usage_stale(struct usage *u);
 /*
  * Counts the mailbox and tells quotad.  ERR_AGAIN where others went on changing
  * it: the user stays marked and is counted at a later contact.  ERR_TEMP where
- * quotad or the count is not available.
+ * quotad is not available, ERR_PERM where the mailbox cannot be counted.
  */
 int usage_recount(struct usage *u);
 /* Recounts if quotad asked for it; call it where a count is allowed. */

@@ -12,10 +12,8 @@
 
 #include "mail-storage-hooks.h"
 #include "mail-user.h"
-#include "mailbox-list-iter.h"
 #include "mailbox-list-private.h"
 #include "module-dir.h"
-#include "str.h"
 
 #define DEFAULT_SOCKET "/run/postern/quotad.sock"
 /* Mails of at least this size are checked before they are received. */
@@ -75,17 +73,12 @@ bool usage_box_counts(struct usage_root *uroot, struct mailbox *box)
 
 static int count_root(void *arg, uint64_t *bytes_out, uint64_t *messages_out)
 {
-	struct usage_root *uroot = arg;
-	enum quota_get_result result;
-	const char *error;
 	int ret;
 
 	T_BEGIN {
-		ret = quota_count(&uroot->root, bytes_out, messages_out, &result, &error);
-		if (ret < 0)
-			e_error(uroot->root.backend.event, "Cannot count the mailbox: %s", error);
+		ret = usage_root_count(arg, bytes_out, messages_out);
 	} T_END;
-	return ret > 0 ? 0 : -1;
+	return ret;
 }
 
 /* Another plug-in put its check in front of ours and looks at the limits. */

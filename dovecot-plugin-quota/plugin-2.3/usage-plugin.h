@@ -18,6 +18,8 @@ struct usage_root {
 	/* The check that was there before ours; serves other quota roots. */
 	enum quota_alloc_result (*next_test_alloc)(struct quota_transaction_context *ctx,
 						   uoff_t size, const char **error_r);
+	/* A count trusts no size that is kept in an index. */
+	bool thorough;
 	/* The limits were just brought up to date by get_resource(). */
 	bool fresh;
 };
@@ -38,7 +40,10 @@ bool usage_box_counts(struct usage_root *uroot, struct mailbox *box);
 struct usage_mailbox *usage_mailbox_get(struct mailbox *box);
 void usage_mailbox_allocated(struct mailbox *box);
 
-/* Brings every mailbox of the root in line with its files, then recounts. */
+/* What is in the mailboxes of the root now; -1 where that cannot be said. */
+int usage_root_count(struct usage_root *uroot, uint64_t *bytes_out, uint64_t *messages_out);
+/* `doveadm quota recalc`: counts the mails themselves and tells quotad.  -1
+ * where they cannot be counted. */
 int usage_root_recalculate(struct usage_root *uroot);
 
 #endif

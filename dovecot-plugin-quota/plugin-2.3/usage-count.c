@@ -1,0 +1,108 @@
+/*
+ * Counts what is in the mailboxes of a root.  Dovecot's own quota_count() may
+ * answer from the list's index, which lags behind parallel deliveries, so each
+ * mailbox is opened and synchronised: then its index knows every message that
+ * was committed before.  A mailbox that cannot be opened for good (ACL, just
+ * deleted) is left out.
+ */
+#include "usage-plugin.h"
+
+#include <poll.h>
+
+#include "mailbox-list-iter.h"
+
+#define RECALC_TRIES 25
+#define RECALC_WAIT_MS 20
+
+struct sum {
+	uint64_t bytes, messages;
+};
+
+/* Makes the size that is kept in the index to be computed anew. */
+static int forget_size(struct mailbox *box)
+{
+	const struct mailbox_index_vsize none = {0};
+	struct mail_index_transaction *trans =
+		mail_index_transaction_begin(box->view, MAIL_INDEX_TRANSACTION_FLAG_EXTERNAL);
+
+	mail_index_update_header_ext(trans, box->vsize_hdr_ext_id, 0, &none, sizeof(none));
+	return mail_index_transaction_commit(&trans);
+}
+
+static int add_box(struct mailbox *box, bool thorough, struct sum *sum)
+{
+	struct mailbox_metadata metadata;
+	struct mailbox_status status;
+
+	if (mailbox_open(box) < 0 ||
+	    mailbox_sync(box, thorough ? MAILBOX_SYNC_FLAG_FULL_READ : 0) < 0)
+		return mailbox_get_last_mail_error(box) == MAIL_ERROR_TEMP ? -1 : 0;
+	if (thorough && forget_size(box) < 0)
+		return -1;
+	if (mailbox_get_metadata(box, MAILBOX_METADATA_VIRTUAL_SIZE, &metadata) < 0 ||
+	    mailbox_get_status(box, STATUS_MESSAGES, &status) < 0)
+		return mailbox_get_last_mail_error(box) == MAIL_ERROR_TEMP ? -1 : 0;
+	sum->bytes += metadata.virtual_size;
+	sum->messages += status.messages;
+	return 0;
+}
+
+static int add_mailbox(struct usage_root *uroot, struct mail_namespace *ns, const char *vname,
+		       struct sum *sum)
+{
+	struct mailbox *box = mailbox_alloc(ns->list, vname, 0);
+	int ret = 0;
+
+	if (usage_box_counts(uroot, box))
+		ret = add_box(box, uroot->thorough, sum);
+	mailbox_free(&box);
+	return ret;
+}
+
+static int add_namespace(struct usage_root *uroot, struct mail_namespace *ns, struct sum *sum)
+{
+	const struct mailbox_info *info;
+	int ret = 0;
+	struct mailbox_list_iterate_context *iter = mailbox_list_iter_init(
+		ns->list, "*", MAILBOX_LIST_ITER_SKIP_ALIASES | MAILBOX_LIST_ITER_RETURN_NO_FLAGS |
+				       MAILBOX_LIST_ITER_NO_AUTO_BOXES);
+
+	while (ret == 0 && (info = mailbox_list_iter_next(iter)) != NULL) {
+		if ((info->flags & (MAILBOX_NONEXISTENT | MAILBOX_NOSELECT)) == 0)
+			ret = add_mailbox(uroot, ns, info->vname, sum);
+	}
+	return mailbox_list_iter_deinit(&iter) < 0 ? -1 : ret;
+}
+
+int usage_root_count(struct usage_root *uroot, uint64_t *bytes_out, uint64_t *messages_out)
+{
+	struct mail_namespace *ns;
+	struct sum sum = {0, 0};
+
+	array_foreach_elem(&uroot->root.quota->namespaces, ns) {
+		if (quota_root_is_namespace_visible(&uroot->root, ns) &&
+		    add_namespace(uroot, ns, &sum) < 0)
+			return -1;
+	}
+	*bytes_out = sum.bytes;
+	*messages_out = sum.messages;
+	return 0;
+}
+
+int usage_root_recalculate(struct usage_root *uroot)
+{
+	int rc = ERR_AGAIN;
+
+	if (uroot->usage.counting)
+		return 0;
+	uroot->thorough = TRUE;
+	for (int i = 0; i < RECALC_TRIES && rc == ERR_AGAIN; i++) {
+		if (i > 0)
+			(void)poll(NULL, 0, RECALC_WAIT_MS); /* others are saving right now */
+		rc = usage_recount(&uroot->usage);
+	}
+	uroot->thorough = FALSE;
+	if (rc < 0)
+		usage_stale(&uroot->usage);
+	return rc == ERR_PERM ? -1 : 0;
+}
