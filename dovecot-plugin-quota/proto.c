@@ -18,11 +18,12 @@ enum field {
 	F_BYTES,
 	F_MESSAGES,
 	F_CREDIT,
+	F_LIMIT,
 	F_FLAGS,
 	F_SEQ,
 };
 
-#define FIELDS_MAX 7
+#define FIELDS_MAX 8
 
 struct verb_row {
 	const char *name;
@@ -33,7 +34,7 @@ struct verb_row {
 static const struct verb_row verbs[QUOTA_VERBS] = {
 	[QUOTA_HELLO] = {"HELLO", false, {F_VERSION, F_OP}},
 	[QUOTA_LOOKUP] = {"LOOKUP", true, {F_USER}},
-	[QUOTA_RESERVE] = {"RESERVE", true, {F_USER, F_ID, F_BYTES, F_CREDIT, F_FLAGS, F_KEY}},
+	[QUOTA_RESERVE] = {"RESERVE", true, {F_USER, F_ID, F_BYTES, F_CREDIT, F_LIMIT, F_FLAGS, F_KEY}},
 	[QUOTA_COMMIT] = {"COMMIT", true, {F_USER, F_ID, F_OP, F_BYTES, F_MESSAGES}},
 	[QUOTA_RELEASE] = {"RELEASE", true, {F_USER, F_ID}},
 	[QUOTA_FREE] = {"FREE", true, {F_USER, F_OP, F_BYTES, F_MESSAGES}},
@@ -73,6 +74,8 @@ static uint64_t *number_of(struct quota_request *r, enum field field)
 		return &r->messages;
 	case F_CREDIT:
 		return &r->credit;
+	case F_LIMIT:
+		return &r->limit;
 	case F_FLAGS:
 		return &r->flags;
 	case F_SEQ:

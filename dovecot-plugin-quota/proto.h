@@ -6,11 +6,13 @@
  *   HELLO    version op             first line; no reply.  OP is the client's
  *                                   random instance number
  *   LOOKUP   user
- *   RESERVE  user id bytes credit flags key
+ *   RESERVE  user id bytes credit limit flags key
  *                                   space for one more message of a transaction;
  *                                   ID 0 opens a reservation, else it grows.
  *                                   CREDIT bytes will be freed by the MOVE of
- *                                   the message named by KEY
+ *                                   the message named by KEY.  LIMIT is what the
+ *                                   client knows of old (0: nothing); it holds
+ *                                   while the database cannot be asked
  *   COMMIT   user id op bytes messages
  *                                   the storage has them all; ends reservation ID
  *   RELEASE  user id                the storage has nothing; ends reservation ID
@@ -63,7 +65,7 @@ struct quota_request {
 	enum quota_verb verb;
 	struct span user; /* borrows */
 	struct span key;  /* borrows; empty: none */
-	uint64_t version, id, op, bytes, messages, credit, flags, seq;
+	uint64_t version, id, op, bytes, messages, credit, limit, flags, seq;
 };
 
 enum quota_word {

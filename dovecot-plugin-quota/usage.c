@@ -12,6 +12,13 @@ static struct quota_request request_of(const struct usage *u, enum quota_verb ve
 	return (struct quota_request){.verb = verb, .user = span_str(u->user)};
 }
 
+static uint64_t room_of(uint64_t limit, uint64_t used)
+{
+	if (limit == 0)
+		return QUOTA_UNLIMITED;
+	return used < limit ? limit - used : 0;
+}
+
 static int call(struct usage *u, const struct quota_request *request, struct quota_reply *reply_out)
 {
 	struct quota_reply reply;
@@ -22,8 +29,10 @@ static int call(struct usage *u, const struct quota_request *request, struct quo
 	u->state = reply;
 	u->known = true;
 	u->wants_recount = (reply.flags & QUOTA_IS_STALE) != 0;
-	if ((reply.flags & QUOTA_LIMIT_UNKNOWN) != 0)
+	if ((reply.flags & QUOTA_LIMIT_UNKNOWN) != 0 && last_limit != 0) {
 		u->state.limit = last_limit;
+		u->state.room = room_of(last_limit, reply.used);
+	}
 	*reply_out = reply;
 	return reply.word == QUOTA_TEMP ? ERR_TEMP : 0;
 }
@@ -36,13 +45,6 @@ static int count(struct usage *u, uint64_t *bytes_out, uint64_t *messages_out)
 	const int rc = u->count(u->arg, bytes_out, messages_out);
 	u->counting = false;
 	return rc < 0 ? ERR_PERM : 0;
-}
-
-static uint64_t room_of(uint64_t limit, uint64_t used)
-{
-	if (limit == 0)
-		return QUOTA_UNLIMITED;
-	return used < limit ? limit - used : 0;
 }
 
 /* Fills STATE from a count of the mailbox; the limit stays. */
@@ -86,6 +88,7 @@ enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
 	r.id = save->id;
 	r.bytes = mail->bytes;
 	r.credit = mail->credit;
+	r.limit = u->state.limit;
 	r.key = span_str(mail->key);
 	r.flags = mail->force ? QUOTA_FORCE : 0;
 	int rc = call(u, &r, &reply);

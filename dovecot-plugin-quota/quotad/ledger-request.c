@@ -152,6 +152,8 @@ static enum quota_word reserve(struct ledger *l, struct ledger_owner *owner, str
 	char mem[QUOTA_USER_MAX + QUOTA_KEY_MAX + 2];
 	struct sbuf buf;
 	sbuf_init(&buf, mem, sizeof(mem));
+	if (!u->limit_known && r->limit > 0)
+		u->limit = r->limit;
 	const bool decide = (r->flags & QUOTA_RECOUNT_DONE) != 0;
 
 	once_expire(&l->credits, now->boot_ms);

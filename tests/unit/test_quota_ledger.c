@@ -551,6 +551,24 @@ START_TEST(random_run_equals_model)
 }
 END_TEST
 
+START_TEST(old_limit_holds_until_the_database_answers)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = ledger_add(l, SPAN_LIT("u@d"));
+	struct quota_request r = {.verb = QUOTA_RESERVE, .bytes = 60, .limit = 100, .flags = QUOTA_RECOUNT_DONE};
+	ck_assert_int_eq(call(&a, u, r).reply.word, QUOTA_OK);
+	ck_assert_int_eq(call(&a, u, r).reply.word, QUOTA_OVER);
+	r.limit = 0; /* from one that knows nothing */
+	ck_assert_int_eq(call(&a, u, r).reply.word, QUOTA_OVER);
+	ledger_load(l, u, &(struct ledger_row){.limit = 200});
+	r.limit = 100;
+	ck_assert_int_eq(call(&a, u, r).reply.word, QUOTA_OK);
+	ledger_owner_gone(l, &a);
+	ledger_free(&l);
+}
+END_TEST
+
 START_TEST(users_can_disappear)
 {
 	l = ledger_new(&caps);
@@ -588,6 +606,7 @@ static const TTest *const *const tests[] = {
 	&domain_limit_binds_its_users,
 	&idle_users_make_room,
 	&newest_state_wins_at_start,
+	&old_limit_holds_until_the_database_answers,
 	&users_can_disappear,
 	&random_run_equals_model,
 	NULL,

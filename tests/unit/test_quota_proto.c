@@ -46,15 +46,16 @@ END_TEST
 START_TEST(fields_stand_in_their_place)
 {
 	struct quota_request r;
-	ck_assert_int_eq(quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t2\tbox:9"), &r), 0);
+	ck_assert_int_eq(quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\tbox:9"), &r), 0);
 	ck_assert(span_eq(r.user, SPAN_LIT("u@d")));
 	ck_assert_uint_eq(r.id, 7);
 	ck_assert_uint_eq(r.bytes, 100);
 	ck_assert_uint_eq(r.credit, 50);
+	ck_assert_uint_eq(r.limit, 9);
 	ck_assert_uint_eq(r.flags, QUOTA_RECOUNT_DONE);
 	ck_assert(span_eq(r.key, SPAN_LIT("box:9")));
 	ck_assert_uint_eq(r.seq, 0);
-	ck_assert_int_eq(quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t2\t"), &r), 0);
+	ck_assert_int_eq(quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\t"), &r), 0);
 	ck_assert_uint_eq(r.key.len, 0);
 }
 END_TEST
@@ -66,7 +67,7 @@ START_TEST(malformed_is_refused)
 		"LOOKUP\ta\x01" "b", "LOOKUP\ta\x7f", "LOOKUP\tu\r", "RELEASE\tu\t", "RELEASE\tu\t-1",
 		"RELEASE\tu\t+1", "RELEASE\tu\t 1", "RELEASE\tu\t01", "RELEASE\tu\t1x",
 		"RELEASE\tu\t4611686018427387905", "RELEASE\tu\t18446744073709551616",
-		"RESERVE\tu\t0\t1125899906842625\t0\t0\t", "HELLO\t1",
+		"RESERVE\tu\t0\t1125899906842625\t0\t0\t0\t", "HELLO\t1",
 	};
 	struct quota_request r = {.verb = QUOTA_COUNT, .id = 99};
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
@@ -86,7 +87,7 @@ START_TEST(caps_hold_at_n_and_break_at_n_plus_1)
 
 	r.user = span_of(text, QUOTA_USER_MAX);
 	r.key = span_of(text, QUOTA_KEY_MAX);
-	r.id = r.flags = QUOTA_NUMBER_MAX;
+	r.id = r.flags = r.limit = QUOTA_NUMBER_MAX;
 	r.bytes = QUOTA_SIZE_MAX;
 	ck_assert_int_eq(encode(&r, mem, sizeof(mem), &line), 0); /* the longest line fits */
 	ck_assert_int_eq(quota_request_decode(line, &got), 0);
