@@ -42,6 +42,8 @@ int inbound_header(struct inbound *in, const struct mail_header *header, struct 
 		return rc;
 	rc = verify_begin(&in->dkim, header, bodies, in->arena, in->request.now);
 	if (rc == 0)
+		rc = arc_begin(&in->arc, header, bodies, in->arena);
+	if (rc == 0)
 		rc = author_find(header, in->arena, &in->author);
 	if (rc < 0)
 		return rc;
@@ -76,9 +78,9 @@ int inbound_run(struct inbound *in, const struct dns_view *view)
 	if (spf < 0 && spf != ERR_AGAIN)
 		return spf;
 	int dkim = verify_run(&in->dkim, view, in->cache);
-	if (dkim < 0 || spf < 0)
-		return dkim < 0 ? dkim : spf;
-	return run_dmarc(in, view);
+	int arc = arc_run(&in->arc, view, in->cache);
+	int dmarc = dkim < 0 || spf < 0 ? 0 : run_dmarc(in, view);
+	return dkim < 0 ? dkim : spf < 0 ? spf : arc < 0 ? arc : dmarc;
 }
 
 static void write_signature(struct authres *a, const struct verify_signature *s)
@@ -135,6 +137,25 @@ static void write_dmarc(const struct inbound *in, struct authres *a)
 		authres_property(a, "policy.dmarc", span_str(dmarc_policy_name(v->policy)));
 }
 
+static void write_arc(const struct inbound *in, struct authres *a)
+{
+	char mem[IP_TEXT_SIZE + 32];
+	struct sbuf note;
+	sbuf_init(&note, mem, sizeof(mem));
+	authres_method(a, "arc", in->arc.result);
+	if (in->arc.count > 0) {
+		sbuf_addf(&note, "i=%u", in->arc.count);
+		authres_comment(a, sbuf_span(&note));
+	}
+	if (in->arc.reason != NULL)
+		authres_reason(a, span_str(in->arc.reason));
+	if (in->request.ip.bits > 0) {
+		sbuf_reset(&note);
+		ip_format(&in->request.ip, &note);
+		authres_property(a, "smtp.remote-ip", sbuf_span(&note));
+	}
+}
+
 void inbound_authres(const struct inbound *in, struct span authserv_id, const char *eol, struct sbuf *out)
 {
 	struct authres a;
@@ -143,5 +164,6 @@ void inbound_authres(const struct inbound *in, struct span authserv_id, const ch
 	write_dkim(in, &a);
 	write_spf(in, &a);
 	write_dmarc(in, &a);
+	write_arc(in, &a);
 	authres_end(&a);
 }

@@ -10,6 +10,7 @@
 #ifndef MILTER_INBOUND_H
 #define MILTER_INBOUND_H
 
+#include "milter-dkim/arc.h"
 #include "milter-dkim/author.h"
 #include "milter-dkim/spf.h"
 #include "milter-dkim/verify.h"
@@ -30,6 +31,7 @@ struct inbound {
 	struct spf_verdict spf;
 	bool spf_done;
 	struct verify dkim;
+	struct arc arc;
 	struct author author;
 	struct dmarc_verdict dmarc;
 	bool dmarc_done;

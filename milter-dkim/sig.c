@@ -181,29 +181,52 @@ static const char *read_expires_at(struct span value, struct arena *a, struct si
 	return read_time(value, &sig->expires_at);
 }
 
-enum need { OPTIONAL, REQUIRED, UNUSED, FORBIDDEN };
+static const char *read_chain(struct span value, struct arena *a, struct sig *sig)
+{
+	static const enum auth_result words[] = {AUTH_NONE, AUTH_PASS, AUTH_FAIL};
+	(void)a;
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (span_ieq(value, span_str(auth_result_name(words[i])))) {
+			sig->chain = words[i];
+			return NULL;
+		}
+	}
+	return "cv= is no status of a chain";
+}
+
+static const char *refuse_names(struct span value, struct arena *a, struct sig *sig)
+{
+	(void)value;
+	(void)a;
+	(void)sig;
+	return "h= does not belong into a seal";
+}
+
+enum need { OPTIONAL, REQUIRED, UNUSED };
 
 static const struct {
 	const char *tag;
-	enum need need[2]; /* by enum sig_kind */
+	enum need need[SIG_KINDS]; /* by enum sig_kind */
 	reader *read;
 	const char *missing;
 } rows[] = {
 	/* Those that the report shows come first. */
-	{"d", {REQUIRED, REQUIRED}, read_domain, "d= is missing"},
-	{"s", {REQUIRED, REQUIRED}, read_selector, "s= is missing"},
-	{"a", {REQUIRED, REQUIRED}, read_algorithm, "a= is missing"},
-	{"b", {REQUIRED, REQUIRED}, read_signature, "b= is missing"},
-	{"i", {OPTIONAL, UNUSED}, read_identity, ""},
-	{"i", {UNUSED, REQUIRED}, read_instance, "i= is missing"},
-	{"v", {REQUIRED, FORBIDDEN}, read_version, "v= is missing"},
-	{"bh", {REQUIRED, REQUIRED}, read_bodyhash, "bh= is missing"},
-	{"c", {OPTIONAL, OPTIONAL}, read_canon, ""},
-	{"h", {REQUIRED, REQUIRED}, read_names, "h= is missing"},
-	{"l", {OPTIONAL, OPTIONAL}, read_limit, ""},
-	{"q", {OPTIONAL, OPTIONAL}, read_query, ""},
-	{"t", {OPTIONAL, OPTIONAL}, read_signed_at, ""},
-	{"x", {OPTIONAL, OPTIONAL}, read_expires_at, ""},
+	{"d", {REQUIRED, REQUIRED, REQUIRED}, read_domain, "d= is missing"},
+	{"s", {REQUIRED, REQUIRED, REQUIRED}, read_selector, "s= is missing"},
+	{"a", {REQUIRED, REQUIRED, REQUIRED}, read_algorithm, "a= is missing"},
+	{"b", {REQUIRED, REQUIRED, REQUIRED}, read_signature, "b= is missing"},
+	{"i", {OPTIONAL, UNUSED, UNUSED}, read_identity, ""},
+	{"i", {UNUSED, REQUIRED, REQUIRED}, read_instance, "i= is missing"},
+	{"cv", {UNUSED, UNUSED, REQUIRED}, read_chain, "cv= is missing"},
+	{"v", {REQUIRED, UNUSED, UNUSED}, read_version, "v= is missing"},
+	{"bh", {REQUIRED, REQUIRED, UNUSED}, read_bodyhash, "bh= is missing"},
+	{"c", {OPTIONAL, OPTIONAL, UNUSED}, read_canon, ""},
+	{"h", {REQUIRED, REQUIRED, UNUSED}, read_names, "h= is missing"},
+	{"h", {UNUSED, UNUSED, OPTIONAL}, refuse_names, ""},
+	{"l", {OPTIONAL, OPTIONAL, UNUSED}, read_limit, ""},
+	{"q", {OPTIONAL, OPTIONAL, UNUSED}, read_query, ""},
+	{"t", {OPTIONAL, OPTIONAL, OPTIONAL}, read_signed_at, ""},
+	{"x", {OPTIONAL, OPTIONAL, UNUSED}, read_expires_at, ""},
 };
 
 /* The first thing that is wrong, or NULL; goes on reading after it. */
@@ -218,8 +241,6 @@ static const char *read_tags(enum sig_kind kind, const struct taglist *list, str
 			continue;
 		if (!taglist_get(list, rows[i].tag, &value))
 			reason = need == REQUIRED ? rows[i].missing : NULL;
-		else if (need == FORBIDDEN)
-			reason = "v= does not belong here";
 		else
 			reason = rows[i].read(value, a, sig);
 		if (wrong == NULL)
@@ -266,7 +287,7 @@ enum auth_result sig_parse(enum sig_kind kind, struct span value, struct arena *
 		*reason_out = "x= is not after t=";
 	else if (!identity_fits(sig_out))
 		*reason_out = "i= is not within d=";
-	else if (!sig_signs(sig_out, SPAN_LIT("From")))
+	else if (kind != SIG_SEAL && !sig_signs(sig_out, SPAN_LIT("From")))
 		*reason_out = "From is not signed";
 	return *reason_out == NULL ? AUTH_NONE : AUTH_PERMERROR;
 }

@@ -1,7 +1,8 @@
 /*
  * Signature fields as data: DKIM-Signature (RFC 6376 section 3.5 with RFC 8301,
- * 8463 and 8616) and ARC-Message-Signature, which has the same form without v=
- * and with i= as its number (RFC 8617 section 4.1.2).
+ * 8463 and 8616); ARC-Message-Signature, which has the same form but i= as its
+ * number and no meaning of v= (RFC 8617 section 4.1.2); and ARC-Seal, which
+ * signs neither body nor chosen fields and has cv= (section 4.1.3).
  */
 #ifndef MILTER_SIG_H
 #define MILTER_SIG_H
@@ -9,7 +10,8 @@
 #include "milter-dkim/bodyhash.h"
 #include "milter-dkim/result.h"
 
-enum sig_kind { SIG_DKIM, SIG_ARC };
+enum sig_kind { SIG_DKIM, SIG_ARC, SIG_SEAL };
+#define SIG_KINDS 3
 
 #define SIG_NAMES_MAX 256 /* names in h= */
 #define SIG_ARC_INSTANCE_MAX 50
@@ -25,7 +27,8 @@ struct sig {
 	struct span names;     /* h=: walk it with taglist_item() */
 	uint64_t body_limit;   /* l=, or BODYHASH_WHOLE */
 	int64_t signed_at, expires_at; /* Unix time or SIG_NO_TIME */
-	unsigned instance;     /* i= of SIG_ARC */
+	unsigned instance;     /* i= of SIG_ARC and SIG_SEAL */
+	enum auth_result chain; /* cv= of SIG_SEAL: none, pass or fail */
 	uint8_t bodyhash[CRYPTO_SHA256_BYTES];
 	struct span signature; /* b= decoded, in the arena */
 	struct span b_prefix;  /* the first characters of b= (RFC 6008 section 4), in the arena */

@@ -4,9 +4,7 @@
  */
 #include "sign.h"
 
-#include "milter-dkim/taglist.h"
-
-#define LINE_MAX_CHARS 76
+#include "milter-dkim/sigwrite.h"
 
 /* Once at most in a message (RFC 5322 section 3.6, RFC 2045): named once more. */
 static const char *const oversigned[] = {
@@ -42,144 +40,28 @@ int sign_names(const struct mail_header *header, struct sbuf *out)
 	return sbuf_ok(out) ? 0 : ERR_LIMIT;
 }
 
-struct folder {
-	struct sbuf *out;
-	const char *eol;
-	size_t column;
-};
-
-static void fold(struct folder *f)
-{
-	sbuf_adds(f->out, f->eol);
-	sbuf_addc(f->out, '\t');
-	f->column = 8;
-}
-
-/* Adds TEXT, on a new line where it would pass the line's end. */
-static void add_word(struct folder *f, struct span text)
-{
-	if (f->column + text.len > LINE_MAX_CHARS && f->column > 8)
-		fold(f);
-	sbuf_add(f->out, text);
-	f->column += text.len;
-}
-
-static void add_tag(struct folder *f, const char *name, struct span value)
-{
-	char mem[1024];
-	struct sbuf tag;
-	sbuf_init(&tag, mem, sizeof(mem));
-	sbuf_addf(&tag, "%s=", name);
-	sbuf_add(&tag, value);
-	sbuf_addc(&tag, ';');
-	f->out->full |= !sbuf_ok(&tag);
-	if (f->column + 1 + tag.len > LINE_MAX_CHARS && f->column > 8) {
-		fold(f);
-	} else {
-		sbuf_addc(f->out, ' ');
-		f->column++;
-	}
-	sbuf_add(f->out, sbuf_span(&tag));
-	f->column += tag.len;
-}
-
-static void add_number_tag(struct folder *f, const char *name, int64_t number)
-{
-	char mem[32];
-	struct sbuf text;
-	sbuf_init(&text, mem, sizeof(mem));
-	sbuf_addf(&text, "%lld", (long long)number);
-	add_tag(f, name, sbuf_span(&text));
-}
-
-static void add_names(struct folder *f, struct span names)
-{
-	struct taglist_items items = {.rest = names};
-	struct span name;
-	bool first = true;
-	fold(f);
-	add_word(f, SPAN_LIT("h="));
-	while (taglist_item(&items, &name)) {
-		char mem[1024];
-		struct sbuf word;
-		sbuf_init(&word, mem, sizeof(mem));
-		if (!first)
-			sbuf_addc(&word, ':');
-		sbuf_add(&word, name);
-		f->out->full |= !sbuf_ok(&word);
-		add_word(f, sbuf_span(&word));
-		first = false;
-	}
-	add_word(f, SPAN_LIT(";"));
-}
-
-static void add_base64(struct folder *f, struct span bytes)
-{
-	char mem[CRYPTO_SIGNATURE_MAX * 2];
-	struct sbuf text;
-	sbuf_init(&text, mem, sizeof(mem));
-	sbuf_add_base64(&text, bytes);
-	f->out->full |= !sbuf_ok(&text);
-	struct span rest = sbuf_span(&text);
-	while (rest.len > 0) {
-		size_t room = f->column < LINE_MAX_CHARS ? LINE_MAX_CHARS - f->column : 0;
-		if (room == 0) {
-			fold(f);
-			continue;
-		}
-		struct span part = span_take(rest, room);
-		add_word(f, part);
-		rest = span_skip(rest, part.len);
-	}
-}
-
-/* What would end a tag or begin another field has no place in a value. */
-static bool clean(struct span value)
-{
-	for (size_t i = 0; i < value.len; i++) {
-		unsigned char c = (unsigned char)value.ptr[i];
-		if (c <= ' ' || c == ';' || c == 127)
-			return false;
-	}
-	return value.len > 0;
-}
-
-static bool names_clean(struct span names)
-{
-	struct taglist_items items = {.rest = names};
-	struct span name;
-	size_t count = 0;
-	bool from = false;
-	while (taglist_item(&items, &name)) {
-		if (!mail_name_valid(name) || span_chr(name, ';') != SPAN_NPOS || ++count > SIG_NAMES_MAX)
-			return false;
-		from = from || span_ieq(name, SPAN_LIT("From"));
-	}
-	return from;
-}
-
 /* All of the field up to and with "b=". */
-static void add_head(struct folder *f, const struct sign_spec *spec, struct span names, struct span bodyhash)
+static void add_head(struct sigwrite *f, const struct sign_spec *spec, struct span names, struct span bodyhash)
 {
 	char mem[32];
 	struct sbuf canon;
 	sbuf_init(&canon, mem, sizeof(mem));
 	sbuf_addf(&canon, "%s/%s", canon_name(spec->header_canon), canon_name(spec->body_canon));
-	add_tag(f, "v", SPAN_LIT("1"));
-	add_tag(f, "a", span_str(crypto_alg_name(crypto_key_alg(spec->key))));
-	add_tag(f, "c", sbuf_span(&canon));
-	add_tag(f, "d", spec->domain);
-	add_tag(f, "s", spec->selector);
-	add_number_tag(f, "t", spec->now);
+	sigwrite_tag(f, "v", SPAN_LIT("1"));
+	sigwrite_tag(f, "a", span_str(crypto_alg_name(crypto_key_alg(spec->key))));
+	sigwrite_tag(f, "c", sbuf_span(&canon));
+	sigwrite_tag(f, "d", spec->domain);
+	sigwrite_tag(f, "s", spec->selector);
+	sigwrite_number(f, "t", spec->now);
 	if (spec->expire_s > 0)
-		add_number_tag(f, "x", spec->now + spec->expire_s);
-	add_names(f, names);
-	fold(f);
-	add_word(f, SPAN_LIT("bh="));
-	add_base64(f, bodyhash);
-	add_word(f, SPAN_LIT(";"));
-	fold(f);
-	add_word(f, SPAN_LIT("b="));
+		sigwrite_number(f, "x", spec->now + spec->expire_s);
+	sigwrite_names(f, names);
+	sigwrite_fold(f);
+	sigwrite_word(f, SPAN_LIT("bh="));
+	sigwrite_base64(f, bodyhash);
+	sigwrite_word(f, SPAN_LIT(";"));
+	sigwrite_fold(f);
+	sigwrite_word(f, SPAN_LIT("b="));
 }
 
 static int header_digest(const struct sign_spec *spec, const struct mail_header *header, struct span names,
@@ -197,7 +79,7 @@ static int header_digest(const struct sign_spec *spec, const struct mail_header 
 static int sign_with_names(const struct sign_spec *spec, const struct mail_header *header,
 			   struct span names, struct span bodyhash, struct sbuf *value)
 {
-	struct folder f = {.out = value, .eol = spec->eol, .column = sizeof("DKIM-Signature:") - 1};
+	struct sigwrite f = {.out = value, .eol = spec->eol, .column = sizeof("DKIM-Signature:") - 1};
 	uint8_t digest[CRYPTO_SHA256_BYTES];
 	char mem[CRYPTO_SIGNATURE_MAX + 1];
 	struct sbuf signature;
@@ -211,7 +93,7 @@ static int sign_with_names(const struct sign_spec *spec, const struct mail_heade
 		rc = crypto_sign(spec->key, digest, &signature);
 	if (rc < 0)
 		return rc;
-	add_base64(&f, sbuf_span(&signature));
+	sigwrite_base64(&f, sbuf_span(&signature));
 	return sbuf_ok(value) ? 0 : ERR_LIMIT;
 }
 
@@ -226,7 +108,7 @@ int sign_field(const struct sign_spec *spec, const struct mail_header *header, s
 		sbuf_add(&names, spec->names);
 	else
 		rc = sign_names(header, &names);
-	if (rc == 0 && (!clean(spec->domain) || !clean(spec->selector) || !names_clean(sbuf_span(&names))))
+	if (rc == 0 && (!sigwrite_value_valid(spec->domain) || !sigwrite_value_valid(spec->selector) || !sigwrite_names_valid(sbuf_span(&names))))
 		rc = ERR_SYNTAX;
 	if (rc == 0)
 		rc = sign_with_names(spec, header, sbuf_span(&names), bodyhash, value_out);

@@ -40,6 +40,15 @@ static json_t *signature_json(const struct verify_signature *s)
 	return root;
 }
 
+static json_t *arc_json(const struct arc *arc)
+{
+	json_t *root = json_object();
+	json_object_set_new(root, "result", json_string(auth_result_name(arc->result)));
+	json_object_set_new(root, "instance", arc->count > 0 ? json_integer(arc->count) : json_null());
+	json_object_set_new(root, "reason", arc->reason != NULL ? json_string(arc->reason) : json_null());
+	return root;
+}
+
 static json_t *verdict_json(const struct inbound *in, struct span authserv_id)
 {
 	json_t *root = json_object(), *dkim = json_array();
@@ -50,6 +59,7 @@ static json_t *verdict_json(const struct inbound *in, struct span authserv_id)
 		json_array_append_new(dkim, signature_json(&in->dkim.signatures[i]));
 	json_object_set_new(root, "spf", spf_json(&in->spf));
 	json_object_set_new(root, "dkim", dkim);
+	json_object_set_new(root, "arc", arc_json(&in->arc));
 	json_object_set_new(root, "dmarc", auth_json_dmarc(&in->dmarc));
 	json_object_set_new(root, "authentication_results", auth_json_text(span_trim(sbuf_span(&field))));
 	sbuf_done(&field);

@@ -7,6 +7,7 @@ const struct cli_command *const cli_commands[] = {
 	commands_alias,
 	commands_dkim,
 	commands_dkim_sign,
+	commands_arc,
 	commands_auth,
 	commands_dmarc,
 	commands_spf,

@@ -6,6 +6,7 @@
 
 extern const struct cli_command commands_accounts[];
 extern const struct cli_command commands_alias[];
+extern const struct cli_command commands_arc[];
 extern const struct cli_command commands_auth[];
 extern const struct cli_command commands_dkim[];
 extern const struct cli_command commands_dkim_sign[];

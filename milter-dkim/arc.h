@@ -1,0 +1,76 @@
+/*
+ * ARC, RFC 8617: judging the chain on a message, and adding a set to it.
+ *
+ * Pure.  arc_begin() after the header is complete, arc_run() after the body
+ * was hashed, until it no longer returns ERR_AGAIN.
+ */
+#ifndef MILTER_ARC_H
+#define MILTER_ARC_H
+
+#include "milter-dkim/verify.h"
+
+#define ARC_SETS_MAX SIG_ARC_INSTANCE_MAX
+#define ARC_FIELD_MAX (64u << 10) /* bytes of one field that we write */
+
+/* Fields of one set, as indices into the header. */
+struct arc_set {
+	size_t results, signature, seal; /* SPAN_NPOS: missing */
+};
+
+struct arc {
+	const struct mail_header *header;
+	struct bodyhash *bodies;
+	unsigned count;        /* the highest instance seen; 0: no chain */
+	struct arc_set sets[ARC_SETS_MAX]; /* [0] is instance 1 */
+	enum auth_result result; /* none, pass or fail; every failure is permanent (section 5.2.1) */
+	const char *reason;    /* static; NULL for none and pass */
+	unsigned failed;       /* the instance that fails it, or 0 */
+	bool ended;            /* the newest seal says cv=fail: nothing may be added */
+	bool decided;
+	/* inside */
+	unsigned body;
+	bool body_checked;
+	struct sig signature; /* of the newest set */
+	struct sig *seals;
+};
+
+/* Collects the sets and asks BODIES for a hash.  ERR_LIMIT: the arena is full. */
+int arc_begin(struct arc *arc, const struct mail_header *header, struct bodyhash *bodies, struct arena *a) MUST_CHECK;
+int arc_run(struct arc *arc, const struct dns_view *view, struct keycache *cache) MUST_CHECK;
+
+struct arc_spec {
+	struct span domain, selector;
+	const struct crypto_key *key;
+	struct span names;    /* h= of the signature; empty: the default */
+	struct span authserv_id;
+	struct span results;  /* "spf=pass ...; dkim=..." or empty for none */
+	int64_t now;
+	const char *eol;      /* line end inside of the fields */
+};
+
+struct arc_fields {
+	struct sbuf seal, signature, results; /* values, from the blank behind the colon on */
+};
+
+void arc_fields_init(struct arc_fields *fields);
+void arc_fields_done(struct arc_fields *fields);
+
+/*
+ * Makes the set that follows the judged chain ARC (decided); on top of the
+ * message go first ARC-Seal, then ARC-Message-Signature, then
+ * ARC-Authentication-Results.  BODYHASH is the digest under relaxed.
+ * ERR_EXISTS where nothing may be added: the newest seal says fail, or there
+ * are ARC_SETS_MAX sets.  Other errors as sign_field().
+ */
+int arc_seal(const struct arc *arc, const struct arc_spec *spec, const struct mail_header *header,
+	     struct span bodyhash, struct arc_fields *fields_out) MUST_CHECK;
+
+/*
+ * SHA-256 over the sets FROM to TO (1-based) in the order of section 5.1.1; the
+ * last field is SEAL with its b= taken out.  SCRATCH is reset and used.
+ */
+int arc_seal_digest(const struct arc *arc, unsigned from, unsigned to, const struct mail_field *last_set[2],
+		    const struct mail_field *seal, struct sbuf *scratch,
+		    uint8_t digest_out[CRYPTO_SHA256_BYTES]) MUST_CHECK;
+
+#endif

@@ -1,0 +1,143 @@
+/*
+ * `postern arc seal`: judges the ARC chain of a message and adds a set to it.
+ */
+#include "milter-dkim/arc.h"
+
+#include "milter-dkim/authres.h"
+#include "postern/auth_common.h"
+#include "postern/commands.h"
+
+#define RESULTS_MAX (32u << 10)
+
+struct sealer {
+	struct auth_tool tool;
+	struct auth_message message;
+	struct arc arc;
+	struct arc_spec spec;
+	struct arc_fields fields;
+	struct crypto_key *key;
+	struct sbuf results;
+};
+
+static int read_key(struct sealer *s)
+{
+	struct cli *cli = s->tool.cli;
+	const char *path = cli_option(cli, "key");
+	struct sbuf text;
+	sbuf_init_heap(&text, CRYPTO_KEY_TEXT_MAX);
+	int status = cli_read_file(cli, path, &text);
+	if (status == EX_OK && crypto_private_new(sbuf_span(&text), &s->key) < 0)
+		status = cli_fail(cli, EX_NOINPUT, "%s holds no RSA or Ed25519 key to sign with", path);
+	if (text.ptr != NULL)
+		explicit_bzero(text.ptr, text.size);
+	sbuf_done(&text);
+	return status;
+}
+
+/* What the message's own Authentication-Results of our authserv-id say. */
+static void gather_results(struct sealer *s)
+{
+	const struct mail_header *h = &s->message.header;
+	struct span name = SPAN_LIT(AUTHRES_NAME);
+	for (size_t at = mail_header_find(h, name, 0); at != SPAN_NPOS; at = mail_header_find(h, name, at + 1)) {
+		struct span value = h->fields[at].value, results = authres_results(value);
+		if (results.len == 0 || !authres_is_from(value, s->spec.authserv_id))
+			continue;
+		sbuf_adds(&s->results, s->results.len > 0 ? "; " : "");
+		sbuf_add(&s->results, results);
+	}
+	s->spec.results = sbuf_span(&s->results);
+}
+
+/* The line ends of the new fields are those of the message. */
+static const char *line_end(const struct auth_message *m)
+{
+	return m->splitter.crlf ? "\r\n" : "\n";
+}
+
+static int print(struct sealer *s)
+{
+	FILE *out = s->tool.cli->out;
+	struct span message = sbuf_span(&s->message.text);
+	fprintf(out, "ARC-Seal:%s%s", sbuf_cstr(&s->fields.seal), s->spec.eol);
+	fprintf(out, "ARC-Message-Signature:%s%s", sbuf_cstr(&s->fields.signature), s->spec.eol);
+	fprintf(out, "ARC-Authentication-Results:%s%s", sbuf_cstr(&s->fields.results), s->spec.eol);
+	fwrite(message.ptr, 1, message.len, out);
+	return fflush(out) == 0 ? EX_OK : cli_fail(s->tool.cli, EX_IOERR, "cannot write the message");
+}
+
+static int judge_chain(struct sealer *s)
+{
+	unsigned body = 0;
+	int rc = arc_begin(&s->arc, &s->message.header, s->message.bodies, &s->tool.arena);
+	if (rc == 0)
+		rc = bodyhash_want(s->message.bodies, CANON_RELAXED, BODYHASH_WHOLE, &body);
+	if (rc < 0)
+		return rc;
+	auth_message_hash(&s->message);
+	while ((rc = arc_run(&s->arc, &s->tool.view, NULL)) == ERR_AGAIN)
+		auth_tool_wait(&s->tool);
+	if (rc == 0)
+		rc = arc_seal(&s->arc, &s->spec, &s->message.header, bodyhash_digest(s->message.bodies, body), &s->fields);
+	return rc;
+}
+
+static int seal(struct sealer *s)
+{
+	struct cli *cli = s->tool.cli;
+	s->spec = (struct arc_spec){
+		.domain = span_str(cli_option(cli, "domain")),
+		.selector = span_str(cli_option(cli, "selector")),
+		.names = span_str(cli_option(cli, "headers")),
+		.authserv_id = span_str(cli_option(cli, "authserv-id")),
+		.now = s->tool.now,
+	};
+	int rc = read_key(s);
+	if (rc == EX_OK)
+		rc = auth_message_read(&s->message, cli, &s->tool.arena);
+	if (rc != EX_OK)
+		return rc;
+	s->spec.key = s->key;
+	s->spec.eol = line_end(&s->message);
+	gather_results(s);
+	rc = judge_chain(s);
+	if (rc == ERR_EXISTS)
+		return cli_fail(cli, EX_DATAERR, "the chain of the message takes no more sets");
+	if (rc == ERR_SYNTAX)
+		return cli_fail(cli, EX_USAGE, "--domain, --selector or --headers cannot stand in a signature");
+	if (rc < 0)
+		return cli_fail(cli, EX_DATAERR, "the message cannot be sealed: %s", err_text(rc));
+	return print(s);
+}
+
+static int run(struct cli *cli)
+{
+	struct sealer s = {.key = NULL};
+	sbuf_init_heap(&s.results, RESULTS_MAX);
+	arc_fields_init(&s.fields);
+	int rc = auth_tool_open(&s.tool, cli);
+	if (rc == EX_OK)
+		rc = seal(&s);
+	auth_message_done(&s.message);
+	arc_fields_done(&s.fields);
+	sbuf_done(&s.results);
+	crypto_key_unref(&s.key);
+	return auth_tool_close(&s.tool, rc);
+}
+
+static const struct cli_option options[] = {
+	{"domain", "DOMAIN", "the d= of the set", CLI_REQUIRED},
+	{"selector", "NAME", "the s= of the set", CLI_REQUIRED},
+	{"key", "FILE", "the private key", CLI_REQUIRED},
+	{"authserv-id", "ID", "whose Authentication-Results the set carries", CLI_REQUIRED},
+	{"headers", "A:B:C", "the h= of the signature; default: as dkim sign, and DKIM-Signature", 0},
+	{"now", "UNIX", "the t= of the set; default: the clock", 0},
+	{"resolver", "HOST:PORT", "the only DNS server to ask", 0},
+	{"trace", NULL, "show each DNS lookup on standard error", 0},
+	{NULL, NULL, NULL, 0},
+};
+
+const struct cli_command commands_arc[] = {
+	{"arc seal", "< MESSAGE", "add an ARC set to a message", options, 0, 0, 0, run},
+	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
+};
