@@ -43,3 +43,14 @@ lint:
 .PHONY: format
 format:
 	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
+
+# For lint: one line a source file of the product, with its compiler flags.
+LINT_SRCS = $(sort $(foreach n,$(ARCHIVES) $(BINS) $(PLUGINS),$($(n)_SRCS)))
+PLUGIN_SRCS = $(sort $(foreach n,$(PLUGINS),$($(n)_SRCS)))
+PURE_SRCS = $(sort $(foreach n,$(filter base mail %-core,$(ARCHIVES)),$($(n)_SRCS)))
+.PHONY: lint-sources lint-pure
+lint-sources:
+	$(foreach f,$(LINT_SRCS),$(info $(f) $(CPPFLAGS_ALL) $(CPPFLAGS_$(firstword $(subst /, ,$(f)))) \
+		$(if $(filter $(f),$(PLUGIN_SRCS)),$(CPPFLAGS_PLUGIN)) $(CSTD) $(WARN)))@:
+lint-pure:
+	@echo $(PURE_SRCS)

@@ -144,7 +144,7 @@ int conf_value_parse(const struct conf_option *option, struct span text, struct 
 void conf_value_print(const struct conf_option *option, const void *data, struct sbuf *out)
 {
 	const void *at = member_const(option, data);
-	struct span rest = span_str(option->unit), word;
+	struct span rest = span_str(option->unit), word = SPAN_EMPTY;
 	switch (option->type) {
 	case CONF_STRING:
 		sbuf_adds(out, *(const char *const *)at);

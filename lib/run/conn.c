@@ -52,12 +52,18 @@ static void stop_watchers(struct conn *c)
 	ev_clear_pending(c->ev, &c->writable);
 }
 
+/* Within a callback: leave() does the rest. */
+static void mark_closed(struct conn *c)
+{
+	if (c->closed)
+		return;
+	c->closed = true;
+	stop_watchers(c);
+}
+
 void conn_close(struct conn *c)
 {
-	if (!c->closed) {
-		c->closed = true;
-		stop_watchers(c);
-	}
+	mark_closed(c);
 	if (c->depth == 0) {
 		c->depth = 1; /* the close handler may call us again */
 		destroy(c);
@@ -139,7 +145,7 @@ static int drain_output(struct conn *c)
 static void flush_output(struct conn *c)
 {
 	if (c->broken || drain_output(c) < 0) {
-		conn_close(c);
+		mark_closed(c);
 		return;
 	}
 	if (c->out.len > 0)
@@ -147,7 +153,7 @@ static void flush_output(struct conn *c)
 	else if (ev_is_active(&c->writable))
 		ev_io_stop(c->ev, &c->writable);
 	if (c->finishing && c->out.len == 0)
-		conn_close(c);
+		mark_closed(c);
 }
 
 static bool drained(const struct conn *c)
@@ -208,7 +214,7 @@ static void handle_input(struct conn *c, struct span fresh)
 	}
 	/* Paused, the handler has not refused it: it was not asked. */
 	if (may_read(c) && c->in.len >= c->limits->in_max_bytes)
-		conn_close(c);
+		mark_closed(c);
 }
 
 /* The peer has ended its side: what is written already still goes out. */
@@ -234,7 +240,7 @@ static void on_readable(struct ev_loop *ev, struct ev_io *w, int events)
 		} else if (n == 0) {
 			handle_eof(c);
 		} else if (errno != EAGAIN && errno != EINTR) {
-			conn_close(c);
+			mark_closed(c);
 		}
 	}
 	leave(c);
