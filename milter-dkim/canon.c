@@ -101,7 +101,7 @@ static bool find_b(struct span value, size_t *from_out, size_t *to_out)
 
 void canon_signature(enum canon canon, const struct mail_field *field, struct sbuf *out)
 {
-	size_t from = field->value.len, to = field->value.len;
+	size_t from = field->value.len, to = from;
 	(void)find_b(field->value, &from, &to);
 	struct span head = span_take(field->value, from), tail = span_skip(field->value, to);
 	add_name(canon, field, out);

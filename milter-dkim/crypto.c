@@ -124,7 +124,8 @@ static int wrap(EVP_PKEY *pkey, struct crypto_key **key_out)
 }
 
 /* Encrypted keys are not for daemons: never ask for a passphrase. */
-static int no_passphrase(char *buf, int size, int rwflag, void *arg)
+static int no_passphrase(char *buf, /* NOLINT(readability-non-const-parameter) the type is OpenSSL's */
+			 int size, int rwflag, void *arg)
 {
 	(void)buf;
 	(void)size;

@@ -299,7 +299,7 @@ static int evaluate(struct check *c)
 		conclude(c, AUTH_NONE, "no DMARC record");
 		return 0;
 	}
-	if (rc < 0)
+	if (rc != 0)
 		return rc;
 	c->v.policy_domain = found->domain;
 	c->v.record = found->record;

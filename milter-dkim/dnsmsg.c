@@ -258,7 +258,7 @@ static int scan_answers(const struct sections *s, enum dns_type type, struct nam
 {
 	struct reader r = s->answers;
 	struct name at, target = {.len = 0};
-	struct record record;
+	struct record record = {.type = 0};
 	bool alias = false;
 	for (size_t i = 0; i < s->answer_count; i++) {
 		read_record(&r, &at, &record);

@@ -201,7 +201,7 @@ static bool cuts(const struct piece *piece, char c)
 /* The first part of *REST, or the last one where the order is reversed. */
 static struct span take_part(struct span *rest, const struct piece *piece)
 {
-	struct span part = *rest;
+	struct span part;
 	if (piece->reverse) {
 		size_t i = rest->len;
 		while (i > 0 && !cuts(piece, rest->ptr[i - 1]))

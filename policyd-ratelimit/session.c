@@ -294,8 +294,8 @@ static void items_collect(struct session *s, const struct stage *stage)
 {
 	s->item_count = 0;
 	s->full = false;
-	for (uint16_t i = 0; i < s->rules->count; i++)
-		rule_items_add(s, stage, i);
+	for (size_t i = 0; i < s->rules->count; i++)
+		rule_items_add(s, stage, (uint16_t)i);
 	if (stage->is_end && !stage->has_recipient)
 		held_recipients_add(s, stage);
 }

@@ -251,7 +251,7 @@ static bool shard_evict(struct table *t, struct table_shard *s, uint64_t hash)
 			continue;
 		struct window w = cell_window(t, c);
 		uint64_t sum = window_sum(&w);
-		if (sum < fewest || (sum == fewest && c->base < victim->base)) {
+		if (victim == NULL || sum < fewest || (sum == fewest && c->base < victim->base)) {
 			victim = c;
 			fewest = sum;
 		}

@@ -193,7 +193,7 @@ void auth_message_done(struct auth_message *m)
 /* Length of the UTF-8 sequence at the start of S, 0 where there is none. */
 static size_t utf8_length(struct span s)
 {
-	unsigned char c = (unsigned char)s.ptr[0];
+	unsigned char c = s.len == 0 || s.ptr == NULL ? 0xff : (unsigned char)s.ptr[0];
 	size_t len = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
 	if (len == 0 || len > s.len)
 		return 0;

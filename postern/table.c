@@ -155,7 +155,7 @@ void table_print(struct sbuf *out, const struct table_column *columns, const jso
 	struct sbuf number;
 	sbuf_init(&number, mem, sizeof(mem));
 	const json_t *row;
-	for (; columns[count].key != NULL && count < TABLE_COLUMNS_MAX; count++)
+	for (; count < TABLE_COLUMNS_MAX && columns[count].key != NULL; count++)
 		widths[count] = table_width(span_str(columns[count].title));
 	json_array_foreach(rows, index, row) {
 		for (size_t i = 0; i < count; i++) {
