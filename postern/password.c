@@ -43,9 +43,10 @@ static int prompt(struct cli *cli, const char *text, struct sbuf *line)
 		return ERR_PERM;
 	hidden = shown;
 	hidden.c_lflag &= ~(tcflag_t)ECHO;
+	/* Echo goes first: what is typed at the sight of the prompt must neither show nor be flushed. */
+	tcsetattr(cli->input_fd, TCSAFLUSH, &hidden);
 	fputs(text, cli->err);
 	fflush(cli->err);
-	tcsetattr(cli->input_fd, TCSAFLUSH, &hidden);
 	int rc = read_line(cli->input_fd, line);
 	tcsetattr(cli->input_fd, TCSAFLUSH, &shown);
 	fputc('\n', cli->err);

@@ -39,12 +39,12 @@ CREATE TABLE IF NOT EXISTS virtual_aliases (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
 -- A hundredth of a megabyte is 10 KB: the bytes are the truth, the dashboards'
--- column follows from them.
+-- column follows from them. What dashboards do not know is invisible to SELECT *.
 CREATE TABLE IF NOT EXISTS mailbox_usage (
 	email VARCHAR(255) NOT NULL,
 	usage_bytes BIGINT NOT NULL DEFAULT 0,
 	messages INT NOT NULL DEFAULT 0,
-	version BIGINT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'of quotad: an older one never replaces a newer',
+	version BIGINT UNSIGNED NOT NULL INVISIBLE DEFAULT 0 COMMENT 'of quotad: an older one never replaces a newer',
 	usage_mb DECIMAL(10,2) AS (ROUND(usage_bytes / 1048576, 2)) VIRTUAL,
 	last_updated TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
 	PRIMARY KEY (email),

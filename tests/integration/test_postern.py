@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -207,12 +208,10 @@ class Users(PosternCase):
             wanted = shown.count(b": ") + 1
             while answer is None or shown.count(b": ") < wanted:
                 if not select.select([terminal], [], [], 20)[0]:
-                    break
+                    os.kill(pid, signal.SIGKILL)
                 try:
                     chunk = os.read(terminal, 4096)
-                except OSError:
-                    chunk = b""
-                if not chunk:
+                except OSError:  # the other side is closed
                     break
                 shown += chunk
             if answer is not None:
@@ -399,12 +398,12 @@ class Status(PosternCase):
 
     def test_daemon_that_hangs(self):
         pid = self.stack.pid("quotad")
-        os.kill(pid, 19)
+        os.kill(pid, signal.SIGSTOP)
         try:
             rows = self.json("-o", "control_timeout=200ms", "status", "quotad", code=1)
             self.assertFalse(rows[0]["alive"])
         finally:
-            os.kill(pid, 18)
+            os.kill(pid, signal.SIGCONT)
 
 
 class Search(PosternCase):

@@ -139,7 +139,8 @@ class Schema(StackCase):
 
     def columns(self, table):
         return [row[0] for row in self.rows("SELECT column_name FROM information_schema.columns "
-                                            "WHERE table_schema = %s AND table_name = %s ORDER BY ordinal_position",
+                                            "WHERE table_schema = %s AND table_name = %s "
+                                            "AND extra NOT LIKE '%%INVISIBLE%%' ORDER BY ordinal_position",
                                             DATABASE, table)]
 
     def test_dashboards_columns(self):
