@@ -17,9 +17,10 @@ os.environ.setdefault("STACK_PORT_BASE", "41000")
 
 from tests.bench.lmtp import Indexer, Quota  # noqa: E402
 from tests.bench.milters import Milters  # noqa: E402
+from tests.bench.policy import Policy  # noqa: E402
 from tests.frame.stack import Stack  # noqa: E402
 
-SECTIONS = {"milters": Milters, "lmtp": Indexer, "quota": Quota}
+SECTIONS = {"milters": Milters, "lmtp": Indexer, "quota": Quota, "policy": Policy}
 
 
 def main(names):

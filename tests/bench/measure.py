@@ -79,6 +79,19 @@ class Server:
                 self.process.wait()
 
 
+class BackgroundServer:
+    """A program that can only run in the background and writes its pid to a file."""
+
+    def __init__(self, argv, pid_file):
+        subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, check=True, timeout=20)
+        self.pid = int(wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), 20, f"{argv[0]} ready"))
+
+    def stop(self):
+        os.kill(self.pid, signal.SIGTERM)
+        wait_until(lambda: not pathlib.Path(f"/proc/{self.pid}").exists(), 20, f"end of {self.pid}")
+
+
 class Sample:
     """The figures of one variant over all rounds."""
 
