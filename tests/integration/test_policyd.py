@@ -319,9 +319,11 @@ class Administration(PolicyCase):
                   "sender_domain bytes 10K/1h HOLD", "global recipients 1/10s shadow = yes"]
         with self.configured(DAEMON, limit=limits, allow="127.99.0.0/16, account:@example.net"), \
                 self.client() as client:
-            ask = lambda **more: self.send_message(client, client_address="198.51.100.7", **more)
+            source = self.new_source()
+            net = source.rpartition(".")[0]
+            ask = lambda **more: self.send_message(client, client_address=source, **more)
             self.assertEqual([ask(), ask()], ["DUNNO", "DUNNO"])
-            self.assertEqual(ask(), "550 5.7.1 client_net 198.51.100.0/24 is over 2 messages in 1h")
+            self.assertEqual(ask(), f"550 5.7.1 client_net {net}.0/24 is over 2 messages in 1h")
             self.assertEqual(ask(sasl_username="x@example.net"), "DUNNO")
             self.assertRegex(ask(server_port="587", size="20000"), "^HOLD Limit of 10240 bytes in 1h")
             self.assertEqual(self.used("global:", unit="recipients"), 1)
