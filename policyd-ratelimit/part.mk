@@ -36,3 +36,7 @@ policy_echo_LIBS := $(RUN_LIBS)
 policy_load_SRCS := tests/bench/policy_load.c
 policy_load_ARCHIVES := run base
 policy_load_LIBS := $(RUN_LIBS)
+
+TESTS += test_policyd_session
+test_policyd_session_SRCS := tests/unit/test_policyd_session.c
+test_policyd_session_ARCHIVES := policyd-core base
