@@ -199,7 +199,8 @@ static int print_overview(struct cli *cli, FILE *to, int argc, char **argv, int 
 	}
 	if (shown == 0)
 		return cli_fail(cli, EX_USAGE, "no such command: %s; see postern help", argv[pos]);
-	fputs("\npostern COMMAND --help tells more; postern -V the version; postern(8) has it all.\n", to);
+	fputs("\npostern COMMAND --help tells more; -t, -n and -d check and print the configuration,\n"
+	      "-V prints the version; postern(8) has it all.\n", to);
 	return EX_OK;
 }
 
@@ -250,6 +251,8 @@ static int dispatch(struct cli *cli, int argc, char **argv, struct sbuf *error)
 		fprintf(cli->out, "postern %s\n", POSTERN_VERSION);
 		return flush(cli);
 	}
+	if (pos + 1 == argc && strlen(argv[pos]) == 2 && argv[pos][0] == '-' && strchr("tnd", argv[pos][1]) != NULL)
+		return cli_config_tool(cli, argv[pos][1]);
 	bool help = pos < argc && strcmp(argv[pos], "help") == 0;
 	int first = help ? pos + 1 : pos, rest = first;
 	if (pos >= argc && !cli->args.help)

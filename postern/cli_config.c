@@ -14,6 +14,7 @@
 #define ERROR_MAX 4096
 #define OVERRIDE_MAX 512
 #define EXTRAS_MAX 3
+#define CONFIG_TEXT_MAX (1u << 20)
 
 struct overrides {
 	const char *items[ARGS_MAX + EXTRAS_MAX];
@@ -58,7 +59,7 @@ static int load(struct cli *cli, const char *schema, void **config_out)
 	}
 	if (schema != NULL)
 		add_override(&o, "database_name", schema);
-	if ((cli->command->needs & CLI_SLOW_SQL) && !has_override(cli, "database_timeout"))
+	if (cli->command != NULL && (cli->command->needs & CLI_SLOW_SQL) && !has_override(cli, "database_timeout"))
 		add_override(&o, "database_timeout", "10m");
 
 	char mem[ERROR_MAX];
@@ -114,6 +115,28 @@ int cli_fail_db(struct cli *cli, int rc)
 	if (rc == ERR_TEMP)
 		return cli_fail(cli, EX_TEMPFAIL, "the database is not available: %s", why);
 	return cli_fail(cli, EX_UNAVAILABLE, "the database refuses: %s", why);
+}
+
+int cli_config_tool(struct cli *cli, char letter)
+{
+	char mem[ERROR_MAX];
+	struct sbuf error, text;
+	void *config = NULL;
+	int status = EX_OK;
+	sbuf_init(&error, mem, sizeof(mem));
+	sbuf_init_heap(&text, CONFIG_TEXT_MAX);
+	if (letter == 'd' && conf_load(&postern_conf, NULL, NULL, 0, &config, &error) < 0)
+		status = cli_fail(cli, EX_CONFIG, "%s", sbuf_cstr(&error));
+	else if (letter != 'd')
+		status = load(cli, NULL, &config);
+	if (status == EX_OK && letter != 't')
+		conf_print(&postern_conf, config, letter == 'n', &text);
+	if (status == EX_OK && (fputs(sbuf_cstr(&text), cli->out) == EOF || fflush(cli->out) != 0))
+		status = EX_IOERR;
+	if (config != NULL)
+		conf_free(&postern_conf, &config);
+	sbuf_done(&text);
+	return status;
 }
 
 void cli_config_close(struct cli *cli)

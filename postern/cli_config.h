@@ -13,6 +13,12 @@ int cli_config_open(struct cli *cli) MUST_CHECK;
  */
 int cli_db_open(struct cli *cli, const char *schema) MUST_CHECK;
 
+/*
+ * The words -t (check the configuration), -n (print what differs from the
+ * defaults) and -d (print the defaults), as the daemons have them.
+ */
+int cli_config_tool(struct cli *cli, char letter) MUST_CHECK;
+
 /* Frees whatever is open. */
 void cli_config_close(struct cli *cli);
 

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import tempfile
 
-from tests.frame.layout import HOST
+from tests.frame.layout import HOST, REPO
 from tests.frame.stack import run
 from tests.integration.test_sql import NUMBERS, SqlCase
 
@@ -73,6 +73,28 @@ class Frame(PosternCase):
         code, out, _ = self.run_postern("-V")
         self.assertEqual(code, 0)
         self.assertRegex(out, r"^postern \d+\.\d+")
+
+    def test_configuration_is_shown(self):
+        code, out, err = self.run_postern("-o", "bcrypt_cost=11", "-n")
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("bcrypt_cost = 11", out)
+        self.assertNotIn("quota_default", out)
+        self.assertIn("bcrypt_cost = 12\n", self.run_postern("-d")[1])
+        self.assertEqual(self.run_postern("-t"), (0, "", ""))
+        code, out, err = self.run_postern("-o", "bcrypt_cost=9", "-t")
+        self.assertEqual((code, out), (CONFIG, ""))
+        self.assertIn("bcrypt_cost", err)
+
+    def test_each_command_and_option_is_in_the_manual(self):
+        page = (REPO / "docs/man/postern.8.in").read_text()
+        for command in self.commands():
+            with self.subTest(command=command):
+                line = re.search(rf"^\.It Cm {command}(?: .*)?$", page, re.M)
+                self.assertTrue(line)
+                options = re.findall(r"^  --([a-z-]+)", self.run_postern("help", *command.split())[1], re.M)
+                for option in options:
+                    if option != "json":
+                        self.assertIn(f"Fl -{option}", line.group())
 
     def test_wrong_use(self):
         for words in (("frob",), ("domain", "add"), ("domain", "add", "a.example", "b.example"),
