@@ -34,3 +34,7 @@ TESTS += test_outbox
 test_outbox_SRCS := tests/unit/test_outbox.c
 test_outbox_ARCHIVES := run base
 test_outbox_LIBS := $(RUN_LIBS)
+
+FUZZERS += fuzz_addr
+fuzz_addr_SRCS := tests/fuzz/fuzz_addr.c
+fuzz_addr_ARCHIVES := mail base

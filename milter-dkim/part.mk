@@ -11,7 +11,7 @@ milter-dkim_ARCHIVES := milter-core mail run base
 milter-dkim_LIBS := -lmilter $(MILTER_CORE_LIBS)
 
 # The evaluators over DNS answers.
-AUTH_TESTS := spf authres dmarc author
+AUTH_TESTS := spf authres dmarc author arc
 TESTS += $(AUTH_TESTS:%=test_%)
 define auth_test
 test_$(1)_SRCS := tests/unit/test_$(1).c
@@ -19,6 +19,15 @@ test_$(1)_ARCHIVES := milter-core mail run base
 test_$(1)_LIBS := $(MILTER_CORE_LIBS)
 endef
 $(foreach t,$(AUTH_TESTS),$(eval $(call auth_test,$(t))))
+
+AUTH_FUZZERS := spf dmarc authres arc dnsmsg
+FUZZERS += $(AUTH_FUZZERS:%=fuzz_%)
+define auth_fuzzer
+fuzz_$(1)_SRCS := tests/fuzz/fuzz_$(1).c
+fuzz_$(1)_ARCHIVES := milter-core mail base
+fuzz_$(1)_LIBS := -lcrypto -lidn2
+endef
+$(foreach t,$(AUTH_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
 
 # The core of DKIM and of the milter.
 DKIM_TESTS := taglist canon sign verify keytable keyring hostset edits session

@@ -170,7 +170,7 @@ int auth_message_read(struct auth_message *m, struct cli *cli, struct arena *a)
 		rc = mail_splitter_finish(&m->splitter);
 	if (rc == ERR_LIMIT)
 		return cli_fail(cli, EX_DATAERR, "the header of the message is too large");
-	if (rc < 0 || m->header.count == 0)
+	if (rc < 0)
 		return cli_fail(cli, EX_DATAERR, "the input is no message");
 	return EX_OK;
 }
