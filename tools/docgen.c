@@ -5,7 +5,8 @@
  * DOC_OPTIONS, and where there are some DOC_METRICS and DOC_EVENTS.
  *
  *   docgen man FILE.in   the page, its lines @OPTIONS@, @METRICS@ and @EVENTS@
- *                        replaced by the tables
+ *                        replaced by the tables, @DAEMON@ by the sections that
+ *                        the pages of all daemons share, and @NAME@ by the name
  *   docgen conf          the sample
  *   docgen catalog       catalog entries of the daemon's own events
  *   docgen catalog-common  those of the events that every daemon has
@@ -19,6 +20,7 @@
 #include "lib/run/metrics.h"
 
 #define WIDTH 78
+#define COMMON_PAGE "docs/man/daemon.inc"
 #define DEFAULT_INLINE_MAX 50 /* longer defaults get a paragraph of their own */
 
 struct event_row {
@@ -79,6 +81,9 @@ static void print_wrapped(const char *prefix, const char *text)
 		}
 		if (column == 0)
 			fputs(prefix, stdout);
+		/* For roff such a line is a request. */
+		if (column == 0 && prefix[0] == '\0' && word.len > 0 && (word.ptr[0] == '.' || word.ptr[0] == '\''))
+			fputs("\\&", stdout);
 		printf("%s%.*s", column > 0 ? " " : "", SPAN_ARG(word));
 		column += word.len + (column > 0 ? 1 : strlen(prefix));
 	}
@@ -139,7 +144,7 @@ static void print_kind(const struct option_row *row)
 	struct span rest = span_str(row->unit), word;
 	switch (row->type) {
 	case CONF_STRING:
-		printf("text, at most %" PRId64 " bytes", row->max);
+		printf("text, at most %" PRId64 " byte%s", row->max, row->max == 1 ? "" : "s");
 		break;
 	case CONF_BOOL:
 		fputs("yes or no", stdout);
@@ -242,26 +247,39 @@ static void man_events(void)
 	printf(".El\n");
 }
 
+/* The line with @NAME@ replaced. */
+static void print_line(const char *line)
+{
+	struct span rest = span_str(line);
+	const struct span mark = SPAN_LIT("@NAME@");
+	for (size_t at; (at = span_find(rest, mark)) != SPAN_NPOS; rest = span_skip(rest, at + mark.len))
+		printf("%.*s%s", SPAN_ARG(span_take(rest, at)), DOC_NAME);
+	printf("%.*s", SPAN_ARG(rest));
+}
+
 static int make_man(const char *path)
 {
 	char line[4096];
+	int status = EXIT_SUCCESS;
 	FILE *f = fopen(path, "r");
 	if (f == NULL) {
 		perror(path);
 		return EX_NOINPUT;
 	}
-	while (fgets(line, sizeof(line), f) != NULL) {
+	while (status == EXIT_SUCCESS && fgets(line, sizeof(line), f) != NULL) {
 		if (strcmp(line, "@OPTIONS@\n") == 0)
 			man_options();
 		else if (strcmp(line, "@METRICS@\n") == 0)
 			man_metrics();
 		else if (strcmp(line, "@EVENTS@\n") == 0)
 			man_events();
+		else if (strcmp(line, "@DAEMON@\n") == 0)
+			status = make_man(COMMON_PAGE);
 		else
-			fputs(line, stdout);
+			print_line(line);
 	}
 	fclose(f);
-	return EXIT_SUCCESS;
+	return status;
 }
 
 static void make_conf(void)

@@ -10,8 +10,10 @@ DOC_NAMES := $(foreach n,milter-dkim policyd-ratelimit lmtp-indexer quotad poste
 	$(if $(wildcard $(DOC_DIR_$(n))/options.def),$(n)))
 
 # Pages with tables are NAME.SECTION.in, others NAME.SECTION.
-MAN_PAGES := $(patsubst docs/man/%.in,$(BUILD)/man/%,$(wildcard docs/man/*.in)) \
-	$(patsubst docs/man/%,$(BUILD)/man/%,$(filter-out %.in,$(wildcard docs/man/*.[1-8])))
+MAN_WITH_TABLES := $(foreach p,$(patsubst docs/man/%.in,%,$(wildcard docs/man/*.in)),\
+	$(if $(filter $(basename $(p)),$(DOC_NAMES)),$(p)))
+MAN_PAGES := $(MAN_WITH_TABLES:%=$(BUILD)/man/%) \
+	$(patsubst docs/man/%,$(BUILD)/man/%,$(wildcard docs/man/*.[1-8]))
 
 # docs: man pages, sample configurations and the catalog, into build/
 .PHONY: docs
@@ -32,7 +34,7 @@ $(foreach n,$(DOC_NAMES),$(eval $(call docgen_rule,$(n))))
 
 # The daemon of a page is its name up to the section.
 .SECONDEXPANSION:
-$(BUILD)/man/%: docs/man/%.in $$(BUILD)/docgen/$$(basename $$*)
+$(BUILD)/man/%: docs/man/%.in docs/man/daemon.inc $$(BUILD)/docgen/$$(basename $$*)
 	@mkdir -p $(@D)
 	$(call say,MAN,$@)$(BUILD)/docgen/$(basename $*) man $< >$@
 $(BUILD)/man/%: docs/man/%
