@@ -6,7 +6,14 @@ CPPFLAGS_lmtp-indexer := $(patsubst -I%,-isystem %,$(GMIME_CFLAGS))
 
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c html.c \
-	extract.c extract_headers.c extract_parts.c)
+	extract.c extract_headers.c extract_parts.c delivery.c payload.c)
+
+BINS += lmtp-indexer
+lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c relay.c relay_pool.c spool.c \
+	spool_file.c spool_reader.c index.c index_parse.c index_write.c settle.c writer.c \
+	writer_rows.c rows.c threads.c webhook.c http.c)
+lmtp-indexer_ARCHIVES := indexer-core run base
+lmtp-indexer_LIBS := $(GMIME_LIBS) -lcurl $(RUN_LIBS)
 
 define indexer_test
 TESTS += $(1)

@@ -1,0 +1,266 @@
+/*
+ * The queue between the front, the parsers and the writer.  What waits here is
+ * small: the content of a delivery is kept only up to index_memory, beyond it
+ * is read back from the spool when its turn comes.
+ */
+#include "index.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "lmtp-indexer/events.h"
+#include "lmtp-indexer/http.h"
+#include "lmtp-indexer/index_internal.h"
+
+#define SECRET_MAX 1024
+
+bool index_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	int64_t ns = (int64_t)until.tv_nsec + ms % 1000 * 1000000;
+	until.tv_sec += ms / 1000 + ns / 1000000000;
+	until.tv_nsec = ns % 1000000000;
+	return pthread_cond_timedwait(cond, lock, &until) != ETIMEDOUT;
+}
+
+void index_finish(struct index *ix, struct delivery *d)
+{
+	spool_done(ix->spool, d);
+	delivery_free(&d);
+}
+
+/* Keeps the memory of what waits in bounds. */
+static void admit(struct index *ix, struct delivery *d)
+{
+	if (d->seq == 0)
+		ix->unkept++;
+	else if (ix->memory + d->content.len > ix->memory_max)
+		delivery_drop_content(d);
+	ix->memory += d->content.len;
+	ix->waiting++;
+}
+
+void index_enqueue(struct index *ix, struct delivery *d)
+{
+	if (!delivery_wanted(d)) {
+		index_finish(ix, d);
+		return;
+	}
+	d->next = NULL;
+	pthread_mutex_lock(&ix->lock);
+	if (d->seq == 0 && ix->unkept >= INDEX_UNKEPT_MAX) {
+		pthread_mutex_unlock(&ix->lock);
+		delivery_free(&d); /* was logged as a gap */
+		return;
+	}
+	admit(ix, d);
+	if (ix->last != NULL)
+		ix->last->next = d;
+	else
+		ix->first = d;
+	ix->last = d;
+	pthread_cond_signal(&ix->to_parse);
+	pthread_mutex_unlock(&ix->lock);
+}
+
+static void on_settled(void *arg, struct delivery *d)
+{
+	index_enqueue(arg, d);
+}
+
+void index_submit(struct index *ix, struct delivery *d)
+{
+	if (d->seq != 0 && delivery_has_unknown(d)) {
+		delivery_drop_content(d);
+		settle_add(ix->settle, d);
+	} else {
+		index_enqueue(ix, d);
+	}
+}
+
+/* ---- Open and close ---- */
+
+static int read_line_of(const char *path, char line[SECRET_MAX], struct sbuf *error)
+{
+	line[0] = '\0';
+	if (path[0] == '\0')
+		return 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, line, SECRET_MAX - 1);
+	if (fd >= 0)
+		close(fd);
+	if (n < 0) {
+		sbuf_addf(error, "%s: %s", path, strerror(errno));
+		return ERR_PERM;
+	}
+	line[n] = '\0';
+	line[strcspn(line, "\r\n")] = '\0';
+	return 0;
+}
+
+static int open_webhook(struct index *ix, struct skel *skel, struct sbuf *error)
+{
+	const struct indexer_config *c = skel->config;
+	char secret[SECRET_MAX], dir[1024];
+	struct sbuf b;
+	if (c->webhook_url[0] == '\0')
+		return 0;
+	if (!ix->has_database) {
+		sbuf_adds(error, "webhook_url needs a database");
+		return ERR_PERM;
+	}
+	sbuf_init(&b, dir, sizeof(dir));
+	sbuf_addf(&b, "%s/webhook", skel->state_dir);
+	int rc = read_line_of(c->webhook_secret_file, secret, error);
+	if (rc < 0)
+		return rc;
+	struct webhook_config config = {.url = c->webhook_url, .secret = secret, .dir = dir,
+					.timeout_ms = c->webhook_timeout, .give_up_ms = c->webhook_give_up,
+					.refused_max = (unsigned)c->webhook_refused_max, .db = db_clone(ix->db)};
+	rc = webhook_open(&config, &ix->webhook, error);
+	if (rc < 0)
+		db_free(&config.db);
+	return rc;
+}
+
+static int open_settle(struct index *ix, struct skel *skel, struct sbuf *error)
+{
+	const struct indexer_config *c = skel->config;
+	char key[SECRET_MAX];
+	int rc = read_line_of(c->mailbox_api_key_file, key, error);
+	if (rc < 0)
+		return rc;
+	struct settle_config config = {.api = c->mailbox_api, .key = key, .trace_name = c->trace_header,
+				       .delimiter = c->recipient_delimiter, .after_ms = c->settle_after,
+				       .spool = ix->spool, .settled = on_settled, .arg = ix};
+	ix->settle = settle_new(&config);
+	return 0;
+}
+
+static void start_threads(struct index *ix, const struct indexer_config *c)
+{
+	ix->reader = spool_reader_new(ix->spool);
+	if (!ix->has_database)
+		return;
+	ix->writer = writer_new(ix->db, c->user_query, c->recipient_delimiter);
+	ix->db = NULL;
+	if (pthread_create(&ix->writer_thread, NULL, index_write_run, ix) != 0)
+		PANIC("cannot start a thread");
+	for (; ix->parser_count < (size_t)c->index_threads; ix->parser_count++)
+		if (pthread_create(&ix->parsers[ix->parser_count], NULL, index_parse_run, ix) != 0)
+			PANIC("cannot start a thread");
+}
+
+static void init_locks(struct index *ix)
+{
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&ix->lock, NULL);
+	pthread_mutex_init(&ix->reader_lock, NULL);
+	pthread_cond_init(&ix->to_parse, &attr);
+	pthread_cond_init(&ix->to_write, &attr);
+	pthread_cond_init(&ix->parsed_less, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+static char *name_or_host(const char *name)
+{
+	char host[256] = "localhost";
+	if (name[0] == '\0' && gethostname(host, sizeof(host) - 1) < 0)
+		PANIC("the machine has no name");
+	return mem_strdup(name[0] != '\0' ? name : host);
+}
+
+int index_open(struct skel *skel, struct spool *spool, struct index **index_out, struct sbuf *error)
+{
+	const struct indexer_config *c = skel->config;
+	struct index *ix = mem_zalloc(sizeof(*ix));
+	ix->spool = spool;
+	ix->limits = (struct extract_limits){.depth_max = (unsigned)c->mime_depth_max,
+					     .parts_max = (unsigned)c->mime_parts_max,
+					     .text_max_bytes = (size_t)c->text_max};
+	ix->authserv_id = name_or_host(c->authserv_id);
+	ix->linger_ms = c->index_linger;
+	ix->memory_max = (size_t)c->index_memory;
+	ix->parsed_end = &ix->parsed;
+	init_locks(ix);
+	extract_start();
+	http_start();
+	int rc = db_new_from_conf(&indexer_conf, c, &ix->db, error);
+	ix->has_database = rc == 0;
+	rc = rc == ERR_NOT_FOUND ? 0 : rc;
+	if (rc == 0)
+		rc = open_webhook(ix, skel, error);
+	if (rc == 0)
+		rc = open_settle(ix, skel, error);
+	if (rc < 0) {
+		webhook_close(&ix->webhook, 0);
+		db_free(&ix->db);
+		free(ix->authserv_id);
+		free(ix);
+		return rc;
+	}
+	start_threads(ix, c);
+	*index_out = ix;
+	return 0;
+}
+
+static void free_queues(struct index *ix)
+{
+	while (ix->first != NULL) {
+		struct delivery *d = ix->first;
+		ix->first = d->next;
+		delivery_free(&d);
+	}
+	while (ix->parsed != NULL) {
+		struct writer_item *item = ix->parsed;
+		ix->parsed = item->next;
+		delivery_free(&item->d);
+		extract_free(&item->x);
+		free(item);
+	}
+}
+
+void index_close(struct index **index)
+{
+	struct index *ix = *index;
+	if (ix == NULL)
+		return;
+	settle_close(&ix->settle);
+	pthread_mutex_lock(&ix->lock);
+	ix->stopping = true;
+	pthread_cond_broadcast(&ix->to_parse);
+	pthread_cond_broadcast(&ix->parsed_less);
+	pthread_cond_broadcast(&ix->to_write);
+	pthread_mutex_unlock(&ix->lock);
+	for (size_t i = 0; i < ix->parser_count; i++)
+		pthread_join(ix->parsers[i], NULL);
+	if (ix->has_database)
+		pthread_join(ix->writer_thread, NULL);
+	webhook_close(&ix->webhook, 1000);
+	writer_free(&ix->writer);
+	spool_reader_free(&ix->reader);
+	free_queues(ix);
+	free(ix->authserv_id);
+	free(ix);
+	*index = NULL;
+}
+
+void index_status(struct index *ix, json_t *object)
+{
+	struct outbox_stats hooks = {0};
+	pthread_mutex_lock(&ix->lock);
+	size_t waiting = ix->waiting, parsed = ix->parsed_count;
+	pthread_mutex_unlock(&ix->lock);
+	size_t settling = settle_count(ix->settle);
+	if (ix->webhook != NULL)
+		webhook_stats(ix->webhook, &hooks);
+	metrics_set(METRIC_SETTLING, (int64_t)settling);
+	json_object_set_new(object, "index",
+			    json_pack("{s:I, s:I, s:I, s:b, s:I}", "waiting", (json_int_t)waiting, "parsed",
+				      (json_int_t)parsed, "settling", (json_int_t)settling, "database_away",
+				      atomic_load(&ix->behind) ? 1 : 0, "webhooks_waiting", (json_int_t)hooks.records));
+}

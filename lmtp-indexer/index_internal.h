@@ -1,0 +1,61 @@
+/* What index.c, index_parse.c and index_write.c share. */
+#ifndef INDEXER_INDEX_INTERNAL_H
+#define INDEXER_INDEX_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "lmtp-indexer/index.h"
+#include "lmtp-indexer/server.h"
+#include "lmtp-indexer/settle.h"
+#include "lmtp-indexer/webhook.h"
+#include "lmtp-indexer/writer.h"
+
+#define INDEX_PARSED_MAX 128    /* parsed deliveries that wait for the database */
+#define INDEX_BATCH_RCPTS_MAX 256 /* recipients of a batch, unless one delivery has more */
+#define INDEX_THREADS_MAX 32
+#define INDEX_UNKEPT_MAX 1000 /* waiting deliveries that only memory has */
+
+struct index {
+	struct spool *spool;
+	struct extract_limits limits;
+	char *authserv_id;
+	int64_t linger_ms;
+	size_t memory_max;
+	bool has_database;
+
+	pthread_mutex_t lock;
+	bool stopping;
+	/* Deliveries that wait to be parsed. */
+	struct delivery *first, *last;
+	size_t waiting, memory, unkept;
+	pthread_cond_t to_parse;
+	/* Parsed ones. */
+	struct writer_item *parsed, **parsed_end;
+	size_t parsed_count;
+	pthread_cond_t to_write, parsed_less;
+
+	pthread_t parsers[INDEX_THREADS_MAX];
+	size_t parser_count;
+	pthread_mutex_t reader_lock;
+	struct spool_reader *reader;
+
+	pthread_t writer_thread;
+	struct writer *writer;
+	struct db *db; /* the writer's, until it is made */
+	struct webhook *webhook;
+	struct settle *settle;
+	atomic_bool behind;
+};
+
+/* From any thread: D's outcomes are known. */
+void index_enqueue(struct index *ix, struct delivery *d);
+/* D is over: in the index, or not for it. */
+void index_finish(struct index *ix, struct delivery *d);
+
+void *index_parse_run(void *arg);
+void *index_write_run(void *arg);
+/* A timed wait; false at the timeout. */
+bool index_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms);
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * The event of a delivered message as JSON, in the form of Standard Webhooks
+ * (type, timestamp, data), and its signature.  Pure.
+ */
+#ifndef INDEXER_PAYLOAD_H
+#define INDEXER_PAYLOAD_H
+
+#include "lib/base/sbuf.h"
+#include "lmtp-indexer/delivery.h"
+#include "lmtp-indexer/extract.h"
+
+#define PAYLOAD_MAX (256u << 10)
+#define PAYLOAD_KEY_MAX 64
+#define PAYLOAD_SECRET_MAX 256
+#define PAYLOAD_ADDRESSES_MAX 50 /* of To and Cc that are told */
+
+struct payload_facts {
+	const struct delivery *d;
+	size_t rcpt;
+	const struct extract *x;
+	struct span user;
+	uint64_t message, thread, sequence; /* ids of the index */
+};
+
+/* Unique for each recipient of each delivery: "received:ULID:0". */
+void payload_event_key(struct sbuf *out, const struct delivery *d, size_t rcpt);
+void payload_event(struct sbuf *out, const struct payload_facts *facts);
+
+/* A quoted string of JSON; TEXT is UTF-8. */
+void payload_string(struct sbuf *out, struct span text);
+/* "2026-11-23T01:02:03.004Z" */
+void payload_time(struct sbuf *out, int64_t wall_ms);
+
+/*
+ * The value of webhook-signature: "v1,BASE64" over "ID.TIMESTAMP.BODY".
+ * ERR_SYNTAX where the secret is not whsec_ and base64.
+ */
+int payload_sign(struct sbuf *out, struct span secret, struct span id, int64_t timestamp_s,
+		 struct span body) MUST_CHECK;
+
+#endif

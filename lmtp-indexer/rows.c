@@ -1,0 +1,91 @@
+/* The text of a statement depends on the number of its rows only. */
+#include "rows.h"
+
+#define SQL_MAX 65536
+#define STEP_MAX 64
+
+void rows_init(struct rows *r, const char *head, const char *row, const char *join, const char *tail,
+	       size_t columns)
+{
+	if (columns > ROWS_COLUMNS_MAX)
+		PANIC("too many columns");
+	*r = (struct rows){.head = head, .row = row, .join = join, .tail = tail, .columns = columns};
+}
+
+void rows_done(struct rows *r)
+{
+	free(r->params);
+	r->params = NULL;
+	r->count = r->size = 0;
+}
+
+void rows_reset(struct rows *r)
+{
+	r->count = 0;
+}
+
+void rows_add(struct rows *r, const struct db_param *params)
+{
+	if (r->count == r->size) {
+		r->size = r->size == 0 ? STEP_MAX : r->size * 2;
+		r->params = mem_realloc(r->params, r->size * r->columns * sizeof(*params));
+	}
+	memcpy(r->params + r->count++ * r->columns, params, r->columns * sizeof(*params));
+}
+
+static void build(const struct rows *r, size_t count, struct sbuf *sql)
+{
+	sbuf_reset(sql);
+	sbuf_adds(sql, r->head);
+	for (size_t i = 0; i < count; i++) {
+		if (i > 0)
+			sbuf_adds(sql, r->join);
+		sbuf_adds(sql, r->row);
+	}
+	sbuf_adds(sql, r->tail);
+}
+
+static size_t step_down(size_t left)
+{
+	return left >= 64 ? 64 : left >= 16 ? 16 : left >= 4 ? 4 : 1;
+}
+
+static size_t step_up(size_t left)
+{
+	return left > 16 ? 64 : left > 4 ? 16 : left > 1 ? 4 : 1;
+}
+
+int rows_exec(const struct rows *r, struct db *db)
+{
+	struct sbuf sql;
+	int rc = 0;
+	sbuf_init_heap(&sql, SQL_MAX);
+	for (size_t at = 0; at < r->count && rc == 0;) {
+		size_t n = step_down(r->count - at);
+		build(r, n, &sql);
+		rc = db_exec(db, sbuf_cstr(&sql), r->params + at * r->columns, n * r->columns);
+		at += n;
+	}
+	sbuf_done(&sql);
+	return rc;
+}
+
+int rows_query(const struct rows *r, struct db *db, db_row_fn *row, void *arg)
+{
+	struct db_param padded[STEP_MAX * ROWS_COLUMNS_MAX];
+	struct sbuf sql;
+	int rc = 0;
+	sbuf_init_heap(&sql, SQL_MAX);
+	for (size_t at = 0; at < r->count && rc == 0;) {
+		size_t left = r->count - at < STEP_MAX ? r->count - at : STEP_MAX;
+		size_t n = step_up(left);
+		for (size_t i = 0; i < n; i++)
+			memcpy(padded + i * r->columns, r->params + (at + (i < left ? i : left - 1)) * r->columns,
+			       r->columns * sizeof(*padded));
+		build(r, n, &sql);
+		rc = db_query(db, sbuf_cstr(&sql), padded, n * r->columns, row, arg);
+		at += left;
+	}
+	sbuf_done(&sql);
+	return rc;
+}

@@ -1,0 +1,35 @@
+/*
+ * Many rows in few statements: rows are gathered and inserted by 64, 16, 4 and
+ * 1, so that four statements of each kind stay prepared whatever the size of
+ * the batch.  Belongs to one thread.
+ */
+#ifndef INDEXER_ROWS_H
+#define INDEXER_ROWS_H
+
+#include "lib/run/db.h"
+
+#define ROWS_COLUMNS_MAX 32
+
+struct rows {
+	const char *head; /* "INSERT INTO t (a, b) VALUES " */
+	const char *row;  /* "(?, ?)" */
+	const char *tail; /* behind the rows; "" if nothing */
+	const char *join; /* between the rows: "," */
+	size_t columns;
+	struct db_param *params;
+	size_t count, size; /* rows */
+};
+
+void rows_init(struct rows *r, const char *head, const char *row, const char *join, const char *tail,
+	       size_t columns);
+void rows_done(struct rows *r);
+void rows_reset(struct rows *r);
+/* The parameters' bytes are borrowed until the flush. */
+void rows_add(struct rows *r, const struct db_param *params);
+/* Runs the statements; the rows stay. */
+int rows_exec(const struct rows *r, struct db *db) MUST_CHECK;
+/* The same for a query with a list of conditions; the last one is repeated to
+ * fill up a size. */
+int rows_query(const struct rows *r, struct db *db, db_row_fn *row, void *arg) MUST_CHECK;
+
+#endif

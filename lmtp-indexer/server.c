@@ -1,0 +1,173 @@
+/*
+ * Opens and closes the parts in order: spool, relay, index, then the socket.
+ * What a restart finds in the spool goes where a live delivery would go.
+ */
+#include "server.h"
+
+#include <unistd.h>
+
+#include "lmtp-indexer/front.h"
+
+#define CLIENT_OUT_MAX (1u << 20)
+/* Who may come near is decided by the directory of the socket. */
+#define LISTEN_MODE 0666
+
+struct server {
+	struct skel *skel;
+	struct front_shared shared;
+	struct listen_set listen;
+	struct conn_server *conns;
+	struct conn_limits limits;
+};
+
+static struct relay_config relay_config_of(const struct server *s, const struct indexer_config *c)
+{
+	return (struct relay_config){
+		.backend = c->backend,
+		.host = s->shared.host,
+		.connect_timeout_ms = c->backend_connect_timeout,
+		.reply_timeout_ms = c->backend_timeout,
+		.keep_idle_ms = c->backend_keep_idle,
+		.keep_max = (size_t)c->backend_keep,
+	};
+}
+
+/* What was open when the daemon ended. */
+static void resume(struct server *s, struct delivery_table *table)
+{
+	struct delivery *d = table->first;
+	table->first = table->last = NULL;
+	while (d != NULL) {
+		struct delivery *next = d->next;
+		d->next = d->prev = NULL;
+		index_submit(s->shared.index, d);
+		d = next;
+	}
+	delivery_table_done(table);
+}
+
+static int open_spool(struct server *s, struct delivery_table *table, struct sbuf *error)
+{
+	const struct indexer_config *c = s->skel->config;
+	char dir[512];
+	struct sbuf b;
+	sbuf_init(&b, dir, sizeof(dir));
+	sbuf_addf(&b, "%s/spool", s->skel->state_dir);
+	struct spool_config config = {.dir = dir, .max_bytes = (uint64_t)c->spool_max, .loop = s->skel->loop};
+	return spool_open(&config, &s->shared.spool, table, error);
+}
+
+static void collect(void *arg)
+{
+	struct server *s = arg;
+	struct spool_stats st;
+	spool_stats(s->shared.spool, &st);
+	metrics_set(METRIC_SPOOL_OPEN, (int64_t)st.open);
+	metrics_set(METRIC_SPOOL_BYTES, (int64_t)st.bytes);
+	metrics_set(METRIC_SPOOL_LAG, st.oldest_ms == 0 ? 0 : (clock_wall_ms() - st.oldest_ms) / 1000);
+	metrics_set(METRIC_SPOOL_GROUPS, (int64_t)st.groups);
+	metrics_set(METRIC_SPOOL_FAILURES, (int64_t)st.failures);
+	metrics_set(METRIC_CONNECTIONS, s->conns == NULL ? 0 : (int64_t)conn_server_count(s->conns));
+}
+
+static void on_emptied(void *arg)
+{
+	skel_stopped(arg);
+}
+
+static char *own_name(const struct indexer_config *c)
+{
+	char host[256] = "localhost";
+	if (c->hostname[0] == '\0' && gethostname(host, sizeof(host) - 1) < 0)
+		PANIC("the machine has no name");
+	return mem_strdup(c->hostname[0] != '\0' ? c->hostname : host);
+}
+
+static int open_parts(struct server *s, struct sbuf *error)
+{
+	const struct indexer_config *c = s->skel->config;
+	struct delivery_table table;
+	int rc = listen_open(c->listen, "listen", LISTEN_MODE, &s->listen, error);
+	if (rc < 0)
+		return rc;
+	rc = open_spool(s, &table, error);
+	if (rc < 0)
+		return rc;
+	rc = index_open(s->skel, s->shared.spool, &s->shared.index, error);
+	if (rc < 0) {
+		delivery_table_done(&table);
+		return rc;
+	}
+	struct relay_config relay = relay_config_of(s, c);
+	s->shared.relay = relay_new(s->skel->loop, &relay);
+	resume(s, &table);
+	return 0;
+}
+
+int server_open(struct skel *skel, struct server **server_out, struct sbuf *error)
+{
+	const struct indexer_config *c = skel->config;
+	struct server *s = mem_zalloc(sizeof(*s));
+	s->skel = skel;
+	s->shared = (struct front_shared){.loop = skel->loop, .host = own_name(c),
+					  .trace_name = mem_strdup(c->trace_header),
+					  .emptied = on_emptied, .emptied_arg = skel};
+	s->limits = (struct conn_limits){.in_max_bytes = 64u << 10, .out_max_bytes = CLIENT_OUT_MAX,
+					 .max_conns = (size_t)c->max_connections, .idle_ms = c->client_timeout};
+	int rc = open_parts(s, error);
+	if (rc < 0) {
+		server_close(&s);
+		return rc;
+	}
+	s->conns = conn_server_new(skel->loop, &s->listen, &s->limits, &front_handler, &s->shared);
+	metrics_on_collect(collect, s);
+	*server_out = s;
+	return 0;
+}
+
+int server_reload(struct server *s, const struct indexer_config *c, struct sbuf *error)
+{
+	(void)error;
+	struct relay_config relay = relay_config_of(s, c);
+	relay_configure(s->shared.relay, &relay);
+	s->limits.max_conns = (size_t)c->max_connections;
+	s->limits.idle_ms = c->client_timeout;
+	return 0;
+}
+
+void server_stop(struct server *s)
+{
+	s->shared.stopping = true;
+	conn_server_pause(s->conns);
+	if (s->shared.count == 0)
+		skel_stopped(s->skel);
+	else
+		conn_server_each(s->conns, front_stop, NULL);
+}
+
+void server_close(struct server **server)
+{
+	struct server *s = *server;
+	if (s == NULL)
+		return;
+	conn_server_free(&s->conns);
+	listen_close(&s->listen);
+	relay_free(&s->shared.relay);
+	index_close(&s->shared.index);
+	spool_close(&s->shared.spool);
+	free(s->shared.host);
+	free(s->shared.trace_name);
+	free(s);
+	*server = NULL;
+}
+
+void server_status(struct server *s, json_t *object)
+{
+	struct spool_stats st;
+	spool_stats(s->shared.spool, &st);
+	json_object_set_new(object, "spool",
+			    json_pack("{s:I, s:I, s:I, s:I, s:I}", "open", (json_int_t)st.open, "bytes",
+				      (json_int_t)st.bytes, "oldest_ms", (json_int_t)st.oldest_ms, "groups",
+				      (json_int_t)st.groups, "failures", (json_int_t)st.failures));
+	index_status(s->shared.index, object);
+}

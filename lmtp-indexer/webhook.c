@@ -1,0 +1,218 @@
+/*
+ * deliver() runs on the outbox's thread and posts the records of a batch one
+ * after the other over one kept connection.  How far a batch got is remembered,
+ * so that after a failure the taken ones are not sent again.
+ *
+ * A record: u64 time of the event (ms), u32 length of the key, key, body.
+ */
+#include "webhook.h"
+
+#include "lib/base/bytes.h"
+#include "lmtp-indexer/events.h"
+#include "lmtp-indexer/http.h"
+#include "lmtp-indexer/payload.h"
+#include "lmtp-indexer/server.h"
+
+#define RETRY_MIN_MS 500
+#define RETRY_MAX_MS 60000
+#define RECORD_HEAD 12
+
+struct webhook {
+	struct outbox *box;
+	struct http *http;
+	char *secret;
+	int64_t give_up_ms;
+	unsigned refused_max;
+	struct db *db;
+	uint64_t done_upto; /* records taken or given up */
+	uint64_t failing;   /* the record that failed last, and how often it was refused */
+	unsigned refused;
+	bool told;
+};
+
+struct message {
+	struct span key, body;
+	int64_t happened_ms;
+};
+
+static int read_message(struct span record, struct message *m_out)
+{
+	if (record.len < RECORD_HEAD)
+		return ERR_SYNTAX;
+	uint32_t key_len = bytes_get_u32(record.ptr + 8);
+	if (key_len > record.len - RECORD_HEAD || key_len > PAYLOAD_KEY_MAX)
+		return ERR_SYNTAX;
+	m_out->happened_ms = (int64_t)bytes_get_u64(record.ptr);
+	m_out->key = span_of(record.ptr + RECORD_HEAD, key_len);
+	m_out->body = span_skip(record, RECORD_HEAD + key_len);
+	return 0;
+}
+
+/* The event's key with letters that every receiver takes. */
+static void add_id(struct sbuf *out, struct span key)
+{
+	sbuf_adds(out, "evt_");
+	for (size_t i = 0; i < key.len; i++)
+		sbuf_addc(out, ascii_isalnum(key.ptr[i]) ? key.ptr[i] : '_');
+}
+
+static int post(struct webhook *w, const struct message *m, unsigned *status_out, struct sbuf *error)
+{
+	char id[HTTP_HEADER_MAX], stamp[64], signature[HTTP_HEADER_MAX];
+	const char *headers[] = {"Content-Type: application/json", "User-Agent: Postern/" POSTERN_VERSION,
+				 id, stamp, signature};
+	struct sbuf id_b, stamp_b, sign_b;
+	int64_t now_s = clock_wall_ms() / 1000;
+	sbuf_init(&id_b, id, sizeof(id));
+	sbuf_init(&stamp_b, stamp, sizeof(stamp));
+	sbuf_init(&sign_b, signature, sizeof(signature));
+	sbuf_adds(&id_b, "webhook-id: ");
+	size_t head = id_b.len;
+	add_id(&id_b, m->key);
+	sbuf_addf(&stamp_b, "webhook-timestamp: %lld", (long long)now_s);
+	sbuf_adds(&sign_b, "webhook-signature: ");
+	if (w->secret[0] != '\0' && payload_sign(&sign_b, span_str(w->secret), span_skip(sbuf_span(&id_b), head),
+						 now_s, m->body) < 0)
+		PANIC("the webhook's secret was checked at the start");
+	return http_post(w->http, headers, w->secret[0] != '\0' ? 5 : 4, m->body, status_out, NULL, error);
+}
+
+/* ---- Dead letters ---- */
+
+static void bury(struct webhook *w, const struct message *m, unsigned status, struct span reason)
+{
+	char id_mem[PAYLOAD_KEY_MAX + 16];
+	struct sbuf id;
+	sbuf_init(&id, id_mem, sizeof(id_mem));
+	add_id(&id, m->key);
+	metrics_inc(METRIC_WEBHOOKS_DEAD);
+	LOG_EVENT(LOG_ERR, &ev_webhook_dead, "a webhook was given up", LOG_FIELD("EVENT", m->key),
+		  LOG_FIELD("REASON", reason));
+	struct db_param params[] = {DB_P_TEXT(sbuf_span(&id)), DB_P_TEXT(m->key), DB_P_UINT(w->refused),
+				    status == 0 ? DB_P_NULL : DB_P_UINT(status), DB_P_TEXT(span_take(reason, 255)),
+				    DB_P_TEXT(m->key)};
+	if (w->db != NULL &&
+	    db_exec(w->db,
+		    "INSERT INTO webhook_deliveries (user_id, webhook_id, event_key, state, attempts, status_code, error) "
+		    "SELECT user_id, ?, ?, 'dead', ?, ?, ? FROM events WHERE event_key = ? LIMIT 1 "
+		    "ON DUPLICATE KEY UPDATE state = 'dead', updated_at = UTC_TIMESTAMP(3)",
+		    params, 6) < 0)
+		log_text(LOG_WARNING, "the dead webhook is not in the database: %s", db_error(w->db));
+}
+
+/* ---- Delivery ---- */
+
+static void tell_failing(struct webhook *w, struct span reason)
+{
+	if (!w->told)
+		LOG_EVENT(LOG_WARNING, &ev_webhook_failing, "the receiver does not take webhooks",
+			  LOG_FIELD("REASON", reason));
+	w->told = true;
+}
+
+/* True where the record is over, taken or dead. */
+static bool deliver_one(struct webhook *w, const struct outbox_record *record)
+{
+	char why_mem[256];
+	struct sbuf why;
+	struct message m;
+	unsigned status = 0;
+	if (read_message(record->payload, &m) < 0)
+		return true;
+	sbuf_init(&why, why_mem, sizeof(why_mem));
+	int rc = post(w, &m, &status, &why);
+	if (rc == 0 && status / 100 == 2) {
+		metrics_inc(METRIC_WEBHOOKS_SENT);
+		metrics_observe(METRIC_WEBHOOK_LAG, (double)(clock_wall_ms() - m.happened_ms) / 1000);
+		w->told = false;
+		return true;
+	}
+	if (rc == 0)
+		sbuf_addf(&why, "status %u", status);
+	metrics_inc(METRIC_WEBHOOKS_FAILED);
+	w->refused = w->failing == record->seq ? w->refused : 0;
+	w->failing = record->seq;
+	if (status / 100 == 4 && status != 408 && status != 429)
+		w->refused++;
+	tell_failing(w, sbuf_span(&why));
+	if (w->refused < w->refused_max && clock_wall_ms() - record->appended_ms < w->give_up_ms)
+		return false;
+	bury(w, &m, status, sbuf_span(&why));
+	return true;
+}
+
+static int deliver(void *arg, uint64_t instance, const struct outbox_record *records, size_t count)
+{
+	(void)instance;
+	struct webhook *w = arg;
+	for (size_t i = 0; i < count; i++) {
+		if (records[i].seq <= w->done_upto)
+			continue;
+		if (!deliver_one(w, &records[i]))
+			return ERR_TEMP;
+		w->done_upto = records[i].seq;
+	}
+	return 0;
+}
+
+int webhook_add(struct webhook *w, struct span key, int64_t happened_ms, struct span body, bool wait)
+{
+	struct sbuf b;
+	sbuf_init_heap(&b, RECORD_HEAD + PAYLOAD_KEY_MAX + PAYLOAD_MAX);
+	bytes_add_u64(&b, (uint64_t)happened_ms);
+	bytes_add_u32(&b, (uint32_t)key.len);
+	sbuf_add(&b, key);
+	sbuf_add(&b, body);
+	int rc = !sbuf_ok(&b) ? ERR_LIMIT
+		 : wait	      ? outbox_append_wait(w->box, sbuf_span(&b), NULL)
+			      : outbox_append(w->box, sbuf_span(&b), NULL);
+	sbuf_done(&b);
+	return rc;
+}
+
+void webhook_stats(struct webhook *w, struct outbox_stats *stats_out)
+{
+	outbox_stats(w->box, stats_out);
+}
+
+int webhook_open(const struct webhook_config *config, struct webhook **webhook_out, struct sbuf *error)
+{
+	char probe_mem[128];
+	struct sbuf probe;
+	sbuf_init(&probe, probe_mem, sizeof(probe_mem));
+	if (config->secret[0] != '\0' &&
+	    payload_sign(&probe, span_str(config->secret), SPAN_EMPTY, 0, SPAN_EMPTY) < 0) {
+		sbuf_adds(error, "webhook_secret_file: not whsec_ and base64");
+		return ERR_SYNTAX;
+	}
+	struct webhook *w = mem_zalloc(sizeof(*w));
+	w->http = http_new(config->url, "/", config->timeout_ms);
+	w->secret = mem_strdup(config->secret);
+	w->give_up_ms = config->give_up_ms;
+	w->refused_max = config->refused_max;
+	w->db = config->db;
+	struct outbox_config box = {.dir = config->dir, .retry_min_ms = RETRY_MIN_MS, .retry_max_ms = RETRY_MAX_MS,
+				    .deliver = deliver, .arg = w};
+	int rc = outbox_open(&box, &w->box, error);
+	if (rc < 0) {
+		http_free(&w->http);
+		free(w->secret);
+		free(w);
+		return rc;
+	}
+	*webhook_out = w;
+	return 0;
+}
+
+void webhook_close(struct webhook **webhook, int64_t timeout_ms)
+{
+	struct webhook *w = *webhook;
+	if (w == NULL)
+		return;
+	outbox_close(&w->box, timeout_ms);
+	http_free(&w->http);
+	db_free(&w->db);
+	free(w->secret);
+	free(w);
+	*webhook = NULL;
+}

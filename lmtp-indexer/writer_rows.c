@@ -1,0 +1,210 @@
+/*
+ * The columns.  All parameters borrow from the delivery, the extract or the
+ * arena of the batch, which outlive the statements.
+ */
+#include "lib/base/num.h"
+#include "lmtp-indexer/payload.h"
+#include "lmtp-indexer/writer_internal.h"
+
+#define TIME_TEXT 32
+
+static const char *const states[] = {"parsed", "partial", "failed"};
+static const char *const kinds[] = {"from", "sender", "reply_to", "to", "cc", "bcc"};
+
+void writer_rows_init(struct writer *w)
+{
+	rows_init(&w->messages,
+		  "INSERT INTO messages (user_id, delivery_id, recipient, envelope_sender, message_id_header, "
+		  "in_reply_to, subject, from_display, from_address, sent_at, received_at, size_bytes, snippet, "
+		  "thread_id, attachment_count, parse_state, spf_result, dkim_result, dmarc_result, arc_result) VALUES ",
+		  "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ",", "", 20);
+	rows_init(&w->addresses,
+		  "INSERT INTO message_addresses (message_id, position, kind, address, display) VALUES ",
+		  "(?, ?, ?, ?, ?)", ",", "", 5);
+	rows_init(&w->texts, "INSERT INTO message_texts (message_id, user_id, body, truncated, terms) VALUES ",
+		  "(?, ?, ?, ?, ?)", ",", "", 5);
+	rows_init(&w->attachments,
+		  "INSERT INTO attachments (message_id, position, name, media_type, size_bytes, sha256) VALUES ",
+		  "(?, ?, ?, ?, ?, ?)", ",", "", 6);
+	rows_init(&w->take_numbers, "INSERT INTO event_sequences (user_id, last_seq) VALUES ", "(?, 1)", ",",
+		  " ON DUPLICATE KEY UPDATE last_seq = last_seq + 1", 1);
+	rows_init(&w->read_numbers, "SELECT user_id, last_seq FROM event_sequences WHERE user_id IN (", "?", ",", ")", 1);
+	rows_init(&w->events, "INSERT INTO events (user_id, seq, event_key, type, message_id, payload) VALUES ",
+		  "(?, ?, ?, 'message.received', ?, ?)", ",", "", 5);
+}
+
+void writer_rows_done(struct writer *w)
+{
+	struct rows *all[] = {&w->messages, &w->addresses, &w->texts, &w->attachments,
+			      &w->take_numbers, &w->read_numbers, &w->events};
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		rows_done(all[i]);
+}
+
+static struct db_param text_or_null(struct span s)
+{
+	return s.len == 0 ? DB_P_NULL : DB_P_TEXT(s);
+}
+
+static struct span time_text(struct writer *w, int64_t wall_ms)
+{
+	char *mem = arena_alloc(&w->arena, TIME_TEXT);
+	struct sbuf b;
+	struct tm tm;
+	time_t s = (time_t)(wall_ms / 1000);
+	if (mem == NULL || gmtime_r(&s, &tm) == NULL)
+		return SPAN_EMPTY;
+	sbuf_init(&b, mem, TIME_TEXT);
+	sbuf_addf(&b, "%04d-%02d-%02d %02d:%02d:%02d.%03d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
+		  tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(wall_ms % 1000));
+	return sbuf_span(&b);
+}
+
+static const struct extract_address *author(const struct extract *x)
+{
+	for (size_t i = 0; i < x->address_count; i++)
+		if (x->addresses[i].kind == KIND_FROM)
+			return &x->addresses[i];
+	return NULL;
+}
+
+int writer_insert_messages(struct writer *w)
+{
+	rows_reset(&w->messages);
+	for (size_t i = 0; i < w->row_count; i++) {
+		const struct writer_row *row = &w->rows[i];
+		const struct delivery *d = row->item->d;
+		const struct extract *x = row->item->x;
+		const struct extract_address *from = author(x);
+		if (row->fate != FATE_INDEXED)
+			continue;
+		struct db_param p[] = {
+			DB_P_UINT(row->user_id), DB_P_TEXT(ulid_span(&d->id)), DB_P_TEXT(row->recipient),
+			DB_P_TEXT(row->sender), text_or_null(x->message_id), text_or_null(x->in_reply_to),
+			x->has_subject ? DB_P_TEXT(x->subject) : DB_P_NULL,
+			text_or_null(from == NULL ? SPAN_EMPTY : from->display),
+			text_or_null(from == NULL ? SPAN_EMPTY : from->address),
+			x->has_date ? DB_P_TEXT(time_text(w, x->date_s * 1000)) : DB_P_NULL,
+			DB_P_TEXT(time_text(w, d->rcpts[row->rcpt].settled_ms)), DB_P_UINT(d->size_bytes),
+			DB_P_TEXT(x->snippet), DB_P_UINT(row->thread_id), DB_P_UINT(x->attachment_count),
+			DB_P_STR(states[x->state]), text_or_null(x->spf), text_or_null(x->dkim),
+			text_or_null(x->dmarc), text_or_null(x->arc),
+		};
+		rows_add(&w->messages, p);
+	}
+	return rows_exec(&w->messages, w->db);
+}
+
+static void add_addresses(struct writer *w, const struct writer_row *row)
+{
+	const struct extract *x = row->item->x;
+	for (size_t i = 0; i < x->address_count; i++) {
+		const struct extract_address *a = &x->addresses[i];
+		struct db_param p[] = {DB_P_UINT(row->message_id), DB_P_UINT(i), DB_P_STR(kinds[a->kind]),
+				       DB_P_TEXT(a->address), text_or_null(a->display)};
+		rows_add(&w->addresses, p);
+	}
+}
+
+static void add_attachments(struct writer *w, const struct writer_row *row)
+{
+	const struct extract *x = row->item->x;
+	for (size_t i = 0; i < x->attachment_count; i++) {
+		const struct extract_attachment *a = &x->attachments[i];
+		struct db_param p[] = {DB_P_UINT(row->message_id), DB_P_UINT(i), text_or_null(a->name),
+				       DB_P_TEXT(a->media_type), DB_P_UINT(a->size_bytes),
+				       DB_P_BLOB(span_of(a->sha256, sizeof(a->sha256)))};
+		rows_add(&w->attachments, p);
+	}
+}
+
+int writer_insert_companions(struct writer *w)
+{
+	rows_reset(&w->addresses);
+	rows_reset(&w->attachments);
+	rows_reset(&w->texts);
+	for (size_t i = 0; i < w->row_count; i++) {
+		const struct writer_row *row = &w->rows[i];
+		const struct extract *x = row->item->x;
+		if (row->fate != FATE_INDEXED)
+			continue;
+		add_addresses(w, row);
+		add_attachments(w, row);
+		struct db_param p[] = {DB_P_UINT(row->message_id), DB_P_UINT(row->user_id), DB_P_TEXT(x->text),
+				       DB_P_UINT(x->truncated), DB_P_TEXT(x->terms)};
+		rows_add(&w->texts, p);
+	}
+	int rc = rows_exec(&w->addresses, w->db);
+	if (rc == 0)
+		rc = rows_exec(&w->attachments, w->db);
+	return rc < 0 ? rc : rows_exec(&w->texts, w->db);
+}
+
+/* ---- Events ---- */
+
+/* The highest number is read; the user's rows of the batch count down to it. */
+static int note_number(void *arg, const struct db_value *v, size_t count)
+{
+	struct writer *w = arg;
+	uint64_t user_id, last;
+	if (count != 2 || num_parse_u64(v[0].text, UINT64_MAX, &user_id) < 0 ||
+	    num_parse_u64(v[1].text, UINT64_MAX, &last) < 0)
+		return 0;
+	for (size_t i = w->row_count; i-- > 0;)
+		if (w->rows[i].fate == FATE_INDEXED && w->rows[i].user_id == user_id)
+			w->rows[i].sequence = last--;
+	return 0;
+}
+
+static int take_numbers(struct writer *w)
+{
+	rows_reset(&w->take_numbers);
+	for (size_t i = 0; i < w->row_count; i++) {
+		struct db_param p = DB_P_UINT(w->rows[i].user_id);
+		if (w->rows[i].fate == FATE_INDEXED)
+			rows_add(&w->take_numbers, &p);
+	}
+	int rc = rows_exec(&w->take_numbers, w->db);
+	if (rc < 0)
+		return rc;
+	/* The same users: asking for one twice does no harm. */
+	w->read_numbers.count = 0;
+	for (size_t i = 0; i < w->take_numbers.count; i++)
+		rows_add(&w->read_numbers, &w->take_numbers.params[i]);
+	return rows_query(&w->read_numbers, w->db, note_number, w);
+}
+
+static int make_event(struct writer *w, struct writer_row *row, struct span *key_out)
+{
+	char key[PAYLOAD_KEY_MAX];
+	struct sbuf b, text;
+	struct payload_facts facts = {.d = row->item->d, .rcpt = row->rcpt, .x = row->item->x, .user = row->user,
+				      .message = row->message_id, .thread = row->thread_id,
+				      .sequence = row->sequence};
+	sbuf_init(&b, key, sizeof(key));
+	sbuf_init_heap(&text, PAYLOAD_MAX);
+	payload_event_key(&b, row->item->d, row->rcpt);
+	payload_event(&text, &facts);
+	int rc = sbuf_ok(&text) ? arena_dup(&w->arena, sbuf_span(&text), &row->event) : ERR_LIMIT;
+	if (rc == 0)
+		rc = arena_dup(&w->arena, sbuf_span(&b), key_out);
+	sbuf_done(&text);
+	return rc;
+}
+
+int writer_insert_events(struct writer *w)
+{
+	int rc = take_numbers(w);
+	rows_reset(&w->events);
+	for (size_t i = 0; i < w->row_count && rc == 0; i++) {
+		struct writer_row *row = &w->rows[i];
+		struct span key;
+		if (row->fate != FATE_INDEXED)
+			continue;
+		rc = make_event(w, row, &key);
+		struct db_param p[] = {DB_P_UINT(row->user_id), DB_P_UINT(row->sequence), DB_P_TEXT(rc == 0 ? key : SPAN_EMPTY),
+				       DB_P_UINT(row->message_id), DB_P_TEXT(row->event)};
+		rows_add(&w->events, p);
+	}
+	return rc < 0 ? rc : rows_exec(&w->events, w->db);
+}
