@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "postern/auth_common.h"
+#include "postern/auth_trace.h"
 #include "postern/commands.h"
 
 struct judging {
@@ -92,6 +93,8 @@ static int judge(struct judging *j)
 	}
 	if (rc < 0)
 		return cli_fail(cli, EX_DATAERR, "the message is too complex: %s", err_text(rc));
+	if (j->tool.trace)
+		auth_trace_signatures(cli->err, &j->inbound, &j->message.header, j->message.body, &j->tool.inner);
 	return cli_print_json(cli, verdict_json(&j->inbound, span_str(id)));
 }
 
@@ -113,7 +116,7 @@ static const struct cli_option options[] = {
 	{"authserv-id", "ID", "name in Authentication-Results; default: the host's name", 0},
 	{"now", "UNIX", "time of the check; default: the clock", 0},
 	{"dmarc-discovery", "tree|psl", "how policies are found; default: tree", 0},
-	{"trace", NULL, "show each DNS lookup on standard error", 0},
+	{"trace", NULL, "show lookups, canonical bytes and likely culprits on standard error", 0},
 	{NULL, NULL, NULL, 0},
 };
 

@@ -116,7 +116,8 @@ static struct span join_dot(struct cursor *c, struct span head, struct span tail
 		c->full = true;
 		return head;
 	}
-	memcpy(text, head.ptr, head.len);
+	if (head.len > 0)
+		memcpy(text, head.ptr, head.len);
 	text[head.len] = '.';
 	if (tail.len > 0)
 		memcpy(text + head.len + 1, tail.ptr, tail.len);
@@ -126,7 +127,7 @@ static struct span join_dot(struct cursor *c, struct span head, struct span tail
 /* Where both parts and the dot are neighbours in the field nothing is copied. */
 static struct span add_label(struct cursor *c, struct span name, struct span label)
 {
-	if (name.ptr + name.len + 1 == label.ptr && name.ptr[name.len] == '.')
+	if (name.len > 0 && label.len > 0 && name.ptr + name.len + 1 == label.ptr && name.ptr[name.len] == '.')
 		return span_of(name.ptr, name.len + 1 + label.len);
 	return join_dot(c, name, label);
 }

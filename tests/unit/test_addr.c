@@ -46,6 +46,7 @@ static const struct row rows[] = {
 	{"open comment hides nothing", "(joe@bank.example> ann@example.com", "!bank.example example.com"},
 	{"open quote hides nothing", "\"joe@bank.example, ann@example.com", "!bank.example example.com"},
 	{"final dot", "joe@example.com.", "!example.com"},
+	{"empty quoted parts", "\"\".\"\"@example.com", "example.com"},
 	{"double dot", "joe@example..com", "!example"},
 	{"address literal", "joe@[192.0.2.1]", "[192.0.2.1]"},
 	{"open literal", "joe@[192.0.2.1, a@example.com", "!example.com"},

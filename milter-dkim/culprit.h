@@ -1,0 +1,32 @@
+/*
+ * Why a signature does not fit, as far as that can be told: changes that mail
+ * systems are known for are undone on a copy, one at a time, and the one after
+ * which the hash fits is named.  For `auth check --trace`; never part of a
+ * verdict.  Pure.
+ */
+#ifndef MILTER_CULPRIT_H
+#define MILTER_CULPRIT_H
+
+#include "milter-dkim/verify.h"
+
+#define CULPRIT_LINES_MAX 400        /* lines at an end of the body that are taken away */
+#define CULPRIT_WORK_MAX (256u << 20) /* bytes that are hashed at most */
+
+/*
+ * The body hash of SIG does not fit BODY (as it came).  Adds a sentence to OUT;
+ * ERR_NOT_FOUND where nothing known explains it.
+ */
+int culprit_body(const struct sig *sig, const struct mail_header *header, struct span body,
+		 struct sbuf *out) MUST_CHECK;
+
+/*
+ * The body hash fits, but the signature in field SELF does not.  VIEW must have
+ * the key already.
+ */
+int culprit_header(const struct sig *sig, const struct mail_header *header, size_t self,
+		   const struct dns_view *view, struct sbuf *out) MUST_CHECK;
+
+/* Adds the canonical body as SIG wants it, as far as OUT takes it. */
+void culprit_canonical_body(const struct sig *sig, struct span body, struct sbuf *out);
+
+#endif
