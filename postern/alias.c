@@ -2,19 +2,23 @@
 #include "postern/commands.h"
 #include "postern/lookup.h"
 
-/* Adds one destination; *ADDED_OUT tells whether it was new. */
-static int insert_alias(struct cli *cli, uint64_t domain_id, const char *source, const char *destination)
+/* Adds one destination; that it is there already is an error. */
+static int insert_alias(struct cli *cli, uint64_t domain_id, const char *source,
+			const char *destination)
 {
-	const struct db_param params[] = {DB_P_UINT(domain_id), DB_P_STR(source), DB_P_STR(destination),
-					  DB_P_STR(source), DB_P_STR(destination)};
+	const struct db_param params[] = {DB_P_UINT(domain_id), DB_P_STR(source),
+					  DB_P_STR(destination), DB_P_STR(source),
+					  DB_P_STR(destination)};
 	int rc = db_exec(cli->db,
-			 "INSERT INTO virtual_aliases (domain_id, source, destination) SELECT ?, ?, ? FROM DUAL "
-			 "WHERE NOT EXISTS (SELECT 1 FROM virtual_aliases WHERE source = ? AND destination = ?)",
+			 "INSERT INTO virtual_aliases (domain_id, source, destination) "
+			 "SELECT ?, ?, ? FROM DUAL WHERE NOT EXISTS "
+			 "(SELECT 1 FROM virtual_aliases WHERE source = ? AND destination = ?)",
 			 params, 5);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
 	if (db_affected(cli->db) == 0)
-		return cli_fail(cli, EX_CANTCREAT, "the alias %s to %s is there already", source, destination);
+		return cli_fail(cli, EX_CANTCREAT, "the alias %s to %s is there already", source,
+				destination);
 	return EX_OK;
 }
 
@@ -55,8 +59,9 @@ static int alias_add(struct cli *cli)
 		return status;
 	}
 	size_t count = json_array_size(destinations);
-	return cli_print_done(cli, json_pack("{s:s,s:o}", "source", source, "destinations", destinations),
-			      "added the alias %s to %zu address%s", source, count, count == 1 ? "" : "es");
+	return cli_print_done(
+		cli, json_pack("{s:s,s:o}", "source", source, "destinations", destinations),
+		"added the alias %s to %zu address%s", source, count, count == 1 ? "" : "es");
 }
 
 static int alias_list(struct cli *cli)
@@ -77,11 +82,13 @@ static int alias_list(struct cli *cli)
 	json_t *rows = NULL;
 	const struct db_param params[] = {DB_P_STR(domain), DB_P_STR(domain)};
 	if (status == EX_OK)
-		status = lookup_rows(cli,
-				     "SELECT a.source, a.destination, d.name, a.created_at FROM virtual_aliases a "
-				     "JOIN virtual_domains d ON d.id = a.domain_id WHERE ? = '' OR d.name = ? "
-				     "ORDER BY d.name, a.source, a.destination",
-				     params, 2, keys, &rows);
+		status = lookup_rows(
+			cli,
+			"SELECT a.source, a.destination, d.name, a.created_at "
+			"FROM virtual_aliases a "
+			"JOIN virtual_domains d ON d.id = a.domain_id WHERE ? = '' OR d.name = ? "
+			"ORDER BY d.name, a.source, a.destination",
+			params, 2, keys, &rows);
 	return status == EX_OK ? cli_print_rows(cli, columns, rows) : status;
 }
 
@@ -93,23 +100,28 @@ static int alias_remove(struct cli *cli)
 		status = lookup_address_arg(cli, cli_arg(cli, 1), NAMES_DESTINATION, destination);
 	if (status != EX_OK)
 		return status;
-	const struct db_param params[] = {DB_P_STR(source), DB_P_STR(destination), DB_P_STR(destination)};
-	int rc = db_exec(cli->db, "DELETE FROM virtual_aliases WHERE source = ? AND (? = '' OR destination = ?)",
-			 params, 3);
+	const struct db_param params[] = {DB_P_STR(source), DB_P_STR(destination),
+					  DB_P_STR(destination)};
+	int rc = db_exec(
+		cli->db,
+		"DELETE FROM virtual_aliases WHERE source = ? AND (? = '' OR destination = ?)",
+		params, 3);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
 	unsigned long long count = db_affected(cli->db);
 	if (count == 0)
 		return cli_fail(cli, EX_NOUSER, "there is no such alias");
-	return cli_print_done(cli, json_pack("{s:s,s:I}", "source", source, "removed", (json_int_t)count),
-			      "removed %llu row%s of the alias %s", count, count == 1 ? "" : "s", source);
+	return cli_print_done(
+		cli, json_pack("{s:s,s:I}", "source", source, "removed", (json_int_t)count),
+		"removed %llu row%s of the alias %s", count, count == 1 ? "" : "s", source);
 }
 
 const struct cli_command commands_alias[] = {
-	{"alias add", "SOURCE DESTINATION...", "add an alias; SOURCE may be @DOMAIN", NULL, 2, ARGS_MAX,
-	 CLI_NEEDS_CONFIG | CLI_NEEDS_DB, alias_add},
-	{"alias list", "[DOMAIN]", "list the aliases", NULL, 0, 1, CLI_NEEDS_CONFIG | CLI_NEEDS_DB, alias_list},
-	{"alias remove", "SOURCE [DESTINATION]", "remove an alias or one of its destinations", NULL, 1, 2,
-	 CLI_NEEDS_CONFIG | CLI_NEEDS_DB, alias_remove},
+	{"alias add", "SOURCE DESTINATION...", "add an alias; SOURCE may be @DOMAIN", NULL, 2,
+	 ARGS_MAX, CLI_NEEDS_CONFIG | CLI_NEEDS_DB, alias_add},
+	{"alias list", "[DOMAIN]", "list the aliases", NULL, 0, 1, CLI_NEEDS_CONFIG | CLI_NEEDS_DB,
+	 alias_list},
+	{"alias remove", "SOURCE [DESTINATION]", "remove an alias or one of its destinations", NULL,
+	 1, 2, CLI_NEEDS_CONFIG | CLI_NEEDS_DB, alias_remove},
 	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };

@@ -127,7 +127,8 @@ static int check_complete(const struct args *args, const struct cli_option *opti
 			  struct sbuf *error)
 {
 	for (; options != NULL && options->name != NULL; options++) {
-		if ((options->flags & CLI_REQUIRED) && args_option(args, options->name, 0) == NULL) {
+		if ((options->flags & CLI_REQUIRED) &&
+		    args_option(args, options->name, 0) == NULL) {
 			sbuf_addf(error, "--%s %s is required", options->name,
 				  options->arg == NULL ? "" : options->arg);
 			return ERR_SYNTAX;

@@ -45,7 +45,8 @@ void args_init(struct args *args);
  * -o KEY=VALUE) from ARGV[*POS] on and stops at the first word that is none of
  * them.  ERR_SYNTAX with a sentence in ERROR.
  */
-int args_parse_common(struct args *args, int argc, char **argv, int *pos, struct sbuf *error) MUST_CHECK;
+int args_parse_common(struct args *args, int argc, char **argv, int *pos,
+		      struct sbuf *error) MUST_CHECK;
 
 /*
  * Parses all of ARGV from POS on.  OPTIONS ends with name == NULL and may be

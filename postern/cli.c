@@ -54,7 +54,8 @@ int cli_fail(struct cli *cli, int status, const char *fmt, ...)
 	if (cli->json) {
 		json_t *object = json_pack("{s:s%}", "error", sbuf_cstr(&text), text.len);
 		if (object == NULL)
-			object = json_pack("{s:s}", "error", "the message is not UTF-8; see stderr");
+			object = json_pack("{s:s}", "error",
+					   "the message is not UTF-8; see stderr");
 		if (cli_print_json(cli, object) != EX_OK)
 			return EX_IOERR;
 	}
@@ -190,7 +191,8 @@ static int print_overview(struct cli *cli, FILE *to, int argc, char **argv, int 
 		if (pos < argc && match(command, argc, argv, pos, true) == 0)
 			continue;
 		if (shown++ == 0)
-			fputs("usage: postern [--json] [-c FILE] [-o KEY=VALUE] COMMAND ...\n\n", to);
+			fputs("usage: postern [--json] [-c FILE] [-o KEY=VALUE] COMMAND ...\n\n",
+			      to);
 		struct sbuf line;
 		char mem[256];
 		sbuf_init(&line, mem, sizeof(mem));
@@ -199,8 +201,10 @@ static int print_overview(struct cli *cli, FILE *to, int argc, char **argv, int 
 	}
 	if (shown == 0)
 		return cli_fail(cli, EX_USAGE, "no such command: %s; see postern help", argv[pos]);
-	fputs("\npostern COMMAND --help tells more; -t, -n and -d check and print the configuration,\n"
-	      "-V prints the version; postern(8) has it all.\n", to);
+	fputs("\npostern COMMAND --help tells more; -t, -n and -d check and print the "
+	      "configuration,\n"
+	      "-V prints the version; postern(8) has it all.\n",
+	      to);
 	return EX_OK;
 }
 
@@ -210,11 +214,12 @@ static void print_help(FILE *to, const struct cli_command *command)
 	const struct cli_option *o;
 	for (o = command->options; o != NULL && o->name != NULL; o++) {
 		bool required = o->flags & CLI_REQUIRED;
-		fprintf(to, " %s--%s%s%s%s%s", required ? "" : "[", o->name, o->arg == NULL ? "" : " ",
-			o->arg == NULL ? "" : o->arg, required ? "" : "]",
-			o->flags & CLI_REPEAT ? "..." : "");
+		fprintf(to, " %s--%s%s%s%s%s", required ? "" : "[", o->name,
+			o->arg == NULL ? "" : " ", o->arg == NULL ? "" : o->arg,
+			required ? "" : "]", o->flags & CLI_REPEAT ? "..." : "");
 	}
-	fprintf(to, "%s%s\n\n%s\n\n", command->args[0] == '\0' ? "" : " ", command->args, command->summary);
+	fprintf(to, "%s%s\n\n%s\n\n", command->args[0] == '\0' ? "" : " ", command->args,
+		command->summary);
 	for (o = command->options; o != NULL && o->name != NULL; o++) {
 		struct sbuf left;
 		char mem[128];
@@ -224,7 +229,8 @@ static void print_help(FILE *to, const struct cli_command *command)
 	}
 	fprintf(to, "  %-26s %s\n", "--json", "print JSON");
 	if (command->needs != 0) {
-		fprintf(to, "  %-26s %s\n", "-c FILE", "configuration instead of " POSTERN_CONFIG_PATH);
+		fprintf(to, "  %-26s %s\n", "-c FILE",
+			"configuration instead of " POSTERN_CONFIG_PATH);
 		fprintf(to, "  %-26s %s\n", "-o KEY=VALUE", "set an option of the configuration");
 	}
 }
@@ -251,17 +257,20 @@ static int dispatch(struct cli *cli, int argc, char **argv, struct sbuf *error)
 		fprintf(cli->out, "postern %s\n", POSTERN_VERSION);
 		return flush(cli);
 	}
-	if (pos + 1 == argc && strlen(argv[pos]) == 2 && argv[pos][0] == '-' && strchr("tnd", argv[pos][1]) != NULL)
+	if (pos + 1 == argc && strlen(argv[pos]) == 2 && argv[pos][0] == '-' &&
+	    strchr("tnd", argv[pos][1]) != NULL)
 		return cli_config_tool(cli, argv[pos][1]);
 	bool help = pos < argc && strcmp(argv[pos], "help") == 0;
 	int first = help ? pos + 1 : pos, rest = first;
 	if (pos >= argc && !cli->args.help)
-		return print_overview(cli, cli->err, argc, argv, pos) == EX_OK ? EX_USAGE : EX_SOFTWARE;
+		return print_overview(cli, cli->err, argc, argv, pos) == EX_OK ? EX_USAGE
+									       : EX_SOFTWARE;
 	cli->command = find_command(argc, argv, &rest);
 	if (cli->command == NULL) {
 		bool asked = help || cli->args.help;
 		for (int i = first; i < argc; i++)
-			asked = asked || strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
+			asked = asked || strcmp(argv[i], "--help") == 0 ||
+				strcmp(argv[i], "-h") == 0;
 		int status = print_overview(cli, asked ? cli->out : cli->err, argc, argv, first);
 		return status == EX_OK && !asked ? EX_USAGE : status;
 	}

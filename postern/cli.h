@@ -38,9 +38,9 @@ struct conf_spec;
 struct cli;
 
 struct cli_command {
-	const char *words;   /* "domain add" */
-	const char *args;    /* usage of the positional arguments: "DOMAIN" */
-	const char *summary; /* one line */
+	const char *words;		  /* "domain add" */
+	const char *args;		  /* usage of the positional arguments: "DOMAIN" */
+	const char *summary;		  /* one line */
 	const struct cli_option *options; /* ends with name == NULL; may be NULL */
 	unsigned args_min, args_max;
 	unsigned needs; /* CLI_NEEDS_..., or 0 for a pure tool that runs without any file */
@@ -48,8 +48,8 @@ struct cli_command {
 };
 
 #define CLI_NEEDS_CONFIG 1u /* cli->config is there */
-#define CLI_NEEDS_DB 2u     /* and cli->db, connected */
-#define CLI_SLOW_SQL 4u     /* its statements may take minutes, whatever database_timeout says */
+#define CLI_NEEDS_DB 2u	    /* and cli->db, connected */
+#define CLI_SLOW_SQL 4u	    /* its statements may take minutes, whatever database_timeout says */
 
 struct cli {
 	const struct cli_command *command;

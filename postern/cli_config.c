@@ -59,7 +59,8 @@ static int load(struct cli *cli, const char *schema, void **config_out)
 	}
 	if (schema != NULL)
 		add_override(&o, "database_name", schema);
-	if (cli->command != NULL && (cli->command->needs & CLI_SLOW_SQL) && !has_override(cli, "database_timeout"))
+	if (cli->command != NULL && (cli->command->needs & CLI_SLOW_SQL) &&
+	    !has_override(cli, "database_timeout"))
 		add_override(&o, "database_timeout", "10m");
 
 	char mem[ERROR_MAX];
@@ -68,7 +69,8 @@ static int load(struct cli *cli, const char *schema, void **config_out)
 	void *config = NULL;
 	int rc = conf_load(&postern_conf, path, o.items, o.count, &config, &error);
 	const struct passwd *me = getpwuid(geteuid());
-	if (rc == 0 && conf_get_string(&postern_conf, config, "database_user")[0] == '\0' && me != NULL) {
+	if (rc == 0 && conf_get_string(&postern_conf, config, "database_user")[0] == '\0' &&
+	    me != NULL) {
 		conf_free(&postern_conf, &config);
 		add_override(&o, "database_user", me->pw_name);
 		rc = conf_load(&postern_conf, path, o.items, o.count, &config, &error);

@@ -67,10 +67,11 @@ static int read_request(struct cli *cli, struct key_request *r)
 	if (cli_has(cli, "bits")) {
 		if (r->ed25519)
 			return cli_fail(cli, EX_USAGE, "--bits is for rsa only");
-		if (num_parse_u64(span_str(cli_option(cli, "bits")), KEYS_RSA_BITS_MAX, &r->bits) < 0 ||
+		if (num_parse_u64(span_str(cli_option(cli, "bits")), KEYS_RSA_BITS_MAX, &r->bits) <
+			    0 ||
 		    r->bits < KEYS_RSA_BITS_MIN)
-			return cli_fail(cli, EX_USAGE, "--bits is a number from %d to %d", KEYS_RSA_BITS_MIN,
-					KEYS_RSA_BITS_MAX);
+			return cli_fail(cli, EX_USAGE, "--bits is a number from %d to %d",
+					KEYS_RSA_BITS_MIN, KEYS_RSA_BITS_MAX);
 	}
 	uint64_t id;
 	int status = lookup_domain_arg(cli, cli_arg(cli, 0), r->domain);
@@ -84,43 +85,52 @@ static int activate(struct cli *cli, const char *domain, const char *selector)
 {
 	const struct db_param params[] = {DB_P_STR(domain), DB_P_STR(selector)};
 	uint64_t id = 0;
-	int rc = db_query_u64(cli->db,
-			      "SELECT id FROM dkim_keys WHERE domain = ? AND selector = ? AND state <> 'retired' "
-			      "FOR UPDATE",
-			      params, 2, &id);
+	int rc = db_query_u64(
+		cli->db,
+		"SELECT id FROM dkim_keys WHERE domain = ? AND selector = ? AND state <> 'retired' "
+		"FOR UPDATE",
+		params, 2, &id);
 	if (rc == ERR_NOT_FOUND)
-		return cli_fail(cli, EX_NOINPUT, "there is no key %s of %s that could sign", selector, domain);
+		return cli_fail(cli, EX_NOINPUT, "there is no key %s of %s that could sign",
+				selector, domain);
 	const struct db_param key = DB_P_UINT(id);
 	const struct db_param both[] = {key, key};
 	if (rc == 0)
 		rc = db_exec(cli->db,
-			     "UPDATE dkim_keys old JOIN dkim_keys new ON new.id = ? AND old.domain = new.domain "
+			     "UPDATE dkim_keys old JOIN dkim_keys new ON new.id = ? "
+			     "AND old.domain = new.domain "
 			     "AND old.algorithm = new.algorithm SET old.state = 'retiring', "
-			     "old.retiring_at = CURRENT_TIMESTAMP WHERE old.state = 'active' AND old.id <> ?",
+			     "old.retiring_at = CURRENT_TIMESTAMP "
+			     "WHERE old.state = 'active' AND old.id <> ?",
 			     both, 2);
 	if (rc == 0)
-		rc = db_exec(cli->db,
-			     "UPDATE dkim_keys SET state = 'active', activated_at = CURRENT_TIMESTAMP, "
-			     "retiring_at = NULL WHERE id = ? AND state <> 'active'",
-			     &key, 1);
+		rc = db_exec(
+			cli->db,
+			"UPDATE dkim_keys SET state = 'active', activated_at = CURRENT_TIMESTAMP, "
+			"retiring_at = NULL WHERE id = ? AND state <> 'active'",
+			&key, 1);
 	return rc < 0 ? cli_fail_db(cli, rc) : EX_OK;
 }
 
 static int insert_key(struct cli *cli, const struct key_request *r, const struct keys_pair *pair)
 {
-	const struct db_param params[] = {DB_P_STR(r->domain), DB_P_STR(r->selector),
+	const struct db_param params[] = {DB_P_STR(r->domain),
+					  DB_P_STR(r->selector),
 					  DB_P_STR(algorithm_name(r->ed25519)),
 					  DB_P_TEXT(sbuf_span(&pair->private_pem)),
-					  DB_P_TEXT(sbuf_span(&pair->public_base64)), DB_P_INT(pair->bits)};
+					  DB_P_TEXT(sbuf_span(&pair->public_base64)),
+					  DB_P_INT(pair->bits)};
 	int status = EX_OK;
 	int rc = db_begin(cli->db);
 	if (rc == 0)
 		rc = db_exec(cli->db,
-			     "INSERT INTO dkim_keys (domain, selector, algorithm, private_key, public_key, key_bits) "
+			     "INSERT INTO dkim_keys "
+			     "(domain, selector, algorithm, private_key, public_key, key_bits) "
 			     "VALUES (?, ?, ?, ?, ?, ?)",
 			     params, 6);
 	if (rc == ERR_EXISTS)
-		status = cli_fail(cli, EX_CANTCREAT, "the key %s of %s is there already", r->selector, r->domain);
+		status = cli_fail(cli, EX_CANTCREAT, "the key %s of %s is there already",
+				  r->selector, r->domain);
 	else if (rc < 0)
 		status = cli_fail_db(cli, rc);
 	else if (cli_has(cli, "activate"))
@@ -133,7 +143,8 @@ static int insert_key(struct cli *cli, const struct key_request *r, const struct
 }
 
 /* Prints the DNS record: the zone text, or an object with its parts. */
-static int print_record(struct cli *cli, const struct key_request *r, const char *state, struct span public_key)
+static int print_record(struct cli *cli, const struct key_request *r, const char *state,
+			struct span public_key)
 {
 	struct sbuf name, value, zone;
 	sbuf_init_heap(&name, RECORD_MAX);
@@ -146,10 +157,12 @@ static int print_record(struct cli *cli, const struct key_request *r, const char
 	if (!sbuf_ok(&zone)) {
 		status = cli_fail(cli, EX_SOFTWARE, "the record is too long");
 	} else if (cli->json) {
-		status = cli_print_json(
-			cli, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "domain", r->domain, "selector", r->selector,
-				       "algorithm", algorithm_name(r->ed25519), "state", state, "record_name",
-				       sbuf_cstr(&name), "record_value", sbuf_cstr(&value), "zone", sbuf_cstr(&zone)));
+		status = cli_print_json(cli,
+					json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "domain",
+						  r->domain, "selector", r->selector, "algorithm",
+						  algorithm_name(r->ed25519), "state", state,
+						  "record_name", sbuf_cstr(&name), "record_value",
+						  sbuf_cstr(&value), "zone", sbuf_cstr(&zone)));
 	} else {
 		fputs(sbuf_cstr(&zone), cli->out);
 		status = fflush(cli->out) == 0 ? EX_OK : EX_IOERR;
@@ -193,11 +206,14 @@ static int dkim_show(struct cli *cli)
 		return status;
 	const json_t *row = json_array_get(rows, 0);
 	if (row == NULL) {
-		status = cli_fail(cli, EX_NOINPUT, "there is no key %s of %s", r.selector, r.domain);
+		status = cli_fail(cli, EX_NOINPUT, "there is no key %s of %s", r.selector,
+				  r.domain);
 	} else {
-		r.ed25519 = strcmp(json_string_value(json_object_get(row, "algorithm")), "ed25519-sha256") == 0;
-		status = print_record(cli, &r, json_string_value(json_object_get(row, "state")),
-				      span_str(json_string_value(json_object_get(row, "public_key"))));
+		r.ed25519 = strcmp(json_string_value(json_object_get(row, "algorithm")),
+				   "ed25519-sha256") == 0;
+		status = print_record(
+			cli, &r, json_string_value(json_object_get(row, "state")),
+			span_str(json_string_value(json_object_get(row, "public_key"))));
 	}
 	json_decref(rows);
 	return status;
@@ -205,23 +221,30 @@ static int dkim_show(struct cli *cli)
 
 static int dkim_list(struct cli *cli)
 {
-	static const char *const keys[] = {"domain",	   "selector",	   "algorithm",	  "key_bits#",	"state",
-					   "created_at", "activated_at", "retiring_at", "retired_at", NULL};
-	static const struct table_column columns[] = {
-		{"domain", "Domain", false, 0},		   {"selector", "Selector", false, 0},
-		{"algorithm", "Algorithm", false, 0},	   {"key_bits", "Bits", true, 0},
-		{"state", "State", false, 0},		   {"created_at", "Created (UTC)", false, 0},
-		{"activated_at", "Activated (UTC)", false, 0}, {NULL, NULL, false, 0}};
+	static const char *const keys[] = {
+		"domain",     "selector",     "algorithm",   "key_bits#",  "state",
+		"created_at", "activated_at", "retiring_at", "retired_at", NULL};
+	static const struct table_column columns[] = {{"domain", "Domain", false, 0},
+						      {"selector", "Selector", false, 0},
+						      {"algorithm", "Algorithm", false, 0},
+						      {"key_bits", "Bits", true, 0},
+						      {"state", "State", false, 0},
+						      {"created_at", "Created (UTC)", false, 0},
+						      {"activated_at", "Activated (UTC)", false, 0},
+						      {NULL, NULL, false, 0}};
 	char domain[LOOKUP_NAME_SIZE] = "";
-	int status = cli_arg(cli, 0) == NULL ? EX_OK : lookup_domain_arg(cli, cli_arg(cli, 0), domain);
+	int status = cli_arg(cli, 0) == NULL ? EX_OK
+					     : lookup_domain_arg(cli, cli_arg(cli, 0), domain);
 	json_t *rows = NULL;
 	const struct db_param params[] = {DB_P_STR(domain), DB_P_STR(domain)};
 	if (status == EX_OK)
-		status = lookup_rows(cli,
-				     "SELECT domain, selector, algorithm, key_bits, state, created_at, activated_at, "
-				     "retiring_at, retired_at FROM dkim_keys WHERE ? = '' OR domain = ? "
-				     "ORDER BY domain, selector",
-				     params, 2, keys, &rows);
+		status = lookup_rows(
+			cli,
+			"SELECT domain, selector, algorithm, key_bits, state, created_at, "
+			"activated_at, "
+			"retiring_at, retired_at FROM dkim_keys WHERE ? = '' OR domain = ? "
+			"ORDER BY domain, selector",
+			params, 2, keys, &rows);
 	return status == EX_OK ? cli_print_rows(cli, columns, rows) : status;
 }
 
@@ -239,8 +262,9 @@ static int dkim_activate(struct cli *cli)
 		db_rollback(cli->db);
 		return status;
 	}
-	return cli_print_done(cli, json_pack("{s:s,s:s,s:s}", "domain", r.domain, "selector", r.selector, "state",
-					     "active"),
+	return cli_print_done(cli,
+			      json_pack("{s:s,s:s,s:s}", "domain", r.domain, "selector", r.selector,
+					"state", "active"),
 			      "%s signs with the key %s", r.domain, r.selector);
 }
 
@@ -252,19 +276,23 @@ static int dkim_retire(struct cli *cli)
 	if (status != EX_OK)
 		return status;
 	const struct db_param params[] = {DB_P_STR(r.domain), DB_P_STR(r.selector)};
-	int rc = db_exec(cli->db,
-			 now ? "UPDATE dkim_keys SET state = 'retired', retired_at = CURRENT_TIMESTAMP "
-			       "WHERE domain = ? AND selector = ? AND state <> 'retired'"
-			     : "UPDATE dkim_keys SET state = 'retiring', retiring_at = CURRENT_TIMESTAMP "
-			       "WHERE domain = ? AND selector = ? AND state IN ('pending', 'active')",
-			 params, 2);
+	int rc = db_exec(
+		cli->db,
+		now ? "UPDATE dkim_keys SET state = 'retired', retired_at = CURRENT_TIMESTAMP "
+		      "WHERE domain = ? AND selector = ? AND state <> 'retired'"
+		    : "UPDATE dkim_keys SET state = 'retiring', retiring_at = CURRENT_TIMESTAMP "
+		      "WHERE domain = ? AND selector = ? AND state IN ('pending', 'active')",
+		params, 2);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
 	if (db_affected(cli->db) == 0)
-		return cli_fail(cli, EX_NOINPUT, "there is no key %s of %s that could retire", r.selector, r.domain);
-	return cli_print_done(cli, json_pack("{s:s,s:s,s:s}", "domain", r.domain, "selector", r.selector, "state",
-					     now ? "retired" : "retiring"),
-			      "the key %s of %s is %s", r.selector, r.domain, now ? "retired" : "retiring");
+		return cli_fail(cli, EX_NOINPUT, "there is no key %s of %s that could retire",
+				r.selector, r.domain);
+	return cli_print_done(cli,
+			      json_pack("{s:s,s:s,s:s}", "domain", r.domain, "selector", r.selector,
+					"state", now ? "retired" : "retiring"),
+			      "the key %s of %s is %s", r.selector, r.domain,
+			      now ? "retired" : "retiring");
 }
 
 static int dkim_remove(struct cli *cli)
@@ -275,13 +303,16 @@ static int dkim_remove(struct cli *cli)
 		return status;
 	const struct db_param params[] = {DB_P_STR(r.domain), DB_P_STR(r.selector)};
 	int rc = db_exec(cli->db,
-			 "DELETE FROM dkim_keys WHERE domain = ? AND selector = ? AND state IN ('pending', 'retired')",
+			 "DELETE FROM dkim_keys "
+			 "WHERE domain = ? AND selector = ? AND state IN ('pending', 'retired')",
 			 params, 2);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
 	if (db_affected(cli->db) == 0)
-		return cli_fail(cli, EX_NOINPUT, "there is no pending or retired key %s of %s", r.selector, r.domain);
-	return cli_print_done(cli, json_pack("{s:s,s:s}", "domain", r.domain, "selector", r.selector),
+		return cli_fail(cli, EX_NOINPUT, "there is no pending or retired key %s of %s",
+				r.selector, r.domain);
+	return cli_print_done(cli,
+			      json_pack("{s:s,s:s}", "domain", r.domain, "selector", r.selector),
 			      "removed the key %s of %s", r.selector, r.domain);
 }
 
@@ -301,12 +332,16 @@ static const struct cli_option retire_options[] = {
 
 #define NEEDS (CLI_NEEDS_CONFIG | CLI_NEEDS_DB)
 const struct cli_command commands_dkim[] = {
-	{"dkim keygen", "DOMAIN", "make a key and print its DNS record", keygen_options, 1, 1, NEEDS, dkim_keygen},
+	{"dkim keygen", "DOMAIN", "make a key and print its DNS record", keygen_options, 1, 1,
+	 NEEDS, dkim_keygen},
 	{"dkim list", "[DOMAIN]", "list the keys", NULL, 0, 1, NEEDS, dkim_list},
-	{"dkim show", "DOMAIN SELECTOR", "print the DNS record of a key", NULL, 2, 2, NEEDS, dkim_show},
-	{"dkim activate", "DOMAIN SELECTOR", "sign with a key; the one before it retires", NULL, 2, 2, NEEDS,
-	 dkim_activate},
-	{"dkim retire", "DOMAIN SELECTOR", "sign no more with a key", retire_options, 2, 2, NEEDS, dkim_retire},
-	{"dkim remove", "DOMAIN SELECTOR", "remove a pending or retired key", NULL, 2, 2, NEEDS, dkim_remove},
+	{"dkim show", "DOMAIN SELECTOR", "print the DNS record of a key", NULL, 2, 2, NEEDS,
+	 dkim_show},
+	{"dkim activate", "DOMAIN SELECTOR", "sign with a key; the one before it retires", NULL, 2,
+	 2, NEEDS, dkim_activate},
+	{"dkim retire", "DOMAIN SELECTOR", "sign no more with a key", retire_options, 2, 2, NEEDS,
+	 dkim_retire},
+	{"dkim remove", "DOMAIN SELECTOR", "remove a pending or retired key", NULL, 2, 2, NEEDS,
+	 dkim_remove},
 	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };

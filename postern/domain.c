@@ -22,8 +22,9 @@ static int insert_domain(struct cli *cli, const char *name, const char *catchall
 		rc = db_commit(cli->db);
 	if (rc == 0)
 		return EX_OK;
-	int status = rc == ERR_EXISTS ? cli_fail(cli, EX_CANTCREAT, "the domain %s is there already", name)
-				      : cli_fail_db(cli, rc);
+	int status = rc == ERR_EXISTS
+			     ? cli_fail(cli, EX_CANTCREAT, "the domain %s is there already", name)
+			     : cli_fail_db(cli, rc);
 	db_rollback(cli->db);
 	return status;
 }
@@ -39,20 +40,24 @@ static int domain_add(struct cli *cli)
 		status = insert_domain(cli, name, wanted == NULL ? NULL : catchall);
 	if (status != EX_OK)
 		return status;
-	return cli_print_done(cli, json_pack("{s:s,s:s?}", "domain", name, "catchall",
-					     wanted == NULL ? NULL : catchall),
+	return cli_print_done(cli,
+			      json_pack("{s:s,s:s?}", "domain", name, "catchall",
+					wanted == NULL ? NULL : catchall),
 			      "added the domain %s", name);
 }
 
 static int domain_list(struct cli *cli)
 {
-	static const char *const keys[] = {"domain",     "users#",        "aliases#", "usage_bytes#",
+	static const char *const keys[] = {"domain",	"users#",     "aliases#",   "usage_bytes#",
 					   "messages#", "dkim_keys#", "created_at", NULL};
-	static const struct table_column columns[] = {
-		{"domain", "Domain", false, 0},		 {"users", "Users", true, 0},
-		{"aliases", "Aliases", true, 0},	 {"usage_bytes", "Usage bytes", true, 0},
-		{"messages", "Messages", true, 0},	 {"dkim_keys", "Active DKIM keys", true, 0},
-		{"created_at", "Created (UTC)", false, 0}, {NULL, NULL, false, 0}};
+	static const struct table_column columns[] = {{"domain", "Domain", false, 0},
+						      {"users", "Users", true, 0},
+						      {"aliases", "Aliases", true, 0},
+						      {"usage_bytes", "Usage bytes", true, 0},
+						      {"messages", "Messages", true, 0},
+						      {"dkim_keys", "Active DKIM keys", true, 0},
+						      {"created_at", "Created (UTC)", false, 0},
+						      {NULL, NULL, false, 0}};
 	json_t *rows = NULL;
 	int status = lookup_rows(
 		cli,
@@ -62,7 +67,8 @@ static int domain_list(struct cli *cli)
 		"JOIN mailbox_usage m ON m.email = u.email WHERE u.domain_id = d.id), "
 		"(SELECT COALESCE(SUM(m.messages), 0) FROM virtual_users u "
 		"JOIN mailbox_usage m ON m.email = u.email WHERE u.domain_id = d.id), "
-		"(SELECT COUNT(*) FROM dkim_keys k WHERE k.domain = d.name AND k.state = 'active'), "
+		"(SELECT COUNT(*) FROM dkim_keys k "
+		"WHERE k.domain = d.name AND k.state = 'active'), "
 		"d.created_at FROM virtual_domains d ORDER BY d.name",
 		NULL, 0, keys, &rows);
 	return status == EX_OK ? cli_print_rows(cli, columns, rows) : status;
@@ -76,20 +82,25 @@ static int domain_remove(struct cli *cli)
 	if (status == EX_OK)
 		status = lookup_domain_id(cli, name, &id);
 	if (status == EX_OK)
-		status = lookup_count(cli, "SELECT COUNT(*) FROM virtual_users WHERE domain_id = ?", id, &users);
+		status = lookup_count(cli, "SELECT COUNT(*) FROM virtual_users WHERE domain_id = ?",
+				      id, &users);
 	if (status == EX_OK)
-		status = lookup_count(cli, "SELECT COUNT(*) FROM virtual_aliases WHERE domain_id = ?", id, &aliases);
+		status = lookup_count(cli,
+				      "SELECT COUNT(*) FROM virtual_aliases WHERE domain_id = ?",
+				      id, &aliases);
 	if (status != EX_OK)
 		return status;
 	if (users > 0 && !cli_has(cli, "force"))
-		return cli_fail(cli, EX_DATAERR, "%s still has %llu user%s: --force erases them too", name,
+		return cli_fail(cli, EX_DATAERR,
+				"%s still has %llu user%s: --force erases them too", name,
 				(unsigned long long)users, users == 1 ? "" : "s");
 	const struct db_param param = DB_P_UINT(id);
 	int rc = db_exec(cli->db, "DELETE FROM virtual_domains WHERE id = ?", &param, 1);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
-	return cli_print_done(cli, json_pack("{s:s,s:I,s:I}", "domain", name, "users", (json_int_t)users, "aliases",
-					     (json_int_t)aliases),
+	return cli_print_done(cli,
+			      json_pack("{s:s,s:I,s:I}", "domain", name, "users", (json_int_t)users,
+					"aliases", (json_int_t)aliases),
 			      "removed the domain %s with %llu users and %llu aliases", name,
 			      (unsigned long long)users, (unsigned long long)aliases);
 }
@@ -105,9 +116,11 @@ static const struct cli_option remove_options[] = {
 };
 
 const struct cli_command commands_domain[] = {
-	{"domain add", "DOMAIN", "add a domain", add_options, 1, 1, CLI_NEEDS_CONFIG | CLI_NEEDS_DB, domain_add},
-	{"domain list", "", "list the domains", NULL, 0, 0, CLI_NEEDS_CONFIG | CLI_NEEDS_DB, domain_list},
-	{"domain remove", "DOMAIN", "remove a domain with its aliases and keys", remove_options, 1, 1,
-	 CLI_NEEDS_CONFIG | CLI_NEEDS_DB, domain_remove},
+	{"domain add", "DOMAIN", "add a domain", add_options, 1, 1, CLI_NEEDS_CONFIG | CLI_NEEDS_DB,
+	 domain_add},
+	{"domain list", "", "list the domains", NULL, 0, 0, CLI_NEEDS_CONFIG | CLI_NEEDS_DB,
+	 domain_list},
+	{"domain remove", "DOMAIN", "remove a domain with its aliases and keys", remove_options, 1,
+	 1, CLI_NEEDS_CONFIG | CLI_NEEDS_DB, domain_remove},
 	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };

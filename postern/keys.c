@@ -16,7 +16,8 @@ static int write_private(EVP_PKEY *key, struct sbuf *out)
 	BIO *bio = BIO_new(BIO_s_secmem());
 	char *text = NULL;
 	int rc = ERR_PERM;
-	if (bio != NULL && PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) == 1) {
+	if (bio != NULL &&
+	    PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL) == 1) {
 		long len = BIO_get_mem_data(bio, &text);
 		sbuf_add(out, span_of(text, len > 0 ? (size_t)len : 0));
 		rc = len > 0 && sbuf_ok(out) ? 0 : ERR_PERM;

@@ -8,8 +8,9 @@
 #define KEYS_RSA_BITS_MAX 4096
 
 struct keys_pair {
-	struct sbuf private_pem;   /* PKCS #8 */
-	struct sbuf public_base64; /* the p= tag: SubjectPublicKeyInfo for rsa, the raw 32 bytes for ed25519 */
+	struct sbuf private_pem; /* PKCS #8 */
+	/* The p= tag: SubjectPublicKeyInfo for rsa, the raw 32 bytes for ed25519. */
+	struct sbuf public_base64;
 	int bits;
 };
 

@@ -24,7 +24,8 @@ int lookup_domain_arg(struct cli *cli, const char *text, char name_out[LOOKUP_NA
 	return take_name(cli, rc, &name, &error);
 }
 
-int lookup_address_arg(struct cli *cli, const char *text, enum names_kind kind, char address_out[LOOKUP_NAME_SIZE])
+int lookup_address_arg(struct cli *cli, const char *text, enum names_kind kind,
+		       char address_out[LOOKUP_NAME_SIZE])
 {
 	char mem[ERROR_MAX];
 	struct sbuf error, name;
@@ -37,7 +38,8 @@ int lookup_address_arg(struct cli *cli, const char *text, enum names_kind kind, 
 int lookup_domain_id(struct cli *cli, const char *name, uint64_t *id_out)
 {
 	const struct db_param param = DB_P_STR(name);
-	int rc = db_query_u64(cli->db, "SELECT id FROM virtual_domains WHERE name = ?", &param, 1, id_out);
+	int rc = db_query_u64(cli->db, "SELECT id FROM virtual_domains WHERE name = ?", &param, 1,
+			      id_out);
 	if (rc == ERR_NOT_FOUND)
 		return cli_fail(cli, EX_NOHOST, "there is no domain %s", name);
 	return rc < 0 ? cli_fail_db(cli, rc) : EX_OK;
@@ -46,7 +48,8 @@ int lookup_domain_id(struct cli *cli, const char *name, uint64_t *id_out)
 int lookup_user_id(struct cli *cli, const char *email, uint64_t *id_out)
 {
 	const struct db_param param = DB_P_STR(email);
-	int rc = db_query_u64(cli->db, "SELECT id FROM virtual_users WHERE email = ?", &param, 1, id_out);
+	int rc = db_query_u64(cli->db, "SELECT id FROM virtual_users WHERE email = ?", &param, 1,
+			      id_out);
 	if (rc == ERR_NOT_FOUND)
 		return cli_fail(cli, EX_NOUSER, "there is no user %s", email);
 	return rc < 0 ? cli_fail_db(cli, rc) : EX_OK;
@@ -76,7 +79,8 @@ static json_t *make_value(const struct db_value *value, char mark)
 		long long number = strtoll(text, NULL, 10);
 		return mark == '?' ? json_boolean(number != 0) : json_integer(number);
 	}
-	json_t *string = json_stringn(value->text.ptr == NULL ? "" : value->text.ptr, value->text.len);
+	json_t *string = json_stringn(value->text.ptr == NULL ? "" : value->text.ptr,
+				      value->text.len);
 	return string != NULL ? string : json_null();
 }
 

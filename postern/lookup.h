@@ -13,7 +13,8 @@
  * EX_USAGE for a text that is no domain or address, EX_NOUSER or EX_NOHOST
  * where it is not in the tables.
  */
-int lookup_domain_arg(struct cli *cli, const char *text, char name_out[LOOKUP_NAME_SIZE]) MUST_CHECK;
+int lookup_domain_arg(struct cli *cli, const char *text,
+		      char name_out[LOOKUP_NAME_SIZE]) MUST_CHECK;
 int lookup_address_arg(struct cli *cli, const char *text, enum names_kind kind,
 		       char address_out[LOOKUP_NAME_SIZE]) MUST_CHECK;
 int lookup_domain_id(struct cli *cli, const char *name, uint64_t *id_out) MUST_CHECK;

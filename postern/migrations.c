@@ -12,7 +12,8 @@ bool migration_name_valid(struct span name)
 		return false;
 	for (size_t i = 0; i < stem.len; i++) {
 		char c = stem.ptr[i];
-		if (i < NUMBER_LEN ? !ascii_isdigit(c) : !(ascii_isdigit(c) || c == '-' || (c >= 'a' && c <= 'z')))
+		if (i < NUMBER_LEN ? !ascii_isdigit(c)
+				   : !(ascii_isdigit(c) || c == '-' || (c >= 'a' && c <= 'z')))
 			return false;
 	}
 	return true;
@@ -56,18 +57,21 @@ static int fail(struct sbuf *error, const char *name, const char *why)
 	return ERR_PERM;
 }
 
-int migrations_plan(struct migration_list *files, const struct migration_list *recorded, struct sbuf *error)
+int migrations_plan(struct migration_list *files, const struct migration_list *recorded,
+		    struct sbuf *error)
 {
 	for (size_t i = 1; i < files->count; i++) {
 		if (strncmp(files->items[i - 1].name, files->items[i].name, NUMBER_LEN) == 0)
-			return fail(error, files->items[i].name, "has the number of another migration");
+			return fail(error, files->items[i].name,
+				    "has the number of another migration");
 	}
 	for (size_t i = 0; i < recorded->count; i++) {
 		const struct migration *done = &recorded->items[i];
 		struct migration *file = find(files, done->name);
 		if (file == NULL)
-			return fail(error, done->name, "is applied but not among the files: this program is older "
-						       "than the database");
+			return fail(error, done->name,
+				    "is applied but not among the files: this program is older "
+				    "than the database");
 		if (strcmp(file->checksum, done->checksum) != 0)
 			return fail(error, done->name, "was changed after it was applied");
 		file->applied = true;

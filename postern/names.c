@@ -87,7 +87,8 @@ int names_address(struct span text, enum names_kind kind, struct sbuf *out, stru
 		return fail(error, text, " is not an address: it has no @");
 	struct span local = span_take(text, at);
 	if (!(kind == NAMES_SOURCE && local.len == 0) && !is_local(local, kind))
-		return fail(error, text, " is not an address: its part before the @ cannot be used");
+		return fail(error, text,
+			    " is not an address: its part before the @ cannot be used");
 	sbuf_add_lower(&address, local);
 	sbuf_addc(&address, '@');
 	int rc = names_domain(span_skip(text, at + 1), &address, error);

@@ -12,8 +12,8 @@
 #define NAMES_LOCAL_MAX 64    /* RFC 5321 section 4.5.3.1.1 */
 
 enum names_kind {
-	NAMES_MAILBOX,     /* of ours: letters, digits and . _ - = + (a path and a login name too) */
-	NAMES_SOURCE,      /* of an alias: as a mailbox, or @domain */
+	NAMES_MAILBOX, /* of ours: letters, digits and . _ - = + (a path and a login name too) */
+	NAMES_SOURCE,  /* of an alias: as a mailbox, or @domain */
 	NAMES_DESTINATION, /* anywhere: any dot-atom */
 };
 
@@ -22,7 +22,8 @@ enum names_kind {
 int names_domain(struct span text, struct sbuf *out, struct sbuf *error) MUST_CHECK;
 
 /* LOCAL@DOMAIN; quoted local parts are not taken. */
-int names_address(struct span text, enum names_kind kind, struct sbuf *out, struct sbuf *error) MUST_CHECK;
+int names_address(struct span text, enum names_kind kind, struct sbuf *out,
+		  struct sbuf *error) MUST_CHECK;
 
 /* A DKIM selector: labels of letters, digits, hyphens and underscores, at most
  * 63 bytes in all. */

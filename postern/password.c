@@ -43,7 +43,7 @@ static int prompt(struct cli *cli, const char *text, struct sbuf *line)
 		return ERR_PERM;
 	hidden = shown;
 	hidden.c_lflag &= ~(tcflag_t)ECHO;
-	/* Echo goes first: what is typed at the sight of the prompt must neither show nor be flushed. */
+	/* First the echo: what is typed at once must neither show nor be flushed. */
 	tcsetattr(cli->input_fd, TCSAFLUSH, &hidden);
 	fputs(text, cli->err);
 	fflush(cli->err);
@@ -92,8 +92,11 @@ static int make_salt(struct cli *cli, char salt[CRYPT_GENSALT_OUTPUT_SIZE], cons
 	bool bcrypt = scheme == NULL || strcmp(scheme, "bcrypt") == 0;
 	if (!bcrypt && strcmp(scheme, "sha512-crypt") != 0)
 		return cli_fail(cli, EX_USAGE, "--scheme is bcrypt or sha512-crypt");
-	unsigned long cost = bcrypt ? (unsigned long)conf_get_number(cli->conf, cli->config, "bcrypt_cost") : 0;
-	if (crypt_gensalt_rn(bcrypt ? "$2y$" : "$6$", cost, NULL, 0, salt, CRYPT_GENSALT_OUTPUT_SIZE) == NULL)
+	unsigned long cost = bcrypt ? (unsigned long)conf_get_number(cli->conf, cli->config,
+								     "bcrypt_cost")
+				    : 0;
+	if (crypt_gensalt_rn(bcrypt ? "$2y$" : "$6$", cost, NULL, 0, salt,
+			     CRYPT_GENSALT_OUTPUT_SIZE) == NULL)
 		return cli_fail(cli, EX_SOFTWARE, "crypt(3) makes no salt: %s", strerror(errno));
 	*label_out = bcrypt ? "{BLF-CRYPT}" : "{SHA512-CRYPT}";
 	*bcrypt_out = bcrypt;
@@ -111,7 +114,8 @@ int password_hash(struct cli *cli, struct span password, char hash_out[PASSWORD_
 	if (password.len == 0)
 		return cli_fail(cli, EX_DATAERR, "the password is empty");
 	if (bcrypt && password.len > BCRYPT_MAX)
-		return cli_fail(cli, EX_DATAERR, "bcrypt reads no more than %d bytes of a password", BCRYPT_MAX);
+		return cli_fail(cli, EX_DATAERR, "bcrypt reads no more than %d bytes of a password",
+				BCRYPT_MAX);
 	if (span_copy_cstr(password, text, sizeof(text)) < 0)
 		return cli_fail(cli, EX_DATAERR, "the password is too long or holds a NUL");
 	struct crypt_data *data = mem_zalloc(sizeof(*data));

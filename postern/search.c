@@ -33,37 +33,44 @@ static int read_limit(struct cli *cli, uint64_t *limit_out)
 {
 	const char *text = cli_option(cli, "limit");
 	*limit_out = LIMIT_DEFAULT;
-	if (text != NULL && (num_parse_u64(span_str(text), LIMIT_MAX, limit_out) < 0 || *limit_out == 0))
+	if (text != NULL &&
+	    (num_parse_u64(span_str(text), LIMIT_MAX, limit_out) < 0 || *limit_out == 0))
 		return cli_fail(cli, EX_USAGE, "--limit is a number from 1 to %d", LIMIT_MAX);
 	return EX_OK;
 }
 
-static int select_messages(struct cli *cli, uint64_t user_id, const struct sbuf *query, uint64_t limit,
-			   json_t **rows_out)
+static int select_messages(struct cli *cli, uint64_t user_id, const struct sbuf *query,
+			   uint64_t limit, json_t **rows_out)
 {
-	static const char *const keys[] = {"received_at",  "from_display", "from_address", "subject",
-					   "snippet",	   "attachments",  "size_bytes#",  "mailbox",
-					   "message_id",   "delivery_id",  "thread_id#",   "dkim",
-					   "spf",	   "dmarc",	   "parse_state",  NULL};
-	const struct db_param params[] = {DB_P_UINT(user_id), DB_P_TEXT(sbuf_span(query)), DB_P_UINT(limit)};
-	return lookup_rows(cli,
-			   "SELECT m.received_at, m.from_display, m.from_address, m.subject, m.snippet, "
-			   "(SELECT GROUP_CONCAT(a.name ORDER BY a.position SEPARATOR ', ') FROM attachments a "
-			   "WHERE a.message_id = m.id), m.size_bytes, m.mailbox_name, m.message_id_header, "
-			   "m.delivery_id, m.thread_id, m.dkim_result, m.spf_result, m.dmarc_result, m.parse_state "
-			   "FROM message_texts t JOIN messages m ON m.id = t.message_id "
-			   "WHERE t.user_id = ? AND m.deleted_at IS NULL "
-			   "AND MATCH (t.terms) AGAINST (? IN BOOLEAN MODE) "
-			   "ORDER BY m.received_at DESC, m.id DESC LIMIT ?",
-			   params, 3, keys, rows_out);
+	static const char *const keys[] = {"received_at", "from_display", "from_address", "subject",
+					   "snippet",	  "attachments",  "size_bytes#",  "mailbox",
+					   "message_id",  "delivery_id",  "thread_id#",	  "dkim",
+					   "spf",	  "dmarc",	  "parse_state",  NULL};
+	const struct db_param params[] = {DB_P_UINT(user_id), DB_P_TEXT(sbuf_span(query)),
+					  DB_P_UINT(limit)};
+	return lookup_rows(
+		cli,
+		"SELECT m.received_at, m.from_display, m.from_address, m.subject, m.snippet, "
+		"(SELECT GROUP_CONCAT(a.name ORDER BY a.position SEPARATOR ', ') "
+		"FROM attachments a "
+		"WHERE a.message_id = m.id), m.size_bytes, m.mailbox_name, m.message_id_header, "
+		"m.delivery_id, m.thread_id, m.dkim_result, m.spf_result, "
+		"m.dmarc_result, m.parse_state "
+		"FROM message_texts t JOIN messages m ON m.id = t.message_id "
+		"WHERE t.user_id = ? AND m.deleted_at IS NULL "
+		"AND MATCH (t.terms) AGAINST (? IN BOOLEAN MODE) "
+		"ORDER BY m.received_at DESC, m.id DESC LIMIT ?",
+		params, 3, keys, rows_out);
 }
 
 static int search(struct cli *cli)
 {
-	static const struct table_column columns[] = {
-		{"received_at", "Received (UTC)", false, 19}, {"from_address", "From", false, 32},
-		{"subject", "Subject", false, 60},	      {"attachments", "Attachments", false, 40},
-		{"size_bytes", "Bytes", true, 0},	      {NULL, NULL, false, 0}};
+	static const struct table_column columns[] = {{"received_at", "Received (UTC)", false, 19},
+						      {"from_address", "From", false, 32},
+						      {"subject", "Subject", false, 60},
+						      {"attachments", "Attachments", false, 40},
+						      {"size_bytes", "Bytes", true, 0},
+						      {NULL, NULL, false, 0}};
 	char email[LOOKUP_NAME_SIZE], mem[QUERY_MAX];
 	struct sbuf query;
 	uint64_t user_id = 0, limit = 0;

@@ -24,9 +24,9 @@
 static const struct account {
 	const char *name, *role;
 } accounts[] = {
-	{"milter-dkim", "postern_milter"},     {"policyd-ratelimit", "postern_policyd"},
-	{"lmtp-indexer", "postern_indexer"},   {"quotad", "postern_quotad"},
-	{"mailuser", "postern_mailuser"},      {"mailreader", "postern_mailreader"},
+	{"milter-dkim", "postern_milter"},   {"policyd-ratelimit", "postern_policyd"},
+	{"lmtp-indexer", "postern_indexer"}, {"quotad", "postern_quotad"},
+	{"mailuser", "postern_mailuser"},    {"mailreader", "postern_mailreader"},
 };
 
 static bool is_name(const char *text)
@@ -41,7 +41,8 @@ static bool is_name(const char *text)
 
 static void make_password(char out[PASSWORD_LEN + 1])
 {
-	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+	static const char letters[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 	const unsigned usable = 256 - 256 % (sizeof(letters) - 1);
 	size_t len = 0;
 	while (len < PASSWORD_LEN) {
@@ -99,9 +100,11 @@ static int set_password(struct cli *cli, const char *dir, const char *name, cons
 	make_password(password);
 	int status = write_secret(cli, sbuf_cstr(&next), name, password);
 	if (status == EX_OK)
-		status = script(cli, "ALTER USER '%s'@'%s' IDENTIFIED BY '%s'", name, host, password);
+		status = script(cli, "ALTER USER '%s'@'%s' IDENTIFIED BY '%s'", name, host,
+				password);
 	if (status == EX_OK && rename(sbuf_cstr(&next), sbuf_cstr(&path)) != 0)
-		status = cli_fail(cli, EX_CANTCREAT, "cannot write %s: %s; the new password is in %s",
+		status = cli_fail(cli, EX_CANTCREAT,
+				  "cannot write %s: %s; the new password is in %s",
 				  sbuf_cstr(&path), strerror(errno), sbuf_cstr(&next));
 	explicit_bzero(password, sizeof(password));
 	return status;
@@ -118,23 +121,27 @@ static int make_account(struct cli *cli, const struct request *r, const struct a
 {
 	uint64_t there = 0;
 	const struct db_param params[] = {DB_P_STR(account->name), DB_P_STR(r->host)};
-	int rc = db_query_u64(cli->db, "SELECT COUNT(*) FROM mysql.user WHERE User = ? AND Host = ?", params, 2,
-			      &there);
+	int rc = db_query_u64(cli->db,
+			      "SELECT COUNT(*) FROM mysql.user WHERE User = ? AND Host = ?", params,
+			      2, &there);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
 	int status = EX_OK;
 	bool fresh = there == 0;
 	*done_out = fresh ? "made" : r->rotate ? "rotated" : "kept";
 	if (fresh) /* locked until it has its own way to log in */
-		status = script(cli, "CREATE USER '%s'@'%s' IDENTIFIED VIA unix_socket ACCOUNT LOCK", account->name,
-				r->host);
+		status = script(cli,
+				"CREATE USER '%s'@'%s' IDENTIFIED VIA unix_socket ACCOUNT LOCK",
+				account->name, r->host);
 	if (status == EX_OK && r->unix_socket && (fresh || r->rotate))
-		status = script(cli, "ALTER USER '%s'@'%s' IDENTIFIED VIA unix_socket", account->name, r->host);
+		status = script(cli, "ALTER USER '%s'@'%s' IDENTIFIED VIA unix_socket",
+				account->name, r->host);
 	else if (status == EX_OK && (fresh || r->rotate))
 		status = set_password(cli, r->dir, account->name, r->host);
 	if (status == EX_OK)
-		status = script(cli, "GRANT %s TO '%s'@'%s'; SET DEFAULT ROLE %s FOR '%s'@'%s'", account->role,
-				account->name, r->host, account->role, account->name, r->host);
+		status = script(cli, "GRANT %s TO '%s'@'%s'; SET DEFAULT ROLE %s FOR '%s'@'%s'",
+				account->role, account->name, r->host, account->role, account->name,
+				r->host);
 	if (status == EX_OK && fresh)
 		status = script(cli, "ALTER USER '%s'@'%s' ACCOUNT UNLOCK", account->name, r->host);
 	return status;
@@ -163,7 +170,8 @@ static bool is_account(const char *name)
 static int read_request(struct cli *cli, struct request *r)
 {
 	const char *auth = cli_option(cli, "auth");
-	*r = (struct request){.host = "localhost", .dir = PASSWORD_DIR, .rotate = cli_has(cli, "rotate")};
+	*r = (struct request){
+		.host = "localhost", .dir = PASSWORD_DIR, .rotate = cli_has(cli, "rotate")};
 	if (cli_has(cli, "host"))
 		r->host = cli_option(cli, "host");
 	if (cli_has(cli, "password-dir"))
@@ -199,9 +207,10 @@ static int sql_accounts(struct cli *cli)
 			continue;
 		status = make_account(cli, &request, &accounts[i], &done);
 		if (status == EX_OK)
-			json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:s}", "account", accounts[i].name,
-							      "host", request.host, "role", accounts[i].role,
-							      "done", done));
+			json_array_append_new(rows,
+					      json_pack("{s:s,s:s,s:s,s:s}", "account",
+							accounts[i].name, "host", request.host,
+							"role", accounts[i].role, "done", done));
 	}
 	if (status == EX_OK)
 		return cli_print_rows(cli, columns, rows);

@@ -36,7 +36,8 @@ static int add_file(struct cli *cli, const char *dir, const char *name, struct m
 	sbuf_init_heap(&text, SQL_FILE_MAX);
 	sbuf_init(&hex, mem, sizeof(mem));
 	int status = sql_files_read(cli, dir, name, &text);
-	if (status == EX_OK && EVP_Q_digest(NULL, "SHA256", NULL, sbuf_cstr(&text), text.len, digest, &len) != 1)
+	if (status == EX_OK &&
+	    EVP_Q_digest(NULL, "SHA256", NULL, sbuf_cstr(&text), text.len, digest, &len) != 1)
 		status = cli_fail(cli, EX_SOFTWARE, "SHA-256 is not available");
 	if (status == EX_OK) {
 		sbuf_add_hex(&hex, span_of(digest, len));
@@ -51,7 +52,8 @@ int sql_files_list(struct cli *cli, const char *dir, struct migration_list *list
 {
 	DIR *handle = opendir(dir);
 	if (handle == NULL)
-		return cli_fail(cli, EX_NOINPUT, "cannot read the directory %s: %s", dir, strerror(errno));
+		return cli_fail(cli, EX_NOINPUT, "cannot read the directory %s: %s", dir,
+				strerror(errno));
 	int status = EX_OK;
 	const struct dirent *entry;
 	while (status == EX_OK && (entry = readdir(handle)) != NULL) {

@@ -11,7 +11,8 @@
 int sql_files_list(struct cli *cli, const char *dir, struct migration_list *list) MUST_CHECK;
 
 /* Reads DIR/NAME into TEXT; returns an exit status. */
-int sql_files_read(struct cli *cli, const char *dir, const char *name, struct sbuf *text) MUST_CHECK;
+int sql_files_read(struct cli *cli, const char *dir, const char *name,
+		   struct sbuf *text) MUST_CHECK;
 
 /* The option --dir, or sql_dir of the configuration. */
 const char *sql_files_dir(const struct cli *cli);

@@ -26,13 +26,14 @@ static int add_recorded(void *arg, const struct db_value *values, size_t count)
 static int read_recorded(struct cli *cli, struct migration_list *recorded)
 {
 	uint64_t there = 0;
-	int rc = db_query_u64(cli->db,
-			      "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() "
-			      "AND table_name = 'schema_migrations'",
-			      NULL, 0, &there);
+	int rc = db_query_u64(
+		cli->db,
+		"SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() "
+		"AND table_name = 'schema_migrations'",
+		NULL, 0, &there);
 	if (rc == 0 && there > 0)
-		rc = db_query(cli->db, "SELECT name, checksum FROM schema_migrations", NULL, 0, add_recorded,
-			      recorded);
+		rc = db_query(cli->db, "SELECT name, checksum FROM schema_migrations", NULL, 0,
+			      add_recorded, recorded);
 	return rc < 0 ? cli_fail_db(cli, rc) : EX_OK;
 }
 
@@ -65,8 +66,10 @@ static int apply(struct cli *cli, const char *dir, const struct migration *m)
 		return status;
 	const struct db_param params[] = {DB_P_STR(m->name), DB_P_STR(m->checksum),
 					  DB_P_INT((clock_mono_us() - start_us) / 1000)};
-	int rc = db_exec(cli->db, "INSERT INTO schema_migrations (name, checksum, duration_ms) VALUES (?, ?, ?)",
-			 params, 3);
+	int rc = db_exec(
+		cli->db,
+		"INSERT INTO schema_migrations (name, checksum, duration_ms) VALUES (?, ?, ?)",
+		params, 3);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
 	if (!cli->json)
@@ -91,7 +94,8 @@ static int apply_pending(struct cli *cli, const char *dir, const struct migratio
 			json_array_append_new(names, json_string(m->name));
 	}
 	size_t count = json_array_size(names);
-	json_t *result = json_pack("{s:o,s:b}", dry_run ? "pending" : "applied", names, "dry_run", dry_run);
+	json_t *result = json_pack("{s:o,s:b}", dry_run ? "pending" : "applied", names, "dry_run",
+				   dry_run);
 	if (status != EX_OK) {
 		json_decref(result);
 		return status;
@@ -106,12 +110,15 @@ static int take_lock(struct cli *cli)
 {
 	uint64_t got = 0;
 	const struct db_param wait = DB_P_INT(LOCK_WAIT_S);
-	int rc = db_query_u64(cli->db, "SELECT GET_LOCK(CONCAT('postern-migrate-', LEFT(MD5(DATABASE()), 16)), ?)",
-			      &wait, 1, &got);
+	int rc = db_query_u64(
+		cli->db,
+		"SELECT GET_LOCK(CONCAT('postern-migrate-', LEFT(MD5(DATABASE()), 16)), ?)", &wait,
+		1, &got);
 	if (rc < 0 && rc != ERR_NOT_FOUND)
 		return cli_fail_db(cli, rc);
 	if (got != 1)
-		return cli_fail(cli, EX_TEMPFAIL, "another migration has been running for %d s", LOCK_WAIT_S);
+		return cli_fail(cli, EX_TEMPFAIL, "another migration has been running for %d s",
+				LOCK_WAIT_S);
 	return EX_OK;
 }
 
@@ -135,15 +142,19 @@ static int open_schema(struct cli *cli, bool dry_run)
 		return status;
 	uint64_t there = 0;
 	const struct db_param param = DB_P_STR(name);
-	int rc = db_query_u64(cli->db, "SELECT COUNT(*) FROM schemata WHERE schema_name = ?", &param, 1, &there);
+	int rc = db_query_u64(cli->db, "SELECT COUNT(*) FROM schemata WHERE schema_name = ?",
+			      &param, 1, &there);
 	if (rc == 0 && there == 0) {
 		if (dry_run)
-			return cli_fail(cli, EX_UNAVAILABLE, "the schema %s does not exist yet", name);
+			return cli_fail(cli, EX_UNAVAILABLE, "the schema %s does not exist yet",
+					name);
 		char mem[256];
 		struct sbuf sql;
 		sbuf_init(&sql, mem, sizeof(mem));
-		sbuf_addf(&sql, "CREATE DATABASE IF NOT EXISTS `%s` CHARACTER SET utf8mb4 COLLATE "
-				"utf8mb4_general_ci", name);
+		sbuf_addf(&sql,
+			  "CREATE DATABASE IF NOT EXISTS `%s` CHARACTER SET utf8mb4 COLLATE "
+			  "utf8mb4_general_ci",
+			  name);
 		rc = db_script(cli->db, sbuf_cstr(&sql));
 	}
 	if (rc < 0)
@@ -181,8 +192,8 @@ static int sql_status(struct cli *cli)
 	for (size_t i = 0; status == EX_OK && i < files->count; i++) {
 		const struct migration *m = &files->items[i];
 		pending = pending || !m->applied;
-		json_array_append_new(rows, json_pack("{s:s,s:b,s:s}", "name", m->name, "applied", m->applied,
-						      "checksum", m->checksum));
+		json_array_append_new(rows, json_pack("{s:s,s:b,s:s}", "name", m->name, "applied",
+						      m->applied, "checksum", m->checksum));
 	}
 	free(files);
 	if (status != EX_OK) {
@@ -207,7 +218,7 @@ static const struct cli_option status_options[] = {
 const struct cli_command commands_sql[] = {
 	{"sql migrate", "", "bring the schema up to date", migrate_options, 0, 0,
 	 CLI_NEEDS_CONFIG | CLI_SLOW_SQL, sql_migrate},
-	{"sql status", "", "show which migrations are applied; 1 if one is not", status_options, 0, 0,
-	 CLI_NEEDS_CONFIG | CLI_NEEDS_DB, sql_status},
+	{"sql status", "", "show which migrations are applied; 1 if one is not", status_options, 0,
+	 0, CLI_NEEDS_CONFIG | CLI_NEEDS_DB, sql_status},
 	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };

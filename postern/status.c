@@ -30,7 +30,8 @@ static void add_age(struct sbuf *out, json_int_t seconds)
 		i++;
 	sbuf_addf(out, "%lld%c", (long long)(seconds / units[i].seconds), units[i].unit);
 	if (i < 3)
-		sbuf_addf(out, " %lld%c", (long long)(seconds % units[i].seconds / units[i + 1].seconds),
+		sbuf_addf(out, " %lld%c",
+			  (long long)(seconds % units[i].seconds / units[i + 1].seconds),
 			  units[i + 1].unit);
 }
 
@@ -49,12 +50,14 @@ static json_t *ask(struct cli *cli, const char *name)
 	sbuf_init(&error, error_mem, sizeof(error_mem));
 	sbuf_init(&spec, spec_mem, sizeof(spec_mem));
 	sbuf_init(&age, age_mem, sizeof(age_mem));
-	sbuf_addf(&spec, "unix:%s/%s.control.sock", conf_get_string(cli->conf, cli->config, "runtime_dir"), name);
+	sbuf_addf(&spec, "unix:%s/%s.control.sock",
+		  conf_get_string(cli->conf, cli->config, "runtime_dir"), name);
 	json_t *status = NULL, *row = json_pack("{s:s}", "daemon", name);
-	int rc = sbuf_ok(&spec) ? control_call(sbuf_cstr(&spec), words, 1,
-					       conf_get_number(cli->conf, cli->config, "control_timeout"), &status,
-					       &error)
-				: ERR_LIMIT;
+	int rc = sbuf_ok(&spec)
+			 ? control_call(sbuf_cstr(&spec), words, 1,
+					conf_get_number(cli->conf, cli->config, "control_timeout"),
+					&status, &error)
+			 : ERR_LIMIT;
 	json_object_set_new(row, "alive", json_boolean(rc == 0));
 	if (rc < 0) {
 		json_t *text = json_string(sbuf_cstr(&error));
@@ -78,14 +81,17 @@ static json_t *list_counters(const json_t *rows)
 	json_t *list = json_array();
 	size_t i;
 	const json_t *row;
-	json_array_foreach(rows, i, row) {
+	json_array_foreach(rows, i, row)
+	{
 		const char *name;
 		json_t *value;
-		json_object_foreach(json_object_get(row, "counters"), name, value) {
+		json_object_foreach(json_object_get(row, "counters"), name, value)
+		{
 			if (json_is_integer(value) && json_integer_value(value) == 0)
 				continue;
-			json_t *line = json_pack("{s:O,s:s,s:O}", "daemon", json_object_get(row, "daemon"), "counter",
-						 name, "value", value);
+			json_t *line = json_pack("{s:O,s:s,s:O}", "daemon",
+						 json_object_get(row, "daemon"), "counter", name,
+						 "value", value);
 			json_array_append_new(list, line);
 		}
 	}
@@ -94,12 +100,15 @@ static json_t *list_counters(const json_t *rows)
 
 static int print_rows(struct cli *cli, json_t *rows)
 {
-	static const struct table_column columns[] = {
-		{"daemon", "Daemon", false, 0},	      {"alive", "Alive", false, 0},
-		{"version", "Version", false, 0},     {"pid", "Pid", true, 0},
-		{"uptime", "Uptime", true, 0},	      {"outbox_records", "Outbox", true, 0},
-		{"outbox_lag_s", "Lag s", true, 0},   {"error", "Error", false, 100},
-		{NULL, NULL, false, 0}};
+	static const struct table_column columns[] = {{"daemon", "Daemon", false, 0},
+						      {"alive", "Alive", false, 0},
+						      {"version", "Version", false, 0},
+						      {"pid", "Pid", true, 0},
+						      {"uptime", "Uptime", true, 0},
+						      {"outbox_records", "Outbox", true, 0},
+						      {"outbox_lag_s", "Lag s", true, 0},
+						      {"error", "Error", false, 100},
+						      {NULL, NULL, false, 0}};
 	static const struct table_column counters[] = {{"daemon", "Daemon", false, 0},
 						       {"counter", "Counter", false, 0},
 						       {"value", "Value", true, 0},
@@ -136,7 +145,8 @@ static int run_status(struct cli *cli)
 			return cli_fail(cli, EX_USAGE, "there is no daemon %s", name);
 		}
 	}
-	for (size_t i = 0; cli_arg(cli, 0) == NULL ? i < DAEMON_COUNT : cli_arg(cli, i) != NULL; i++) {
+	for (size_t i = 0; cli_arg(cli, 0) == NULL ? i < DAEMON_COUNT : cli_arg(cli, i) != NULL;
+	     i++) {
 		json_t *row = ask(cli, cli_arg(cli, 0) == NULL ? daemons[i] : cli_arg(cli, i));
 		all = all && json_is_true(json_object_get(row, "alive"));
 		json_array_append_new(rows, row);
@@ -146,7 +156,7 @@ static int run_status(struct cli *cli)
 }
 
 const struct cli_command commands_status[] = {
-	{"status", "[DAEMON...]", "ask the daemons how they are; 1 if one is down", NULL, 0, DAEMON_COUNT,
-	 CLI_NEEDS_CONFIG, run_status},
+	{"status", "[DAEMON...]", "ask the daemons how they are; 1 if one is down", NULL, 0,
+	 DAEMON_COUNT, CLI_NEEDS_CONFIG, run_status},
 	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };

@@ -12,8 +12,11 @@
 static uint32_t decode(struct span s, size_t *pos)
 {
 	unsigned char first = (unsigned char)s.ptr[*pos];
-	size_t len = first < 0x80 ? 1 : first >= 0xf0 && first < 0xf5 ? 4 : first >= 0xe0 && first < 0xf0 ? 3
-		     : first >= 0xc2 && first < 0xe0 ? 2 : 0;
+	size_t len = first < 0x80		     ? 1
+		     : first >= 0xf0 && first < 0xf5 ? 4
+		     : first >= 0xe0 && first < 0xf0 ? 3
+		     : first >= 0xc2 && first < 0xe0 ? 2
+						     : 0;
 	if (len == 1) {
 		++*pos;
 		return first;
@@ -44,15 +47,16 @@ static uint32_t decode(struct span s, size_t *pos)
 static bool is_unsafe(uint32_t code)
 {
 	return code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x200b && code <= 0x200f) ||
-	       (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x2069) || code == 0xfeff;
+	       (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x2069) ||
+	       code == 0xfeff;
 }
 
 static unsigned cells(uint32_t code)
 {
 	static const struct {
 		uint32_t first, last;
-	} wide[] = {{0x1100, 0x115f}, {0x2e80, 0x303e}, {0x3041, 0xa4cf}, {0xa960, 0xa97c},
-		    {0xac00, 0xd7a3}, {0xf900, 0xfaff}, {0xfe30, 0xfe6f}, {0xff00, 0xff60},
+	} wide[] = {{0x1100, 0x115f}, {0x2e80, 0x303e},	  {0x3041, 0xa4cf},   {0xa960, 0xa97c},
+		    {0xac00, 0xd7a3}, {0xf900, 0xfaff},	  {0xfe30, 0xfe6f},   {0xff00, 0xff60},
 		    {0xffe0, 0xffe6}, {0x1f300, 0x1f64f}, {0x1f900, 0x1f9ff}, {0x20000, 0x3fffd}};
 	if (code >= 0x300 && code <= 0x36f)
 		return 0;
@@ -134,8 +138,8 @@ static void add_spaces(struct sbuf *out, size_t count)
 		sbuf_addc(out, ' ');
 }
 
-static void add_cell(struct sbuf *out, const struct table_column *column, size_t width, struct span text,
-		     bool last)
+static void add_cell(struct sbuf *out, const struct table_column *column, size_t width,
+		     struct span text, bool last)
 {
 	size_t len = table_width(text);
 	if (column->max != 0 && len > column->max)
@@ -157,9 +161,11 @@ void table_print(struct sbuf *out, const struct table_column *columns, const jso
 	const json_t *row;
 	for (; count < TABLE_COLUMNS_MAX && columns[count].key != NULL; count++)
 		widths[count] = table_width(span_str(columns[count].title));
-	json_array_foreach(rows, index, row) {
+	json_array_foreach(rows, index, row)
+	{
 		for (size_t i = 0; i < count; i++) {
-			size_t width = table_width(value_text(json_object_get(row, columns[i].key), &number));
+			size_t width = table_width(
+				value_text(json_object_get(row, columns[i].key), &number));
 			if (columns[i].max != 0 && width > columns[i].max)
 				width = columns[i].max;
 			widths[i] = width > widths[i] ? width : widths[i];
@@ -168,10 +174,12 @@ void table_print(struct sbuf *out, const struct table_column *columns, const jso
 	for (size_t i = 0; i < count; i++)
 		add_cell(out, &columns[i], widths[i], span_str(columns[i].title), i + 1 == count);
 	sbuf_addc(out, '\n');
-	json_array_foreach(rows, index, row) {
+	json_array_foreach(rows, index, row)
+	{
 		for (size_t i = 0; i < count; i++)
 			add_cell(out, &columns[i], widths[i],
-				 value_text(json_object_get(row, columns[i].key), &number), i + 1 == count);
+				 value_text(json_object_get(row, columns[i].key), &number),
+				 i + 1 == count);
 		sbuf_addc(out, '\n');
 	}
 }

@@ -11,10 +11,10 @@
 #include "lib/base/sbuf.h"
 
 struct table_column {
-	const char *key;   /* of the rows' objects; NULL ends the list */
+	const char *key; /* of the rows' objects; NULL ends the list */
 	const char *title;
-	bool right;        /* aligned to the right: numbers */
-	unsigned max;      /* cells; longer texts are cut with an ellipsis; 0: never */
+	bool right;   /* aligned to the right: numbers */
+	unsigned max; /* cells; longer texts are cut with an ellipsis; 0: never */
 };
 
 #define TABLE_COLUMNS_MAX 16

@@ -34,8 +34,8 @@ static int user_add(struct cli *cli)
 		status = lookup_domain_id(cli, strrchr(email, '@') + 1, &domain_id);
 	const struct db_param address = DB_P_STR(email);
 	if (status == EX_OK) { /* told before the password is asked for */
-		int rc = db_query_u64(cli->db, "SELECT COUNT(*) FROM virtual_users WHERE email = ?", &address, 1,
-				      &there);
+		int rc = db_query_u64(cli->db, "SELECT COUNT(*) FROM virtual_users WHERE email = ?",
+				      &address, 1, &there);
 		if (rc < 0)
 			status = cli_fail_db(cli, rc);
 		else if (there > 0)
@@ -46,30 +46,34 @@ static int user_add(struct cli *cli)
 	if (status != EX_OK)
 		return status;
 	bool enabled = !cli_has(cli, "disabled");
-	const struct db_param params[] = {DB_P_UINT(domain_id), address, DB_P_STR(hash), DB_P_UINT(quota),
-					  DB_P_INT(enabled)};
-	int rc = db_exec(cli->db,
-			 "INSERT INTO virtual_users (domain_id, email, password, quota_mb, enabled) "
-			 "VALUES (?, ?, ?, ?, ?)",
-			 params, 5);
+	const struct db_param params[] = {DB_P_UINT(domain_id), address, DB_P_STR(hash),
+					  DB_P_UINT(quota), DB_P_INT(enabled)};
+	int rc = db_exec(
+		cli->db,
+		"INSERT INTO virtual_users (domain_id, email, password, quota_mb, enabled) "
+		"VALUES (?, ?, ?, ?, ?)",
+		params, 5);
 	if (rc == ERR_EXISTS)
 		return cli_fail(cli, EX_CANTCREAT, "the user %s is there already", email);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
-	return cli_print_done(cli, json_pack("{s:s,s:I,s:b}", "email", email, "quota_mb", (json_int_t)quota, "enabled",
-					     enabled),
+	return cli_print_done(cli,
+			      json_pack("{s:s,s:I,s:b}", "email", email, "quota_mb",
+					(json_int_t)quota, "enabled", enabled),
 			      "added the user %s", email);
 }
 
 static int user_list(struct cli *cli)
 {
-	static const char *const keys[] = {"email",	"enabled?",  "quota_mb#", "usage_bytes#", "messages#",
-					   "domain", "created_at", NULL};
-	static const struct table_column columns[] = {
-		{"email", "User", false, 0},	     {"enabled", "Enabled", false, 0},
-		{"quota_mb", "Quota MB", true, 0},   {"usage_bytes", "Usage bytes", true, 0},
-		{"messages", "Messages", true, 0},   {"created_at", "Created (UTC)", false, 0},
-		{NULL, NULL, false, 0}};
+	static const char *const keys[] = {"email",	"enabled?", "quota_mb#",  "usage_bytes#",
+					   "messages#", "domain",   "created_at", NULL};
+	static const struct table_column columns[] = {{"email", "User", false, 0},
+						      {"enabled", "Enabled", false, 0},
+						      {"quota_mb", "Quota MB", true, 0},
+						      {"usage_bytes", "Usage bytes", true, 0},
+						      {"messages", "Messages", true, 0},
+						      {"created_at", "Created (UTC)", false, 0},
+						      {NULL, NULL, false, 0}};
 	char domain[LOOKUP_NAME_SIZE] = "";
 	uint64_t id;
 	int status = EX_OK;
@@ -81,13 +85,14 @@ static int user_list(struct cli *cli)
 	json_t *rows = NULL;
 	const struct db_param params[] = {DB_P_STR(domain), DB_P_STR(domain)};
 	if (status == EX_OK)
-		status = lookup_rows(cli,
-				     "SELECT u.email, u.enabled, u.quota_mb, COALESCE(m.usage_bytes, 0), "
-				     "COALESCE(m.messages, 0), d.name, u.created_at FROM virtual_users u "
-				     "JOIN virtual_domains d ON d.id = u.domain_id "
-				     "LEFT JOIN mailbox_usage m ON m.email = u.email "
-				     "WHERE ? = '' OR d.name = ? ORDER BY d.name, u.email",
-				     params, 2, keys, &rows);
+		status = lookup_rows(
+			cli,
+			"SELECT u.email, u.enabled, u.quota_mb, COALESCE(m.usage_bytes, 0), "
+			"COALESCE(m.messages, 0), d.name, u.created_at FROM virtual_users u "
+			"JOIN virtual_domains d ON d.id = u.domain_id "
+			"LEFT JOIN mailbox_usage m ON m.email = u.email "
+			"WHERE ? = '' OR d.name = ? ORDER BY d.name, u.email",
+			params, 2, keys, &rows);
 	return status == EX_OK ? cli_print_rows(cli, columns, rows) : status;
 }
 
@@ -104,23 +109,29 @@ static int user_passwd(struct cli *cli)
 	int rc = db_exec(cli->db, "UPDATE virtual_users SET password = ? WHERE id = ?", params, 2);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
-	return cli_print_done(cli, json_pack("{s:s}", "email", email), "set the password of %s", email);
+	return cli_print_done(cli, json_pack("{s:s}", "email", email), "set the password of %s",
+			      email);
 }
 
 static int show_quota(struct cli *cli, uint64_t id)
 {
-	static const char *const keys[] = {"email", "quota_mb#", "usage_bytes#", "messages#", "last_updated", NULL};
-	static const struct table_column columns[] = {
-		{"email", "User", false, 0},	   {"quota_mb", "Quota MB", true, 0},
-		{"usage_bytes", "Usage bytes", true, 0}, {"messages", "Messages", true, 0},
-		{"last_updated", "Updated (UTC)", false, 0}, {NULL, NULL, false, 0}};
+	static const char *const keys[] = {"email",	"quota_mb#",	"usage_bytes#",
+					   "messages#", "last_updated", NULL};
+	static const struct table_column columns[] = {{"email", "User", false, 0},
+						      {"quota_mb", "Quota MB", true, 0},
+						      {"usage_bytes", "Usage bytes", true, 0},
+						      {"messages", "Messages", true, 0},
+						      {"last_updated", "Updated (UTC)", false, 0},
+						      {NULL, NULL, false, 0}};
 	const struct db_param param = DB_P_UINT(id);
 	json_t *rows = NULL;
-	int status = lookup_rows(cli,
-				 "SELECT u.email, u.quota_mb, COALESCE(m.usage_bytes, 0), COALESCE(m.messages, 0), "
-				 "m.last_updated FROM virtual_users u LEFT JOIN mailbox_usage m ON m.email = u.email "
-				 "WHERE u.id = ?",
-				 &param, 1, keys, &rows);
+	int status = lookup_rows(
+		cli,
+		"SELECT u.email, u.quota_mb, COALESCE(m.usage_bytes, 0), COALESCE(m.messages, 0), "
+		"m.last_updated FROM virtual_users u "
+		"LEFT JOIN mailbox_usage m ON m.email = u.email "
+		"WHERE u.id = ?",
+		&param, 1, keys, &rows);
 	return status == EX_OK ? cli_print_rows(cli, columns, rows) : status;
 }
 
@@ -138,7 +149,8 @@ static int user_quota(struct cli *cli)
 	int rc = db_exec(cli->db, "UPDATE virtual_users SET quota_mb = ? WHERE id = ?", params, 2);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
-	return cli_print_done(cli, json_pack("{s:s,s:I}", "email", email, "quota_mb", (json_int_t)quota),
+	return cli_print_done(cli,
+			      json_pack("{s:s,s:I}", "email", email, "quota_mb", (json_int_t)quota),
 			      "set the quota of %s to %llu MB", email, (unsigned long long)quota);
 }
 
@@ -153,8 +165,8 @@ static int set_enabled(struct cli *cli, bool enabled)
 	int rc = db_exec(cli->db, "UPDATE virtual_users SET enabled = ? WHERE id = ?", params, 2);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
-	return cli_print_done(cli, json_pack("{s:s,s:b}", "email", email, "enabled", enabled), "%s the user %s",
-			      enabled ? "enabled" : "disabled", email);
+	return cli_print_done(cli, json_pack("{s:s,s:b}", "email", email, "enabled", enabled),
+			      "%s the user %s", enabled ? "enabled" : "disabled", email);
 }
 
 static int user_enable(struct cli *cli)
@@ -173,18 +185,22 @@ static int user_remove(struct cli *cli)
 	uint64_t id = 0, messages = 0, events = 0;
 	int status = find_user(cli, email, &id);
 	if (status == EX_OK)
-		status = lookup_count(cli, "SELECT COUNT(*) FROM messages WHERE user_id = ?", id, &messages);
+		status = lookup_count(cli, "SELECT COUNT(*) FROM messages WHERE user_id = ?", id,
+				      &messages);
 	if (status == EX_OK)
-		status = lookup_count(cli, "SELECT COUNT(*) FROM events WHERE user_id = ?", id, &events);
+		status = lookup_count(cli, "SELECT COUNT(*) FROM events WHERE user_id = ?", id,
+				      &events);
 	if (status != EX_OK)
 		return status;
 	const struct db_param param = DB_P_UINT(id);
 	int rc = db_exec(cli->db, "DELETE FROM virtual_users WHERE id = ?", &param, 1);
 	if (rc < 0)
 		return cli_fail_db(cli, rc);
-	return cli_print_done(cli, json_pack("{s:s,s:I,s:I}", "email", email, "messages", (json_int_t)messages,
-					     "events", (json_int_t)events),
-			      "removed the user %s with %llu indexed messages and %llu events; the mail files stay",
+	return cli_print_done(cli,
+			      json_pack("{s:s,s:I,s:I}", "email", email, "messages",
+					(json_int_t)messages, "events", (json_int_t)events),
+			      "removed the user %s with %llu indexed messages and %llu events; "
+			      "the mail files stay",
 			      email, (unsigned long long)messages, (unsigned long long)events);
 }
 
@@ -204,8 +220,9 @@ const struct cli_command commands_user[] = {
 	{"user passwd", "ADDRESS", "set a password", passwd_options, 1, 1, NEEDS, user_passwd},
 	{"user quota", "ADDRESS [MB]", "show or set a quota", NULL, 1, 2, NEEDS, user_quota},
 	{"user enable", "ADDRESS", "let a user in again", NULL, 1, 1, NEEDS, user_enable},
-	{"user disable", "ADDRESS", "keep a user out, and refuse new mail", NULL, 1, 1, NEEDS, user_disable},
-	{"user remove", "ADDRESS", "remove a mailbox and all that the database knows of it", NULL, 1, 1, NEEDS,
-	 user_remove},
+	{"user disable", "ADDRESS", "keep a user out, and refuse new mail", NULL, 1, 1, NEEDS,
+	 user_disable},
+	{"user remove", "ADDRESS", "remove a mailbox and all that the database knows of it", NULL,
+	 1, 1, NEEDS, user_remove},
 	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };

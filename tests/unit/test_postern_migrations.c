@@ -15,9 +15,10 @@ static void fill(struct migration_list *list, const char *const *names)
 {
 	list->count = 0;
 	for (; *names != NULL; names++) /* a trailing ! stands for other content */
-		ck_assert_int_eq(migrations_add(list, span_take(span_str(*names), strcspn(*names, "!")),
-						strchr(*names, '!') ? SPAN_LIT(SUM_B) : SPAN_LIT(SUM_A)),
-				 0);
+		ck_assert_int_eq(
+			migrations_add(list, span_take(span_str(*names), strcspn(*names, "!")),
+				       strchr(*names, '!') ? SPAN_LIT(SUM_B) : SPAN_LIT(SUM_A)),
+			0);
 	migrations_sort(list);
 }
 
@@ -27,13 +28,15 @@ START_TEST(names)
 		const char *name;
 		bool valid;
 	} rows[] = {
-		{"001-a.sql", true},	  {"999-a-b2.sql", true}, {"001-.sql", false}, {"01-a.sql", false},
-		{"0001-a.sql", false},	  {"001_a.sql", false},	  {"001-A.sql", false}, {"001-a.sql~", false},
-		{"001-a.sql.sql", false}, {"roles.sql", false},	  {".sql", false},	{"", false},
-		{"README.md", false},	  {"001-a/b.sql", false},
+		{"001-a.sql", true},  {"999-a-b2.sql", true}, {"001-.sql", false},
+		{"01-a.sql", false},  {"0001-a.sql", false},  {"001_a.sql", false},
+		{"001-A.sql", false}, {"001-a.sql~", false},  {"001-a.sql.sql", false},
+		{"roles.sql", false}, {".sql", false},	      {"", false},
+		{"README.md", false}, {"001-a/b.sql", false},
 	};
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		ck_assert_msg(migration_name_valid(span_str(rows[i].name)) == rows[i].valid, "%s", rows[i].name);
+		ck_assert_msg(migration_name_valid(span_str(rows[i].name)) == rows[i].valid, "%s",
+			      rows[i].name);
 	char name[MIGRATION_NAME_MAX + 2];
 	for (size_t len = MIGRATION_NAME_MAX; len <= MIGRATION_NAME_MAX + 1; len++) {
 		memset(name, 'a', sizeof(name));
@@ -58,7 +61,11 @@ START_TEST(plans)
 		{"changed the other way", {"001-a.sql"}, {"001-a.sql!"}, ERR_PERM, 0},
 		{"renamed", {"001-z.sql"}, {"001-a.sql"}, ERR_PERM, 0},
 		{"file gone", {"001-a.sql"}, {"001-a.sql", "002-b.sql"}, ERR_PERM, 0},
-		{"gap filled later", {"001-a.sql", "002-b.sql", "003-c.sql"}, {"001-a.sql", "003-c.sql"}, ERR_PERM, 0},
+		{"gap filled later",
+		 {"001-a.sql", "002-b.sql", "003-c.sql"},
+		 {"001-a.sql", "003-c.sql"},
+		 ERR_PERM,
+		 0},
 		{"new one in front", {"000-z.sql", "001-a.sql"}, {"001-a.sql"}, ERR_PERM, 0},
 		{"number twice", {"001-a.sql", "001-b.sql"}, {NULL}, ERR_PERM, 0},
 	};

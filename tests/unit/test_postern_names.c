@@ -22,7 +22,9 @@ START_TEST(domains)
 	static const struct row rows[] = {
 		{"example.com", "example.com"},
 		{"Example.COM.", "example.com"},
-		{"B\xc3\xbc" "cher.example", "xn--bcher-kva.example"},
+		{"B\xc3\xbc"
+		 "cher.example",
+		 "xn--bcher-kva.example"},
 		{"\xe4\xbe\x8b\xe3\x81\x88.jp", "xn--r8jz45g.jp"},
 		{"a-b.c1.org", "a-b.c1.org"},
 		{"example", NULL},
@@ -45,9 +47,11 @@ START_TEST(domains)
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		fresh();
 		int rc = names_domain(span_str(rows[i].text), &out, &error);
-		ck_assert_msg(rc == (rows[i].want == NULL ? ERR_SYNTAX : 0), "%s: %d", rows[i].text, rc);
+		ck_assert_msg(rc == (rows[i].want == NULL ? ERR_SYNTAX : 0), "%s: %d", rows[i].text,
+			      rc);
 		ck_assert_str_eq(sbuf_cstr(&out), rows[i].want == NULL ? "" : rows[i].want);
-		ck_assert_msg((error.len > 0) == (rows[i].want == NULL), "%s: %s", rows[i].text, error_mem);
+		ck_assert_msg((error.len > 0) == (rows[i].want == NULL), "%s: %s", rows[i].text,
+			      error_mem);
 	}
 }
 END_TEST
@@ -59,12 +63,15 @@ START_TEST(domain_lengths)
 	for (int len = 63; len <= 64; len++) {
 		fresh();
 		snprintf(name, sizeof(name), "%.*s.example", len, label);
-		ck_assert_int_eq(names_domain(span_str(name), &out, &error), len == 63 ? 0 : ERR_SYNTAX);
+		ck_assert_int_eq(names_domain(span_str(name), &out, &error),
+				 len == 63 ? 0 : ERR_SYNTAX);
 	}
 	for (int len = 61; len <= 62; len++) { /* 3 * 64 + 61 = 253 */
 		fresh();
-		snprintf(name, sizeof(name), "%.63s.%.63s.%.63s.%.*s", label, label, label, len, label);
-		ck_assert_int_eq(names_domain(span_str(name), &out, &error), len == 61 ? 0 : ERR_SYNTAX);
+		snprintf(name, sizeof(name), "%.63s.%.63s.%.63s.%.*s", label, label, label, len,
+			 label);
+		ck_assert_int_eq(names_domain(span_str(name), &out, &error),
+				 len == 61 ? 0 : ERR_SYNTAX);
 	}
 }
 END_TEST
@@ -77,7 +84,8 @@ START_TEST(addresses)
 	} rows[] = {
 		{NAMES_MAILBOX, {"Sales@Example.com", "sales@example.com"}},
 		{NAMES_MAILBOX, {"a.b_c-d+e=f@example.com", "a.b_c-d+e=f@example.com"}},
-		{NAMES_MAILBOX, {"jos\xc3\xa9@m\xc3\xbcller.example", "jos\xc3\xa9@xn--mller-kva.example"}},
+		{NAMES_MAILBOX,
+		 {"jos\xc3\xa9@m\xc3\xbcller.example", "jos\xc3\xa9@xn--mller-kva.example"}},
 		{NAMES_MAILBOX, {"@example.com", NULL}},
 		{NAMES_MAILBOX, {"a/b@example.com", NULL}},
 		{NAMES_MAILBOX, {"a%b@example.com", NULL}},
@@ -109,7 +117,9 @@ START_TEST(addresses)
 		ck_assert_str_eq(sbuf_cstr(&out), row->want == NULL ? "" : row->want);
 	}
 	fresh();
-	ck_assert_int_eq(names_address(SPAN_LIT("a\0b@example.com"), NAMES_DESTINATION, &out, &error), ERR_SYNTAX);
+	ck_assert_int_eq(
+		names_address(SPAN_LIT("a\0b@example.com"), NAMES_DESTINATION, &out, &error),
+		ERR_SYNTAX);
 }
 END_TEST
 
@@ -120,12 +130,14 @@ START_TEST(address_lengths)
 	for (int len = 64; len <= 65; len++) {
 		fresh();
 		snprintf(text, sizeof(text), "%.*s@example.com", len, a);
-		ck_assert_int_eq(names_address(span_str(text), NAMES_MAILBOX, &out, &error), len == 64 ? 0 : ERR_SYNTAX);
+		ck_assert_int_eq(names_address(span_str(text), NAMES_MAILBOX, &out, &error),
+				 len == 64 ? 0 : ERR_SYNTAX);
 	}
 	for (int len = 60; len <= 61; len++) { /* 1 + 1 + 3 * 64 + 60 = 254 */
 		fresh();
 		snprintf(text, sizeof(text), "a@%.63s.%.63s.%.63s.%.*s", a, a, a, len, a);
-		ck_assert_int_eq(names_address(span_str(text), NAMES_MAILBOX, &out, &error), len == 60 ? 0 : ERR_SYNTAX);
+		ck_assert_int_eq(names_address(span_str(text), NAMES_MAILBOX, &out, &error),
+				 len == 60 ? 0 : ERR_SYNTAX);
 	}
 }
 END_TEST
@@ -133,13 +145,14 @@ END_TEST
 START_TEST(selectors)
 {
 	static const struct row rows[] = {
-		{"Mail", "mail"}, {"s1.2026", "s1.2026"}, {"a_b", "a_b"}, {"", NULL}, {"a..b", NULL},
-		{"a b", NULL},	  {"a;b", NULL},	  {"-a", NULL},
+		{"Mail", "mail"}, {"s1.2026", "s1.2026"}, {"a_b", "a_b"}, {"", NULL},
+		{"a..b", NULL},	  {"a b", NULL},	  {"a;b", NULL},  {"-a", NULL},
 	};
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		fresh();
 		int rc = names_selector(span_str(rows[i].text), &out, &error);
-		ck_assert_msg(rc == (rows[i].want == NULL ? ERR_SYNTAX : 0), "%s: %d", rows[i].text, rc);
+		ck_assert_msg(rc == (rows[i].want == NULL ? ERR_SYNTAX : 0), "%s: %d", rows[i].text,
+			      rc);
 		ck_assert_str_eq(sbuf_cstr(&out), rows[i].want == NULL ? "" : rows[i].want);
 	}
 	ck_assert(span_eq(names_domain_of(SPAN_LIT("a@b.c")), SPAN_LIT("b.c")));

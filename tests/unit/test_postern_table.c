@@ -41,7 +41,9 @@ END_TEST
 
 START_TEST(counts_cells_not_bytes)
 {
-	expect(two, "[{\"name\":\"\xe6\x97\xa5\xe6\x9c\xac\",\"n\":1},{\"name\":\"\xc3\xa4\x62\x63\x64\x65\",\"n\":2}]",
+	expect(two,
+	       "[{\"name\":\"\xe6\x97\xa5\xe6\x9c\xac\",\"n\":1},"
+	       "{\"name\":\"\xc3\xa4\x62\x63\x64\x65\",\"n\":2}]",
 	       "Name   Count\n"
 	       "\xe6\x97\xa5\xe6\x9c\xac       1\n"
 	       "\xc3\xa4\x62\x63\x64\x65      2\n");
@@ -50,7 +52,8 @@ END_TEST
 
 START_TEST(cuts_at_the_limit)
 {
-	static const struct table_column cut[] = {{"s", "S", false, 4}, {"t", "T", false, 0}, {NULL, NULL, false, 0}};
+	static const struct table_column cut[] = {
+		{"s", "S", false, 4}, {"t", "T", false, 0}, {NULL, NULL, false, 0}};
 	expect(cut, "[{\"s\":\"abcd\",\"t\":\"x\"},{\"s\":\"abcde\",\"t\":\"y\"}]",
 	       "S     T\n"
 	       "abcd  x\n"
@@ -66,7 +69,8 @@ START_TEST(steers_no_terminal)
 {
 	expect(two, "[{\"name\":\"a\\u001b[2Jb\\u009b1m\\r\\n\\u202ex\",\"n\":1}]",
 	       "Name           Count\n"
-	       "a\xef\xbf\xbd[2Jb\xef\xbf\xbd" "1m\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdx      1\n");
+	       "a\xef\xbf\xbd[2Jb\xef\xbf\xbd"
+	       "1m\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdx      1\n");
 }
 END_TEST
 
@@ -78,7 +82,10 @@ START_TEST(survives_broken_utf8)
 		size_t width;
 	} rows[] = {
 		{"cut at the end", SPAN_LIT("a\xe6\x97"), 3},
-		{"lone continuation", SPAN_LIT("\x80" "a"), 2},
+		{"lone continuation",
+		 SPAN_LIT("\x80"
+			  "a"),
+		 2},
 		{"overlong", SPAN_LIT("\xc0\xaf"), 2},
 		{"overlong in three", SPAN_LIT("\xe0\x80\xaf"), 3},
 		{"surrogate", SPAN_LIT("\xed\xa0\x80"), 3},

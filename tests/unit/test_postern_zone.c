@@ -22,7 +22,8 @@ END_TEST
 
 START_TEST(escapes)
 {
-	expect("a\"b\\c\td\xc3\xa4", "s._domainkey.example.com. IN TXT \"a\\\"b\\\\c\\009d\\195\\164\"\n");
+	expect("a\"b\\c\td\xc3\xa4",
+	       "s._domainkey.example.com. IN TXT \"a\\\"b\\\\c\\009d\\195\\164\"\n");
 }
 END_TEST
 
@@ -35,17 +36,23 @@ START_TEST(splits_at_255)
 		value[254] = '"';
 		value[len] = '\0';
 		if (len == 254)
-			snprintf(want, sizeof(want), "s._domainkey.example.com. IN TXT \"%.254s\"\n", value);
-		else if (len == 255)
-			snprintf(want, sizeof(want), "s._domainkey.example.com. IN TXT \"%.254s\\\"\"\n", value);
-		else
 			snprintf(want, sizeof(want),
-				 "s._domainkey.example.com. IN TXT (\n\t\"%.254s\\\"\"\n\t\"x\" )\n", value);
+				 "s._domainkey.example.com. IN TXT \"%.254s\"\n", value);
+		else if (len == 255)
+			snprintf(want, sizeof(want),
+				 "s._domainkey.example.com. IN TXT \"%.254s\\\"\"\n", value);
+		else
+			snprintf(
+				want, sizeof(want),
+				"s._domainkey.example.com. IN TXT (\n\t\"%.254s\\\"\"\n\t\"x\" )\n",
+				value);
 		expect(value, want);
 	}
 	memset(value, 'y', 510);
 	value[510] = '\0';
-	snprintf(want, sizeof(want), "s._domainkey.example.com. IN TXT (\n\t\"%.255s\"\n\t\"%.255s\" )\n", value, value);
+	snprintf(want, sizeof(want),
+		 "s._domainkey.example.com. IN TXT (\n\t\"%.255s\"\n\t\"%.255s\" )\n", value,
+		 value);
 	expect(value, want);
 }
 END_TEST
