@@ -10,7 +10,6 @@
 
 #define SNAPSHOT_MIN_BYTES (32u << 20) /* growth of the log that makes one worth while */
 #define SLICE_WAIT_BYTES (2u << 20)    /* the disk is behind: no further slice */
-#define SLICE_ARRAYS 4
 #define FAILED_PAUSE_MS 5000
 #define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
 
@@ -111,8 +110,7 @@ void keeper_slice(struct policyd *p)
 	struct sbuf *batch = batch_begin(p);
 	if (batch == NULL)
 		return;
-	for (int i = 0; i < SLICE_ARRAYS && k->shard < TABLE_SHARDS; i++)
-		table_walk(p->table, k->shard++, policyd_now_ms(), state_write, batch);
+	table_walk(p->table, k->shard++, policyd_now_ms(), state_write, batch);
 	if (!sbuf_ok(batch))
 		k->again = true;
 	(void)store_end(k->store);

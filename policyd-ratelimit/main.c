@@ -4,7 +4,7 @@
 #include "policyd.h"
 
 #define SLICE_EVERY_S 0.005
-#define SWEEP_ARRAYS 64       /* of the table, each second: all of it in about a minute */
+#define SWEEP_ARRAYS 16       /* of the table, each second: all of it in about a minute */
 #define WIRING_WARN_AFTER 100 /* messages that never ended */
 
 #define EVENT EVENT_DEFINE
@@ -110,6 +110,7 @@ static void on_second(struct ev_loop *ev, struct ev_timer *w, int events)
 {
 	(void)events;
 	struct policyd *p = w->data;
+	p->wall_offset_ms = clock_wall_ms() - policyd_now_ms();
 	session_tick(&p->session, policyd_now_ms());
 	table_sweep(p->table, SWEEP_ARRAYS, policyd_now_ms());
 	server_release_late(p);
@@ -173,6 +174,7 @@ static int start(struct skel *skel, struct sbuf *error)
 	struct policyd *p = mem_zalloc(sizeof(*p));
 	p->skel = skel;
 	p->overrides_asked_ms = clock_boot_ms();
+	p->wall_offset_ms = clock_wall_ms() - policyd_now_ms();
 	int rc = keeper_open(p, config, rules, error);
 	if (rc < 0)
 		goto no_keeper;

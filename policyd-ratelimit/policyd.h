@@ -53,6 +53,7 @@ struct policyd {
 	int64_t stop_at_ms; /* 0: not stopping */
 	bool wiring_warned;
 	uint64_t requests;
+	int64_t wall_offset_ms; /* wall time less session time, looked up each second */
 	struct ev_prepare prepare;
 	struct ev_timer second, slice, stop;
 };

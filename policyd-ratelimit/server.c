@@ -134,7 +134,7 @@ static void request_judge(struct client *c, const struct proto_request *request)
 	int64_t begin_us = timed ? clock_mono_us() : 0, now_ms = policyd_now_ms();
 	uint64_t ticket = 0;
 	sbuf_init(&reply, mem, sizeof(mem));
-	session_request(&p->session, &c->session, request, now_ms, clock_wall_ms(), &reply, &outcome);
+	session_request(&p->session, &c->session, request, now_ms, now_ms + p->wall_offset_ms, &reply, &outcome);
 	if (outcome.committed)
 		ticket = keeper_message(p, &outcome);
 	outcome_tell(&outcome, request, now_ms);

@@ -265,8 +265,10 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 		bool further = !stage->is_end && stage->txn->hold_count > 0 &&
 			       txn_hold_find(stage->txn, item.hash) != NULL;
 		item.amount = rule_amount(rule, stage, further);
-		if (item.amount > 0)
-			item_add(s, &item);
+		if (item.amount == 0)
+			continue;
+		table_prefetch(s->table, item.hash);
+		item_add(s, &item);
 	}
 }
 

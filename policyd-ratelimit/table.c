@@ -141,9 +141,15 @@ static void cell_spill(struct table *t, struct table_cell *c)
 	c->ref = ref;
 }
 
+/* The top bits choose the array, the low 32 the place in it. */
+static size_t shard_index(uint64_t hash)
+{
+	return hash / (UINT64_MAX / TABLE_SHARDS + 1);
+}
+
 static struct table_shard *shard_of(struct table *t, uint64_t hash)
 {
-	return &t->shards[hash >> 52];
+	return &t->shards[shard_index(hash)];
 }
 
 static uint32_t home_of(const struct table_shard *s, uint64_t hash)
@@ -309,6 +315,13 @@ static struct table_cell *cell_current(struct table *t, uint64_t hash, uint32_t 
 		return c;
 	cell_remove(t, shard_of(t, hash), c);
 	return NULL;
+}
+
+void table_prefetch(const struct table *table, uint64_t hash)
+{
+	const struct table_shard *s = &table->shards[shard_index(hash)];
+	if (s->size > 0)
+		__builtin_prefetch(&s->cells[home_of(s, hash)]);
 }
 
 uint64_t table_used(struct table *table, uint64_t hash, unsigned class, int64_t now_ms)
