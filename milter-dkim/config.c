@@ -9,6 +9,7 @@
 
 #include "lib/run/listen.h"
 #include "milter-dkim/daemon.h"
+#include "milter-dkim/psl.h"
 #include "milter-dkim/taglist.h"
 
 #define HOSTS_FILE_MAX (4u << 20)
@@ -90,6 +91,7 @@ struct settings {
 	struct session_settings session;
 	struct shared_resolver *resolver;
 	int64_t dns_timeout_ms;
+	struct dmarc_psl psl;
 };
 
 int read_file(void *unused, const char *path, struct sbuf *out)
@@ -171,6 +173,16 @@ static int share_resolver(const struct milter_config *c, const struct settings *
 	return 0;
 }
 
+static int use_psl(struct settings *s, struct sbuf *error)
+{
+	int rc = psl_open(&s->psl);
+	if (rc < 0)
+		sbuf_adds(error, "dmarc_discovery: the system has no public suffix list");
+	else
+		s->session.psl = &s->psl;
+	return rc;
+}
+
 int settings_new(const struct milter_config *config, const struct settings *old,
 		 struct settings **settings_out, struct sbuf *error)
 {
@@ -190,8 +202,12 @@ int settings_new(const struct milter_config *config, const struct settings *old,
 			.field_bytes = (size_t)config->header_size_limit,
 			.fields = (size_t)config->header_count_limit,
 		},
+		.dmarc_enforce = (enum session_enforce)config->dmarc_enforce,
+		.quarantine_holds = config->dmarc_quarantine != 0,
 	};
 	int rc = read_hosts(config, &s->session.internal_hosts, error);
+	if (rc == 0 && config->dmarc_discovery != 0)
+		rc = use_psl(s, error);
 	if (rc == 0)
 		rc = share_resolver(config, old, &s->resolver, error);
 	if (rc < 0)
@@ -214,6 +230,8 @@ void settings_unref(struct settings **settings)
 	if (s == NULL || atomic_fetch_sub(&s->refs, 1) != 1)
 		return;
 	shared_unref(s->resolver);
+	if (s->session.psl != NULL)
+		psl_close(&s->psl);
 	hostset_done(&s->session.internal_hosts);
 	free((char *)(uintptr_t)s->session.daemon_names);
 	free((char *)(uintptr_t)s->session.authserv_id);

@@ -100,7 +100,7 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 			     unsigned long f3, unsigned long *actions_out, unsigned long *steps_out,
 			     unsigned long *f2_out, unsigned long *f3_out)
 {
-	const unsigned long needed = SMFIF_ADDHDRS | SMFIF_CHGHDRS;
+	const unsigned long needed = SMFIF_ADDHDRS | SMFIF_CHGHDRS | SMFIF_QUARANTINE;
 	const unsigned long no_reply = SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_MAIL | SMFIP_NR_HDR |
 				       SMFIP_NR_EOH | SMFIP_NR_BODY;
 	(void)f2;
@@ -238,8 +238,12 @@ static char *text(const char *s)
 	return (char *)(uintptr_t)s;
 }
 
-static const char *apply(SMFICTX *ctx, const struct edits *edits)
+/* NULL, or what the MTA refused. */
+static const char *apply(SMFICTX *ctx, const struct session_outcome *outcome)
 {
+	const struct edits *edits = &outcome->edits;
+	if (outcome->hold != NULL && smfi_quarantine(ctx, text(outcome->hold)) != MI_SUCCESS)
+		return "the message could not be put on hold";
 	for (size_t i = 0; i < edits->count; i++) {
 		const struct edit *e = &edits->items[i];
 		int rc = e->value == NULL ? smfi_chgheader(ctx, text(e->name), (int)e->ordinal, NULL)
@@ -276,7 +280,7 @@ static sfsistat on_end(SMFICTX *ctx)
 	while (session_end(c->session, &view, &outcome) == ERR_AGAIN)
 		resolver_set_wait(c->questions);
 	struct span queue_id = macro(ctx, "i");
-	const char *refused = outcome->action == SESSION_ACCEPT ? apply(ctx, &outcome->edits) : NULL;
+	const char *refused = outcome->action == SESSION_ACCEPT ? apply(ctx, outcome) : NULL;
 	sfsistat status = SMFIS_TEMPFAIL;
 	if (refused != NULL) {
 		LOG_EVENT(LOG_ERR, &ev_libmilter_failed, "the mail server refused a change",
@@ -331,7 +335,7 @@ static int start(struct milter *m, struct sbuf *error)
 	static struct smfiDesc description = {
 		.xxfi_name = name,
 		.xxfi_version = SMFI_VERSION,
-		.xxfi_flags = SMFIF_ADDHDRS | SMFIF_CHGHDRS,
+		.xxfi_flags = SMFIF_ADDHDRS | SMFIF_CHGHDRS | SMFIF_QUARANTINE,
 		.xxfi_connect = on_connect,
 		.xxfi_helo = on_helo,
 		.xxfi_envfrom = on_mail,

@@ -67,11 +67,16 @@ static void report_judged(const struct session_outcome *o, struct span queue_id,
 	}
 	if (in->request.ip.bits != 0) {
 		metrics_inc(METRIC_SPF_NONE + (unsigned)in->spf.result);
-		sbuf_addf(&result, "spf=%s", auth_result_name(in->spf.result));
+		sbuf_addf(&result, "spf=%s ", auth_result_name(in->spf.result));
 	}
+	metrics_inc(METRIC_DMARC_NONE + (unsigned)in->dmarc.result);
+	sbuf_addf(&result, "dmarc=%s", auth_result_name(in->dmarc.result));
+	if (o->quarantined)
+		metrics_inc(METRIC_DMARC_QUARANTINED);
 	LOG_EVENT(LOG_INFO, &ev_message_judged, "the message is judged", LOG_FIELD("QUEUE_ID", queue_id),
 		  LOG_FIELD_STR("CLIENT_IP", t->ip), LOG_FIELD("DOMAIN", o->author_domain),
-		  LOG_FIELD("RESULT", span_trim(sbuf_span(&result))));
+		  LOG_FIELD("RESULT", sbuf_span(&result)),
+		  LOG_FIELD_STR("DISPOSITION", o->quarantined ? "quarantine" : "none"));
 }
 
 void report_outcome(const struct session_outcome *outcome, struct span queue_id, const struct ip *ip)

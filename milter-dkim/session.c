@@ -143,6 +143,7 @@ static void begin_inbound(struct session *s, const struct session_envelope *enve
 		.mail_from = envelope->mail_from,
 		.receiver = s->host_name,
 		.now = s->now,
+		.psl = s->settings->psl,
 	};
 	if (inbound_begin(&s->inbound, &request, &s->arena, cache, view) < 0)
 		refuse(s, SESSION_TEMPFAIL, "451", "4.3.0", "the envelope is too large");
@@ -180,19 +181,24 @@ static struct span authserv_id(const struct session *s)
 	return id.len > 0 ? id : s->host_name;
 }
 
-/* Fields that claim to come from us, whoever sent them, are not from us. */
-static void remove_forged(struct session *s)
+static bool claims_to_be_ours(const struct session *s, struct span name, struct span value)
 {
-	struct span name = SPAN_LIT(AUTHRES_NAME);
+	return span_eq(name, SPAN_LIT(SESSION_QUARANTINE_FIELD)) || authres_is_from(value, authserv_id(s));
+}
+
+/* Removes the fields NAME that claim to come from us; whoever sent them, it was
+ * not us. */
+static void remove_forged(struct session *s, struct span name)
+{
 	size_t ordinal = 0;
 	for (size_t i = 0; i < s->header.count; i++) {
 		if (!span_ieq(s->header.fields[i].name, name))
 			continue;
 		ordinal++;
-		if (!authres_is_from(s->header.fields[i].value, authserv_id(s)))
+		if (!claims_to_be_ours(s, name, s->header.fields[i].value))
 			continue;
 		if (edits_remove(&s->outcome.edits, name, ordinal) < 0) {
-			refuse(s, SESSION_REJECT, "554", "5.7.1", "too many forged Authentication-Results fields");
+			refuse(s, SESSION_REJECT, "554", "5.7.1", "too many forged fields in our name");
 			return;
 		}
 		s->outcome.removed++;
@@ -271,11 +277,16 @@ void session_header_end(struct session *s, const struct dns_view *view)
 {
 	if (s->outcome.action != SESSION_ACCEPT)
 		return;
-	remove_forged(s);
-	if (s->outcome.ours)
+	remove_forged(s, SPAN_LIT(AUTHRES_NAME));
+	remove_forged(s, SPAN_LIT(SESSION_QUARANTINE_FIELD));
+	if (s->outcome.ours) {
 		choose_keys(s);
-	else if (inbound_header(&s->inbound, &s->header, s->bodies, view) < 0)
+		return;
+	}
+	if (inbound_header(&s->inbound, &s->header, s->bodies, view) < 0)
 		refuse_large(s);
+	if (s->inbound.author.count > 0)
+		s->outcome.author_domain = s->inbound.author.domains[0];
 }
 
 bool session_wants_body(const struct session *s)
@@ -329,6 +340,39 @@ static void sign_all(struct session *s)
 	sbuf_done(&value);
 }
 
+/* A text about DOMAIN in the arena; without it where the arena is full. */
+static const char *about(struct session *s, const char *before, struct span domain, const char *after)
+{
+	char mem[512];
+	struct sbuf text;
+	sbuf_init(&text, mem, sizeof(mem));
+	sbuf_adds(&text, before);
+	sbuf_add_escaped(&text, domain);
+	sbuf_adds(&text, after);
+	const char *copy = arena_strdup(&s->arena, sbuf_span(&text));
+	return copy != NULL ? copy : before[0] != '\0' ? before : after;
+}
+
+/* What the author's domain wishes for mail that fails, as far as we follow. */
+static void enforce(struct session *s)
+{
+	const struct dmarc_verdict *v = &s->inbound.dmarc;
+	enum session_enforce most = s->settings->dmarc_enforce;
+	if (v->result != AUTH_FAIL || v->disposition == DMARC_NONE || most == SESSION_ENFORCE_NO)
+		return;
+	if (v->disposition == DMARC_REJECT && most == SESSION_ENFORCE_REJECT) {
+		refuse(s, SESSION_REJECT, "550", "5.7.26",
+		       about(s, "", v->author_domain, " does not allow this message: its DMARC policy is reject"));
+		return;
+	}
+	const char *why = about(s, " dmarc=fail header.from=", v->author_domain, "");
+	s->outcome.quarantined = true;
+	if (s->settings->quarantine_holds)
+		s->outcome.hold = why + 1;
+	else if (edits_insert(&s->outcome.edits, SPAN_LIT(SESSION_QUARANTINE_FIELD), span_str(why)) < 0)
+		refuse_large(s);
+}
+
 static int judge(struct session *s, const struct dns_view *view)
 {
 	int rc = inbound_run(&s->inbound, view);
@@ -342,6 +386,7 @@ static int judge(struct session *s, const struct dns_view *view)
 	    edits_insert(&s->outcome.edits, SPAN_LIT(AUTHRES_NAME), sbuf_span(&value)) < 0)
 		refuse_large(s);
 	sbuf_done(&value);
+	enforce(s);
 	return 0;
 }
 

@@ -24,6 +24,10 @@
 #define SESSION_SIGNATURES_MAX 4
 #define SESSION_ARENA_MAX (8u << 20) /* what one message may take besides its fields */
 
+#define SESSION_QUARANTINE_FIELD "X-Postern-Quarantine"
+
+enum session_enforce { SESSION_ENFORCE_NO, SESSION_ENFORCE_QUARANTINE, SESSION_ENFORCE_REJECT };
+
 enum session_role { SESSION_AUTO, SESSION_SIGN, SESSION_VERIFY };
 
 /* Never changed while a message uses it. */
@@ -36,6 +40,9 @@ struct session_settings {
 	const char *sign_headers; /* "": sign_names() */
 	int64_t expire_s;
 	struct mail_limits limits;
+	const struct dmarc_psl *psl; /* NULL: DMARC by the tree walk */
+	enum session_enforce dmarc_enforce;
+	bool quarantine_holds; /* else it adds SESSION_QUARANTINE_FIELD */
 };
 
 /* What a message signs with; valid as long as the message. */
@@ -58,10 +65,12 @@ enum session_action { SESSION_ACCEPT, SESSION_TEMPFAIL, SESSION_REJECT };
 struct session_outcome {
 	enum session_action action;
 	const char *code, *status; /* "451", "4.7.1"; set unless accepted */
-	const char *reason;        /* static text of the reply and the log */
+	const char *reason;        /* text of the reply and the log */
+	bool quarantined;
+	const char *hold;          /* why it goes on hold; NULL: it does not */
 	struct edits edits;        /* ordered; only where accepted */
 	bool ours;
-	struct span author_domain; /* of From, or empty */
+	struct span author_domain; /* the first of From, or empty */
 	size_t removed;            /* forged Authentication-Results */
 	size_t signature_count;    /* that we made */
 	enum crypto_alg signed_with[SESSION_SIGNATURES_MAX];

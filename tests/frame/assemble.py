@@ -182,6 +182,8 @@ def configs(at):
         if path.stem == "postern":
             values["sql_dir"] = at.path("/sql")
         else:
+            if path.stem == "milter-dkim":
+                values["resolver"] = f"{HOST}:{at.port('dns')}"
             values["state_dir"] = at.path(f"/var/lib/postern/{path.stem}")
         text = set_options(at.move(path.read_text()), values)
         write(at.path("/etc/postern") / path.name, text, group="postern", mode=0o640)

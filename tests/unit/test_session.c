@@ -255,6 +255,67 @@ START_TEST(caps_become_replies)
 }
 END_TEST
 
+START_TEST(dmarc_is_enforced_as_far_as_set)
+{
+	static const struct dns_row policies[] = {
+		{"_dmarc.reject.example", .type = DNS_TXT, .text = {"v=DMARC1; p=reject"}},
+		{"_dmarc.quarantine.example", .type = DNS_TXT, .text = {"v=DMARC1; p=quarantine"}},
+		{"_dmarc.none.example", .type = DNS_TXT, .text = {"v=DMARC1; p=none"}},
+	};
+	static const struct {
+		const char *header;
+		enum session_enforce enforce;
+		bool holds, rejected, quarantined;
+	} rows[] = {
+		{"From: a@reject.example\n", SESSION_ENFORCE_NO, false, false, false},
+		{"From: a@reject.example\n", SESSION_ENFORCE_QUARANTINE, false, false, true},
+		{"From: a@reject.example\n", SESSION_ENFORCE_QUARANTINE, true, false, true},
+		{"From: a@reject.example\n", SESSION_ENFORCE_REJECT, false, true, false},
+		{"From: a@quarantine.example\n", SESSION_ENFORCE_REJECT, true, false, true},
+		{"From: a@none.example\n", SESSION_ENFORCE_REJECT, false, false, false},
+		{"From: a@nowhere.example\n", SESSION_ENFORCE_REJECT, false, false, false},
+		/* Several authors are no way around. */
+		{"From: a@nowhere.example\nFrom: a@reject.example\n", SESSION_ENFORCE_REJECT, false, true, false},
+	};
+	struct fixture f;
+	setup(&f);
+	f.dns = (struct dns_table){.rows = policies, .count = COUNT_OF(policies)};
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		struct mail mail = {"192.0.2.9", "", "", "x@client.example", false, rows[i].header, "x"};
+		f.settings.dmarc_enforce = rows[i].enforce;
+		f.settings.quarantine_holds = rows[i].holds;
+		const struct session_outcome *o = run(&f, &mail);
+		ck_assert_msg((o->action == SESSION_REJECT) == rows[i].rejected, "row %zu", i);
+		ck_assert_msg(o->quarantined == rows[i].quarantined, "row %zu", i);
+		ck_assert((o->hold != NULL) == (rows[i].quarantined && rows[i].holds));
+		if (rows[i].rejected) {
+			ck_assert_str_eq(o->status, "5.7.26");
+			ck_assert_ptr_nonnull(strstr(o->reason, "reject.example"));
+			continue;
+		}
+		bool field = false;
+		for (size_t k = 0; k < o->edits.count; k++)
+			field = field || strcmp(o->edits.items[k].name, SESSION_QUARANTINE_FIELD) == 0;
+		ck_assert_msg(field == (rows[i].quarantined && !rows[i].holds), "row %zu", i);
+	}
+	teardown(&f);
+}
+END_TEST
+
+START_TEST(forged_quarantine_fields_are_removed)
+{
+	struct fixture f;
+	setup(&f);
+	struct mail mail = {"192.0.2.9", "", "", "x@client.example", false,
+			    "x-postern-quarantine: a\nX-Postern-Quarantine: b\n" HEADER, "x"};
+	const struct session_outcome *o = run(&f, &mail);
+	ck_assert_uint_eq(o->removed, 2);
+	ck_assert_uint_eq(o->edits.items[0].ordinal, 2);
+	ck_assert_uint_eq(o->edits.items[1].ordinal, 1);
+	teardown(&f);
+}
+END_TEST
+
 START_TEST(late_answers_are_waited_for)
 {
 	static const struct dns_row late[] = {
@@ -273,6 +334,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&role_of_each_way_in, &what_is_signed_verifies, &broken_or_unread_keys_defer,
 	&mail_without_an_author_is_not_signed, &forged_results_are_removed, &caps_become_replies,
+	&dmarc_is_enforced_as_far_as_set, &forged_quarantine_fields_are_removed,
 	&late_answers_are_waited_for, NULL,
 };
 
