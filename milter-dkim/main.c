@@ -6,6 +6,8 @@
 #include "milter-dkim/milter.h"
 
 #define DRAIN_POLL_S 0.02
+/* Without a message in hand for so many polls the last reply has been written. */
+#define DRAIN_QUIET_POLLS 10
 
 static const struct metric_row metrics[] = {
 #define METRIC METRIC_ROW
@@ -19,6 +21,7 @@ struct daemon {
 	struct keysource *source;
 	struct milter *milter;
 	ev_timer drain;
+	unsigned quiet_polls;
 };
 
 static void collect(void *arg)
@@ -89,7 +92,8 @@ static void on_drain(struct ev_loop *ev, ev_timer *timer, int events)
 {
 	struct daemon *d = timer->data;
 	(void)events;
-	if (milter_active(d->milter) > 0)
+	d->quiet_polls = milter_active(d->milter) > 0 ? 0 : d->quiet_polls + 1;
+	if (d->quiet_polls < DRAIN_QUIET_POLLS)
 		return;
 	ev_timer_stop(ev, timer);
 	milter_end(d->milter);

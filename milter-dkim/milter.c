@@ -2,7 +2,7 @@
  * Invariants: consecutive callbacks of one connection come on different threads,
  * but never two at once; all state of a connection is in its private pointer, no
  * lock is held when a callback returns, and nothing is thread-local.  A message
- * counts as active from MAIL FROM until its end or abort.
+ * that began before the pause counts as active until its end or abort.
  */
 #include "milter.h"
 
@@ -26,7 +26,7 @@ struct milter {
 	struct keysource *source;
 	struct keycache *cache;
 	atomic_uint active;
-	atomic_bool ending;
+	atomic_bool paused, ending;
 	int fd;
 	char host_name[256];
 };
@@ -39,7 +39,7 @@ struct connection {
 	unsigned long no_reply; /* SMFIP_NR_* that the MTA agreed to */
 	struct ip ip;
 	/* of the message */
-	bool active;
+	bool active, counted;
 	struct settings *settings;
 	struct keyset keys;
 	struct resolver_set *questions;
@@ -91,9 +91,9 @@ static void end_message(struct connection *c)
 	resolver_set_free(&c->questions);
 	keyset_release(&c->keys);
 	settings_unref(&c->settings);
-	if (c->active)
+	if (c->counted)
 		atomic_fetch_sub(&the_milter->active, 1);
-	c->active = false;
+	c->active = c->counted = false;
 }
 
 static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps, unsigned long f2,
@@ -101,8 +101,13 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 			     unsigned long *f2_out, unsigned long *f3_out)
 {
 	const unsigned long needed = SMFIF_ADDHDRS | SMFIF_CHGHDRS | SMFIF_QUARANTINE;
-	const unsigned long no_reply = SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_MAIL | SMFIP_NR_HDR |
-				       SMFIP_NR_EOH | SMFIP_NR_BODY;
+	/*
+	 * Postfix keeps steps without reply in a buffer.  MAIL FROM has one, so that
+	 * it comes at once: DNS is asked while the client still talks, and a stop
+	 * knows of the message.
+	 */
+	const unsigned long no_reply = SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_HDR | SMFIP_NR_EOH |
+				       SMFIP_NR_BODY;
 	(void)f2;
 	(void)f3;
 	if ((actions & needed) != needed || (steps & SMFIP_HDR_LEADSPC) == 0)
@@ -201,9 +206,11 @@ static sfsistat on_mail(SMFICTX *ctx, char **args)
 		return SMFIS_TEMPFAIL;
 	end_message(c);
 	c->active = true;
-	atomic_fetch_add(&the_milter->active, 1);
+	c->counted = !atomic_load(&the_milter->paused);
+	if (c->counted)
+		atomic_fetch_add(&the_milter->active, 1);
 	begin_message(ctx, c, args);
-	return go_on(c, SMFIP_NR_MAIL);
+	return SMFIS_CONTINUE;
 }
 
 static sfsistat on_header(SMFICTX *ctx, char *name, char *value)
@@ -412,6 +419,7 @@ struct settings *milter_settings(struct milter *milter)
 void milter_pause(struct milter *milter)
 {
 	struct sockaddr_un nobody = {.sun_family = AF_UNIX};
+	atomic_store(&milter->paused, true);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return;

@@ -27,10 +27,12 @@ struct settings *milter_settings(struct milter *milter);
 
 /*
  * Takes no more connections: they wait in the socket's backlog.  Connections
- * that are open go on until milter_end().
+ * that are open go on until milter_end(), but a message that begins on one of
+ * them is not waited for.
  */
 void milter_pause(struct milter *milter);
-/* Messages between MAIL FROM and the reply to their end. */
+/* Messages in hand that began before the pause.  The reply to the end of a
+ * message is written just after it is counted out. */
 unsigned milter_active(const struct milter *milter);
 /*
  * Tells libmilter to end.  Its threads cannot be waited for (they are detached,

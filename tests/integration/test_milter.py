@@ -104,10 +104,10 @@ class Signing(MilterCase):
         self.assertEqual(fields(data, "Authentication-Results"), [])
 
     def test_bounce_is_signed(self):
-        """The notice for a message of ours that cannot go out."""
-        domain = f"bounce-{uuid.uuid4().hex[:8]}.invalid"
-        data = mail.message(self.user, f"nobody@{domain}")
-        mail.submit(self.stack, self.user, [f"nobody@{domain}"], data)
+        """The notice for a message of ours that cannot be delivered."""
+        alias = f"alias-{uuid.uuid4().hex[:8]}@example.net"
+        self.stack.postern("alias", "add", alias, f"missing-{alias}")
+        mail.submit(self.stack, self.user, [alias], mail.message(self.user, alias))
         notice = self.find('SUBJECT "Undelivered Mail Returned to Sender"')
         author = fields(notice, "From")[0]
         self.assertIn("MAILER-DAEMON", author)
@@ -139,6 +139,7 @@ class Signing(MilterCase):
 
     def test_new_key_is_used_within_five_seconds(self):
         domain = f"new-{uuid.uuid4().hex[:8]}.example"
+        self.stack.postern("domain", "add", domain)
         self.assertEqual(fields(self.local_mail(f"a@{domain}"), "DKIM-Signature"), [])
         self.stack.postern("dkim", "keygen", domain, "--activate")
         self.wait_until(lambda: fields(self.local_mail(f"a@sub.{domain}"), "DKIM-Signature"), 5, "a signature")
@@ -151,26 +152,34 @@ class Signing(MilterCase):
 
         def refused():
             with mail.smtp(self.stack, source="127.0.0.1") as client:
+                client.ehlo_or_helo_if_needed()
                 client.mail(f"a@{domain}")
                 client.rcpt(self.user)
                 return client.data(data)[0] == 451
 
         self.wait_until(refused, 10, "451")
-        self.assertIn(f"key_unusable level=err", self.log().replace("level=error", "level=err"))
+        self.assertRegex(self.log(), f"key_unusable level=error .*domain={domain}")
         self.stack.mariadb(f"DELETE FROM dkim_keys WHERE domain = '{domain}'")
 
     def test_signs_after_a_restart_without_the_database(self):
-        self.submit()
-        try:
+        """Away for the milter only: Postfix needs it for its mailboxes."""
+        seen = self.log().count("keys_from_disk")
+        with self.configured("milter-dkim", database_socket="/nonexistent/mysqld.sock"):
+            self.wait_until(lambda: self.log().count("keys_from_disk") > seen, 10, "keys from disk")
+            self.wait_until(lambda: "keys_unreachable" in self.log(), 10, "a log line")
+            self.assertEqual(len(fields(self.submit(), "DKIM-Signature")), 1)
+
+    def test_without_any_keys_mail_is_deferred(self):
+        saved = self.stack.at.path("/var/lib/postern/milter-dkim/dkim-keys")
+        with self.configured("milter-dkim", database_socket="/nonexistent/mysqld.sock"):
             self.stack.stop("milter-dkim")
-            self.stack.stop("mysql")
+            saved.unlink()
             self.stack.start("milter-dkim")
-            # Postfix knows no mailboxes now: the reply at the end of data is enough.
-            self.wait_until(lambda: "keys_from_disk" in self.log(), 10, "keys from disk")
-            status = json.loads(self.stack.postern("--json", "status"))
-            self.assertIn("milter-dkim", json.dumps(status))
-        finally:
-            self.stack.start("mysql")
+            with mail.submission(self.stack, SENDER) as client:
+                client.ehlo_or_helo_if_needed()
+                client.mail(SENDER)
+                client.rcpt(self.user)
+                self.assertEqual(client.data(mail.message(SENDER, self.user))[0], 451)
         self.assertEqual(len(fields(self.submit(), "DKIM-Signature")), 1)
 
 
@@ -191,6 +200,7 @@ class OpendkimTables(MilterCase):
             signed = mail.wait_for_mail(self.stack, self.user, mail.parse(data)["message-id"])
             self.assertIn("d=tables.example; s=t1", fields(signed, "DKIM-Signature")[0])
             with mail.smtp(self.stack, source="127.0.0.1") as client:
+                client.ehlo_or_helo_if_needed()
                 client.mail("a@lost.example")
                 client.rcpt(self.user)
                 self.assertEqual(client.data(mail.message("a@lost.example", self.user))[0], 451)
@@ -234,6 +244,7 @@ class Judging(MilterCase):
     def test_too_large_header_is_refused(self):
         data = b"X-Filler: y\r\n" * 10001 + mail.message("a@b.example", self.user)
         with mail.smtp(self.stack, self.new_source()) as client:
+            client.ehlo_or_helo_if_needed()
             client.mail("a@b.example")
             client.rcpt(self.user)
             code, text = client.data(data)
@@ -245,6 +256,7 @@ class Judging(MilterCase):
         self.stack.dns_add_text(f"_dmarc.{domain}", "v=DMARC1; p=reject")
         with self.configured("milter-dkim", dmarc_enforce="reject"):
             with mail.smtp(self.stack, self.new_source()) as client:
+                client.ehlo_or_helo_if_needed()
                 client.mail("x@elsewhere.example")
                 client.rcpt(self.user)
                 code, text = client.data(mail.message(f"ceo@{domain}", self.user))
@@ -272,9 +284,10 @@ class Operation(MilterCase):
         path = self.stack.at.path("/etc/postern/milter-dkim.conf")
         before = path.read_text()
         try:
+            seen = self.log().count("config_rejected")
             path.write_text(before + "role = both\n")
             pid = self.stack.kill("milter-dkim", signal.SIGHUP)
-            self.wait_until(lambda: "config_rejected" in self.log(), 10, "config_rejected")
+            self.wait_until(lambda: self.log().count("config_rejected") > seen, 10, "config_rejected")
         finally:
             path.write_text(before)
         self.assertEqual(self.stack.pid("milter-dkim"), pid)
@@ -283,6 +296,7 @@ class Operation(MilterCase):
     def test_killed_milter_defers_and_signs_once(self):
         data = mail.message(SENDER, self.user)
         with mail.submission(self.stack, SENDER) as client:
+            client.ehlo_or_helo_if_needed()
             client.mail(SENDER)
             client.rcpt(self.user)
             self.stack.kill("milter-dkim")
@@ -293,6 +307,7 @@ class Operation(MilterCase):
     def test_stop_finishes_the_message_in_hand(self):
         data = mail.message(SENDER, self.user)
         with mail.submission(self.stack, SENDER) as client:
+            client.ehlo_or_helo_if_needed()
             client.mail(SENDER)
             client.rcpt(self.user)
             pid = self.stack.kill("milter-dkim", signal.SIGTERM)
