@@ -1,0 +1,140 @@
+"""`postern auth check`, `dmarc check`, `dkim sign` and `arc seal` as other tools
+drive them: JSON on standard output, exit codes, LF and CRLF."""
+import base64
+import json
+import os
+import subprocess
+import tempfile
+import unittest
+
+from tests.dns.dnsd import Server
+
+REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+POSTERN = os.path.join(os.environ.get("POSTERN_BUILD", os.path.join(REPO, "build")), "bin", "postern")
+MESSAGE = b"From: Joe <joe@example.com>\nTo: ann@example.net\nSubject: hi\n\nHello\nworld\n"
+
+
+def run(*words, stdin=b""):
+    done = subprocess.run([POSTERN, *words], input=stdin, capture_output=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+class Tools(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.key = os.path.join(cls.folder.name, "key.pem")
+        subprocess.run(["openssl", "genrsa", "-out", cls.key, "2048"], check=True, capture_output=True)
+        der = subprocess.run(["openssl", "rsa", "-in", cls.key, "-pubout", "-outform", "DER"],
+                             check=True, capture_output=True).stdout
+        record = "v=DKIM1; k=rsa; p=" + base64.b64encode(der).decode()
+        cls.dns = Server({
+            "s._domainkey.example.com": [["CNAME", "keys.example.org"]],
+            "keys.example.org": [["TXT", [record[:100], record[100:]]]],
+            "s._domainkey.list.example": [["TXT", record]],
+            "example.com": [["TXT", "v=spf1 ip4:192.0.2.1 -all"]],
+            "_dmarc.example.com": [["TXT", "v=DMARC1; p=reject"]],
+            "down._domainkey.example.com": [["SERVFAIL"]],
+            "_dmarc.down.example": [["SERVFAIL"]],
+        })
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.dns.close()
+        cls.folder.cleanup()
+
+    def sign(self, message=MESSAGE, *options):
+        code, out, err = run("dkim", "sign", "--domain", "example.com", "--selector", "s", "--key", self.key,
+                             *options, stdin=message)
+        self.assertEqual((code, err), (0, b""))
+        return out
+
+    def seal(self, message):
+        return run("arc", "seal", "--domain", "list.example", "--selector", "s", "--key", self.key,
+                   "--authserv-id", "mx.list.example", "--resolver", self.dns.address, stdin=message)
+
+    def check(self, message, *options, ip="192.0.2.1", mail_from="joe@example.com"):
+        code, out, _ = run("auth", "check", "--ip", ip, "--helo", "h.example.com", "--mail-from", mail_from,
+                           "--resolver", self.dns.address, "--authserv-id", "mx.example.net", *options,
+                           stdin=message)
+        self.assertEqual(code, 0)
+        return json.loads(out)
+
+    def test_pass_by_all_methods(self):
+        verdict = self.check(self.sign())
+        self.assertEqual(list(verdict), ["spf", "dkim", "arc", "dmarc", "authentication_results"])
+        self.assertEqual(verdict["spf"], {"result": "pass", "domain": "example.com", "identity": "mailfrom",
+                                          "explanation": None, "problem": None})
+        self.assertEqual(verdict["dkim"], [{"result": "pass", "domain": "example.com", "selector": "s",
+                                            "algorithm": "rsa-sha256", "key_bits": 2048, "reason": None}])
+        self.assertEqual(verdict["arc"], {"result": "none", "instance": None, "reason": None})
+        self.assertEqual(verdict["dmarc"]["result"], "pass")
+        self.assertEqual(verdict["dmarc"]["alignment"], {"spf": "example.com", "dkim": "example.com"})
+        self.assertRegex(verdict["authentication_results"], r"^mx\.example\.net; dkim=pass .*; spf=pass .*; dmarc=pass ")
+
+    def test_line_ends_do_not_matter(self):
+        for message in (MESSAGE, MESSAGE.replace(b"\n", b"\r\n")):
+            signed = self.sign(message)
+            for variant in (signed.replace(b"\r\n", b"\n"), signed.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")):
+                self.assertEqual(self.check(variant)["dkim"][0]["result"], "pass")
+
+    def test_changed_body(self):
+        verdict = self.check(self.sign().replace(b"world", b"World"), ip="192.0.2.2")
+        self.assertEqual(verdict["dkim"][0]["result"], "fail")
+        self.assertEqual(verdict["dmarc"]["result"], "fail")
+        self.assertEqual(verdict["dmarc"]["disposition"], "reject")
+
+    def test_dead_dns_is_never_a_fail(self):
+        signed = self.sign(MESSAGE, "--headers", "From").replace(b"s=s;", b"s=down;")
+        self.assertEqual(self.check(signed, ip="192.0.2.2")["dkim"][0]["result"], "temperror")
+        message = MESSAGE.replace(b"joe@example.com", b"joe@down.example")
+        verdict = self.check(message)["dmarc"]
+        self.assertEqual((verdict["result"], verdict["disposition"]), ("temperror", "none"))
+
+    def test_hostile_values_stay_quoted(self):
+        verdict = self.check(MESSAGE, mail_from='x"; dkim=pass header.d=bank.example (\r\nX: y@example.com')
+        field = verdict["authentication_results"]
+        self.assertNotIn("\n", field)
+        self.assertNotIn("\r", field)
+        self.assertIn('"x\\"; dkim=pass', field)
+
+    def test_trace_tells_the_culprit(self):
+        code, _, trace = run("auth", "check", "--ip", "192.0.2.1", "--helo", "h.example.com", "--mail-from", "",
+                             "--resolver", self.dns.address, "--trace", stdin=self.sign() + b"-- \nfooter\n")
+        self.assertEqual(code, 0)
+        self.assertIn(b"2 lines were added below the signed body", trace)
+        self.assertIn(b"dns _dmarc.example.com TXT: ok", trace)
+
+    def test_unreadable_message(self):
+        code, out, _ = run("auth", "check", "--ip", "192.0.2.1", "--helo", "h", "--mail-from", "",
+                           "--resolver", self.dns.address, stdin=b"this is no field\nFrom: a@b.example\n\n")
+        self.assertEqual((code, out), (65, b""))
+
+    def test_usage(self):
+        self.assertEqual(run("auth", "check", "--ip", "x", "--helo", "h", "--mail-from", "")[0], 64)
+        self.assertEqual(run("spf", "check", "--helo", "h", "--mail-from", "")[0], 64)
+
+    def test_arc_chain(self):
+        field = self.check(self.sign())["authentication_results"].replace("mx.example.net", "mx.list.example", 1)
+        message = b"Authentication-Results: " + field.encode() + b"\n" + self.sign()
+        for instance in (1, 2, 3):
+            code, message, _ = self.seal(message)
+            self.assertEqual(code, 0)
+            verdict = self.check(message)["arc"]
+            self.assertEqual(verdict, {"result": "pass", "instance": instance, "reason": None})
+        self.assertIn(b"ARC-Authentication-Results: i=3; mx.list.example;\n\tdkim=pass", message)
+        broken = message.replace(b"world", b"World")
+        self.assertEqual(self.check(broken)["arc"]["result"], "fail")
+        code, sealed, _ = self.seal(broken)
+        self.assertIn(b"cv=fail", sealed[:200])
+        self.assertEqual(self.seal(sealed)[0], 65)
+
+    def test_dmarc_check(self):
+        code, out, _ = run("dmarc", "check", "--from", "joe@mail.example.com", "--dkim-pass", "evil.example",
+                           "--spf-pass", "EXAMPLE.com", "--resolver", self.dns.address)
+        verdict = json.loads(out)
+        self.assertEqual(code, 0)
+        self.assertEqual(list(verdict), ["result", "domain", "organizational_domain", "published_policy", "policy",
+                                         "disposition", "alignment", "queries", "reason"])
+        self.assertEqual(verdict["alignment"], {"spf": "example.com", "dkim": None})
+        self.assertEqual(verdict["queries"][:3], ["_dmarc.mail.example.com", "_dmarc.example.com", "_dmarc.com"])
