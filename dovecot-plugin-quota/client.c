@@ -1,8 +1,9 @@
 /*
  * A connection carries calls until one of them misses its reply; then it is
  * closed, because a late reply would be taken for that of the next call.
- * Closing it with an open reservation makes quotad mark the user as stale, so
- * nothing has to be remembered here.
+ * Closing it with an open reservation makes quotad mark the user as stale, and
+ * what was sent before is still read by it, so nothing has to be remembered
+ * here but the one posted request whose reply is owed.
  */
 #include "dovecot-plugin-quota/client.h"
 
@@ -46,6 +47,7 @@ static void own(struct quota_client *c)
 	if (c->pid == getpid())
 		return;
 	disconnect(c);
+	c->owed_len = 0;
 	c->pid = getpid();
 	c->last_op = 0;
 	if (getrandom(&c->instance, sizeof(c->instance), GRND_NONBLOCK) != (ssize_t)sizeof(c->instance))
@@ -121,45 +123,111 @@ static int receive(int fd, struct quota_reply *reply_out, int64_t deadline_ms)
 	return ERR_SYNTAX;
 }
 
-/* One attempt; FRESH tells whether the connection was made for it. */
-static int attempt(struct quota_client *c, const struct quota_request *request,
-		   struct quota_reply *reply_out, int64_t deadline_ms, bool *fresh_out)
+/* Sends LINE, behind a greeting where the connection is new. */
+static int transmit(struct quota_client *c, struct span line, int64_t deadline_ms, bool *fresh_out)
 {
 	char mem[2 * QUOTA_LINE_MAX];
 	struct sbuf out;
 
 	sbuf_init(&out, mem, sizeof(mem));
 	*fresh_out = c->fd < 0 || c->mute;
-	int rc = *fresh_out ? reconnect(c, &out) : 0;
-	if (rc == 0)
-		rc = quota_request_encode(request, &out);
-	if (rc == 0)
-		rc = send_all(c->fd, sbuf_span(&out), deadline_ms);
-	if (rc == 0)
-		rc = receive(c->fd, reply_out, deadline_ms);
+	const int rc = *fresh_out ? reconnect(c, &out) : 0;
+	if (rc < 0)
+		return rc;
+	sbuf_add(&out, line);
+	return send_all(c->fd, sbuf_span(&out), deadline_ms);
+}
+
+/* One request and its reply.  A lost connection is made anew, once. */
+static int exchange(struct quota_client *c, struct span line, struct quota_reply *reply_out,
+		    int64_t deadline_ms)
+{
+	for (;;) {
+		bool fresh;
+		int rc = transmit(c, line, deadline_ms, &fresh);
+		if (rc == 0)
+			rc = receive(c->fd, reply_out, deadline_ms);
+		if (rc != ERR_CLOSED || fresh)
+			return rc;
+		disconnect(c);
+	}
+}
+
+/* Reads the reply of the posted request. */
+static int settle(struct quota_client *c, int64_t deadline_ms)
+{
+	const struct span line = span_of(c->owed, c->owed_len);
+	struct quota_reply ignored;
+
+	if (c->owed_len == 0)
+		return 0;
+	c->owed_len = 0;
+	int rc = c->fd >= 0 ? receive(c->fd, &ignored, deadline_ms) : ERR_CLOSED;
+	if (rc == ERR_CLOSED) {
+		disconnect(c);
+		rc = exchange(c, line, &ignored, deadline_ms);
+	}
 	return rc;
+}
+
+/* After a failure; past the deadline there is a pause. */
+static int failed(struct quota_client *c, int rc, int64_t deadline_ms)
+{
+	const int64_t now_ms = mono_ms();
+
+	disconnect(c);
+	c->owed_len = 0;
+	if (now_ms >= deadline_ms)
+		c->down_until_ms = now_ms + QUOTA_CLIENT_HOLDOFF_MS;
+	return rc == ERR_SYNTAX ? ERR_SYNTAX : ERR_TEMP;
 }
 
 int quota_client_call(struct quota_client *c, const struct quota_request *request,
 		      struct quota_reply *reply_out)
 {
 	const int64_t now_ms = mono_ms(), deadline_ms = now_ms + QUOTA_CLIENT_TIMEOUT_MS;
+	char mem[QUOTA_LINE_MAX + 1];
+	struct sbuf line;
+
+	own(c);
+	if (now_ms < c->down_until_ms)
+		return ERR_TEMP;
+	sbuf_init(&line, mem, sizeof(mem));
+	int rc = quota_request_encode(request, &line);
+	if (rc < 0)
+		return rc;
+	rc = settle(c, deadline_ms);
+	if (rc == 0)
+		rc = exchange(c, sbuf_span(&line), reply_out, deadline_ms);
+	return rc == 0 ? 0 : failed(c, rc, deadline_ms);
+}
+
+int quota_client_post(struct quota_client *c, const struct quota_request *request)
+{
+	const int64_t now_ms = mono_ms(), deadline_ms = now_ms + QUOTA_CLIENT_TIMEOUT_MS;
+	char mem[QUOTA_LINE_MAX + 1];
+	struct sbuf line;
 	bool fresh;
 
 	own(c);
 	if (now_ms < c->down_until_ms)
 		return ERR_TEMP;
-	int rc = attempt(c, request, reply_out, deadline_ms, &fresh);
+	sbuf_init(&line, mem, sizeof(mem));
+	int rc = quota_request_encode(request, &line);
+	if (rc < 0)
+		return rc;
+	rc = settle(c, deadline_ms);
+	if (rc == 0)
+		rc = transmit(c, sbuf_span(&line), deadline_ms, &fresh);
 	if (rc == ERR_CLOSED && !fresh) {
 		disconnect(c);
-		rc = attempt(c, request, reply_out, deadline_ms, &fresh);
+		rc = transmit(c, sbuf_span(&line), deadline_ms, &fresh);
 	}
-	if (rc == 0)
-		return 0;
-	disconnect(c);
-	if (mono_ms() >= deadline_ms)
-		c->down_until_ms = mono_ms() + QUOTA_CLIENT_HOLDOFF_MS;
-	return rc == ERR_SYNTAX ? ERR_SYNTAX : ERR_TEMP;
+	if (rc < 0)
+		return failed(c, rc, deadline_ms);
+	memcpy(c->owed, line.ptr, line.len);
+	c->owed_len = line.len;
+	return 0;
 }
 
 void quota_client_note(struct quota_client *c, const struct quota_request *request)

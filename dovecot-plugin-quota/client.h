@@ -1,6 +1,6 @@
 /*
- * The blocking client of quotad for mail processes: one connection a process,
- * made when it is first needed and again after it was lost.  No call takes
+ * The client of quotad for mail processes: one connection a process, made when
+ * it is first needed and again after it was lost.  No call takes
  * longer than QUOTA_CLIENT_TIMEOUT_MS; after a timeout further calls fail at
  * once for QUOTA_CLIENT_HOLDOFF_MS, so that one mail waits once.  Safe over
  * fork(): a child makes a connection of its own.  Allocates nothing, never
@@ -23,6 +23,8 @@ struct quota_client {
 	pid_t pid; /* whose connection it is */
 	bool mute; /* a reply was missed: only notes may be sent on this one */
 	uint64_t instance, last_op;
+	size_t owed_len; /* of a posted request whose reply was not read yet; 0: none */
+	char owed[QUOTA_LINE_MAX];
 	int64_t down_until_ms; /* monotonic; no calls before */
 };
 
@@ -41,6 +43,14 @@ uint64_t quota_client_op(struct quota_client *c);
  */
 int quota_client_call(struct quota_client *c, const struct quota_request *request,
 		      struct quota_reply *reply_out) MUST_CHECK;
+
+/*
+ * The same for a request whose reply does not matter: it is sent now and its
+ * reply read before the next call, so that nobody waits for quotad's disk.  If
+ * the connection is lost before that, it is sent once more.  ERR_TEMP where it
+ * could not be sent.
+ */
+int quota_client_post(struct quota_client *c, const struct quota_request *request) MUST_CHECK;
 
 /*
  * Sends a request without a reply and does not wait, not even for a quotad that

@@ -24,8 +24,8 @@
  *
  *   reply:   WORD id limit used messages room seq flags
  *
- * One request may be outstanding on a connection.  Reservations and intents
- * belong to the connection and end with it.  (OP of the request, instance of
+ * Requests of a connection are executed and answered in order.  Reservations
+ * and intents belong to the connection and end with it.  (OP of the request, instance of
  * the connection) is the operation id: a repeated one changes nothing.
  * Numbers are decimal: sizes and counts of a request at most QUOTA_SIZE_MAX, an
  * OP any 64-bit number, all others at most QUOTA_NUMBER_MAX.  Sizes are bytes.

@@ -122,14 +122,13 @@ void usage_unsized(struct usage_save *save)
 void usage_commit(struct usage *u, struct usage_save *save)
 {
 	struct quota_request r = request_of(u, QUOTA_COMMIT);
-	struct quota_reply reply;
 
 	r.id = save->id;
 	r.bytes = save->bytes;
 	r.messages = save->messages;
 	if (save->messages > 0) {
 		r.op = quota_client_op(u->client);
-		save->unseen = call(u, &r, &reply) < 0 || save->unseen;
+		save->unseen = quota_client_post(u->client, &r) < 0 || save->unseen;
 	}
 	if (save->unseen)
 		usage_stale(u);
@@ -139,11 +138,10 @@ void usage_commit(struct usage *u, struct usage_save *save)
 void usage_release(struct usage *u, struct usage_save *save)
 {
 	struct quota_request r = request_of(u, QUOTA_RELEASE);
-	struct quota_reply reply;
 
 	r.id = save->id;
-	if (save->id != 0)
-		(void)call(u, &r, &reply); /* else it ends with the connection */
+	if (save->id != 0 && quota_client_post(u->client, &r) < 0)
+		usage_stale(u);
 	*save = (struct usage_save){0};
 }
 
@@ -163,12 +161,11 @@ void usage_stale(struct usage *u)
 void usage_freed(struct usage *u, uint64_t bytes, uint64_t messages)
 {
 	struct quota_request r = request_of(u, QUOTA_FREE);
-	struct quota_reply reply;
 
 	r.op = quota_client_op(u->client);
 	r.bytes = bytes;
 	r.messages = messages;
-	if (call(u, &r, &reply) < 0)
+	if (quota_client_post(u->client, &r) < 0)
 		usage_stale(u);
 }
 

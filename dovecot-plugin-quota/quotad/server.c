@@ -1,8 +1,7 @@
 /*
  * A connection is either reading, or it has exactly one request that waits:
  * LOADING for the database to say who the user is, SYNCING for the journal.
- * While it waits it is not read; input that is there nevertheless breaks the
- * rule of one outstanding request and ends the connection.
+ * While it waits it is not read, so its requests are answered in order.
  *
  * Those that wait for the journal stand in the order of their numbers, so what
  * was synced is always at the head.
@@ -232,11 +231,8 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 		if (end == SPAN_NPOS || !take_line(c, span_take(rest, end)))
 			break;
 		done += end + 1;
-		if (waiting_has(&c->wait)) {
-			if (done == in.len)
-				return done;
-			break; /* a second request before the reply */
-		}
+		if (waiting_has(&c->wait))
+			return done; /* the rest comes again when it goes on */
 	}
 	malformed(c);
 	return in.len;
