@@ -1,9 +1,12 @@
 /*
  * A connection carries calls until one of them misses its reply; then it is
  * closed, because a late reply would be taken for that of the next call.
- * Closing it with an open reservation makes quotad mark the user as stale, and
- * what was sent before is still read by it, so nothing has to be remembered
- * here but the one posted request whose reply is owed.
+ * Closing it with an open reservation makes quotad mark the user as stale.
+ *
+ * A quotad that hangs still reads later what was sent, and one that was
+ * restarted verifies every user, so the changes that are owed are given up
+ * together with a connection that failed; they are sent again only where a
+ * connection was lost and the next one is made at once.
  */
 #include "dovecot-plugin-quota/client.h"
 
@@ -47,17 +50,11 @@ static void own(struct quota_client *c)
 	if (c->pid == getpid())
 		return;
 	disconnect(c);
-	c->owed_len = 0;
+	c->owed_count = 0;
 	c->pid = getpid();
 	c->last_op = 0;
 	if (getrandom(&c->instance, sizeof(c->instance), GRND_NONBLOCK) != (ssize_t)sizeof(c->instance))
 		c->instance = (uint64_t)c->pid << 32 ^ (uint64_t)mono_ms();
-}
-
-uint64_t quota_client_op(struct quota_client *c)
-{
-	own(c);
-	return ++c->last_op;
 }
 
 /* Waits until FD is ready for EVENTS; false at the deadline. */
@@ -74,22 +71,6 @@ static bool ready(int fd, short events, int64_t deadline_ms)
 	}
 }
 
-/* Makes the connection and adds the greeting to OUT. */
-static int reconnect(struct quota_client *c, struct sbuf *out)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	const struct quota_request hello = {.verb = QUOTA_HELLO, .version = QUOTA_VERSION, .op = c->instance};
-
-	disconnect(c);
-	memcpy(addr.sun_path, c->path, strlen(c->path));
-	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (c->fd < 0 || connect(c->fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		disconnect(c);
-		return ERR_TEMP;
-	}
-	return quota_request_encode(&hello, out);
-}
-
 /* ERR_CLOSED: the other side is gone; ERR_TEMP: the deadline has passed. */
 static int send_all(int fd, struct span s, int64_t deadline_ms)
 {
@@ -103,6 +84,48 @@ static int send_all(int fd, struct span s, int64_t deadline_ms)
 			return ERR_CLOSED;
 	}
 	return 0;
+}
+
+static int open_socket(struct quota_client *c)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+
+	disconnect(c);
+	memcpy(addr.sun_path, c->path, strlen(c->path));
+	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (c->fd >= 0 && connect(c->fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0)
+		return 0;
+	disconnect(c);
+	return ERR_TEMP;
+}
+
+/* Makes the connection, greets, and sends again what is owed. */
+static int reconnect(struct quota_client *c, int64_t deadline_ms)
+{
+	const struct quota_request hello = {.verb = QUOTA_HELLO, .version = QUOTA_VERSION, .op = c->instance};
+	char mem[QUOTA_LINE_MAX + 1];
+	struct sbuf line;
+
+	sbuf_init(&line, mem, sizeof(mem));
+	int rc = open_socket(c);
+	if (rc == 0)
+		rc = quota_request_encode(&hello, &line);
+	if (rc == 0)
+		rc = send_all(c->fd, sbuf_span(&line), deadline_ms);
+	for (size_t i = 0; i < c->owed_count && rc == 0; i++)
+		rc = send_all(c->fd, span_of(c->owed[i].line, c->owed[i].len), deadline_ms);
+	return rc;
+}
+
+static void acknowledged(struct quota_client *c, uint64_t op)
+{
+	size_t done = 0;
+	while (done < c->owed_count && c->owed[done].op <= op)
+		done++;
+	if (done == 0)
+		return;
+	c->owed_count -= done;
+	memmove(c->owed, c->owed + done, c->owed_count * sizeof(c->owed[0]));
 }
 
 static int receive(int fd, struct quota_reply *reply_out, int64_t deadline_ms)
@@ -123,29 +146,23 @@ static int receive(int fd, struct quota_reply *reply_out, int64_t deadline_ms)
 	return ERR_SYNTAX;
 }
 
-/* Sends LINE, behind a greeting where the connection is new. */
+/* Sends LINE, on a new connection where there is none; tells which it was. */
 static int transmit(struct quota_client *c, struct span line, int64_t deadline_ms, bool *fresh_out)
 {
-	char mem[2 * QUOTA_LINE_MAX];
-	struct sbuf out;
-
-	sbuf_init(&out, mem, sizeof(mem));
 	*fresh_out = c->fd < 0 || c->mute;
-	const int rc = *fresh_out ? reconnect(c, &out) : 0;
-	if (rc < 0)
-		return rc;
-	sbuf_add(&out, line);
-	return send_all(c->fd, sbuf_span(&out), deadline_ms);
+	const int rc = *fresh_out ? reconnect(c, deadline_ms) : 0;
+	return rc == 0 ? send_all(c->fd, line, deadline_ms) : rc;
 }
 
-/* One request and its reply.  A lost connection is made anew, once. */
+/* LINE and, if REPLY_OUT is not NULL, its reply.  A lost connection is made
+ * anew, once. */
 static int exchange(struct quota_client *c, struct span line, struct quota_reply *reply_out,
 		    int64_t deadline_ms)
 {
 	for (;;) {
 		bool fresh;
 		int rc = transmit(c, line, deadline_ms, &fresh);
-		if (rc == 0)
+		if (rc == 0 && reply_out != NULL)
 			rc = receive(c->fd, reply_out, deadline_ms);
 		if (rc != ERR_CLOSED || fresh)
 			return rc;
@@ -153,99 +170,95 @@ static int exchange(struct quota_client *c, struct span line, struct quota_reply
 	}
 }
 
-/* Reads the reply of the posted request. */
-static int settle(struct quota_client *c, int64_t deadline_ms)
+static int attempt(struct quota_client *c, const struct quota_request *request,
+		   struct quota_reply *reply_out, struct sbuf *line)
 {
-	const struct span line = span_of(c->owed, c->owed_len);
-	struct quota_reply ignored;
+	const int64_t now_ms = mono_ms(), deadline_ms = now_ms + QUOTA_CLIENT_TIMEOUT_MS;
 
-	if (c->owed_len == 0)
+	if (now_ms < c->down_until_ms)
+		return ERR_TEMP;
+	int rc = quota_request_encode(request, line);
+	if (rc < 0)
+		return rc;
+	rc = exchange(c, sbuf_span(line), reply_out, deadline_ms);
+	if (rc == 0)
 		return 0;
-	c->owed_len = 0;
-	int rc = c->fd >= 0 ? receive(c->fd, &ignored, deadline_ms) : ERR_CLOSED;
-	if (rc == ERR_CLOSED) {
-		disconnect(c);
-		rc = exchange(c, line, &ignored, deadline_ms);
-	}
-	return rc;
-}
-
-/* After a failure; past the deadline there is a pause. */
-static int failed(struct quota_client *c, int rc, int64_t deadline_ms)
-{
-	const int64_t now_ms = mono_ms();
-
 	disconnect(c);
-	c->owed_len = 0;
-	if (now_ms >= deadline_ms)
-		c->down_until_ms = now_ms + QUOTA_CLIENT_HOLDOFF_MS;
+	c->owed_count = 0;
+	if (mono_ms() >= deadline_ms)
+		c->down_until_ms = mono_ms() + QUOTA_CLIENT_HOLDOFF_MS;
 	return rc == ERR_SYNTAX ? ERR_SYNTAX : ERR_TEMP;
 }
 
 int quota_client_call(struct quota_client *c, const struct quota_request *request,
 		      struct quota_reply *reply_out)
 {
-	const int64_t now_ms = mono_ms(), deadline_ms = now_ms + QUOTA_CLIENT_TIMEOUT_MS;
 	char mem[QUOTA_LINE_MAX + 1];
 	struct sbuf line;
+	struct quota_reply reply;
 
 	own(c);
-	if (now_ms < c->down_until_ms)
-		return ERR_TEMP;
 	sbuf_init(&line, mem, sizeof(mem));
-	int rc = quota_request_encode(request, &line);
+	const int rc = attempt(c, request, &reply, &line);
 	if (rc < 0)
 		return rc;
-	rc = settle(c, deadline_ms);
-	if (rc == 0)
-		rc = exchange(c, sbuf_span(&line), reply_out, deadline_ms);
-	return rc == 0 ? 0 : failed(c, rc, deadline_ms);
+	acknowledged(c, reply.acked);
+	*reply_out = reply;
+	return 0;
+}
+
+/* Waits for quotad's disk where too much is owed. */
+static int make_room(struct quota_client *c)
+{
+	const struct quota_request sync = {.verb = QUOTA_SYNC};
+	struct quota_reply reply;
+
+	if (c->owed_count < QUOTA_CLIENT_OWED_MAX)
+		return 0;
+	const int rc = quota_client_call(c, &sync, &reply);
+	if (rc == 0 && c->owed_count > 0) /* it must have acknowledged all */
+		c->owed_count = 0;
+	return rc;
 }
 
 int quota_client_post(struct quota_client *c, const struct quota_request *request)
 {
-	const int64_t now_ms = mono_ms(), deadline_ms = now_ms + QUOTA_CLIENT_TIMEOUT_MS;
-	char mem[QUOTA_LINE_MAX + 1];
+	struct quota_request r = *request;
 	struct sbuf line;
-	bool fresh;
 
 	own(c);
-	if (now_ms < c->down_until_ms)
-		return ERR_TEMP;
-	sbuf_init(&line, mem, sizeof(mem));
-	int rc = quota_request_encode(request, &line);
+	int rc = make_room(c);
 	if (rc < 0)
 		return rc;
-	rc = settle(c, deadline_ms);
-	if (rc == 0)
-		rc = transmit(c, sbuf_span(&line), deadline_ms, &fresh);
-	if (rc == ERR_CLOSED && !fresh) {
-		disconnect(c);
-		rc = transmit(c, sbuf_span(&line), deadline_ms, &fresh);
-	}
+	struct quota_client_owed *owed = &c->owed[c->owed_count];
+	r.op = owed->op = ++c->last_op;
+	sbuf_init(&line, owed->line, sizeof(owed->line));
+	rc = attempt(c, &r, NULL, &line);
 	if (rc < 0)
-		return failed(c, rc, deadline_ms);
-	memcpy(c->owed, line.ptr, line.len);
-	c->owed_len = line.len;
+		return rc;
+	owed->len = line.len;
+	c->owed_count++;
 	return 0;
 }
 
 void quota_client_note(struct quota_client *c, const struct quota_request *request)
 {
-	char mem[2 * QUOTA_LINE_MAX];
-	struct sbuf out;
+	char mem[QUOTA_LINE_MAX + 1];
+	struct sbuf line;
 
 	own(c);
-	sbuf_init(&out, mem, sizeof(mem));
+	sbuf_init(&line, mem, sizeof(mem));
 	if (c->fd < 0) {
-		if (reconnect(c, &out) < 0)
+		if (reconnect(c, mono_ms()) < 0) {
+			disconnect(c);
 			return;
+		}
 		c->mute = mono_ms() < c->down_until_ms;
 	}
-	if (quota_request_encode(request, &out) < 0)
+	if (quota_request_encode(request, &line) < 0)
 		return;
 	/* A note that does not fit whole would spoil what follows. */
-	const ssize_t n = send(c->fd, out.ptr, out.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (n != (ssize_t)out.len)
+	const ssize_t n = send(c->fd, line.ptr, line.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n != (ssize_t)line.len)
 		disconnect(c);
 }

@@ -17,23 +17,28 @@
 #define QUOTA_CLIENT_HOLDOFF_MS 2000
 #define QUOTA_CLIENT_PATH_MAX 107
 
+/* Changes that may be on their way to quotad's disk. */
+#define QUOTA_CLIENT_OWED_MAX 32
+
 struct quota_client {
 	char path[QUOTA_CLIENT_PATH_MAX + 1];
 	int fd;    /* -1: none */
 	pid_t pid; /* whose connection it is */
-	bool mute; /* a reply was missed: only notes may be sent on this one */
+	bool mute; /* a reply was missed: only one-way requests may be sent on this one */
 	uint64_t instance, last_op;
-	size_t owed_len; /* of a posted request whose reply was not read yet; 0: none */
-	char owed[QUOTA_LINE_MAX];
+	/* What was sent and is not acknowledged, oldest first. */
+	struct quota_client_owed {
+		uint64_t op;
+		size_t len;
+		char line[QUOTA_LINE_MAX];
+	} owed[QUOTA_CLIENT_OWED_MAX];
+	size_t owed_count;
 	int64_t down_until_ms; /* monotonic; no calls before */
 };
 
 /* Connects to the unix socket PATH later.  ERR_LIMIT for one too long. */
 int quota_client_init(struct quota_client *c, const char *path) MUST_CHECK;
 void quota_client_done(struct quota_client *c);
-
-/* A new operation id, never used before by this instance. */
-uint64_t quota_client_op(struct quota_client *c);
 
 /*
  * Sends a request that has a reply and waits for it.  A connection that turns
@@ -45,10 +50,9 @@ int quota_client_call(struct quota_client *c, const struct quota_request *reques
 		      struct quota_reply *reply_out) MUST_CHECK;
 
 /*
- * The same for a request whose reply does not matter: it is sent now and its
- * reply read before the next call, so that nobody waits for quotad's disk.  If
- * the connection is lost before that, it is sent once more.  ERR_TEMP where it
- * could not be sent.
+ * Sends a change (COMMIT, FREE) under the next operation id and does not wait
+ * for quotad's disk.  It is sent again if the connection is lost before it was
+ * acknowledged.  ERR_TEMP where it could not be sent.
  */
 int quota_client_post(struct quota_client *c, const struct quota_request *request) MUST_CHECK;
 

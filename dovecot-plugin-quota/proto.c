@@ -35,13 +35,14 @@ static const struct verb_row verbs[QUOTA_VERBS] = {
 	[QUOTA_HELLO] = {"HELLO", false, {F_VERSION, F_OP}},
 	[QUOTA_LOOKUP] = {"LOOKUP", true, {F_USER}},
 	[QUOTA_RESERVE] = {"RESERVE", true, {F_USER, F_ID, F_BYTES, F_CREDIT, F_LIMIT, F_FLAGS, F_KEY}},
-	[QUOTA_COMMIT] = {"COMMIT", true, {F_USER, F_ID, F_OP, F_BYTES, F_MESSAGES}},
-	[QUOTA_RELEASE] = {"RELEASE", true, {F_USER, F_ID}},
-	[QUOTA_FREE] = {"FREE", true, {F_USER, F_OP, F_BYTES, F_MESSAGES}},
+	[QUOTA_COMMIT] = {"COMMIT", false, {F_USER, F_ID, F_OP, F_BYTES, F_MESSAGES}},
+	[QUOTA_RELEASE] = {"RELEASE", false, {F_USER, F_ID}},
+	[QUOTA_FREE] = {"FREE", false, {F_USER, F_OP, F_BYTES, F_MESSAGES}},
 	[QUOTA_INTENT] = {"INTENT", false, {F_USER}},
 	[QUOTA_STALE] = {"STALE", false, {F_USER}},
 	[QUOTA_COUNT] = {"COUNT", true, {F_USER}},
 	[QUOTA_COUNTED] = {"COUNTED", true, {F_USER, F_SEQ, F_BYTES, F_MESSAGES}},
+	[QUOTA_SYNC] = {"SYNC", true, {F_END}},
 };
 
 static const char *const words[QUOTA_WORDS] = {
@@ -176,12 +177,12 @@ refuse:
 	return ERR_SYNTAX;
 }
 
-#define REPLY_NUMBERS 7
+#define REPLY_NUMBERS 8
 
 static void reply_numbers(struct quota_reply *r, uint64_t *numbers[REPLY_NUMBERS])
 {
 	uint64_t *all[REPLY_NUMBERS] = {&r->id,   &r->limit, &r->used, &r->messages,
-					&r->room, &r->seq,   &r->flags};
+					&r->room, &r->seq,   &r->flags, &r->acked};
 	memcpy(numbers, all, sizeof(all));
 }
 

@@ -3,10 +3,10 @@
  * one line a request, one line a reply, fields separated by a TAB, over a
  * stream socket.  Pure encoder and decoder for both sides.
  *
- *   HELLO    version op             first line; no reply.  OP is the client's
- *                                   random instance number
- *   LOOKUP   user
- *   RESERVE  user id bytes credit limit flags key
+ *   HELLO    version op             first line.  OP is the client's random
+ *                                   instance number
+ *   LOOKUP   user                                                     (replies)
+ *   RESERVE  user id bytes credit limit flags key                     (replies)
  *                                   space for one more message of a transaction;
  *                                   ID 0 opens a reservation, else it grows.
  *                                   CREDIT bytes will be freed by the MOVE of
@@ -17,16 +17,19 @@
  *                                   the storage has them all; ends reservation ID
  *   RELEASE  user id                the storage has nothing; ends reservation ID
  *   FREE     user op bytes messages messages are gone; ends an INTENT
- *   INTENT   user                   no reply; messages are about to go
- *   STALE    user                   no reply; something changed unseen
- *   COUNT    user                   a recount begins; the reply's SEQ names it
- *   COUNTED  user seq bytes messages
+ *   INTENT   user                   messages are about to go
+ *   STALE    user                   something changed unseen
+ *   COUNT    user                   a recount begins; SEQ names it    (replies)
+ *   COUNTED  user seq bytes messages                                  (replies)
+ *   SYNC                            when all before it is on disk     (replies)
  *
- *   reply:   WORD id limit used messages room seq flags
+ *   reply:   WORD id limit used messages room seq flags acked
  *
- * Requests of a connection are executed and answered in order.  Reservations
- * and intents belong to the connection and end with it.  (OP of the request, instance of
- * the connection) is the operation id: a repeated one changes nothing.
+ * Requests of a connection are executed in order.  Reservations and intents
+ * belong to the connection and end with it.  OP numbers the changes of a client,
+ * from 1 on; ACKED is the last one that is, with all before it, durable.  What
+ * is not acknowledged may be sent again on a new connection: (instance, OP)
+ * takes effect once.
  * Numbers are decimal: sizes and counts of a request at most QUOTA_SIZE_MAX, an
  * OP any 64-bit number, all others at most QUOTA_NUMBER_MAX.  Sizes are bytes.
  */
@@ -54,6 +57,7 @@ enum quota_verb {
 	QUOTA_STALE,
 	QUOTA_COUNT,
 	QUOTA_COUNTED,
+	QUOTA_SYNC,
 	QUOTA_VERBS /* how many */
 };
 
@@ -91,6 +95,7 @@ struct quota_reply {
 	uint64_t room;     /* what is left of the tightest limit */
 	uint64_t seq;      /* changes with everything that disturbs a recount */
 	uint64_t flags;
+	uint64_t acked;
 };
 
 /* Whether the verb is answered at all. */

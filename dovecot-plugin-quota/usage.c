@@ -126,10 +126,8 @@ void usage_commit(struct usage *u, struct usage_save *save)
 	r.id = save->id;
 	r.bytes = save->bytes;
 	r.messages = save->messages;
-	if (save->messages > 0) {
-		r.op = quota_client_op(u->client);
+	if (save->messages > 0)
 		save->unseen = quota_client_post(u->client, &r) < 0 || save->unseen;
-	}
 	if (save->unseen)
 		usage_stale(u);
 	*save = (struct usage_save){0};
@@ -140,8 +138,8 @@ void usage_release(struct usage *u, struct usage_save *save)
 	struct quota_request r = request_of(u, QUOTA_RELEASE);
 
 	r.id = save->id;
-	if (save->id != 0 && quota_client_post(u->client, &r) < 0)
-		usage_stale(u);
+	if (save->id != 0)
+		quota_client_note(u->client, &r);
 	*save = (struct usage_save){0};
 }
 
@@ -162,7 +160,6 @@ void usage_freed(struct usage *u, uint64_t bytes, uint64_t messages)
 {
 	struct quota_request r = request_of(u, QUOTA_FREE);
 
-	r.op = quota_client_op(u->client);
 	r.bytes = bytes;
 	r.messages = messages;
 	if (quota_client_post(u->client, &r) < 0)

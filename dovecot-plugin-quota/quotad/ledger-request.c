@@ -115,12 +115,15 @@ static enum quota_word judge(const struct ledger_user *u, uint64_t bytes, uint64
 	return need > room(u) ? QUOTA_OVER : QUOTA_OK;
 }
 
+/* What is not known whole is not written: the row may know better. */
 static void journal(struct ledger_user *u, const struct ledger_time *now, uint64_t instance,
 		    uint64_t op, struct ledger_result *result)
 {
+	u->seq++;
+	if (!u->counted)
+		return;
 	u->version = u->version < now->wall_us ? now->wall_us : u->version + 1;
 	u->changed = true;
-	u->seq++;
 	result->changed = u->exists || !u->limit_known;
 	result->change = (struct ledger_change){u->name, u->version, u->used, u->messages, instance, op};
 }
@@ -311,6 +314,7 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 		result.reply.word = recounted(owner, user, request, now, &result);
 		break;
 	case QUOTA_LOOKUP:
+	case QUOTA_SYNC:
 	case QUOTA_HELLO:
 	case QUOTA_VERBS:
 		break;

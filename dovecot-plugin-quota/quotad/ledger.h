@@ -146,7 +146,7 @@ struct ledger_domain *ledger_domain_of(const struct ledger *l, struct span user)
 void ledger_domain_load(struct ledger_domain *domain, uint64_t limit, bool complete);
 
 /*
- * Executes any request but HELLO.  USER is that of the request, or NULL where
+ * Executes any request but HELLO and SYNC.  USER is that of the request, or NULL where
  * the ledger is full: then everything is granted and nothing counted.
  */
 void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_user *user,

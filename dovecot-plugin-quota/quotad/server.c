@@ -1,10 +1,12 @@
 /*
- * A connection is either reading, or it has exactly one request that waits:
- * LOADING for the database to say who the user is, SYNCING for the journal.
- * While it waits it is not read, so its requests are answered in order.
+ * A connection is either reading, or it has one request that waits: for the
+ * database to say who the user is, or, a SYNC, for the journal.  While it waits
+ * it is not read, so its requests take effect and are answered in order.
  *
- * Those that wait for the journal stand in the order of their numbers, so what
- * was synced is always at the head.
+ * Every change that a connection sent is `pending` from its execution until it
+ * is on disk, in one list in the order of the journal's numbers; those of one
+ * connection are in the order of its operations.  So what was synced is always
+ * at the head, and ACKED only grows.
  */
 #include "dovecot-plugin-quota/quotad/server.h"
 
@@ -20,32 +22,42 @@ struct server {
 	struct store *store;
 	struct listen_set listen;
 	struct conn_server *conns;
-	struct waiting loading, syncing;
+	struct waiting loading, pending;
+	uint64_t last_seq; /* of the journal */
 	struct ev_timer load_timer;
 	struct ev_timer stop_timer;
 	int64_t load_timeout_ms;
 };
 
 struct client {
-	struct waiter wait; /* first: in one of the server's lists, or in none */
+	struct waiter wait; /* first: in the server's list of those who wait for a load */
 	struct server *server;
 	struct conn *conn;
 	struct ledger_owner owner;
-	bool greeted;
-	int64_t since_us; /* of waiting */
-	struct quota_request request; /* its texts are in the buffers below */
+	bool greeted, syncing;
+	uint64_t acked; /* operation */
+	size_t pending;
+	int64_t since_us;             /* of waiting */
+	struct quota_request request; /* waiting: its texts are in the buffers below */
 	char user[QUOTA_USER_MAX + 1];
 	char key[QUOTA_KEY_MAX + 1];
-	uint64_t seq;             /* SYNCING: number in the journal */
-	struct quota_reply reply; /* SYNCING */
 };
 
-static void send_reply(struct client *c, const struct quota_reply *reply)
+struct pending {
+	struct waiter wait; /* first */
+	struct client *client; /* NULL: its connection is gone */
+	uint64_t seq, op;
+	int64_t since_us;
+	char user[];
+};
+
+static void send_reply(struct client *c, struct quota_reply reply)
 {
 	char mem[QUOTA_LINE_MAX];
 	struct sbuf out;
 	sbuf_init(&out, mem, sizeof(mem));
-	if (quota_reply_encode(reply, &out) < 0)
+	reply.acked = c->acked <= QUOTA_NUMBER_MAX ? c->acked : QUOTA_NUMBER_MAX;
+	if (quota_reply_encode(&reply, &out) < 0)
 		PANIC("the ledger gave a number over the protocol's cap");
 	conn_write(c->conn, sbuf_span(&out));
 }
@@ -101,6 +113,36 @@ static void not_journalled(struct server *s, struct span user)
 	ledger_distrust(s->ledger, user);
 }
 
+static void add_pending(struct client *c, const struct quota_request *request)
+{
+	struct pending *p = mem_zalloc(sizeof(*p) + request->user.len + 1);
+	p->client = c;
+	p->seq = c->server->last_seq;
+	p->op = request->op;
+	p->since_us = clock_mono_us();
+	memcpy(p->user, request->user.ptr, request->user.len);
+	c->pending++;
+	waiting_add(&c->server->pending, &p->wait);
+}
+
+/* Acknowledges the operation as soon as it and all before it are on disk. */
+static void journal(struct client *c, const struct quota_request *request,
+		    const struct ledger_result *result)
+{
+	struct server *s = c->server;
+	bool appended = false;
+
+	if (result->changed) {
+		appended = store_change(s->store, &result->change, &s->last_seq) == 0;
+		if (!appended)
+			not_journalled(s, request->user);
+	}
+	if (appended || c->pending > 0)
+		add_pending(c, request);
+	else if (request->op != 0)
+		c->acked = request->op;
+}
+
 static void execute(struct client *c, const struct quota_request *request)
 {
 	struct server *s = c->server;
@@ -112,21 +154,10 @@ static void execute(struct client *c, const struct quota_request *request)
 	count_result(request, &result);
 	if (result.drifted)
 		log_drift(request, &result);
-	if (result.changed && store_change(s->store, &result.change, &c->seq) == 0) {
-		c->reply = result.reply;
-		if (request != &c->request)
-			c->request.user = keep(request->user, c->user, sizeof(c->user));
-		c->since_us = clock_mono_us();
-		waiting_add(&s->syncing, &c->wait);
-		conn_pause(c->conn, true);
-		return;
-	}
-	if (result.changed) {
-		not_journalled(s, request->user);
-		result.reply.word = QUOTA_TEMP;
-	}
+	if (result.changed || request->op != 0)
+		journal(c, request, &result);
 	if (quota_verb_has_reply(request->verb))
-		send_reply(c, &result.reply);
+		send_reply(c, result.reply);
 }
 
 /* The user's domain, if all of it must be read for its limit to hold. */
@@ -160,7 +191,8 @@ static void wait_for_user(struct client *c, const struct quota_request *request)
 static void handle(struct client *c, const struct quota_request *request)
 {
 	struct server *s = c->server;
-	const bool waits = quota_verb_has_reply(request->verb) && store_is_up(s->store);
+	const bool note = request->verb == QUOTA_INTENT || request->verb == QUOTA_STALE;
+	const bool waits = !note && store_is_up(s->store);
 
 	/* It must be in the ledger for its row to be taken. */
 	const struct ledger_user *user = waits ? ledger_add(s->ledger, request->user) : NULL;
@@ -169,6 +201,15 @@ static void handle(struct client *c, const struct quota_request *request)
 		wait_for_user(c, request);
 	else
 		execute(c, request);
+}
+
+/* Answers a SYNC when nothing is pending any more. */
+static void sync_now(struct client *c)
+{
+	c->syncing = c->pending > 0;
+	conn_pause(c->conn, c->syncing);
+	if (!c->syncing)
+		send_reply(c, (struct quota_reply){.word = QUOTA_OK});
 }
 
 /* ---- connections ---- */
@@ -189,6 +230,13 @@ static void on_close(struct conn *conn, void *state)
 	if (c->owner.count > 0)
 		metrics_inc(METRIC_LOST);
 	ledger_owner_gone(c->server->ledger, &c->owner);
+	for (struct waiter *w = c->server->pending.first; w != NULL && c->pending > 0; w = w->next) {
+		struct pending *p = (struct pending *)w;
+		if (p->client != c)
+			continue;
+		p->client = NULL;
+		c->pending--;
+	}
 	free(c);
 }
 
@@ -213,7 +261,10 @@ static bool take_line(struct client *c, struct span line)
 	}
 	if (request.verb == QUOTA_HELLO)
 		return false;
-	handle(c, &request);
+	if (request.verb == QUOTA_SYNC)
+		sync_now(c);
+	else
+		handle(c, &request);
 	return true;
 }
 
@@ -231,7 +282,7 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 		if (end == SPAN_NPOS || !take_line(c, span_take(rest, end)))
 			break;
 		done += end + 1;
-		if (waiting_has(&c->wait))
+		if (waiting_has(&c->wait) || c->syncing)
 			return done; /* the rest comes again when it goes on */
 	}
 	malformed(c);
@@ -312,19 +363,23 @@ static void on_synced(void *arg, uint64_t upto, bool failed)
 	struct server *s = arg;
 	const int64_t now_us = clock_mono_us();
 
-	for (struct waiter *w = s->syncing.first, *next; w != NULL; w = next) {
-		struct client *c = client_of(w);
-		next = w->next;
-		if (c->seq > upto)
+	while (s->pending.first != NULL) {
+		struct pending *p = (struct pending *)s->pending.first;
+		struct client *c = p->client;
+		if (p->seq > upto)
 			break;
-		waiting_del(w);
-		metrics_observe(METRIC_JOURNAL_WAIT, (double)(now_us - c->since_us) / 1e6);
-		if (failed) {
-			not_journalled(s, c->request.user);
-			c->reply.word = QUOTA_TEMP;
+		waiting_del(&p->wait);
+		metrics_observe(METRIC_JOURNAL_WAIT, (double)(now_us - p->since_us) / 1e6);
+		if (failed)
+			not_journalled(s, span_str(p->user));
+		if (c != NULL) {
+			c->pending--;
+			if (p->op != 0)
+				c->acked = p->op;
+			if (c->syncing)
+				sync_now(c);
 		}
-		conn_pause(c->conn, false);
-		send_reply(c, &c->reply);
+		free(p);
 	}
 }
 
@@ -371,7 +426,7 @@ static void on_stop_timer(struct ev_loop *ev, struct ev_timer *w, int events)
 {
 	(void)events;
 	struct server *s = w->data;
-	if (s->syncing.first != NULL || s->loading.first != NULL)
+	if (s->pending.first != NULL || s->loading.first != NULL)
 		return;
 	ev_timer_stop(ev, w);
 	skel_stopped(s->skel);
@@ -460,6 +515,11 @@ void server_close(struct server **server)
 	ev_timer_stop(loop_ev(s->skel->loop), &s->load_timer);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->stop_timer);
 	store_close(&s->store, STOP_FLUSH_MS);
+	while (s->pending.first != NULL) {
+		struct waiter *w = s->pending.first;
+		waiting_del(w);
+		free(w);
+	}
 	ledger_free(&s->ledger);
 	free(s);
 	*server = NULL;

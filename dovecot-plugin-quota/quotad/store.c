@@ -167,6 +167,7 @@ static int open_journal(struct store *store, struct skel *skel, struct sbuf *err
 		.dir = sbuf_cstr(&dir),
 		.max_bytes = (uint64_t)config->journal_max,
 		.batch_records = OUTBOX_BATCH_MAX,
+		.gather_ms = config->sync_delay,
 		.linger_ms = config->write_delay,
 		.retry_max_ms = 2000,
 		.deliver = deliver,

@@ -166,6 +166,8 @@ static void *writer_run(void *arg)
 			outbox_cond_wait(box, &box->to_write, -1);
 		if (box->queue.len == 0)
 			break;
+		if (box->config.gather_ms > 0 && !box->closing)
+			outbox_cond_wait(box, &box->to_write, box->config.gather_ms);
 		struct sbuf full = box->queue;
 		box->queue = taken;
 		taken = full;

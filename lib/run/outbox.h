@@ -33,6 +33,7 @@ struct outbox_config {
 	uint64_t max_bytes;     /* bound of the disk space; 0: 1 GB */
 	size_t batch_records;   /* most records a batch, up to OUTBOX_BATCH_MAX; 0: 256 */
 	size_t batch_bytes;     /* most bytes a batch (one record may be larger); 0: 4 MB */
+	int64_t gather_ms;      /* wait so long before a group is made durable; 0: none */
 	int64_t linger_ms;      /* wait so long for a batch to fill; 0: none */
 	int64_t retry_min_ms;   /* back-off after a temporary failure; 0: 100 */
 	int64_t retry_max_ms;   /* 0: 30000 */

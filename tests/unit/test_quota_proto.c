@@ -67,7 +67,7 @@ START_TEST(malformed_is_refused)
 		"LOOKUP\ta\x01" "b", "LOOKUP\ta\x7f", "LOOKUP\tu\r", "RELEASE\tu\t", "RELEASE\tu\t-1",
 		"RELEASE\tu\t+1", "RELEASE\tu\t 1", "RELEASE\tu\t01", "RELEASE\tu\t1x",
 		"RELEASE\tu\t4611686018427387905", "RELEASE\tu\t18446744073709551616",
-		"RESERVE\tu\t0\t1125899906842625\t0\t0\t0\t", "HELLO\t1",
+		"RESERVE\tu\t0\t1125899906842625\t0\t0\t0\t", "HELLO\t1", "SYNC\t",
 	};
 	struct quota_request r = {.verb = QUOTA_COUNT, .id = 99};
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
@@ -127,7 +127,7 @@ START_TEST(replies_survive)
 	for (unsigned word = 0; word < QUOTA_WORDS; word++) {
 		char mem[QUOTA_LINE_MAX], again_mem[QUOTA_LINE_MAX];
 		struct sbuf b, again;
-		const struct quota_reply r = {(enum quota_word)word, 1, 2, 3, 4, QUOTA_UNLIMITED, 6, 7};
+		const struct quota_reply r = {(enum quota_word)word, 1, 2, 3, 4, QUOTA_UNLIMITED, 6, 7, 8};
 		struct quota_reply got;
 		sbuf_init(&b, mem, sizeof(mem));
 		ck_assert_int_eq(quota_reply_encode(&r, &b), 0);
@@ -139,6 +139,7 @@ START_TEST(replies_survive)
 		ck_assert_uint_eq(got.id, 1);
 		ck_assert_uint_eq(got.room, QUOTA_UNLIMITED);
 		ck_assert_uint_eq(got.flags, 7);
+		ck_assert_uint_eq(got.acked, 8);
 	}
 }
 END_TEST
@@ -146,8 +147,8 @@ END_TEST
 START_TEST(malformed_replies_are_refused)
 {
 	static const char *const lines[] = {
-		"", "OK", "OK\t1\t2\t3\t4\t5\t6", "OK\t1\t2\t3\t4\t5\t6\t7\t8", "YES\t1\t2\t3\t4\t5\t6\t7",
-		"OK\t1\t2\t3\t4\t5\t6\t", "OK\t1\t2\t3\t4\t5\t6\t4611686018427387905",
+		"", "OK", "OK\t1\t2\t3\t4\t5\t6\t7", "OK\t1\t2\t3\t4\t5\t6\t7\t8\t9", "YES\t1\t2\t3\t4\t5\t6\t7\t8",
+		"OK\t1\t2\t3\t4\t5\t6\t7\t", "OK\t1\t2\t3\t4\t5\t6\t7\t4611686018427387905",
 	};
 	struct quota_reply r;
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
