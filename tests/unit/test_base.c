@@ -260,7 +260,7 @@ END_TEST
 
 START_TEST(htab_against_a_plain_array)
 {
-	static char keys[KEYS][8];
+	static char keys[KEYS][16];
 	static int values[KEYS];
 	bool in[KEYS] = {false};
 	struct htab t;

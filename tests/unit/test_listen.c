@@ -110,6 +110,7 @@ START_TEST(stale_socket_is_replaced_live_one_is_not)
 	ck_assert_int_eq(listen_open(spec, "none", 0600, &set, &error), 0);
 	ck_assert_int_eq(listen_open(spec, "none", 0600, &second, &error), ERR_EXISTS);
 	close(set.fds[0]); /* as after kill -9: the file stays */
+	free(set.paths[0]);
 	ck_assert_int_eq(access(path, F_OK), 0);
 	ck_assert_int_eq(listen_open(spec, "none", 0600, &second, &error), 0);
 	listen_close(&second);
