@@ -261,6 +261,8 @@ void canon_body_init(struct canon_body *b, enum canon canon,
 
 void canon_body_push(struct canon_body *b, struct span bytes)
 {
+	if (bytes.len == 0)
+		return;
 	const char *p = bytes.ptr, *end = bytes.ptr + bytes.len;
 	while (p != end) {
 		size_t run = 0;
