@@ -1,8 +1,10 @@
 """Makes the files of a private stack out of the shipped ones."""
+import base64
 import grp
 import pathlib
 import pwd
 import re
+import secrets
 import shutil
 import subprocess
 
@@ -185,23 +187,43 @@ def configs(at):
             if path.stem == "milter-dkim":
                 values["resolver"] = f"{HOST}:{at.port('dns')}"
             values["state_dir"] = at.path(f"/var/lib/postern/{path.stem}")
+        values |= {
+            "milter-dkim": {"resolver": f"{HOST}:{at.port('dns')}"},
+            "lmtp-indexer": {
+                "backend": f"inet:{HOST}:{at.port('lmtp')}",
+                "mailbox_api": f"http://{HOST}:{at.port('doveadm')}/doveadm/v1",
+                "authserv_id": "mail.example.com",
+            },
+        }.get(path.stem, {})
         text = set_options(at.move(path.read_text()), values)
         write(at.path("/etc/postern") / path.name, text, group="postern", mode=0o640)
 
 
-def password_rights(at):
-    """`postern sql accounts` gives each file to the user of that name, which
-    is only a number here."""
-    for path in at.path("/etc/postern/passwords").iterdir():
-        owned(path, path.name if path.name in USERS else "root", mode=0o400)
+def passwords(at):
+    """Makes the secrets that are not the database's, and gives each file to
+    its reader: `postern sql accounts` knows users by name, here they are only
+    numbers.  Returns all by name."""
+    folder = at.path("/etc/postern/passwords")
+    for name in ("doveadm", "webhook"):
+        secret = base64.b64encode(secrets.token_bytes(24)).decode()
+        (folder / name).write_text(("whsec_" if name == "webhook" else "") + secret + "\n")
+    readers = {"doveadm": "lmtp-indexer", "webhook": "lmtp-indexer"}
+    for path in folder.iterdir():
+        reader = readers.get(path.name, path.name)
+        owned(path, reader if reader in USERS else "root", mode=0o400)
+    return {path.name: path.read_text().strip() for path in folder.iterdir()}
 
 
-def postfix(at, password):
+def fill(text, secret):
+    return text.replace("@MAILUSER_PASSWORD@", secret["mailuser"]).replace("@DOVEADM_API_KEY@", secret["doveadm"])
+
+
+def postfix(at, secret):
     config = at.path("/etc/postfix")
     write(config / "main.cf", MAIN_CF_BASE.format(root=at.root))
     shutil.copy("/usr/share/postfix/master.cf.dist", config / "master.cf")
     for path in (DEPLOY / "postfix/maps").iterdir():
-        text = at.move(path.read_text()).replace("@MAILUSER_PASSWORD@", password)
+        text = fill(at.move(path.read_text()), secret)
         write(config / "postern" / path.name, text, group="postfix", mode=0o640)
     shipped = at.path("/etc/wire")
     write(shipped / "main.cf", at.move((DEPLOY / "postfix/main.cf").read_text()))
@@ -214,14 +236,14 @@ def postfix(at, password):
     subprocess.run(["postconf", "-e", *MAIN_CF_PRIVATE], env=env, check=True)
 
 
-def dovecot(at, password):
+def dovecot(at, secret):
     config = at.path("/etc/dovecot")
     write(config / "dovecot.conf", DOVECOT_BASE.format(root=at.root))
     for path in (DEPLOY / "dovecot").glob("9*.conf"):
-        text = at.move(path.read_text())
+        text = fill(at.move(path.read_text()), secret)
         text = re.sub(r"\bport = (\d+)", lambda match: f"port = {at.base + int(match[1])}", text)
-        write(config / "conf.d" / path.name, text)
-    text = at.move((DEPLOY / "dovecot/postern-sql.conf").read_text()).replace("@MAILUSER_PASSWORD@", password)
+        write(config / "conf.d" / path.name, text, mode=0o600)
+    text = fill(at.move((DEPLOY / "dovecot/postern-sql.conf").read_text()), secret)
     write(config / "postern-sql.conf", text, mode=0o600)
     modules = at.path("/lib/dovecot")
     # One folder of plug-ins is all that Dovecot takes: the stock ones and ours.

@@ -38,6 +38,7 @@ PORTS = {
     "pop3": 110,
     "pop3s": 995,
     "lmtp": 24,
+    "doveadm": 981,
     "dns": 53,
     "sql": 306,
     "webhook": 480,

@@ -28,7 +28,6 @@ DOMAINS = ("example.com", "example.net")
 USERS = ("sales@example.com", "office@example.net")
 PASSWORD = "secret"
 START_S = 30
-PARTIAL = os.environ.get("STACK_PARTIAL") == "1"
 
 
 class StackError(Exception):
@@ -98,8 +97,6 @@ class Stack:
             raise StackError(f"{self.at.root} is not initialised")
         for part in parts or PARTS:
             self.check_part(part)
-            if not self.has(part):
-                continue
             if not self.pid(part):
                 getattr(self, "start_" + part, lambda part=part: self.start_daemon(part))()
 
@@ -250,7 +247,7 @@ class Stack:
         if os.geteuid() != 0:
             raise StackError("root is needed: the parts run as users of their own")
         missing = [n for n in (*DAEMONS, "postern") if not (self.at.build / "bin" / n).exists()]
-        if missing and not PARTIAL:
+        if missing:
             raise StackError(f"not built: {' '.join(missing)} (make all)")
         root = pathlib.Path(self.at.root)
         if root.exists():
@@ -269,29 +266,15 @@ class Stack:
         self.start("mysql")
         try:
             self.init_database()
-            password = (self.at.path("/etc/postern/passwords") / "mailuser").read_text().strip()
-            assemble.password_rights(self.at)
-            assemble.postfix(self.at, password)
-            assemble.dovecot(self.at, password)
-            if PARTIAL:
-                self.do_without()
+            secrets = assemble.passwords(self.at)
+            assemble.postfix(self.at, secrets)
+            assemble.dovecot(self.at, secrets)
             for domain in DOMAINS:
                 self.add_domain(domain)
             for user in USERS:
                 self.add_user(user)
         finally:
             self.stop("mysql")
-
-    def has(self, part):
-        return not PARTIAL or part not in DAEMONS or self.at.path(f"/bin/{part}").exists()
-
-    def do_without(self):
-        if not self.has("quotad"):
-            self.at.path("/etc/dovecot/conf.d/98-postern-quota.conf").unlink()
-        if not self.has("milter-dkim"):
-            self.postconf("smtpd_milters=", "non_smtpd_milters=")
-        if not self.has("lmtp-indexer"):
-            self.postconf(f"virtual_transport=lmtp:inet:{HOST}:{self.at.port('lmtp')}")
 
     def init_database(self):
         self.mariadb(f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4", database=None)
