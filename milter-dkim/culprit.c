@@ -152,8 +152,8 @@ struct attempt {
 	const struct dns_view *view;
 };
 
-/* The signature with field INDEX having VALUE; NULL: without it. */
-static bool fits_with(const struct attempt *t, size_t index, const struct span *value)
+/* The signature with field INDEX having VALUE, or without it (DROP). */
+static bool fits_with(const struct attempt *t, size_t index, bool drop, struct span value)
 {
 	struct arena a;
 	struct mail_header copy;
@@ -167,11 +167,11 @@ static bool fits_with(const struct attempt *t, size_t index, const struct span *
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < t->header->count; i++) {
 		const struct mail_field *f = &t->header->fields[i];
-		if (i == index && value == NULL) {
+		if (i == index && drop) {
 			self -= index < t->self;
 			continue;
 		}
-		rc = mail_header_add(&copy, f->name, i == index ? *value : f->value);
+		rc = mail_header_add(&copy, f->name, i == index ? value : f->value);
 	}
 	if (rc == 0)
 		rc = sig_header_digest(t->sig, &copy, self, &t->header->fields[t->self], &scratch, digest);
@@ -197,8 +197,7 @@ static bool tag_added(const struct attempt *t, size_t index, struct span *tag_ou
 	sbuf_init_heap(&joined, value.len + 1);
 	sbuf_add(&joined, span_take(value, open));
 	sbuf_add(&joined, rest);
-	struct span without = sbuf_span(&joined);
-	bool fits = fits_with(t, index, &without);
+	bool fits = fits_with(t, index, false, sbuf_span(&joined));
 	sbuf_done(&joined);
 	return fits;
 }
@@ -219,7 +218,7 @@ int culprit_header(const struct sig *sig, const struct mail_header *header, size
 			sbuf_adds(out, " was added to Subject");
 			return 0;
 		}
-		if (fits_with(&t, i, NULL)) {
+		if (fits_with(&t, i, true, SPAN_EMPTY)) {
 			sbuf_adds(out, "the field ");
 			sbuf_add_escaped(out, name);
 			sbuf_adds(out, " was added after the signature");
