@@ -40,3 +40,8 @@ policy_load_LIBS := $(RUN_LIBS)
 TESTS += test_policyd_session
 test_policyd_session_SRCS := tests/unit/test_policyd_session.c
 test_policyd_session_ARCHIVES := policyd-core base
+
+TESTS += test_policyd_store
+test_policyd_store_SRCS := tests/unit/test_policyd_store.c policyd-ratelimit/store_disk.c
+test_policyd_store_ARCHIVES := run base
+test_policyd_store_LIBS := $(RUN_LIBS)
