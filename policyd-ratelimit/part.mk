@@ -29,7 +29,9 @@ policyd-ratelimit_SRCS := $(addprefix policyd-ratelimit/, \
 policyd-ratelimit_ARCHIVES := policyd-core run base
 policyd-ratelimit_LIBS := $(RUN_LIBS)
 
-HELPERS += policy_echo policy_load
+HELPERS += policy_echo policy_load policy_table
+policy_table_SRCS := tests/bench/policy_table.c
+policy_table_ARCHIVES := policyd-core base
 policy_echo_SRCS := tests/bench/policy_echo.c
 policy_echo_ARCHIVES := run base
 policy_echo_LIBS := $(RUN_LIBS)
