@@ -35,3 +35,12 @@ TESTS += $(DKIM_TESTS:%=test_%) test_rfc5322
 $(foreach t,$(DKIM_TESTS),$(eval $(call auth_test,$(t))))
 test_rfc5322_SRCS := tests/unit/test_rfc5322.c
 test_rfc5322_ARCHIVES := mail base
+
+DKIM_FUZZERS := taglist sig keyrecord keytable message
+FUZZERS += $(DKIM_FUZZERS:%=fuzz_%)
+$(foreach t,$(DKIM_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
+
+HELPERS += dkim_core
+dkim_core_SRCS := tests/bench/dkim_core.c
+dkim_core_ARCHIVES := milter-core mail base
+dkim_core_LIBS := -lcrypto -lidn2
