@@ -16,7 +16,12 @@ lib11_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,proto.c clien
 	plugin-2.3/usage-plugin.c plugin-2.3/usage-mailbox.c plugin-2.3/usage-count.c) \
 	$(addprefix lib/base/,span.c sbuf.c num.c err.c)
 
-TESTS += test_quota_proto test_quota_ledger
+ARCHIVES += quota-client
+quota-client_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c)
+
+TESTS += test_quota_proto test_quota_ledger test_quota_client
+test_quota_client_SRCS := tests/unit/test_quota_client.c
+test_quota_client_ARCHIVES := quota-client quota-core base
 test_quota_proto_SRCS := tests/unit/test_quota_proto.c
 test_quota_proto_ARCHIVES := quota-core base
 test_quota_ledger_SRCS := tests/unit/test_quota_ledger.c

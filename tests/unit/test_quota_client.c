@@ -1,0 +1,383 @@
+/*
+ * Tests of the mail process's side against a quotad that the test plays: what
+ * happens when it hangs, dies, restarts, or says nonsense.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "dovecot-plugin-quota/usage.h"
+#include "tests/unit/runner.h"
+
+#define USER "office@example.net"
+
+static char path[64];
+static int listener = -1;
+static struct quota_client client;
+
+static int64_t mono_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void listen_anew(void)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	memcpy(addr.sun_path, path, strlen(path));
+	unlink(path);
+	listener = socket(AF_UNIX, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(listener, (const struct sockaddr *)&addr, sizeof(addr)), 0);
+	ck_assert_int_eq(listen(listener, 8), 0);
+}
+
+static void begin(void)
+{
+	(void)snprintf(path, sizeof(path), "/tmp/quota-client-%d.sock", (int)getpid());
+	listen_anew();
+	ck_assert_int_eq(quota_client_init(&client, path), 0);
+}
+
+static void end(void)
+{
+	quota_client_done(&client);
+	close(listener);
+	unlink(path);
+}
+
+/* ---- the other side, one step at a time ---- */
+
+static char got[65536];
+static size_t got_len;
+
+/* What the client sent on FD until nothing more comes for a moment. */
+static const char *sent_on(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	while (poll(&p, 1, 30) > 0) {
+		const ssize_t n = read(fd, got + got_len, sizeof(got) - 1 - got_len);
+		if (n <= 0)
+			break;
+		got_len += (size_t)n;
+	}
+	got[got_len] = '\0';
+	return got;
+}
+
+/* Answers one connection with the lines of SCRIPT, one a request with a reply;
+ * closes it when the script ends. */
+struct script {
+	pthread_t thread;
+	const char *const *lines;
+	char seen[16384];
+};
+
+static bool has_reply(const char *line)
+{
+	static const char *const verbs[] = {"LOOKUP", "RESERVE", "COUNT", "SYNC"};
+	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+		if (strncmp(line, verbs[i], strlen(verbs[i])) == 0)
+			return true;
+	return false;
+}
+
+static void *play(void *arg)
+{
+	struct script *s = arg;
+	const int fd = accept(listener, NULL, NULL);
+	FILE *in = fdopen(fd, "r");
+	char line[2048];
+	size_t len = 0;
+
+	for (const char *const *reply = s->lines; *reply != NULL;) {
+		if (fgets(line, sizeof(line), in) == NULL)
+			break;
+		len += (size_t)snprintf(s->seen + len, sizeof(s->seen) - len, "%s", line);
+		if (!has_reply(line))
+			continue;
+		if (send(fd, *reply, strlen(*reply), MSG_NOSIGNAL) < 0)
+			break;
+		reply++;
+	}
+	fclose(in);
+	return NULL;
+}
+
+static void script_start(struct script *s, const char *const *lines)
+{
+	*s = (struct script){.lines = lines};
+	ck_assert_int_eq(pthread_create(&s->thread, NULL, play, s), 0);
+}
+
+static void script_end(struct script *s)
+{
+	pthread_join(s->thread, NULL);
+}
+
+/* ---- a root ---- */
+
+static uint64_t mailbox_bytes, mailbox_messages;
+static int counts;
+
+static int count_mailbox(void *arg, uint64_t *bytes_out, uint64_t *messages_out)
+{
+	(void)arg;
+	counts++;
+	*bytes_out = mailbox_bytes;
+	*messages_out = mailbox_messages;
+	return 0;
+}
+
+static struct usage root(uint64_t limit)
+{
+	return (struct usage){.client = &client, .user = USER, .count = count_mailbox, .state = {.limit = limit}};
+}
+
+static const struct usage_mail mail100 = {.bytes = 100, .key = ""};
+
+#define OK_REPLY "OK\t7\t1000\t300\t3\t600\t5\t0\t0\n"
+
+START_TEST(a_mail_is_reserved_and_committed)
+{
+	static const char *const lines[] = {OK_REPLY, "OK\t0\t1000\t400\t4\t600\t6\t0\t1\n", NULL};
+	struct script s;
+	begin();
+	script_start(&s, lines);
+	struct usage u = root(0);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	ck_assert_uint_eq(save.id, 7);
+	usage_commit(&u, &save);
+	ck_assert_uint_eq(client.owed_count, 1);
+	usage_lookup(&u);
+	ck_assert_uint_eq(client.owed_count, 0); /* acknowledged meanwhile */
+	ck_assert_uint_eq(u.state.used, 400);
+	script_end(&s);
+	ck_assert_ptr_nonnull(strstr(s.seen, "HELLO\t1\t"));
+	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t0\t0\t\nCOMMIT\t" USER "\t7\t1\t100\t1\nLOOKUP"));
+	end();
+}
+END_TEST
+
+START_TEST(a_refusal_sticks_to_the_transaction)
+{
+	static const char *const lines[] = {"OVER\t0\t1000\t990\t3\t10\t5\t0\t0\n", "BIG\t0\t50\t0\t0\t50\t5\t0\t0\n", NULL};
+	struct script s;
+	begin();
+	script_start(&s, lines);
+	struct usage u = root(0);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OVER);
+	ck_assert(save.refused);
+	ck_assert_uint_eq(save.messages, 0);
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_BIG);
+	script_end(&s);
+	end();
+}
+END_TEST
+
+START_TEST(a_recount_is_made_when_asked_for)
+{
+	static const char *const lines[] = {
+		"RECOUNT\t0\t1000\t0\t0\t1000\t41\t1\t0\n", "OK\t0\t1000\t0\t0\t1000\t41\t1\t0\n",
+		"RETRY\t0\t1000\t0\t0\t1000\t42\t1\t0\n",   "OK\t0\t1000\t0\t0\t1000\t42\t1\t0\n",
+		"OK\t0\t1000\t555\t5\t445\t42\t0\t0\n",     OK_REPLY, NULL,
+	};
+	struct script s;
+	begin();
+	mailbox_bytes = 555;
+	mailbox_messages = 5;
+	script_start(&s, lines);
+	struct usage u = root(0);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	script_end(&s);
+	ck_assert_int_eq(counts, 2);
+	ck_assert_ptr_nonnull(strstr(s.seen, "COUNTED\t" USER "\t41\t555\t5\n"));
+	ck_assert_ptr_nonnull(strstr(s.seen, "COUNTED\t" USER "\t42\t555\t5\n"));
+	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t0\t2\t\n"));
+	end();
+}
+END_TEST
+
+START_TEST(a_hanging_quotad_costs_one_wait)
+{
+	begin();
+	mailbox_bytes = 850;
+	mailbox_messages = 8;
+	struct usage u = root(1000);
+	const int64_t since = mono_ms();
+	for (int i = 0; i < 3; i++) {
+		struct usage_save save = {0};
+		ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+		ck_assert(save.unseen);
+		usage_commit(&u, &save);
+	}
+	const int64_t took = mono_ms() - since;
+	ck_assert_int_ge(took, QUOTA_CLIENT_TIMEOUT_MS - 5);
+	ck_assert_int_le(took, 500);
+	/* the limit holds by the count, for what the transaction has already, too */
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OVER);
+	usage_release(&u, &save);
+
+	/* It goes on: what it finds makes it recount the user. */
+	const int first = accept(listener, NULL, NULL), second = accept(listener, NULL, NULL);
+	ck_assert_ptr_nonnull(strstr(sent_on(first), "RESERVE\t" USER));
+	got_len = 0;
+	ck_assert_ptr_nonnull(strstr(sent_on(second), "STALE\t" USER "\nSTALE\t" USER "\nSTALE\t" USER "\n"));
+	close(first);
+	close(second);
+	end();
+}
+END_TEST
+
+START_TEST(nobody_listens_and_nobody_waits)
+{
+	begin();
+	end();
+	ck_assert_int_eq(quota_client_init(&client, path), 0);
+	struct usage u = root(0);
+	const int64_t since = mono_ms();
+	for (int i = 0; i < 100; i++) {
+		struct usage_save save = {0};
+		ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+		usage_commit(&u, &save);
+		usage_intent(&u);
+		usage_freed(&u, 1, 1);
+	}
+	ck_assert_int_le(mono_ms() - since, 200);
+}
+END_TEST
+
+START_TEST(what_is_owed_is_sent_again)
+{
+	static const char *const first[] = {OK_REPLY, NULL}, *const second[] = {OK_REPLY, NULL};
+	struct script s;
+	begin();
+	script_start(&s, first);
+	struct usage u = root(0);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	script_end(&s); /* quotad is gone before the commit */
+	usage_commit(&u, &save);
+	usage_freed(&u, 10, 1);
+	ck_assert_uint_eq(client.owed_count, 2);
+	close(accept(listener, NULL, NULL)); /* and again before it read them */
+	script_start(&s, second);
+	usage_lookup(&u);
+	script_end(&s);
+	ck_assert_ptr_nonnull(strstr(s.seen, "COMMIT\t" USER "\t7\t1\t100\t1\nFREE\t" USER "\t2\t10\t1\nLOOKUP"));
+	end();
+}
+END_TEST
+
+START_TEST(too_much_owed_waits_for_the_disk)
+{
+	static const char *const lines[] = {"OK\t0\t0\t0\t0\t0\t0\t0\t32\n", NULL};
+	struct script s;
+	begin();
+	script_start(&s, lines);
+	struct usage u = root(0);
+	for (int i = 0; i < QUOTA_CLIENT_OWED_MAX; i++)
+		usage_freed(&u, 1, 1);
+	ck_assert_uint_eq(client.owed_count, QUOTA_CLIENT_OWED_MAX);
+	usage_freed(&u, 1, 1);
+	ck_assert_uint_eq(client.owed_count, 1);
+	script_end(&s);
+	ck_assert_ptr_nonnull(strstr(s.seen, "FREE\t" USER "\t32\t1\t1\nSYNC\n"));
+	end();
+}
+END_TEST
+
+START_TEST(nonsense_is_no_answer)
+{
+	static const char *const lines[] = {"YES PLEASE\n", NULL};
+	struct script s;
+	begin();
+	script_start(&s, lines);
+	struct usage u = root(0);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	ck_assert(save.unseen);
+	script_end(&s);
+	end();
+}
+END_TEST
+
+START_TEST(a_child_does_not_speak_for_its_parent)
+{
+	static const char *const lines[] = {OK_REPLY, OK_REPLY, NULL}, *const other[] = {OK_REPLY, NULL};
+	struct script s, c;
+	begin();
+	script_start(&s, lines);
+	struct usage u = root(0);
+	usage_lookup(&u);
+	const uint64_t instance = client.instance;
+	script_start(&c, other);
+	const pid_t pid = fork();
+	if (pid == 0) {
+		usage_lookup(&u);
+		_exit(u.known && client.instance != instance ? 0 : 1);
+	}
+	int status;
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	script_end(&c);
+	usage_lookup(&u);
+	script_end(&s);
+	ck_assert_ptr_null(strstr(strchr(s.seen, '\n'), "HELLO"));
+	ck_assert_ptr_nonnull(strstr(c.seen, "HELLO"));
+	end();
+}
+END_TEST
+
+START_TEST(an_old_limit_serves_while_it_is_unknown)
+{
+	static const char *const lines[] = {"OK\t0\t0\t900\t9\t4611686018427387904\t1\t2\t0\n", NULL};
+	struct script s;
+	begin();
+	script_start(&s, lines);
+	struct usage u = root(1000);
+	ck_assert_int_eq(usage_check(&u, 50, true), USAGE_OK);
+	ck_assert_int_eq(usage_check(&u, 101, false), USAGE_OVER);
+	ck_assert_int_eq(usage_check(&u, 1001, false), USAGE_BIG);
+	script_end(&s);
+	end();
+}
+END_TEST
+
+START_TEST(a_path_has_its_cap)
+{
+	char text[QUOTA_CLIENT_PATH_MAX + 2];
+	memset(text, 'p', sizeof(text));
+	text[QUOTA_CLIENT_PATH_MAX] = '\0';
+	ck_assert_int_eq(quota_client_init(&client, text), 0);
+	text[QUOTA_CLIENT_PATH_MAX] = 'p';
+	text[QUOTA_CLIENT_PATH_MAX + 1] = '\0';
+	ck_assert_int_eq(quota_client_init(&client, text), ERR_LIMIT);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&a_mail_is_reserved_and_committed,
+	&a_refusal_sticks_to_the_transaction,
+	&a_recount_is_made_when_asked_for,
+	&a_hanging_quotad_costs_one_wait,
+	&nobody_listens_and_nobody_waits,
+	&what_is_owed_is_sent_again,
+	&too_much_owed_waits_for_the_disk,
+	&nonsense_is_no_answer,
+	&a_child_does_not_speak_for_its_parent,
+	&an_old_limit_serves_while_it_is_unknown,
+	&a_path_has_its_cap,
+	NULL,
+};
+
+TEST_MAIN("quota_client", tests)
