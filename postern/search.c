@@ -65,7 +65,7 @@ static int select_messages(struct cli *cli, uint64_t user_id, const struct sbuf 
 
 static int search(struct cli *cli)
 {
-	static const struct table_column columns[] = {{"received_at", "Received (UTC)", false, 19},
+	static const struct table_column columns[] = {{"received_at", "Received (UTC)", false, 0},
 						      {"from_address", "From", false, 32},
 						      {"subject", "Subject", false, 60},
 						      {"attachments", "Attachments", false, 40},

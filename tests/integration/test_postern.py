@@ -464,6 +464,8 @@ class Search(PosternCase):
         self.assertEqual(self.subjects(user, "\u65e5\u672c\u8a9e"), ["Japanese"])
         self.assertEqual(self.subjects(user, "to", "be"), ["Reply"])
         self.assertEqual(self.json("search", user, "report")[0]["attachments"], "report.pdf")
+        self.assertRegex(self.run_postern("search", user, "report")[1],
+                         r"\n2026-01-01 00:\d\d:\d\d\.000  a@example.org  Invoice  report.pdf +1000\n")
         self.assertEqual(self.run_postern("search", user, "absent")[:2], (0, "nothing found\n"))
         self.refused(NOUSER, "no user", "search", "nobody@example.net", "x")
         self.refused(USAGE, "no word", "search", user, "...")
