@@ -408,7 +408,8 @@ static size_t input_line(struct lmtp_session *s, struct span line, size_t len)
 		line.len--;
 	int rc = lmtp_command_parse(line, &c);
 	bool passes = rc == 0 && c.verb == LMTP_RCPT && rcpt_passes(s, &c);
-	if (awaiting(s) && !passes)
+	s->held_back = awaiting(s) && !passes;
+	if (s->held_back)
 		return 0;
 	if (rc < 0 && c.verb != LMTP_UNKNOWN)
 		bad_command(s, "501 5.5.4 Bad arguments\r\n");
@@ -430,7 +431,7 @@ static size_t input_command(struct lmtp_session *s, struct span in)
 
 bool lmtp_session_blocked(const struct lmtp_session *s)
 {
-	return s->state == SESSION_CONNECTING || s->state == SESSION_PREPARING ||
+	return (s->held_back && awaiting(s)) || s->state == SESSION_CONNECTING || s->state == SESSION_PREPARING ||
 	       s->state == SESSION_FINAL || s->state == SESSION_CLOSED;
 }
 

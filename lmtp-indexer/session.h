@@ -111,6 +111,7 @@ struct lmtp_session {
 	struct arena arena; /* of the transaction */
 	struct lmtp_session_envelope env;
 	bool mail_pending, mail_ok;
+	bool held_back;     /* a command waits for the replies to those before it */
 	size_t replied;     /* RCPTs that the backend has answered */
 	size_t settled;     /* accepted recipients with an outcome */
 	size_t answered;    /* accepted recipients whose reply went to the client */
@@ -138,7 +139,8 @@ void lmtp_session_greet(struct lmtp_session *s);
  * again with what follows, after the event that the session waits for.
  */
 size_t lmtp_session_input(struct lmtp_session *s, struct span in);
-/* True where lmtp_session_input() would use nothing: stop reading. */
+/* True where lmtp_session_input() would use nothing: stop reading, and show the
+ * rest again when it has become false. */
 bool lmtp_session_blocked(const struct lmtp_session *s);
 
 /* The answer to connect(): the capabilities of the backend, or those last

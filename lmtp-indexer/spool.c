@@ -22,7 +22,7 @@ static void open_add(struct spool *s, uint64_t seq, int64_t received_ms)
 {
 	pthread_mutex_lock(&s->open_lock);
 	if (s->open_first + s->open_count == s->open_size) {
-		if (s->open_first < s->open_size / 2)
+		if (s->open_first <= s->open_size / 2)
 			s->open_size = s->open_size == 0 ? 256 : s->open_size * 2;
 		struct spool_open_entry *fresh = mem_alloc(s->open_size * sizeof(*fresh));
 		if (s->open_count > 0)

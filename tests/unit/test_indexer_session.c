@@ -19,6 +19,7 @@ struct rig {
 	struct sbuf did;
 	struct sbuf input; /* unread */
 	unsigned ids;
+	bool paused;
 };
 
 static void did(struct rig *r, const char *word, struct span what)
@@ -118,12 +119,25 @@ static void rig_done(struct rig *r)
 	sbuf_done(&r->input);
 }
 
-/* Shows what is unread, as the connection would. */
-static void pump(struct rig *r)
+/*
+ * As a connection does it: input is shown when some comes, and again only after
+ * a pause, so a session that does not say that it is blocked hangs.
+ */
+static void feed(struct rig *r)
 {
 	size_t n = lmtp_session_input(&r->session, sbuf_span(&r->input));
 	memmove(r->input.ptr, r->input.ptr + n, r->input.len - n);
 	sbuf_truncate(&r->input, r->input.len - n);
+	r->paused = lmtp_session_blocked(&r->session);
+}
+
+static void pump(struct rig *r)
+{
+	if (r->paused && !lmtp_session_blocked(&r->session)) {
+		r->paused = false;
+		feed(r);
+	}
+	r->paused = lmtp_session_blocked(&r->session);
 }
 
 static void client(struct rig *r, struct span bytes, size_t piece)
@@ -131,7 +145,8 @@ static void client(struct rig *r, struct span bytes, size_t piece)
 	while (bytes.len > 0) {
 		sbuf_add(&r->input, span_take(bytes, piece));
 		bytes = span_skip(bytes, piece);
-		pump(r);
+		if (!r->paused)
+			feed(r);
 	}
 }
 
