@@ -170,8 +170,12 @@ static void make_terms(struct extract_run *run)
 	for (size_t i = 0; i < x->attachment_count; i++)
 		tokens_add(&b, x->attachments[i].name);
 	tokens_add(&b, x->text);
-	if (!sbuf_ok(&b) || arena_dup(&x->arena, sbuf_span(&b), &x->terms) < 0)
+	struct sbuf unique;
+	sbuf_init_heap(&unique, b.len + 1);
+	tokens_add_unique(&unique, sbuf_span(&b));
+	if (!sbuf_ok(&b) || arena_dup(&x->arena, sbuf_span(&unique), &x->terms) < 0)
 		extract_partial(run);
+	sbuf_done(&unique);
 	sbuf_done(&b);
 }
 

@@ -17,6 +17,7 @@
 struct front {
 	struct front_shared *shared;
 	struct conn *client; /* NULL: gone */
+	struct cork said;
 	struct lmtp_session session;
 	struct relay_leg *leg;
 	bool open;           /* a transaction is open in the session */
@@ -38,6 +39,7 @@ static void put(struct front *f)
 		return;
 	ev_timer_stop(loop_ev(shared->loop), &f->disk);
 	relay_release(&f->leg, END_BROKEN);
+	cork_done(&f->said);
 	lmtp_session_done(&f->session);
 	free(f);
 	if (--shared->count == 0 && shared->stopping)
@@ -49,11 +51,9 @@ static void put(struct front *f)
 static void op_reply(void *arg, struct span bytes, bool hang_up)
 {
 	struct front *f = arg;
-	if (f->client == NULL)
-		return;
-	conn_write(f->client, bytes);
+	cork_write(&f->said, bytes);
 	if (hang_up)
-		conn_finish(f->client);
+		cork_finish(&f->said);
 }
 
 /* Stops reading from a client that is ahead of the backend or of the disk. */
@@ -294,8 +294,8 @@ static void op_end(void *arg, enum lmtp_session_end how)
 		metrics_observe(METRIC_LATENCY, (double)(clock_mono_us() - f->ended_us) / 1e6);
 		handover(f);
 	}
-	if (f->shared->stopping && f->client != NULL)
-		conn_finish(f->client);
+	if (f->shared->stopping)
+		cork_finish(&f->said);
 }
 
 /* ---- Open and close ---- */
@@ -310,6 +310,7 @@ static void *on_open(struct conn *c, void *server_arg)
 	f->shared = server_arg;
 	f->shared->count++;
 	f->client = c;
+	cork_init(&f->said, &f->shared->corks, c);
 	ev_timer_init(&f->disk, on_disk, DISK_POLL_S, DISK_POLL_S);
 	f->disk.data = f;
 	lmtp_session_init(&f->session, &ops, f, f->shared->host, f->shared->trace_name);
@@ -322,6 +323,7 @@ static void on_close(struct conn *c, void *state)
 	(void)c;
 	struct front *f = state;
 	f->client = NULL;
+	cork_switch(&f->said, NULL);
 	f->waiting++;
 	f->detached = lmtp_session_on_client_gone(&f->session);
 	f->waiting--;

@@ -5,7 +5,7 @@
 #ifndef INDEXER_FRONT_H
 #define INDEXER_FRONT_H
 
-#include "lib/run/conn.h"
+#include "lmtp-indexer/cork.h"
 #include "lmtp-indexer/server.h"
 
 struct front;
@@ -16,6 +16,7 @@ struct front_shared {
 	struct relay *relay;
 	struct spool *spool;
 	struct index *index;
+	struct cork_list corks;
 	char *host, *trace_name;
 	bool stopping;
 	size_t count; /* clients, and transactions whose client is gone */

@@ -9,7 +9,7 @@ indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c to
 	extract.c extract_headers.c extract_parts.c delivery.c payload.c)
 
 BINS += lmtp-indexer
-lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c relay.c relay_pool.c spool.c \
+lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c spool.c \
 	spool_file.c spool_reader.c index.c index_parse.c index_write.c settle.c writer.c \
 	writer_rows.c rows.c threads.c webhook.c http.c)
 lmtp-indexer_ARCHIVES := indexer-core run base

@@ -6,7 +6,6 @@
  */
 #include "relay.h"
 
-#include "lib/run/conn.h"
 #include "lib/run/log.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/relay_internal.h"
@@ -82,6 +81,7 @@ static void connect_next(struct relay_leg *leg)
 	struct conn_limits limits = {.in_max_bytes = LMTP_REPLY_MAX * 2, .out_max_bytes = OUT_MAX,
 				     .max_conns = 0, .idle_ms = r->reply_timeout_ms};
 	leg->conn = conn_attach(r->loop, fd, &limits, &leg_handler, leg);
+	cork_switch(&leg->cork, leg->conn);
 	expect(leg, EXPECT_GREETING);
 }
 
@@ -89,6 +89,7 @@ static struct relay_leg *leg_new(struct relay *r)
 {
 	struct relay_leg *leg = mem_zalloc(sizeof(*leg));
 	leg->relay = r;
+	cork_init(&leg->cork, &r->corks, NULL);
 	sbuf_init_heap(&leg->prelude, PRELUDE_MAX);
 	sbuf_init_heap(&leg->held, SESSION_CHUNK * 3);
 	ev_timer_init(&leg->timer, on_timeout, 0, 0);
@@ -99,6 +100,7 @@ static struct relay_leg *leg_new(struct relay *r)
 static void leg_free(struct relay_leg *leg)
 {
 	ev_timer_stop(loop_ev(leg->relay->loop), &leg->timer);
+	cork_done(&leg->cork);
 	sbuf_done(&leg->prelude);
 	sbuf_done(&leg->held);
 	free(leg->expected);
@@ -109,6 +111,7 @@ static void leg_free(struct relay_leg *leg)
 void relay_leg_lost(struct relay_leg *leg)
 {
 	leg->conn = NULL;
+	cork_switch(&leg->cork, NULL);
 	relay_pool_forget(leg);
 	bool again = leg->owner != NULL && (leg->state == LEG_CONNECTING ? leg->address < leg->relay->address_count
 									 : leg->reused && !leg->answered);
@@ -169,7 +172,7 @@ static void opening_reply(struct relay_leg *leg, enum relay_expect what, const s
 	sbuf_init(&b, mem, sizeof(mem));
 	hello(leg, &b);
 	expect(leg, EXPECT_LHLO);
-	conn_write(leg->conn, sbuf_span(&b));
+	cork_write(&leg->cork, sbuf_span(&b));
 }
 
 static void give(struct relay_leg *leg, enum relay_reply kind, const struct lmtp_reply *reply)
@@ -240,7 +243,7 @@ static void on_drained(struct conn *c, void *state)
 
 static void send_bytes(struct relay_leg *leg, struct span bytes)
 {
-	conn_write(leg->conn, bytes);
+	cork_write(&leg->cork, bytes);
 }
 
 void relay_flush_prelude(struct relay_leg *leg)
@@ -352,7 +355,7 @@ void relay_finish(struct relay_leg *leg, struct span bytes, size_t accepted)
 
 size_t relay_pending(const struct relay_leg *leg)
 {
-	return (leg->conn == NULL ? 0 : conn_pending(leg->conn)) + leg->held.len;
+	return cork_pending(&leg->cork) + leg->held.len;
 }
 
 bool relay_leg_ready(const struct relay_leg *leg)

@@ -2,7 +2,7 @@
 #ifndef INDEXER_RELAY_INTERNAL_H
 #define INDEXER_RELAY_INTERNAL_H
 
-#include "lib/run/conn.h"
+#include "lmtp-indexer/cork.h"
 #include "lmtp-indexer/relay.h"
 
 #define RELAY_ADDRESSES_MAX 8
@@ -21,6 +21,7 @@ struct relay_leg {
 	struct relay *relay;
 	struct relay_leg *next, *prev; /* of the unused ones */
 	struct conn *conn;             /* NULL: not connected */
+	struct cork cork;
 	const struct relay_owner *owner; /* NULL: unused or given up */
 	void *arg;
 	enum { LEG_CONNECTING, LEG_READY } state;
@@ -51,6 +52,7 @@ struct relay {
 	struct relay_leg *idle; /* newest first */
 	size_t idle_count;
 	struct ev_timer sweep;
+	struct cork_list corks;
 };
 
 void relay_leg_lost(struct relay_leg *leg);

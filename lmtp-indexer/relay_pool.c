@@ -93,6 +93,7 @@ struct relay *relay_new(struct loop *loop, const struct relay_config *config)
 	r->loop = loop;
 	r->caps = (struct lmtp_caps){.eightbitmime = true, .enhanced = true, .pipelining = true};
 	relay_configure(r, config);
+	cork_list_init(&r->corks, loop);
 	ev_timer_init(&r->sweep, on_sweep, SWEEP_S, SWEEP_S);
 	r->sweep.data = r;
 	ev_timer_start(loop_ev(loop), &r->sweep);
@@ -106,6 +107,7 @@ void relay_free(struct relay **relay)
 		return;
 	ev_timer_stop(loop_ev(r->loop), &r->sweep);
 	close_older(r, INT64_MAX);
+	cork_list_done(&r->corks);
 	free(r->backend);
 	free(r->host);
 	free(r);

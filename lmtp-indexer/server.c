@@ -114,6 +114,7 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 					  .emptied = on_emptied, .emptied_arg = skel};
 	s->limits = (struct conn_limits){.in_max_bytes = 64u << 10, .out_max_bytes = CLIENT_OUT_MAX,
 					 .max_conns = (size_t)c->max_connections, .idle_ms = c->client_timeout};
+	cork_list_init(&s->shared.corks, skel->loop);
 	int rc = open_parts(s, error);
 	if (rc < 0) {
 		server_close(&s);
@@ -151,6 +152,7 @@ void server_close(struct server **server)
 	if (s == NULL)
 		return;
 	conn_server_free(&s->conns);
+	cork_list_done(&s->shared.corks);
 	listen_close(&s->listen);
 	relay_free(&s->shared.relay);
 	index_close(&s->shared.index);

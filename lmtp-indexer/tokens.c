@@ -8,6 +8,8 @@
 
 #include <glib.h>
 
+#include "lib/base/hash.h"
+
 struct word {
 	struct sbuf *out;
 	const char *before; /* written in front of each token */
@@ -167,6 +169,46 @@ void tokens_add(struct sbuf *out, struct span text)
 	flush_cjk(&w, true);
 }
 
+/* ---- Each word once ---- */
+
+struct seen {
+	struct span *slots; /* a power of two; ptr NULL: free */
+	size_t mask;
+	struct hash_key key;
+};
+
+/* False where WORD was there already. */
+static bool see(struct seen *s, struct span word)
+{
+	size_t i = (size_t)hash_siphash(&s->key, word) & s->mask;
+	for (; s->slots[i].ptr != NULL; i = (i + 1) & s->mask)
+		if (span_eq(s->slots[i], word))
+			return false;
+	s->slots[i] = word;
+	return true;
+}
+
+void tokens_add_unique(struct sbuf *out, struct span words)
+{
+	size_t count = 1, size = 64;
+	for (size_t i = 0; i < words.len; i++)
+		count += words.ptr[i] == ' ';
+	while (size < count * 2)
+		size *= 2;
+	struct seen s = {.slots = mem_zalloc(size * sizeof(*s.slots)), .mask = size - 1, .key = hash_key_random()};
+	struct span word;
+	while (words.len > 0) {
+		span_cut(&words, ' ', &word);
+		if (word.len > 0 && see(&s, word)) {
+			sbuf_add(out, word);
+			sbuf_addc(out, ' ');
+		}
+	}
+	free(s.slots);
+}
+
+/* ---- Queries ---- */
+
 static bool is_blank(char c)
 {
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
@@ -183,30 +225,12 @@ static struct span next_word(struct span *rest)
 	return word;
 }
 
-/* One token needs no quotes; several must stand side by side. */
-static size_t add_phrase(struct sbuf *out, struct span text)
-{
-	char mem[4096];
-	struct sbuf inner;
-	sbuf_init(&inner, mem, sizeof(mem));
-	struct word w = {.out = &inner, .before = ""};
-	add_text(&w, text, false);
-	flush_word(&w, false);
-	flush_cjk(&w, false);
-	if (w.tokens == 0 || !sbuf_ok(&inner))
-		return 0;
-	inner.len--; /* the last space */
-	sbuf_adds(out, w.tokens > 1 ? "+\"" : "+");
-	sbuf_add(out, sbuf_span(&inner));
-	sbuf_adds(out, w.tokens > 1 ? "\" " : " ");
-	return w.tokens;
-}
-
-static size_t add_prefix(struct sbuf *out, struct span text)
+/* OPEN: the last word is a prefix. */
+static size_t add_required(struct sbuf *out, struct span text, bool open)
 {
 	struct word w = {.out = out, .before = "+"};
 	add_text(&w, text, false);
-	flush_word(&w, true);
+	flush_word(&w, open);
 	flush_cjk(&w, false);
 	return w.tokens;
 }
@@ -221,12 +245,12 @@ int tokens_query(struct sbuf *out, struct span text)
 		} else if (rest.ptr[0] == '"') {
 			rest = span_skip(rest, 1);
 			span_cut(&rest, '"', &part);
-			words += add_phrase(out, part);
+			words += add_required(out, part, false);
 		} else {
 			part = next_word(&rest);
 			bool prefix = span_ends(part, SPAN_LIT("*"));
 			part.len -= prefix;
-			words += prefix ? add_prefix(out, part) : add_phrase(out, part);
+			words += add_required(out, part, prefix);
 		}
 	}
 	if (words == 0) {

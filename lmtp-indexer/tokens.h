@@ -26,8 +26,15 @@
 void tokens_add(struct sbuf *out, struct span text);
 
 /*
- * The expression for what the user typed: all words must occur; "words in
- * quotes" must follow one another; a word that ends in '*' is a prefix.
+ * Adds each word of WORDS (as tokens_add() writes them) once, in the order of
+ * first appearance: the full-text index costs by the word, and finds by
+ * whether it is there.
+ */
+void tokens_add_unique(struct sbuf *out, struct span words);
+
+/*
+ * The expression for what the user typed: all words must occur, in any order
+ * (so those of a quoted phrase, too); a word that ends in '*' is a prefix.
  * ERR_NOT_FOUND where no word is in it.
  */
 int tokens_query(struct sbuf *out, struct span text) MUST_CHECK;

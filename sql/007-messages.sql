@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS messages (
 	received_at DATETIME(3) NOT NULL COMMENT 'of the reply to the delivery, UTC',
 	size_bytes BIGINT UNSIGNED NOT NULL,
 	snippet VARCHAR(512) NOT NULL DEFAULT '',
-	thread_id BIGINT UNSIGNED NULL COMMENT 'id of the first message of the thread that was seen',
+	thread_id BIGINT UNSIGNED NULL COMMENT 'made from the Message-ID of the root as first known',
 	attachment_count INT UNSIGNED NOT NULL DEFAULT 0,
 	parse_state ENUM('parsed', 'partial', 'failed', 'pending') NOT NULL DEFAULT 'parsed'
 		COMMENT 'failed and pending: the envelope only',
@@ -67,9 +67,10 @@ CREATE TABLE IF NOT EXISTS attachments (
 		REFERENCES messages (id) ON DELETE CASCADE
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
--- `terms` is what is searched: subject, people, text and attachment names as
--- the indexer's terms function writes them (lower case, CJK as bigrams, and no
--- word shorter than InnoDB's innodb_ft_min_token_size of 3). Stop words are
+-- `terms` is what is searched: the words of subject, people, text and attachment
+-- names, each once, as lmtp-indexer/tokens.h writes them (folded, CJK as bigrams,
+-- and no word shorter than InnoDB's innodb_ft_min_token_size of 3), so a binary
+-- collation does and costs least. Stop words are
 -- off: the setting is kept with the index that is made under it.
 SET SESSION innodb_ft_enable_stopword = OFF;
 CREATE TABLE IF NOT EXISTS message_texts (
@@ -77,7 +78,7 @@ CREATE TABLE IF NOT EXISTS message_texts (
 	user_id INT NOT NULL,
 	body MEDIUMTEXT NOT NULL COMMENT 'decoded text of the message, capped',
 	truncated TINYINT(1) NOT NULL DEFAULT 0,
-	terms MEDIUMTEXT NOT NULL,
+	terms MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
 	PRIMARY KEY (message_id),
 	KEY message_texts_user (user_id),
 	FULLTEXT KEY message_texts_terms (terms),

@@ -41,12 +41,12 @@ END_TEST
 static const char *const queries[][2] = {
 	{"invoice", "+invoice "},
 	{"Invoice 2026", "+invoice +2026 "},
-	{"\"two words\"", "+\"two words\" "},
-	{"foo-bar", "+\"foo bar\" "},
+	{"\"two words\"", "+two +words "},
+	{"foo-bar", "+foo +bar "},
 	{"pre*", "+pre* "},
-	{"日本語", "+\"日本_ 本語_\" "},
+	{"日本語", "+日本_ +本語_ "},
 	{"日", "+日* "},
-	{"a@b.c", "+\"a__ b__ c__\" "},
+	{"a@b.c", "+a__ +b__ +c__ "},
 	{"+evil (x) \"", "+evil +x__ "},
 	{"~@><*", NULL},
 	{"", NULL},
@@ -63,6 +63,19 @@ START_TEST(queries_become_expressions)
 		ck_assert_int_eq(rc, queries[i][1] == NULL ? ERR_NOT_FOUND : 0);
 		ck_assert_str_eq(sbuf_cstr(&b), queries[i][1] == NULL ? "" : queries[i][1]);
 	}
+}
+END_TEST
+
+START_TEST(each_word_once)
+{
+	char mem[128];
+	struct sbuf b;
+	sbuf_init(&b, mem, sizeof(mem));
+	tokens_add_unique(&b, SPAN_LIT("one two one abc ab three two ab "));
+	ck_assert_str_eq(sbuf_cstr(&b), "one two abc ab three ");
+	sbuf_reset(&b);
+	tokens_add_unique(&b, SPAN_EMPTY);
+	ck_assert_uint_eq(b.len, 0);
 }
 END_TEST
 
@@ -124,6 +137,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&words_of_text,
 	&queries_become_expressions,
+	&each_word_once,
 	&long_words_are_cut_alike,
 	&query_words_cap,
 	&html_becomes_text,
