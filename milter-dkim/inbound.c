@@ -5,20 +5,29 @@
 
 #include "milter-dkim/authres.h"
 
-static int run_spf(struct inbound *in, const struct dns_view *view)
+static int judge_identity(struct inbound *in, struct span mail_from, const struct dns_view *view,
+			  struct spf_verdict *verdict, bool *done)
 {
-	if (in->spf_done)
-		return 0;
 	struct spf_request request = {
 		.ip = in->request.ip,
 		.helo = in->request.helo,
-		.mail_from = in->request.mail_from,
+		.mail_from = mail_from,
 		.receiver = in->request.receiver,
 		.now = in->request.now,
 	};
-	int rc = spf_check(&request, view, in->arena, &in->spf);
-	in->spf_done = rc == 0;
+	if (*done)
+		return 0;
+	int rc = spf_check(&request, view, in->arena, verdict);
+	*done = rc == 0;
 	return rc;
+}
+
+/* Both identities (RFC 7208 sections 2.3 and 2.4). */
+static int run_spf(struct inbound *in, const struct dns_view *view)
+{
+	int mail_from = judge_identity(in, in->request.mail_from, view, &in->spf, &in->spf_done);
+	int helo = judge_identity(in, SPAN_EMPTY, view, &in->helo, &in->helo_done);
+	return mail_from < 0 ? mail_from : helo;
 }
 
 int inbound_begin(struct inbound *in, const struct inbound_request *request, struct arena *a,
@@ -30,6 +39,7 @@ int inbound_begin(struct inbound *in, const struct inbound_request *request, str
 	    arena_dup(a, request->receiver, &in->request.receiver) < 0)
 		return ERR_LIMIT;
 	in->spf_done = in->request.ip.bits == 0;
+	in->helo_done = in->spf_done || request->mail_from.len == 0;
 	int rc = run_spf(in, view);
 	return rc == ERR_AGAIN ? 0 : rc;
 }
@@ -115,15 +125,25 @@ static void write_dkim(const struct inbound *in, struct authres *a)
 	}
 }
 
+/* Only the identity that was judged is named, lest one be taken for the other. */
+static void write_identity(const struct inbound *in, const struct spf_verdict *v, struct authres *a)
+{
+	authres_method(a, "spf", v->result);
+	if (v->problem != NULL)
+		authres_reason(a, span_str(v->problem));
+	if (v->identity == SPF_MAILFROM)
+		authres_property(a, "smtp.mailfrom", in->request.mail_from);
+	else
+		authres_property(a, "smtp.helo", in->request.helo);
+}
+
 static void write_spf(const struct inbound *in, struct authres *a)
 {
 	if (in->request.ip.bits == 0)
 		return;
-	authres_method(a, "spf", in->spf.result);
-	if (in->spf.problem != NULL)
-		authres_reason(a, span_str(in->spf.problem));
-	authres_property(a, "smtp.mailfrom", in->request.mail_from);
-	authres_property(a, "smtp.helo", in->request.helo);
+	write_identity(in, &in->spf, a);
+	if (in->spf.identity == SPF_MAILFROM && in->helo.result != AUTH_NONE)
+		write_identity(in, &in->helo, a);
 }
 
 static void write_dmarc(const struct inbound *in, struct authres *a)

@@ -28,8 +28,9 @@ struct inbound {
 	struct inbound_request request; /* its spans live in the arena */
 	struct arena *arena;
 	struct keycache *cache; /* may be NULL */
-	struct spf_verdict spf;
-	bool spf_done;
+	struct spf_verdict spf;  /* of MAIL FROM, or of HELO where that is empty */
+	struct spf_verdict helo; /* of HELO beside MAIL FROM; never counts for DMARC */
+	bool spf_done, helo_done;
 	struct verify dkim;
 	struct arc arc;
 	struct author author;
