@@ -204,6 +204,38 @@ START_TEST(rspamd_issue_4529_broken_chain_is_not_continued)
 }
 END_TEST
 
+/* Section 5.1.2: the seal over a broken chain covers its own set alone. */
+START_TEST(seal_of_a_broken_chain)
+{
+	struct sbuf text, scratch;
+	struct dkim_message m;
+	struct arc arc;
+	struct sig sig;
+	struct sig_verdict v;
+	const char *reason;
+	uint8_t digest[CRYPTO_SHA256_BYTES];
+	make_chain(&text, 2);
+	replace(&text, "Subject", "hello", "hallo");
+	ck_assert_int_eq(seal(&text, "e", ED25519_PRIVATE), 0);
+	judge(&m, &arc, sbuf_span(&text));
+	const struct mail_field *fields = m.header.fields;
+	const struct mail_field *last[2] = {&fields[arc.sets[2].results], &fields[arc.sets[2].signature]};
+	const struct mail_field *newest = &fields[arc.sets[2].seal];
+	struct dns_table dns = dns_now();
+	struct dns_view view = dns_table_view(&dns);
+	sbuf_init_heap(&scratch, 1 << 20);
+	ck_assert_int_eq(sig_parse(SIG_SEAL, newest->value, &m.arena, &sig, &reason), AUTH_NONE);
+	for (unsigned from = 1; from <= 3; from += 2) {
+		ck_assert_int_eq(arc_seal_digest(&arc, from, 3, last, newest, &scratch, digest), 0);
+		ck_assert_int_eq(sig_verify(&sig, digest, &view, NULL, &v), 0);
+		ck_assert_int_eq(v.result, from == 3 ? AUTH_PASS : AUTH_FAIL);
+	}
+	sbuf_done(&scratch);
+	message_close(&m);
+	sbuf_done(&text);
+}
+END_TEST
+
 START_TEST(fifty_sets)
 {
 	struct sbuf text;
@@ -220,6 +252,7 @@ static const TTest *const *const tests[] = {
 	&chains_break,
 	&openarc_issue_45_malformed_fields,
 	&rspamd_issue_4529_broken_chain_is_not_continued,
+	&seal_of_a_broken_chain,
 	&fifty_sets,
 	NULL,
 };

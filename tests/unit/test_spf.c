@@ -175,6 +175,31 @@ START_TEST(cve_2021_20314_expansion_overflow)
 }
 END_TEST
 
+/* Section 4.6.4: ten names of an MX answer, two answers without records. */
+START_TEST(limits_at_n_and_beyond)
+{
+	static struct fakedns dns;
+	static const char *const voids[] = {"v=spf1 a:1.nx.test a:2.nx.test ?all", "v=spf1 a:1.nx.test a:2.nx.test a:3.nx.test ?all"};
+	for (size_t over = 0; over < 4; over++) {
+		struct fakedns_row names[14] = {{"limit.example", DNS_TXT, "v=spf1 mx ?all"}, {"m.example", DNS_A, "192.0.2.9"}};
+		for (size_t i = 0; i < SPF_NAMES_MAX + over % 2; i++)
+			names[2 + i] = (struct fakedns_row){"limit.example", DNS_MX, "m.example"};
+		if (over >= 2)
+			names[0].value = voids[over % 2];
+		dns = (struct fakedns){.rows = names};
+		struct spf_request request = {.mail_from = SPAN_LIT("joe@limit.example")};
+		ck_assert_int_eq(ip_parse(SPAN_LIT("192.0.2.1"), &request.ip), 0);
+		struct spf_verdict v;
+		struct dns_view view = fakedns_view(&dns);
+		struct arena a;
+		arena_init(&a, 1 << 18);
+		ck_assert_int_eq(spf_check(&request, &view, &a, &v), 0);
+		ck_assert_int_eq(v.result, over % 2 == 0 ? AUTH_NEUTRAL : AUTH_PERMERROR);
+		arena_done(&a);
+	}
+}
+END_TEST
+
 START_TEST(macro_examples_of_section_7_4)
 {
 	static const struct {
@@ -264,6 +289,7 @@ static const TTest *const *const tests[] = {
 	&full_arena_is_an_error,
 	&sender_cap,
 	&cve_2021_20314_expansion_overflow,
+	&limits_at_n_and_beyond,
 	&macro_examples_of_section_7_4,
 	&record_syntax,
 	NULL,
