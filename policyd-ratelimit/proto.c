@@ -30,21 +30,22 @@ static int known_attr_find(struct span name)
 		return -1;
 	const struct known_attr *row = by_length[name.len];
 	for (int i = 0; i < 2 && row[i].name != NULL; i++)
-		if (memcmp(row[i].name, name.ptr, name.len) == 0)
+		if (row[i].name[0] == name.ptr[0] && memcmp(row[i].name, name.ptr, name.len) == 0)
 			return (int)row[i].attr;
 	return -1;
 }
 
 static int line_parse(struct span line, struct proto_request *r)
 {
-	size_t equals = span_chr(line, '=');
-	if (equals == SPAN_NPOS || equals == 0)
+	const char *sign = memchr(line.ptr, '=', line.len);
+	if (sign == NULL || sign == line.ptr)
 		return ERR_SYNTAX;
+	size_t equals = (size_t)(sign - line.ptr);
 	if (r->pair_count == PROTO_ATTRS_MAX)
 		return ERR_LIMIT;
 	struct proto_pair *pair = &r->pairs[r->pair_count++];
 	pair->name = span_of(line.ptr, equals);
-	pair->value = span_of(line.ptr + equals + 1, line.len - equals - 1);
+	pair->value = span_of(sign + 1, line.len - equals - 1);
 	int attr = known_attr_find(pair->name);
 	if (attr < 0)
 		return 0;

@@ -157,13 +157,15 @@ static void txn_reattach(struct session *s, struct txn *txn)
 
 static uint64_t request_digest(const struct session *s, struct span a, struct span b)
 {
-	char mem[2 * PROTO_LINE_MAX + 2];
-	struct sbuf buf;
-	sbuf_init(&buf, mem, sizeof(mem));
-	sbuf_add(&buf, a);
-	sbuf_addc(&buf, '\n');
-	sbuf_add(&buf, b);
-	uint64_t digest = hash_siphash(&s->table->key, sbuf_span(&buf));
+	char mem[2 * PROTO_LINE_MAX + 1];
+	a = span_take(a, PROTO_LINE_MAX);
+	b = span_take(b, PROTO_LINE_MAX);
+	if (a.len > 0)
+		memcpy(mem, a.ptr, a.len);
+	mem[a.len] = '\n';
+	if (b.len > 0)
+		memcpy(mem + a.len + 1, b.ptr, b.len);
+	uint64_t digest = hash_siphash(&s->table->key, span_of(mem, a.len + 1 + b.len));
 	return digest != 0 ? digest : 1;
 }
 

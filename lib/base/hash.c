@@ -4,6 +4,7 @@
  */
 #include "hash.h"
 
+#include <endian.h>
 #include <sys/random.h>
 
 struct hash_key hash_key_random(void)
@@ -14,55 +15,60 @@ struct hash_key hash_key_random(void)
 	return key;
 }
 
-static uint64_t rotate(uint64_t x, unsigned bits)
+static inline uint64_t rotate(uint64_t x, unsigned bits)
 {
 	return x << bits | x >> (64 - bits);
 }
 
-static void sip_rounds(uint64_t v[4], int rounds)
+/* The four words of state stay in registers: this runs several times for each
+ * request of a policy server. */
+struct sip {
+	uint64_t v0, v1, v2, v3;
+};
+
+static inline __attribute__((always_inline)) void sip_round(struct sip *s)
 {
-	for (int i = 0; i < rounds; i++) {
-		v[0] += v[1];
-		v[1] = rotate(v[1], 13) ^ v[0];
-		v[0] = rotate(v[0], 32);
-		v[2] += v[3];
-		v[3] = rotate(v[3], 16) ^ v[2];
-		v[0] += v[3];
-		v[3] = rotate(v[3], 21) ^ v[0];
-		v[2] += v[1];
-		v[1] = rotate(v[1], 17) ^ v[2];
-		v[2] = rotate(v[2], 32);
-	}
+	s->v0 += s->v1;
+	s->v1 = rotate(s->v1, 13) ^ s->v0;
+	s->v0 = rotate(s->v0, 32);
+	s->v2 += s->v3;
+	s->v3 = rotate(s->v3, 16) ^ s->v2;
+	s->v0 += s->v3;
+	s->v3 = rotate(s->v3, 21) ^ s->v0;
+	s->v2 += s->v1;
+	s->v1 = rotate(s->v1, 17) ^ s->v2;
+	s->v2 = rotate(s->v2, 32);
 }
 
-static uint64_t load_le(const char *ptr, size_t len)
+static inline __attribute__((always_inline)) void sip_word(struct sip *s, uint64_t word)
 {
-	uint64_t word = 0;
-	for (size_t i = 0; i < len; i++)
-		word |= (uint64_t)(unsigned char)ptr[i] << (8 * i);
-	return word;
+	s->v3 ^= word;
+	sip_round(s);
+	sip_round(s);
+	s->v0 ^= word;
 }
 
 uint64_t hash_siphash(const struct hash_key *key, struct span s)
 {
-	uint64_t v[4] = {
+	struct sip v = {
 		key->k0 ^ UINT64_C(0x736f6d6570736575), key->k1 ^ UINT64_C(0x646f72616e646f6d),
 		key->k0 ^ UINT64_C(0x6c7967656e657261), key->k1 ^ UINT64_C(0x7465646279746573)};
-	const uint64_t length_byte = (uint64_t)s.len << 56;
-
-	for (; s.len >= 8; s = span_of(s.ptr + 8, s.len - 8)) {
-		uint64_t word = load_le(s.ptr, 8);
-		v[3] ^= word;
-		sip_rounds(v, 2);
-		v[0] ^= word;
+	uint64_t word, last = (uint64_t)s.len << 56;
+	const char *at = s.ptr;
+	size_t left = s.len;
+	for (; left >= sizeof(word); at += sizeof(word), left -= sizeof(word)) {
+		memcpy(&word, at, sizeof(word));
+		sip_word(&v, le64toh(word));
 	}
-	uint64_t last = length_byte | load_le(s.ptr, s.len);
-	v[3] ^= last;
-	sip_rounds(v, 2);
-	v[0] ^= last;
-	v[2] ^= 0xff;
-	sip_rounds(v, 4);
-	return v[0] ^ v[1] ^ v[2] ^ v[3];
+	for (size_t i = 0; i < left; i++)
+		last |= (uint64_t)(unsigned char)at[i] << (8 * i);
+	sip_word(&v, last);
+	v.v2 ^= 0xff;
+	sip_round(&v);
+	sip_round(&v);
+	sip_round(&v);
+	sip_round(&v);
+	return v.v0 ^ v.v1 ^ v.v2 ^ v.v3;
 }
 
 static void crc_table_fill(uint32_t table[256])
