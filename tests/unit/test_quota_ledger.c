@@ -252,6 +252,60 @@ START_TEST(recount_needs_quiet)
 }
 END_TEST
 
+START_TEST(recount_sees_what_came_and_went)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1}, b = {.instance = 2};
+	struct ledger_user *u = user_with("u@d", 0, 100);
+
+	/* Begun and ended between COUNT and COUNTED: nobody is busy any more. */
+	uint64_t seq = simple(&a, u, QUOTA_COUNT).reply.seq;
+	(void)commit(&b, u, reserve(&b, u, 0, 10).id, 10, 1);
+	ck_assert_int_eq(counted(&a, u, seq, 100, 1).reply.word, QUOTA_RETRY);
+	ck_assert_uint_eq(u->used, 110);
+
+	/* Who counts although it was told to wait. */
+	const uint64_t id = reserve(&b, u, 0, 10).id;
+	struct ledger_result r = simple(&a, u, QUOTA_COUNT);
+	ck_assert_int_eq(r.reply.word, QUOTA_RETRY);
+	ck_assert_int_eq(counted(&a, u, r.reply.seq, 120, 2).reply.word, QUOTA_RETRY);
+	release(&b, u, id);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(versions_grow_though_the_clock_does_not)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 0, 0);
+	uint64_t last = 0;
+	for (int i = 0; i < 5; i++) {
+		const struct ledger_result r = commit(&a, u, 0, 1, 1);
+		ck_assert_uint_gt(r.change.version, last);
+		last = r.change.version;
+		now.wall_us -= 100;
+	}
+	/* Whoever wrote a higher one meanwhile does not replace what we counted. */
+	ledger_load(l, u, &(struct ledger_row){.has_usage = true, .used = 77, .version = last + 50});
+	ck_assert_uint_eq(u->used, 5);
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(unknown_usage_is_not_journalled)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = ledger_add(l, SPAN_LIT("u@d"));
+	ck_assert(!commit(&a, u, 0, 10, 1).changed); /* the database is away */
+	ledger_load(l, u, &(struct ledger_row){.has_usage = true, .used = 300, .version = 1});
+	ck_assert_uint_eq(u->used, 300);
+	ck_assert(u->stale);
+	ledger_free(&l);
+}
+END_TEST
+
 START_TEST(intent_dies_with_its_connection)
 {
 	l = ledger_new(&caps);
@@ -600,6 +654,9 @@ static const TTest *const *const tests[] = {
 	&credits_are_capped,
 	&unknown_usage_is_counted_first,
 	&recount_needs_quiet,
+	&recount_sees_what_came_and_went,
+	&versions_grow_though_the_clock_does_not,
+	&unknown_usage_is_not_journalled,
 	&intent_dies_with_its_connection,
 	&stale_is_recounted_before_a_refusal,
 	&suspicious_numbers_make_stale,
