@@ -19,7 +19,7 @@ lib11_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,proto.c clien
 ARCHIVES += quota-client
 quota-client_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c)
 
-TESTS += test_quota_proto test_quota_ledger test_quota_journal test_quota_client
+TESTS += test_quota_proto test_quota_ledger test_quota_model test_quota_journal test_quota_client
 test_quota_journal_SRCS := tests/unit/test_quota_journal.c
 test_quota_journal_ARCHIVES := quota-core base
 test_quota_client_SRCS := tests/unit/test_quota_client.c
@@ -28,6 +28,8 @@ test_quota_proto_SRCS := tests/unit/test_quota_proto.c
 test_quota_proto_ARCHIVES := quota-core base
 test_quota_ledger_SRCS := tests/unit/test_quota_ledger.c
 test_quota_ledger_ARCHIVES := quota-core base
+test_quota_model_SRCS := tests/unit/test_quota_model.c
+test_quota_model_ARCHIVES := quota-core base
 
 FUZZERS += fuzz_quota_proto
 fuzz_quota_proto_SRCS := tests/fuzz/fuzz_quota_proto.c

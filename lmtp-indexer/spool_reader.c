@@ -76,7 +76,7 @@ int spool_read(struct spool_reader *r, const struct delivery *d, struct sbuf *bu
 	int rc = read_record(r, d->seq);
 	if (rc == 0)
 		rc = delivery_read_prepared(sbuf_span(&r->record), &copy);
-	if (rc < 0)
+	if (rc != 0)
 		return rc;
 	sbuf_add(buf, copy->content);
 	delivery_free(&copy);

@@ -59,7 +59,8 @@ static void add_id(struct sbuf *out, struct span key)
 static int post(struct webhook *w, const struct message *m, unsigned *status_out, struct sbuf *error)
 {
 	char id[HTTP_HEADER_MAX], stamp[64], signature[HTTP_HEADER_MAX];
-	const char *headers[] = {"Content-Type: application/json", "User-Agent: Postern/" POSTERN_VERSION,
+	static const char agent[] = "User-Agent: Postern/" POSTERN_VERSION;
+	const char *headers[] = {"Content-Type: application/json", agent,
 				 id, stamp, signature};
 	struct sbuf id_b, stamp_b, sign_b;
 	int64_t now_s = clock_wall_ms() / 1000;

@@ -50,6 +50,7 @@ struct connection {
  * on either.  Signals belong to the skeleton, so its wait, which finds this
  * function first, never ends.
  */
+/* NOLINTNEXTLINE(readability-non-const-parameter) the type is that of POSIX */
 int sigwait(const sigset_t *set, int *number_out)
 {
 	(void)set;

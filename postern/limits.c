@@ -44,7 +44,7 @@ static int list(struct cli *cli)
 		{"scope", "Scope", false, 0},   {"key", "Key", false, 60},     {"limit", "Limit", false, 0},
 		{"action", "Action", false, 0}, {"refused", "Refused", true, 0}, {"last_at", "Last", false, 0},
 		{"until", "Until", false, 0},   {NULL, NULL, false, 0}};
-	json_t *result, *blocked;
+	json_t *result = NULL, *blocked;
 	size_t i;
 	int status = call(cli, "list", &result);
 	if (status != EX_OK)
@@ -64,7 +64,7 @@ static int list(struct cli *cli)
 /* The windows of a key, and what else decides about it. */
 static int describe(struct cli *cli, const char *verb, const struct table_column *columns)
 {
-	json_t *result;
+	json_t *result = NULL;
 	int status = call(cli, verb, &result);
 	if (status != EX_OK)
 		return status;
@@ -104,7 +104,7 @@ static int explain(struct cli *cli)
 
 static int change(struct cli *cli, const char *verb, const char *sentence)
 {
-	json_t *result;
+	json_t *result = NULL;
 	int status = call(cli, verb, &result);
 	if (status != EX_OK)
 		return status;

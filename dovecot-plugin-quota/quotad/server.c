@@ -368,7 +368,7 @@ static void on_synced(void *arg, uint64_t upto, bool failed)
 		struct client *c = p->client;
 		if (p->seq > upto)
 			break;
-		waiting_del(&p->wait);
+		(void)waiting_take(&s->pending);
 		metrics_observe(METRIC_JOURNAL_WAIT, (double)(now_us - p->since_us) / 1e6);
 		if (failed)
 			not_journalled(s, span_str(p->user));
@@ -515,11 +515,8 @@ void server_close(struct server **server)
 	ev_timer_stop(loop_ev(s->skel->loop), &s->load_timer);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->stop_timer);
 	store_close(&s->store, STOP_FLUSH_MS);
-	while (s->pending.first != NULL) {
-		struct waiter *w = s->pending.first;
-		waiting_del(w);
+	for (struct waiter *w; (w = waiting_take(&s->pending)) != NULL;)
 		free(w);
-	}
 	ledger_free(&s->ledger);
 	free(s);
 	*server = NULL;

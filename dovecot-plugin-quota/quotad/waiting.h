@@ -41,4 +41,16 @@ static inline void waiting_del(struct waiter *w)
 	*w = (struct waiter){0};
 }
 
+/* Takes the oldest out of the list; NULL where nobody waits. */
+static inline struct waiter *waiting_take(struct waiting *list)
+{
+	struct waiter *w = list->first;
+	if (w == NULL)
+		return NULL;
+	list->first = w->next;
+	*(w->next != NULL ? &w->next->prev : &list->last) = NULL;
+	*w = (struct waiter){0};
+	return w;
+}
+
 #endif
