@@ -1,5 +1,6 @@
 /* milter-dkim: the table of the daemon, its start, reload and stop. */
 #include <ev.h>
+#include <unistd.h>
 
 #include "lib/run/listen.h"
 #include "lib/run/skel.h"
@@ -96,7 +97,6 @@ static void on_drain(struct ev_loop *ev, ev_timer *timer, int events)
 	if (d->quiet_polls < DRAIN_QUIET_POLLS)
 		return;
 	ev_timer_stop(ev, timer);
-	milter_end(d->milter);
 	skel_stopped(d->skel);
 }
 
@@ -111,7 +111,7 @@ static void stop(struct skel *skel)
 	ev_timer_start(loop_ev(skel->loop), &d->drain);
 }
 
-/* The threads of libmilter may still look at the rest; see milter_end(). */
+/* The threads of libmilter may still look at the rest; see milter_pause(). */
 static void done(struct skel *skel)
 {
 	struct daemon *d = skel->arg;
@@ -142,5 +142,8 @@ int main(int argc, char **argv)
 		.done = done,
 		.status = status,
 	};
-	return skel_main(argc, argv, &daemon);
+	int status = skel_main(argc, argv, &daemon);
+	/* The threads of libmilter still run: no destructor may run under them. */
+	fflush(NULL);
+	_exit(status);
 }

@@ -2,7 +2,7 @@
  * Invariants: consecutive callbacks of one connection come on different threads,
  * but never two at once; all state of a connection is in its private pointer, no
  * lock is held when a callback returns, and nothing is thread-local.  A message
- * that began before the pause counts as active until its end or abort.
+ * counts as active from MAIL FROM until its end or abort.
  */
 #include "milter.h"
 
@@ -26,7 +26,7 @@ struct milter {
 	struct keysource *source;
 	struct keycache *cache;
 	atomic_uint active;
-	atomic_bool paused, ending;
+	atomic_bool paused;
 	int fd;
 	char host_name[256];
 };
@@ -39,7 +39,7 @@ struct connection {
 	unsigned long no_reply; /* SMFIP_NR_* that the MTA agreed to */
 	struct ip ip;
 	/* of the message */
-	bool active, counted;
+	bool active;
 	struct settings *settings;
 	struct keyset keys;
 	struct resolver_set *questions;
@@ -92,9 +92,9 @@ static void end_message(struct connection *c)
 	resolver_set_free(&c->questions);
 	keyset_release(&c->keys);
 	settings_unref(&c->settings);
-	if (c->counted)
+	if (c->active)
 		atomic_fetch_sub(&the_milter->active, 1);
-	c->active = c->counted = false;
+	c->active = false;
 }
 
 static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps, unsigned long f2,
@@ -206,10 +206,10 @@ static sfsistat on_mail(SMFICTX *ctx, char **args)
 	if (c == NULL)
 		return SMFIS_TEMPFAIL;
 	end_message(c);
+	if (atomic_load(&the_milter->paused))
+		return SMFIS_TEMPFAIL;
 	c->active = true;
-	c->counted = !atomic_load(&the_milter->paused);
-	if (c->counted)
-		atomic_fetch_add(&the_milter->active, 1);
+	atomic_fetch_add(&the_milter->active, 1);
 	begin_message(ctx, c, args);
 	return SMFIS_CONTINUE;
 }
@@ -327,14 +327,11 @@ static sfsistat on_close(SMFICTX *ctx)
 
 static void *run(void *arg)
 {
-	struct milter *m = arg;
+	(void)arg;
 	int rc = smfi_main();
-	if (!atomic_load(&m->ending)) {
-		LOG_EVENT(LOG_ERR, &ev_libmilter_failed, "libmilter has ended",
-			  LOG_FIELD_STR("REASON", rc == MI_SUCCESS ? "it was told to" : "it cannot accept"));
-		_exit(EXIT_FAILURE); /* to be started again; clients wait in the backlog */
-	}
-	return NULL;
+	LOG_EVENT(LOG_ERR, &ev_libmilter_failed, "libmilter has ended",
+		  LOG_FIELD_STR("REASON", rc == MI_SUCCESS ? "it was told to" : "it cannot accept"));
+	_exit(EXIT_FAILURE); /* to be started again; clients wait in the backlog */
 }
 
 static int start(struct milter *m, struct sbuf *error)
@@ -363,7 +360,7 @@ static int start(struct milter *m, struct sbuf *error)
 		return ERR_PERM;
 	}
 	pthread_t thread;
-	if (pthread_create(&thread, NULL, run, m) != 0) {
+	if (pthread_create(&thread, NULL, run, NULL) != 0) {
 		sbuf_adds(error, "cannot start a thread");
 		return ERR_TEMP;
 	}
@@ -433,10 +430,4 @@ void milter_pause(struct milter *milter)
 unsigned milter_active(const struct milter *milter)
 {
 	return atomic_load(&milter->active);
-}
-
-void milter_end(struct milter *milter)
-{
-	atomic_store(&milter->ending, true);
-	smfi_stop();
 }

@@ -26,19 +26,13 @@ void milter_use(struct milter *milter, struct settings *settings);
 struct settings *milter_settings(struct milter *milter);
 
 /*
- * Takes no more connections: they wait in the socket's backlog.  Connections
- * that are open go on until milter_end(), but a message that begins on one of
- * them is not waited for.
+ * For a stop: takes no more connections (they wait in the socket's backlog) and
+ * no more messages on those that are open (451).  libmilter cannot be ended
+ * cleanly: its threads are detached.  So they, and the memory that they use,
+ * stay until the process ends.
  */
 void milter_pause(struct milter *milter);
-/* Messages in hand that began before the pause.  The reply to the end of a
- * message is written just after it is counted out. */
+/* Messages in hand.  The reply to the end of one is written just after it is
+ * counted out. */
 unsigned milter_active(const struct milter *milter);
-/*
- * Tells libmilter to end.  Its threads cannot be waited for (they are detached,
- * and a worker sleeps up to ten seconds), so the memory that they use stays until
- * the process ends.
- */
-void milter_end(struct milter *milter);
-
 #endif

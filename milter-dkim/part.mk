@@ -1,12 +1,13 @@
-# milter-dkim: its core (everything but main and the libmilter adapter) is an
-# archive that postern and the tests link too.
+# milter-dkim: its core (everything but the daemon's adapters) is an archive that
+# postern and the tests link too.
 
 ARCHIVES += milter-core
-milter-core_SRCS := $(filter-out milter-dkim/main.c milter-dkim/milter.c,$(wildcard milter-dkim/*.c))
+MILTER_DAEMON_SRCS := $(addprefix milter-dkim/,main.c milter.c config.c keysource.c report.c)
+milter-core_SRCS := $(filter-out $(MILTER_DAEMON_SRCS),$(wildcard milter-dkim/*.c))
 MILTER_CORE_LIBS := -lcares -lidn2 -lpsl $(RUN_LIBS)
 
 BINS += milter-dkim
-milter-dkim_SRCS := milter-dkim/main.c milter-dkim/milter.c
+milter-dkim_SRCS := $(MILTER_DAEMON_SRCS)
 milter-dkim_ARCHIVES := milter-core mail run base
 milter-dkim_LIBS := -lmilter $(MILTER_CORE_LIBS)
 

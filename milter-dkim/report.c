@@ -1,5 +1,7 @@
 /*
- * One line of the log for each message, and one count in each family of metrics.
+ * One line of the log for each message, and one count in each family of metrics:
+ * the rows of a family stand in the order of enum auth_result (ARC has the first
+ * three of them only).
  */
 #include "report.h"
 
@@ -69,8 +71,10 @@ static void report_judged(const struct session_outcome *o, struct span queue_id,
 		metrics_inc(METRIC_SPF_NONE + (unsigned)in->spf.result);
 		sbuf_addf(&result, "spf=%s ", auth_result_name(in->spf.result));
 	}
+	metrics_inc(METRIC_ARC_NONE + (unsigned)in->arc.result);
 	metrics_inc(METRIC_DMARC_NONE + (unsigned)in->dmarc.result);
-	sbuf_addf(&result, "dmarc=%s", auth_result_name(in->dmarc.result));
+	sbuf_addf(&result, "arc=%s dmarc=%s", auth_result_name(in->arc.result),
+		  auth_result_name(in->dmarc.result));
 	if (o->quarantined)
 		metrics_inc(METRIC_DMARC_QUARANTINED);
 	LOG_EVENT(LOG_INFO, &ev_message_judged, "the message is judged", LOG_FIELD("QUEUE_ID", queue_id),
