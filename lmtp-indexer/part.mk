@@ -21,5 +21,12 @@ $(1)_SRCS := tests/unit/$(1).c
 $(1)_ARCHIVES := indexer-core base
 $(1)_LIBS := $(GMIME_LIBS)
 endef
-$(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract,\
+$(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract \
+	test_indexer_delivery,\
 	$(eval $(call indexer_test,$(t))))
+
+TESTS += test_indexer_spool
+test_indexer_spool_SRCS := tests/unit/test_indexer_spool.c \
+	$(addprefix lmtp-indexer/,spool.c spool_file.c spool_reader.c)
+test_indexer_spool_ARCHIVES := indexer-core run base
+test_indexer_spool_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
