@@ -3,6 +3,7 @@
 GMIME_CFLAGS := $(shell pkg-config --cflags gmime-3.0)
 GMIME_LIBS   := $(shell pkg-config --libs gmime-3.0)
 CPPFLAGS_lmtp-indexer := $(patsubst -I%,-isystem %,$(GMIME_CFLAGS))
+CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c html.c \
@@ -30,3 +31,11 @@ test_indexer_spool_SRCS := tests/unit/test_indexer_spool.c \
 	$(addprefix lmtp-indexer/,spool.c spool_file.c spool_reader.c)
 test_indexer_spool_ARCHIVES := indexer-core run base
 test_indexer_spool_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
+
+define indexer_fuzzer
+FUZZERS += fuzz_$(1)
+fuzz_$(1)_SRCS := tests/fuzz/fuzz_$(1).c
+fuzz_$(1)_ARCHIVES := indexer-core base
+fuzz_$(1)_LIBS := $(GMIME_LIBS)
+endef
+$(foreach f,indexer_lmtp indexer_reply indexer_extract,$(eval $(call indexer_fuzzer,$(f))))
