@@ -35,17 +35,17 @@ static int known_attr_find(struct span name)
 	return -1;
 }
 
-static int line_parse(struct span line, struct proto_request *r)
+/* Parses the line from AT to END (its newline) into the next pair of R. */
+static inline int line_parse(const char *at, const char *end, struct proto_request *r)
 {
-	const char *sign = memchr(line.ptr, '=', line.len);
-	if (sign == NULL || sign == line.ptr)
+	const char *sign = memchr(at, '=', (size_t)(end - at));
+	if (sign == NULL || sign == at)
 		return ERR_SYNTAX;
-	size_t equals = (size_t)(sign - line.ptr);
 	if (r->pair_count == PROTO_ATTRS_MAX)
 		return ERR_LIMIT;
 	struct proto_pair *pair = &r->pairs[r->pair_count++];
-	pair->name = span_of(line.ptr, equals);
-	pair->value = span_of(sign + 1, line.len - equals - 1);
+	pair->name = span_of(at, (size_t)(sign - at));
+	pair->value = span_of(sign + 1, (size_t)(end - sign - 1));
 	int attr = known_attr_find(pair->name);
 	if (attr < 0)
 		return 0;
@@ -58,24 +58,21 @@ static int line_parse(struct span line, struct proto_request *r)
 /* Parses the lines up to the empty one into R. */
 static int lines_parse(struct span in, struct proto_request *r)
 {
-	size_t at = 0;
-	for (;;) {
-		const char *start = in.ptr + at;
-		const char *end = at < in.len ? memchr(start, '\n', in.len - at) : NULL;
-		size_t len = end != NULL ? (size_t)(end - start) : in.len - at;
-		if (len > PROTO_LINE_MAX || at + len >= PROTO_REQUEST_MAX)
+	struct span whole = span_take(in, PROTO_REQUEST_MAX);
+	const char *at = whole.ptr, *stop = whole.ptr + whole.len, *end;
+	for (; at < stop && (end = memchr(at, '\n', (size_t)(stop - at))) != NULL; at = end + 1) {
+		if (end == at) {
+			r->len = (size_t)(end + 1 - whole.ptr);
+			return 0;
+		}
+		if (end - at > PROTO_LINE_MAX)
 			return ERR_LIMIT;
-		if (end == NULL)
-			return ERR_AGAIN;
-		at += len + 1;
-		if (len == 0)
-			break;
-		int rc = line_parse(span_of(start, len), r);
+		int rc = line_parse(at, end, r);
 		if (rc < 0)
 			return rc;
 	}
-	r->len = at;
-	return 0;
+	/* No end within what may come. */
+	return whole.len == PROTO_REQUEST_MAX || stop - at > PROTO_LINE_MAX ? ERR_LIMIT : ERR_AGAIN;
 }
 
 int proto_request_parse(struct span in, struct proto_request *request_out)

@@ -350,6 +350,7 @@ int rules_add_limit(struct rules *rules, struct span text, struct sbuf *reason)
 	}
 	rule.source = span_dup(span_trim(text));
 	rules->items[rules->count++] = rule;
+	rules->scopes |= 1u << rule.scope;
 	return 0;
 }
 

@@ -85,6 +85,7 @@ struct rules {
 	struct netmap allow_nets;
 	struct htab allow_accounts; /* "user@domain" or "@domain", owned */
 	char delimiter;             /* of address extensions; NUL: none */
+	unsigned scopes;            /* a bit for each that some limit has */
 };
 
 struct rules *rules_new(void);

@@ -562,7 +562,7 @@ void session_request(struct session *s, struct session_client *client, const str
 	if (stage_init(&stage, request)) {
 		o->end_of_message = stage.is_end;
 		s->stats.end_seen |= stage.is_end;
-		subject_init(&s->subject, request, s->rules->delimiter);
+		subject_init(&s->subject, request, s->rules->scopes | s->blocks.map.scopes, s->rules->delimiter);
 		if (is_blocked(s, o)) {
 			o->action = PROTO_DEFER;
 			verdict_reply_add(&o->refusals[0], s->now_ms, wall_ms, out);

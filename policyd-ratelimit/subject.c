@@ -51,14 +51,17 @@ static void subject_set(struct subject *s, struct span account, struct span send
 	s->recipient_domain = domain_of(s->recipient);
 }
 
-void subject_init(struct subject *subject, const struct proto_request *request, char delimiter)
+void subject_init(struct subject *subject, const struct proto_request *request, unsigned scopes, char delimiter)
 {
+	const unsigned senders = 1u << SCOPE_SENDER | 1u << SCOPE_SENDER_DOMAIN;
+	const unsigned recipients = 1u << SCOPE_RECIPIENT | 1u << SCOPE_RECIPIENT_DOMAIN;
 	struct ip client;
 	if (ip_parse(request->attr[PROTO_CLIENT_ADDRESS], &client) < 0)
 		client = (struct ip){0};
 	subject->client = client;
-	subject_set(subject, request->attr[PROTO_SASL_USERNAME], request->attr[PROTO_SENDER],
-		    request->attr[PROTO_RECIPIENT], delimiter);
+	subject_set(subject, request->attr[PROTO_SASL_USERNAME],
+		    (scopes & senders) != 0 ? request->attr[PROTO_SENDER] : SPAN_EMPTY,
+		    (scopes & recipients) != 0 ? request->attr[PROTO_RECIPIENT] : SPAN_EMPTY, delimiter);
 }
 
 int subject_init_text(struct subject *subject, enum rule_scope scope, struct span text, char delimiter)

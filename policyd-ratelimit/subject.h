@@ -20,8 +20,13 @@ struct subject {
 	char mem[3 * PROTO_LINE_MAX]; /* what the spans point into */
 };
 
-/* REQUEST is not needed afterwards; the subject must not be copied. */
-void subject_init(struct subject *subject, const struct proto_request *request, char delimiter);
+/*
+ * REQUEST is not needed afterwards; the subject must not be copied.  Only what
+ * SCOPES (a bit for each scope) and the allow-list look at is made out.
+ */
+void subject_init(struct subject *subject, const struct proto_request *request, unsigned scopes,
+		  char delimiter);
+#define SUBJECT_ALL_SCOPES ((1u << SCOPE_COUNT) - 1)
 
 /*
  * The subject of one key as an administrator writes it: the address, account

@@ -150,8 +150,8 @@ static void same_key(const char *limit, const char *a, const char *b, bool want)
 	sbuf_init(&ka, ma, sizeof(ma));
 	sbuf_init(&kb, mb, sizeof(mb));
 	struct proto_request ra = request_of(a), rb = request_of(b);
-	subject_init(&sa, &ra, '+');
-	subject_init(&sb, &rb, '+');
+	subject_init(&sa, &ra, SUBJECT_ALL_SCOPES, '+');
+	subject_init(&sb, &rb, SUBJECT_ALL_SCOPES, '+');
 	ck_assert_int_eq(subject_key(&sa, &rules->items[0], &ka), 0);
 	ck_assert_int_eq(subject_key(&sb, &rules->items[0], &kb), 0);
 	ck_assert_msg(span_eq(sbuf_span(&ka), sbuf_span(&kb)) == want, "%s: %s / %s", limit, a, b);
@@ -190,7 +190,7 @@ START_TEST(nobody_has_no_key)
 					     "recipient messages 1/1h", "recipient_domain messages 1/1h"};
 	struct proto_request r = request_of(REQUEST("sasl_username=\nrecipient="));
 	struct subject s;
-	subject_init(&s, &r, '+');
+	subject_init(&s, &r, SUBJECT_ALL_SCOPES, '+');
 	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
 		struct rules *rules = rules_new();
 		char mem[SUBJECT_KEY_MAX];
@@ -233,7 +233,7 @@ START_TEST(allow_lists)
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		struct subject s;
 		struct proto_request r = request_of(rows[i].request);
-		subject_init(&s, &r, '+');
+		subject_init(&s, &r, SUBJECT_ALL_SCOPES, '+');
 		ck_assert_msg(subject_is_allowed(&s, rules) == rows[i].allowed, "%s", rows[i].request);
 	}
 	rules_free(&rules);
