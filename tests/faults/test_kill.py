@@ -72,13 +72,18 @@ class Kill(StackCase):
         self.assertEqual(len(self.load.accepted), MESSAGES)
         self.stack.wait_queue_empty()
         retried = self.retried_by_postfix() | self.load.uncertain
+        total = 0
         for user in self.users:
             copies = Counter(maildir_ids(self.stack, user))
+            total += copies.total()
             wanted = {ident for ident, to in self.load.accepted.items() if to == user}
-            self.assertEqual(wanted - copies.keys(), set(), "lost")
+            for ident in wanted - copies.keys():
+                self.fail(f"{ident} to {user} got a 250 and is lost:\n{self.way_of(ident)}")
             self.assertEqual({i for i, n in copies.items() if n > 1} - retried, set(), "twice without a retry")
             self.check_index(user, copies)
             self.check_usage(user, copies)
+        print(f"\n    {MESSAGES} accepted after {self.load.retries} refusals, {total} copies, "
+              f"{len(retried)} tried again by Postfix or the client", end=" ")
 
     def indexed(self, user):
         return Counter(f"<{row[0]}>" for row in self.rows(
@@ -107,11 +112,21 @@ class Kill(StackCase):
         except AssertionError:
             self.fail(f"usage of {user}: {usage()} instead of {wanted}")
 
-    def retried_by_postfix(self):
-        """Message-IDs of which Postfix has tried a delivery more than once."""
+    def postfix_log(self):
+        """Of this test."""
         with open(self.stack.log_file("postfix"), "rb") as log:
             log.seek(self.log_start)
-            text = log.read().decode(errors="replace")
+            return log.read().decode(errors="replace")
+
+    def way_of(self, ident):
+        """What Postfix says of a message."""
+        text = self.postfix_log()
+        queue_ids = re.findall(r"cleanup\[\d+\]: (\w+): message-id=" + re.escape(ident), text)
+        return "\n".join(line for line in text.splitlines() if any(q in line for q in queue_ids))
+
+    def retried_by_postfix(self):
+        """Message-IDs of which Postfix has tried a delivery more than once."""
+        text = self.postfix_log()
         idents = dict(re.findall(r"cleanup\[\d+\]: (\w+): message-id=(<.*>)", text))
         deferred = re.findall(r"lmtp\[\d+\]: (\w+): to=<[^>]*>.* status=deferred", text)
         return {idents[queue_id] for queue_id in deferred if queue_id in idents}

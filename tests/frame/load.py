@@ -57,21 +57,20 @@ class Load:
                         self.refused.pop(ident, None)
                     break
                 except (OSError, smtplib.SMTPException) as error:
-                    connection = self.after(error, ident, connection)
+                    self.note(error, ident)
+                    if connection:
+                        connection.close()
+                    # A mail server comes back on a new connection; on this one
+                    # a lost milter stays lost.
+                    connection = None
+                    time.sleep(PAUSE_S)
         if connection:
             connection.close()
 
-    def after(self, error, ident, connection):
-        """What to go on with after ERROR: the connection, or None for a new one."""
-        lost = isinstance(error, (OSError, smtplib.SMTPServerDisconnected)) and not isinstance(
-            error, smtplib.SMTPResponseException)
+    def note(self, error, ident):
+        refused = isinstance(error, (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused))
         with self.lock:
             self.retries += 1
             self.refused[ident] = repr(error)
-            if lost:
+            if not refused:
                 self.uncertain.add(ident)
-        if connection and lost:
-            connection.close()
-            connection = None
-        time.sleep(PAUSE_S)
-        return connection
