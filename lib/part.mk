@@ -25,7 +25,7 @@ TESTS += test_seglog
 test_seglog_SRCS := tests/unit/test_seglog.c
 test_seglog_ARCHIVES := run base
 
-RUN_UNIT := test_skel test_conn test_conf test_log test_metrics test_listen test_control test_loop
+RUN_UNIT := test_skel test_conn test_conf test_log test_metrics test_metrics_http test_listen test_control test_loop
 TESTS += $(RUN_UNIT)
 $(foreach t,$(RUN_UNIT),$(eval $(t)_SRCS := tests/unit/$(t).c))
 $(foreach t,$(RUN_UNIT),$(eval $(t)_ARCHIVES := run base))
@@ -38,3 +38,11 @@ test_outbox_LIBS := $(RUN_LIBS)
 FUZZERS += fuzz_addr
 fuzz_addr_SRCS := tests/fuzz/fuzz_addr.c
 fuzz_addr_ARCHIVES := mail base
+
+FUZZERS += fuzz_conf fuzz_control
+fuzz_conf_SRCS := tests/fuzz/fuzz_conf.c
+fuzz_conf_ARCHIVES := run base
+fuzz_conf_LIBS := $(RUN_LIBS)
+fuzz_control_SRCS := tests/fuzz/fuzz_control.c
+fuzz_control_ARCHIVES := run base
+fuzz_control_LIBS := $(RUN_LIBS)

@@ -59,7 +59,7 @@ int control_words_parse(struct span line, struct sbuf *mem, struct span *words, 
 	if (!sbuf_ok(mem))
 		return ERR_LIMIT;
 	for (size_t i = 0; i < count; i++) {
-		words[i] = span_of(mem->ptr + start, ends[i] - start);
+		words[i] = ends[i] == start ? SPAN_EMPTY : span_of(mem->ptr + start, ends[i] - start);
 		start = ends[i];
 	}
 	*count_out = count;
