@@ -183,6 +183,20 @@ static const struct cli_command *find_command(int argc, char **argv, int *pos)
 	return best;
 }
 
+/* Names the words that were taken for a command: those before the first option. */
+static int fail_unknown(struct cli *cli, int argc, char **argv, int pos)
+{
+	char mem[256];
+	struct sbuf words;
+	sbuf_init(&words, mem, sizeof(mem));
+	for (int i = pos; i < argc && (i == pos || (argv[i][0] != '-' && i < pos + 2)); i++) {
+		if (i > pos)
+			sbuf_addc(&words, ' ');
+		sbuf_add_escaped(&words, span_take(span_str(argv[i]), 64));
+	}
+	return cli_fail(cli, EX_USAGE, "no such command: %s; see postern help", sbuf_cstr(&words));
+}
+
 static int print_overview(struct cli *cli, FILE *to, int argc, char **argv, int pos)
 {
 	const struct cli_command *command;
@@ -200,7 +214,7 @@ static int print_overview(struct cli *cli, FILE *to, int argc, char **argv, int 
 		fprintf(to, "  %-36s %s\n", sbuf_cstr(&line), command->summary);
 	}
 	if (shown == 0)
-		return cli_fail(cli, EX_USAGE, "no such command: %s; see postern help", argv[pos]);
+		return fail_unknown(cli, argc, argv, pos);
 	fputs("\npostern COMMAND --help tells more; -t, -n and -d check and print the "
 	      "configuration,\n"
 	      "-V prints the version; postern(8) has it all.\n",
@@ -248,30 +262,54 @@ static int run_command(struct cli *cli)
 	return status;
 }
 
+/* Takes options of every command; how the result is told is known with them. */
+static int take_common(struct cli *cli, int argc, char **argv, int *pos, struct sbuf *error)
+{
+	int rc = args_parse_common(&cli->args, argc, argv, pos, error);
+	cli->json = cli->args.json;
+	return rc < 0 ? cli_fail(cli, EX_USAGE, "%s", sbuf_cstr(error)) : EX_OK;
+}
+
+/* -t, -n or -d, with -c and -o on either side as in the daemons. */
+static int dispatch_tool(struct cli *cli, int argc, char **argv, int pos, struct sbuf *error)
+{
+	char tool = argv[pos++][1];
+	int status = take_common(cli, argc, argv, &pos, error);
+	if (status != EX_OK)
+		return status;
+	if (pos < argc)
+		return cli_fail(cli, EX_USAGE, "unexpected behind -%c: %s", tool, argv[pos]);
+	return cli_config_tool(cli, tool);
+}
+
 static int dispatch(struct cli *cli, int argc, char **argv, struct sbuf *error)
 {
-	int pos = 1;
-	if (args_parse_common(&cli->args, argc, argv, &pos, error) < 0)
-		return cli_fail(cli, EX_USAGE, "%s", sbuf_cstr(error));
+	int pos = 1, status = take_common(cli, argc, argv, &pos, error);
+	if (status != EX_OK)
+		return status;
 	if (pos < argc && strcmp(argv[pos], "-V") == 0) {
 		fprintf(cli->out, "postern %s\n", POSTERN_VERSION);
 		return flush(cli);
 	}
-	if (pos + 1 == argc && strlen(argv[pos]) == 2 && argv[pos][0] == '-' &&
+	if (pos < argc && strlen(argv[pos]) == 2 && argv[pos][0] == '-' &&
 	    strchr("tnd", argv[pos][1]) != NULL)
-		return cli_config_tool(cli, argv[pos][1]);
+		return dispatch_tool(cli, argc, argv, pos, error);
 	bool help = pos < argc && strcmp(argv[pos], "help") == 0;
 	int first = help ? pos + 1 : pos, rest = first;
+	if (pos >= argc && !cli->args.help && cli->json)
+		return cli_fail(cli, EX_USAGE, "a command is missing; see postern help");
 	if (pos >= argc && !cli->args.help)
 		return print_overview(cli, cli->err, argc, argv, pos) == EX_OK ? EX_USAGE
 									       : EX_SOFTWARE;
 	cli->command = find_command(argc, argv, &rest);
 	if (cli->command == NULL) {
 		bool asked = help || cli->args.help;
-		for (int i = first; i < argc; i++)
+		for (int i = first; i < argc; i++) {
 			asked = asked || strcmp(argv[i], "--help") == 0 ||
 				strcmp(argv[i], "-h") == 0;
-		int status = print_overview(cli, asked ? cli->out : cli->err, argc, argv, first);
+			cli->json = cli->json || strcmp(argv[i], "--json") == 0;
+		}
+		status = print_overview(cli, asked ? cli->out : cli->err, argc, argv, first);
 		return status == EX_OK && !asked ? EX_USAGE : status;
 	}
 	if (!help && args_parse(&cli->args, cli->command->options, cli->command->args_min,

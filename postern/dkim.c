@@ -43,17 +43,23 @@ static int read_name(struct cli *cli, struct key_request *r)
 	return status == EX_OK ? read_selector(cli, cli_arg(cli, 1), r->selector) : status;
 }
 
-/* The default selector; an ed25519 key gets a name of its own. */
+/* The selector as an argument or an option; else the default one, where an
+ * ed25519 key gets a name of its own. */
 static int read_new_selector(struct cli *cli, struct key_request *r)
 {
 	char mem[LOOKUP_NAME_SIZE];
 	struct sbuf text;
 	sbuf_init(&text, mem, sizeof(mem));
-	if (cli_has(cli, "selector"))
-		sbuf_adds(&text, cli_option(cli, "selector"));
-	else
-		sbuf_addf(&text, "%s%s", conf_get_string(cli->conf, cli->config, "dkim_selector"),
-			  r->ed25519 ? "-ed25519" : "");
+	const char *wanted = cli_arg(cli, 1);
+	if (wanted != NULL && cli_has(cli, "selector"))
+		return cli_fail(cli, EX_USAGE, "the selector is given twice: %s and --selector",
+				wanted);
+	if (wanted == NULL)
+		wanted = cli_option(cli, "selector");
+	if (wanted != NULL)
+		return read_selector(cli, wanted, r->selector);
+	sbuf_addf(&text, "%s%s", conf_get_string(cli->conf, cli->config, "dkim_selector"),
+		  r->ed25519 ? "-ed25519" : "");
 	return read_selector(cli, sbuf_cstr(&text), r->selector);
 }
 
@@ -332,8 +338,8 @@ static const struct cli_option retire_options[] = {
 
 #define NEEDS (CLI_NEEDS_CONFIG | CLI_NEEDS_DB)
 const struct cli_command commands_dkim[] = {
-	{"dkim keygen", "DOMAIN", "make a key and print its DNS record", keygen_options, 1, 1,
-	 NEEDS, dkim_keygen},
+	{"dkim keygen", "DOMAIN [SELECTOR]", "make a key and print its DNS record", keygen_options,
+	 1, 2, NEEDS, dkim_keygen},
 	{"dkim list", "[DOMAIN]", "list the keys", NULL, 0, 1, NEEDS, dkim_list},
 	{"dkim show", "DOMAIN SELECTOR", "print the DNS record of a key", NULL, 2, 2, NEEDS,
 	 dkim_show},

@@ -104,6 +104,24 @@ class Frame(PosternCase):
                 code, out, err = self.run_postern(*words)
                 self.assertEqual((code, out), (USAGE, ""))
                 self.assertTrue(err)
+                code, out, err = self.run_postern("--json", *words)
+                self.assertEqual(code, USAGE)
+                self.assertTrue(json.loads(out)["error"])
+
+    def test_unknown_command_is_named_whole(self):
+        self.refused(USAGE, "no such command: domain frob;", "domain", "frob", "x.example")
+        code, out, _ = self.run_postern("domain", "frob", "--json")
+        self.assertEqual((code, list(json.loads(out))), (USAGE, ["error"]))
+        code, out, _ = self.run_postern("--json")
+        self.assertEqual((code, list(json.loads(out))), (USAGE, ["error"]))
+
+    def test_configuration_tools_take_options_in_any_order(self):
+        program = str(self.stack.at.path("/bin/postern"))
+        for words in (("-n", "-c", "/dev/null", "-o", "database_port=33"), ("-c/dev/null", "-n", "-o", "database_port=33"),
+                      ("-o", "database_port=33", "-c", "/dev/null", "-n")):
+            with self.subTest(words=words):
+                self.assertEqual(run([program, *words]), "database_port = 33\n")
+        self.refused(USAGE, "unexpected behind -t: domain", "-t", "domain", "list")
 
     def test_configuration_errors(self):
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as conf:
@@ -375,6 +393,12 @@ class Dkim(PosternCase):
             self.refused(USAGE, "--bits", "dkim", "keygen", name, "--bits", bits)
         self.refused(USAGE, "--bits", "dkim", "keygen", name, "--algorithm", "ed25519", "--bits", "2048")
         self.refused(NOINPUT, "no key", "dkim", "show", name, "other")
+
+    def test_selector_as_an_argument(self):
+        name = self.domain()
+        self.assertEqual(self.json("dkim", "keygen", name, "ceerion")["selector"], "ceerion")
+        self.refused(CANTCREAT, "there already", "dkim", "keygen", name, "--selector", "ceerion")
+        self.refused(USAGE, "given twice", "dkim", "keygen", name, "a", "--selector", "b")
 
     def test_unhosted(self):
         name = f"relayed{os.getpid()}.example"
