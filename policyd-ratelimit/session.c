@@ -495,13 +495,13 @@ static bool stage_init(struct stage *stage, const struct proto_request *request)
 	return true;
 }
 
-/* The transaction of the request, made, picked up again or begun anew. */
-static struct txn *txn_for(struct session *s, struct session_client *client, uint64_t digest,
+/* The transaction of the request ASKED, made, picked up again or begun anew. */
+static struct txn *txn_for(struct session *s, struct session_client *client, uint64_t digest, uint64_t asked,
 			   const struct stage *stage, struct session_outcome *o)
 {
 	struct txn *txn = txn_find(&s->txns, digest);
 	client_moves_on(s, client, digest);
-	if (txn != NULL && txn->state == TXN_ENDED && !stage->is_end) {
+	if (txn != NULL && txn->state == TXN_ENDED && !stage->is_end && txn_seen_find(txn, asked) == NULL) {
 		txn_drop(&s->txns, txn); /* an instance that is used again */
 		txn = NULL;
 	}
@@ -520,7 +520,7 @@ static enum proto_action verdict_of(struct session *s, struct session_client *cl
 	const struct proto_request *request = stage->request;
 	uint64_t digest = request_digest(s, request->attr[PROTO_INSTANCE], request->attr[PROTO_CLIENT_ADDRESS]);
 	uint64_t asked = request_digest(s, request->attr[PROTO_STATE], request->attr[PROTO_RECIPIENT]);
-	struct txn *txn = txn_for(s, client, digest, stage, o);
+	struct txn *txn = txn_for(s, client, digest, asked, stage, o);
 	struct stage full = *stage;
 	full.txn = txn;
 	o->digest = digest;
