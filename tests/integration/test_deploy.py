@@ -149,7 +149,7 @@ class Prometheus(unittest.TestCase):
                 kind, family, _, unit = match.groups()
                 family += f"_{unit}" if unit else ""
                 known |= {family, f"{family}_total", f"{family}_bucket", f"{family}_count", f"{family}_sum"}
-        used = set(re.findall(r"\bpostern_\w+", (DEPLOY / "prometheus/postern.rules.yml").read_text()))
+        used = set(re.findall(r"\b(?:postern|quotad)_\w+", (DEPLOY / "prometheus/postern.rules.yml").read_text()))
         self.assertTrue(used)
         self.assertEqual(used - known, set())
 
