@@ -111,8 +111,11 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 				       SMFIP_NR_BODY;
 	(void)f2;
 	(void)f3;
-	if ((actions & needed) != needed || (steps & SMFIP_HDR_LEADSPC) == 0)
+	if ((actions & needed) != needed || (steps & SMFIP_HDR_LEADSPC) == 0) {
+		LOG_EVENT(LOG_ERR, &ev_libmilter_failed, "the mail server cannot work with this milter",
+			  LOG_FIELD_STR("REASON", "it does not offer version 6 of the protocol"));
 		return SMFIS_REJECT;
+	}
 	struct connection *c = mem_zalloc(sizeof(*c));
 	c->session = session_new();
 	c->no_reply = steps & no_reply;

@@ -13,6 +13,7 @@
 
 #define NAME_MAX_BYTES 512
 #define AUTHRES_MAX (64u << 10)
+#define ARENA_KEEP_MAX (128u << 10)
 
 struct session {
 	/* of the connection */
@@ -52,7 +53,11 @@ void session_reset(struct session *s)
 		signkey_unref(&s->signkeys[i]);
 	}
 	s->signer_count = 0;
-	arena_reset(&s->arena);
+	/* One large message must not make a connection large for its whole life. */
+	if (s->arena.used > ARENA_KEEP_MAX)
+		arena_done(&s->arena);
+	else
+		arena_reset(&s->arena);
 	bodyhash_reset(s->bodies);
 	s->settings = NULL;
 	s->keys = (struct session_keys){0};

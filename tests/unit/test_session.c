@@ -1,4 +1,6 @@
 /* Tests of milter-dkim/session: who signs, what is judged, what is edited. */
+#include <sys/resource.h>
+
 #include "milter-dkim/authres.h"
 #include "milter-dkim/session.h"
 #include "tests/unit/dkim_keys.h"
@@ -316,6 +318,33 @@ START_TEST(forged_quarantine_fields_are_removed)
 }
 END_TEST
 
+/* A body of 200 MB is hashed as it passes by. */
+START_TEST(large_bodies_take_no_memory)
+{
+	struct fixture f;
+	struct rusage before, after;
+	const struct session_outcome *o;
+	struct session_envelope envelope = {.mail_from = SPAN_LIT("a@example.com"), .now = 1700000000};
+	static char piece[65535];
+	setup(&f);
+	memset(piece, 'x', sizeof(piece));
+	for (size_t i = 70; i < sizeof(piece); i += 70)
+		memcpy(piece + i, "\r\n", 2);
+	session_connect(f.session, SPAN_EMPTY, &(struct ip){0}, true);
+	session_begin(f.session, &f.settings, &f.keys, &envelope, NULL, &f.view);
+	session_header(f.session, SPAN_LIT("From"), SPAN_LIT(" a@example.com"));
+	session_header_end(f.session, &f.view);
+	getrusage(RUSAGE_SELF, &before);
+	for (size_t sent = 0; sent < 200u << 20; sent += sizeof(piece))
+		session_body(f.session, span_of(piece, sizeof(piece)));
+	getrusage(RUSAGE_SELF, &after);
+	ck_assert_int_lt(after.ru_maxrss - before.ru_maxrss, 1024);
+	ck_assert_int_eq(session_end(f.session, &f.view, &o), 0);
+	ck_assert_uint_eq(o->signature_count, 2);
+	teardown(&f);
+}
+END_TEST
+
 START_TEST(late_answers_are_waited_for)
 {
 	static const struct dns_row late[] = {
@@ -335,7 +364,7 @@ static const TTest *const *const tests[] = {
 	&role_of_each_way_in, &what_is_signed_verifies, &broken_or_unread_keys_defer,
 	&mail_without_an_author_is_not_signed, &forged_results_are_removed, &caps_become_replies,
 	&dmarc_is_enforced_as_far_as_set, &forged_quarantine_fields_are_removed,
-	&late_answers_are_waited_for, NULL,
+	&large_bodies_take_no_memory, &late_answers_are_waited_for, NULL,
 };
 
 TEST_MAIN("session", tests)

@@ -204,6 +204,7 @@ START_TEST(key_records)
 		{{SELECTOR, .type = DNS_TXT, .text = {"t=s; p=" RSA_PUBLIC}}, AUTH_PERMERROR,
 		 "the key demands that i= is in d= itself"},
 		{{SELECTOR, .type = DNS_TXT, .text = {"p=" RSA512_PUBLIC}}, AUTH_POLICY, "the key is too short"},
+		{{SELECTOR, .type = DNS_TXT, .text = {"p=" RSA8200_PUBLIC}}, AUTH_POLICY, "the key is too long"},
 		{{SELECTOR, .type = DNS_TXT, .text = {"h=sha1:sha256; s=email; p=" RSA_PUBLIC}}, AUTH_FAIL,
 		 "the signature does not fit the header"},
 		/* A record that is no key does not hide the one that is. */
