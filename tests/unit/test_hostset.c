@@ -5,6 +5,7 @@
 #define TRUSTED                                   \
 	"# an existing TrustedHosts\n127.0.0.1, ::1\n" \
 	"192.0.2.0/24 !192.0.2.128/25\n192.0.2.200\n" \
+	"!198.51.100.7 198.51.100.0/25\n"                   \
 	"host.example.com\n.example.net # all below\n!bad.example.net\n"
 
 START_TEST(most_specific_entry_decides)
@@ -16,9 +17,9 @@ START_TEST(most_specific_entry_decides)
 		{"127.0.0.1", "", true}, {"127.0.0.2", "", false}, {"::1", "", true},
 		{"::ffff:127.0.0.1", "", true}, {"192.0.2.1", "", true}, {"192.0.2.129", "", false},
 		{"192.0.2.200", "", true}, {"198.51.100.1", "HOST.example.com", true},
-		{"198.51.100.1", "x.host.example.com", false}, {"198.51.100.1", "a.b.example.net", true},
-		{"198.51.100.1", "example.net", false}, {"192.0.2.1", "bad.example.net", false},
-		{"198.51.100.1", "", false},
+		{"203.0.113.1", "x.host.example.com", false}, {"198.51.100.1", "a.b.example.net", true},
+		{"203.0.113.1", "example.net", false}, {"192.0.2.1", "bad.example.net", false},
+		{"198.51.100.200", "", false}, {"198.51.100.7", "", false}, {"198.51.100.8", "", true},
 	};
 	struct hostset set = {0};
 	struct span bad;
