@@ -53,7 +53,8 @@ static void own(struct quota_client *c)
 	c->owed_count = 0;
 	c->pid = getpid();
 	c->last_op = 0;
-	if (getrandom(&c->instance, sizeof(c->instance), GRND_NONBLOCK) != (ssize_t)sizeof(c->instance))
+	if (getrandom(&c->instance, sizeof(c->instance), GRND_NONBLOCK) !=
+	    (ssize_t)sizeof(c->instance))
 		c->instance = (uint64_t)c->pid << 32 ^ (uint64_t)mono_ms();
 }
 
@@ -102,7 +103,8 @@ static int open_socket(struct quota_client *c)
 /* Makes the connection, greets, and sends again what is owed. */
 static int reconnect(struct quota_client *c, int64_t deadline_ms)
 {
-	const struct quota_request hello = {.verb = QUOTA_HELLO, .version = QUOTA_VERSION, .op = c->instance};
+	const struct quota_request hello = {
+		.verb = QUOTA_HELLO, .version = QUOTA_VERSION, .op = c->instance};
 	char mem[QUOTA_LINE_MAX + 1];
 	struct sbuf line;
 

@@ -22,7 +22,7 @@
 
 struct quota_client {
 	char path[QUOTA_CLIENT_PATH_MAX + 1];
-	int fd;    /* -1: none */
+	int fd;	   /* -1: none */
 	pid_t pid; /* whose connection it is */
 	bool mute; /* a reply was missed: only one-way requests may be sent on this one */
 	uint64_t instance, last_op;

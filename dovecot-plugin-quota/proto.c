@@ -34,7 +34,9 @@ struct verb_row {
 static const struct verb_row verbs[QUOTA_VERBS] = {
 	[QUOTA_HELLO] = {"HELLO", false, {F_VERSION, F_OP}},
 	[QUOTA_LOOKUP] = {"LOOKUP", true, {F_USER}},
-	[QUOTA_RESERVE] = {"RESERVE", true, {F_USER, F_ID, F_BYTES, F_CREDIT, F_LIMIT, F_FLAGS, F_KEY}},
+	[QUOTA_RESERVE] = {"RESERVE",
+			   true,
+			   {F_USER, F_ID, F_BYTES, F_CREDIT, F_LIMIT, F_FLAGS, F_KEY}},
 	[QUOTA_COMMIT] = {"COMMIT", false, {F_USER, F_ID, F_OP, F_BYTES, F_MESSAGES}},
 	[QUOTA_RELEASE] = {"RELEASE", false, {F_USER, F_ID}},
 	[QUOTA_FREE] = {"FREE", false, {F_USER, F_OP, F_BYTES, F_MESSAGES}},
@@ -46,7 +48,7 @@ static const struct verb_row verbs[QUOTA_VERBS] = {
 };
 
 static const char *const words[QUOTA_WORDS] = {
-	[QUOTA_OK] = "OK",           [QUOTA_OVER] = "OVER",   [QUOTA_BIG] = "BIG",
+	[QUOTA_OK] = "OK",	     [QUOTA_OVER] = "OVER",   [QUOTA_BIG] = "BIG",
 	[QUOTA_RECOUNT] = "RECOUNT", [QUOTA_RETRY] = "RETRY", [QUOTA_TEMP] = "TEMP",
 };
 
@@ -91,7 +93,7 @@ static uint64_t number_max(enum field field)
 	if (field == F_OP)
 		return UINT64_MAX;
 	return field == F_BYTES || field == F_MESSAGES || field == F_CREDIT ? QUOTA_SIZE_MAX
-									   : QUOTA_NUMBER_MAX;
+									    : QUOTA_NUMBER_MAX;
 }
 
 static bool text_ok(struct span s, size_t min, size_t max)
@@ -181,7 +183,7 @@ refuse:
 
 static void reply_numbers(struct quota_reply *r, uint64_t *numbers[REPLY_NUMBERS])
 {
-	uint64_t *all[REPLY_NUMBERS] = {&r->id,   &r->limit, &r->used, &r->messages,
+	uint64_t *all[REPLY_NUMBERS] = {&r->id,	  &r->limit, &r->used,	&r->messages,
 					&r->room, &r->seq,   &r->flags, &r->acked};
 	memcpy(numbers, all, sizeof(all));
 }

@@ -44,7 +44,7 @@
 #define QUOTA_KEY_MAX 96
 #define QUOTA_NUMBER_MAX (UINT64_C(1) << 62)
 #define QUOTA_SIZE_MAX (UINT64_C(1) << 50) /* bytes or messages in a request */
-#define QUOTA_UNLIMITED QUOTA_NUMBER_MAX /* as room: no limit applies */
+#define QUOTA_UNLIMITED QUOTA_NUMBER_MAX   /* as room: no limit applies */
 
 enum quota_verb {
 	QUOTA_HELLO,
@@ -62,8 +62,8 @@ enum quota_verb {
 };
 
 /* Flags of RESERVE. */
-#define QUOTA_FORCE 1u         /* replication: grant whatever the limit */
-#define QUOTA_RECOUNT_DONE 2u  /* do not ask for a recount before deciding */
+#define QUOTA_FORCE 1u	      /* replication: grant whatever the limit */
+#define QUOTA_RECOUNT_DONE 2u /* do not ask for a recount before deciding */
 
 struct quota_request {
 	enum quota_verb verb;
@@ -89,11 +89,11 @@ enum quota_word {
 
 struct quota_reply {
 	enum quota_word word;
-	uint64_t id;       /* of the reservation; 0: none */
-	uint64_t limit;    /* of the user; 0: none */
+	uint64_t id;	/* of the reservation; 0: none */
+	uint64_t limit; /* of the user; 0: none */
 	uint64_t used, messages;
-	uint64_t room;     /* what is left of the tightest limit */
-	uint64_t seq;      /* changes with everything that disturbs a recount */
+	uint64_t room; /* what is left of the tightest limit */
+	uint64_t seq;  /* changes with everything that disturbs a recount */
 	uint64_t flags;
 	uint64_t acked;
 };

@@ -12,12 +12,12 @@
 /* One quota root of one user. */
 struct usage {
 	struct quota_client *client; /* borrows */
-	const char *user;            /* borrows */
+	const char *user;	     /* borrows */
 	/* What is in the mailbox; negative where it cannot be counted. */
 	int (*count)(void *arg, uint64_t *bytes_out, uint64_t *messages_out);
 	void *arg;
-	bool counting;      /* within count(), which may come back here */
-	bool known;         /* STATE is what quotad said last */
+	bool counting;	    /* within count(), which may come back here */
+	bool known;	    /* STATE is what quotad said last */
 	bool wants_recount; /* ... and it asked for a recount */
 	struct quota_reply state;
 };
@@ -32,16 +32,16 @@ struct usage_save {
 
 enum usage_verdict {
 	USAGE_OK,
-	USAGE_OVER,  /* more than what is left */
-	USAGE_BIG,   /* more than the whole limit */
+	USAGE_OVER, /* more than what is left */
+	USAGE_BIG,  /* more than the whole limit */
 };
 
 /* A message about to be saved. */
 struct usage_mail {
-	uint64_t bytes;  /* virtual size */
+	uint64_t bytes;	 /* virtual size */
 	uint64_t credit; /* will be freed by the MOVE that brings it; 0: none */
 	const char *key; /* names the source of the MOVE; "" where CREDIT is 0 */
-	bool force;      /* replication: the limit was checked elsewhere */
+	bool force;	 /* replication: the limit was checked elsewhere */
 };
 
 /* Reserves the space of one more message of SAVE. */

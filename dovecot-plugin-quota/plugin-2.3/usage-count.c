@@ -22,8 +22,8 @@ struct sum {
 static int forget_size(struct mailbox *box)
 {
 	const struct mailbox_index_vsize none = {0};
-	struct mail_index_transaction *trans =
-		mail_index_transaction_begin(box->view, MAIL_INDEX_TRANSACTION_FLAG_EXTERNAL);
+	struct mail_index_transaction *trans = mail_index_transaction_begin(
+		box->view, MAIL_INDEX_TRANSACTION_FLAG_EXTERNAL);
 
 	mail_index_update_header_ext(trans, box->vsize_hdr_ext_id, 0, &none, sizeof(none));
 	return mail_index_transaction_commit(&trans);
@@ -64,8 +64,9 @@ static int add_namespace(struct usage_root *uroot, struct mail_namespace *ns, st
 	const struct mailbox_info *info;
 	int ret = 0;
 	struct mailbox_list_iterate_context *iter = mailbox_list_iter_init(
-		ns->list, "*", MAILBOX_LIST_ITER_SKIP_ALIASES | MAILBOX_LIST_ITER_RETURN_NO_FLAGS |
-				       MAILBOX_LIST_ITER_NO_AUTO_BOXES);
+		ns->list, "*",
+		MAILBOX_LIST_ITER_SKIP_ALIASES | MAILBOX_LIST_ITER_RETURN_NO_FLAGS |
+			MAILBOX_LIST_ITER_NO_AUTO_BOXES);
 
 	while (ret == 0 && (info = mailbox_list_iter_next(iter)) != NULL) {
 		if ((info->flags & (MAILBOX_NONEXISTENT | MAILBOX_NOSELECT)) == 0)
@@ -79,7 +80,8 @@ int usage_root_count(struct usage_root *uroot, uint64_t *bytes_out, uint64_t *me
 	struct mail_namespace *ns;
 	struct sum sum = {0, 0};
 
-	array_foreach_elem(&uroot->root.quota->namespaces, ns) {
+	array_foreach_elem(&uroot->root.quota->namespaces, ns)
+	{
 		if (quota_root_is_namespace_visible(&uroot->root, ns) &&
 		    add_namespace(uroot, ns, &sum) < 0)
 			return -1;

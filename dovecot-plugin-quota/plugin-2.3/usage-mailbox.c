@@ -25,12 +25,12 @@ struct usage_mailbox *usage_mailbox_get(struct mailbox *box)
 	return USAGE_CONTEXT(box);
 }
 
-static struct mailbox_transaction_context *
-usage_transaction_begin(struct mailbox *box, enum mailbox_transaction_flags flags, const char *reason)
+static struct mailbox_transaction_context *usage_transaction_begin(
+	struct mailbox *box, enum mailbox_transaction_flags flags, const char *reason)
 {
 	struct usage_mailbox *ubox = usage_mailbox_get(box);
-	struct mailbox_transaction_context *t =
-		ubox->module_ctx.super.transaction_begin(box, flags, reason);
+	struct mailbox_transaction_context *t = ubox->module_ctx.super.transaction_begin(box, flags,
+											 reason);
 	struct usage_transaction *ut = i_new(struct usage_transaction, 1);
 
 	MODULE_CONTEXT_SET(t, usage_storage_module, ut);
@@ -134,9 +134,11 @@ static int usage_save_finish(struct mail_save_context *ctx)
 
 	if (ubox->module_ctx.super.save_finish(ctx) < 0)
 		return -1;
-	T_BEGIN {
+	T_BEGIN
+	{
 		ret = reserve(ctx, source);
-	} T_END;
+	}
+	T_END;
 	return ret;
 }
 
@@ -151,9 +153,11 @@ static int usage_copy(struct mail_save_context *ctx, struct mail *mail)
 		return -1;
 	if (ctx->copying_via_save)
 		return 0; /* save_finish() has reserved */
-	T_BEGIN {
+	T_BEGIN
+	{
 		ret = reserve(ctx, source);
-	} T_END;
+	}
+	T_END;
 	return ret;
 }
 
@@ -163,8 +167,7 @@ static void usage_sync_notify(struct mailbox *box, uint32_t uid, enum mailbox_sy
 	struct usage_mailbox *ubox = usage_mailbox_get(box);
 
 	if (sync_type == MAILBOX_SYNC_TYPE_EXPUNGE && !ubox->intent &&
-	    (box->flags & MAILBOX_FLAG_DELETE_UNSAFE) == 0 &&
-	    usage_box_counts(ubox->uroot, box)) {
+	    (box->flags & MAILBOX_FLAG_DELETE_UNSAFE) == 0 && usage_box_counts(ubox->uroot, box)) {
 		ubox->intent = TRUE;
 		usage_intent(&ubox->uroot->usage);
 	}

@@ -45,7 +45,8 @@ static bool is_ours(const struct quota_root *root)
 static struct usage_root *find_root(struct quota *quota)
 {
 	struct quota_root *root;
-	array_foreach_elem(&quota->roots, root) {
+	array_foreach_elem(&quota->roots, root)
+	{
 		if (is_ours(root))
 			return usage_root(root);
 	}
@@ -75,9 +76,11 @@ static int count_root(void *arg, uint64_t *bytes_out, uint64_t *messages_out)
 {
 	int ret;
 
-	T_BEGIN {
+	T_BEGIN
+	{
 		ret = usage_root_count(arg, bytes_out, messages_out);
-	} T_END;
+	}
+	T_END;
 	return ret;
 }
 
@@ -99,7 +102,8 @@ static enum quota_alloc_result usage_test_alloc(struct quota_transaction_context
 		verdict = usage_check(&uroot->usage, size, precise);
 	}
 	if (verdict != USAGE_OK) {
-		*error_r = t_strdup_printf("Allocating %" PRIuUOFF_T " bytes would exceed quota", size);
+		*error_r = t_strdup_printf("Allocating %" PRIuUOFF_T " bytes would exceed quota",
+					   size);
 		return verdict == USAGE_BIG ? QUOTA_ALLOC_RESULT_OVER_QUOTA_LIMIT
 					    : QUOTA_ALLOC_RESULT_OVER_QUOTA;
 	}
@@ -177,7 +181,8 @@ static int usage_init_limits(struct quota_root *root, const char **error_r ATTR_
 
 static const char *const *usage_get_resources(struct quota_root *root ATTR_UNUSED)
 {
-	static const char *const resources[] = {QUOTA_NAME_STORAGE_KILOBYTES, QUOTA_NAME_MESSAGES, NULL};
+	static const char *const resources[] = {QUOTA_NAME_STORAGE_KILOBYTES, QUOTA_NAME_MESSAGES,
+						NULL};
 	return resources;
 }
 
@@ -229,15 +234,16 @@ static int usage_update(struct quota_root *root, struct quota_transaction_contex
 
 static struct quota_backend usage_backend = {
 	.name = "usage",
-	.v = {
-		.alloc = usage_alloc,
-		.init = usage_init,
-		.deinit = usage_deinit,
-		.init_limits = usage_init_limits,
-		.get_resources = usage_get_resources,
-		.get_resource = usage_get_resource,
-		.update = usage_update,
-	},
+	.v =
+		{
+			.alloc = usage_alloc,
+			.init = usage_init,
+			.deinit = usage_deinit,
+			.init_limits = usage_init_limits,
+			.get_resources = usage_get_resources,
+			.get_resource = usage_get_resource,
+			.update = usage_update,
+		},
 };
 
 static struct mail_storage_hooks usage_hooks = {

@@ -19,17 +19,19 @@ void journal_encode(const struct ledger_change *change, struct sbuf *out)
 
 int journal_decode(struct span payload, struct journal_record *record_out)
 {
-	if (payload.len <= FIXED_BYTES || payload.len > JOURNAL_RECORD_MAX || payload.ptr[0] != FORMAT)
+	if (payload.len <= FIXED_BYTES || payload.len > JOURNAL_RECORD_MAX ||
+	    payload.ptr[0] != FORMAT)
 		return ERR_SYNTAX;
 	*record_out = (struct journal_record){
 		.user = span_skip(payload, FIXED_BYTES),
-		.change = {
-			.version = bytes_get_u64(payload.ptr + 1),
-			.used = bytes_get_u64(payload.ptr + 9),
-			.messages = bytes_get_u64(payload.ptr + 17),
-			.instance = bytes_get_u64(payload.ptr + 25),
-			.op = bytes_get_u64(payload.ptr + 33),
-		},
+		.change =
+			{
+				.version = bytes_get_u64(payload.ptr + 1),
+				.used = bytes_get_u64(payload.ptr + 9),
+				.messages = bytes_get_u64(payload.ptr + 17),
+				.instance = bytes_get_u64(payload.ptr + 25),
+				.op = bytes_get_u64(payload.ptr + 33),
+			},
 	};
 	return 0;
 }

@@ -14,7 +14,7 @@
 #define JOURNAL_RECORD_MAX (41 + QUOTA_USER_MAX)
 
 struct journal_record {
-	struct span user; /* borrows */
+	struct span user;	     /* borrows */
 	struct ledger_change change; /* its USER is not set */
 };
 

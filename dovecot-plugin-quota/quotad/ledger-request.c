@@ -14,12 +14,13 @@ struct hold_key {
 struct ledger_hold {
 	struct ledger_hold *next;
 	struct ledger_user *user;
-	uint64_t id;    /* 0: an intent */
-	uint64_t bytes; /* reserved */
+	uint64_t id;	       /* 0: an intent */
+	uint64_t bytes;	       /* reserved */
 	struct hold_key *keys; /* credits taken, to be given back on release */
 };
 
-static struct ledger_hold **hold_find(struct ledger_owner *owner, const struct ledger_user *user, uint64_t id)
+static struct ledger_hold **hold_find(struct ledger_owner *owner, const struct ledger_user *user,
+				      uint64_t id)
 {
 	struct ledger_hold **h = &owner->holds;
 	while (*h != NULL && !((*h)->id == id && (*h)->user == user))
@@ -44,7 +45,8 @@ static struct ledger_hold *hold_add(struct ledger *l, struct ledger_owner *owner
 }
 
 /* KEEP: the sources of its MOVEs stay remembered. */
-static void hold_end(struct ledger *l, struct ledger_owner *owner, struct ledger_hold **at, bool keep)
+static void hold_end(struct ledger *l, struct ledger_owner *owner, struct ledger_hold **at,
+		     bool keep)
 {
 	struct ledger_hold *h = *at;
 
@@ -125,7 +127,8 @@ static void journal(struct ledger_user *u, const struct ledger_time *now, uint64
 	u->version = u->version < now->wall_us ? now->wall_us : u->version + 1;
 	u->changed = true;
 	result->changed = u->exists || !u->limit_known;
-	result->change = (struct ledger_change){u->name, u->version, u->used, u->messages, instance, op};
+	result->change = (struct ledger_change){u->name,     u->version, u->used,
+						u->messages, instance,	 op};
 }
 
 static struct span credit_key(const struct ledger_user *u, struct span key, struct sbuf *buf)
@@ -209,7 +212,8 @@ static bool end_intent(struct ledger *l, struct ledger_owner *owner, struct ledg
 	return at != NULL;
 }
 
-static void release(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u, uint64_t id)
+static void release(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u,
+		    uint64_t id)
 {
 	struct ledger_hold **at = id != 0 ? hold_find(owner, u, id) : NULL;
 	if (at != NULL)
@@ -236,7 +240,8 @@ static void give_back(struct ledger *l, struct ledger_owner *owner, struct ledge
 }
 
 /* What was intended is done, but how much it freed is for the count to say. */
-static enum quota_word begin_count(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u)
+static enum quota_word begin_count(struct ledger *l, struct ledger_owner *owner,
+				   struct ledger_user *u)
 {
 	u->stale = end_intent(l, owner, u) || u->stale;
 	return others_are_busy(owner, u) ? QUOTA_RETRY : QUOTA_OK;

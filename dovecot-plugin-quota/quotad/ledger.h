@@ -22,10 +22,10 @@
 #include "dovecot-plugin-quota/quotad/once.h"
 
 struct ledger_caps {
-	size_t users;     /* in memory; idle ones make room */
+	size_t users;	  /* in memory; idle ones make room */
 	size_t per_owner; /* reservations of one connection */
-	size_t credits;   /* remembered sources of a MOVE */
-	size_t ops;       /* remembered operation ids */
+	size_t credits;	  /* remembered sources of a MOVE */
+	size_t ops;	  /* remembered operation ids */
 };
 
 #define LEDGER_CREDITS 100000
@@ -51,16 +51,16 @@ struct ledger_user {
 	struct ledger_domain *domain; /* NULL for a name without @ */
 	struct ledger_user *older, *newer;
 	uint64_t limit, used, messages, reserved;
-	uint64_t seq;       /* grows with everything that disturbs a recount */
+	uint64_t seq;	    /* grows with everything that disturbs a recount */
 	uint64_t version;   /* of used and messages, for the database; 0: never changed */
 	uint64_t delivered; /* version that the database has */
-	size_t open;        /* reservations and intents */
-	uint64_t scan;      /* the last scan of all users that it was seen in */
+	size_t open;	    /* reservations and intents */
+	uint64_t scan;	    /* the last scan of all users that it was seen in */
 	bool limit_known;   /* the database was asked */
-	bool exists;        /* ... and has this user */
-	bool counted;       /* used and messages come from somewhere */
-	bool changed;       /* here, since it came into memory */
-	bool stale;         /* a recount is wanted */
+	bool exists;	    /* ... and has this user */
+	bool counted;	    /* used and messages come from somewhere */
+	bool changed;	    /* here, since it came into memory */
+	bool stale;	    /* a recount is wanted */
 	char name[];
 };
 
@@ -102,7 +102,7 @@ struct ledger {
 	struct ledger_user *oldest, *newest; /* by last use */
 	uint64_t last_id;
 	uint64_t scan; /* number of the current or last scan */
-	size_t open; /* reservations and intents of all connections */
+	size_t open;   /* reservations and intents of all connections */
 };
 
 struct ledger *ledger_new(const struct ledger_caps *caps);

@@ -65,9 +65,9 @@ static json_t *show(void *arg, const struct span *args, size_t count, struct sbu
 	}
 	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "user", u->name,
 			 "limit_bytes", (json_int_t)u->limit, "used_bytes", (json_int_t)u->used,
-			 "messages", (json_int_t)u->messages, "reserved_bytes", (json_int_t)u->reserved,
-			 "open", (json_int_t)u->open, "stale", u->stale, "limit_known", u->limit_known,
-			 "in_database", u->exists);
+			 "messages", (json_int_t)u->messages, "reserved_bytes",
+			 (json_int_t)u->reserved, "open", (json_int_t)u->open, "stale", u->stale,
+			 "limit_known", u->limit_known, "in_database", u->exists);
 }
 
 static const struct control_command commands[] = {

@@ -165,7 +165,8 @@ static void scan(struct reader *r)
 	c.batch->scan_ends = rc == 0;
 	loop_post(r->store->loop, run_batch, c.batch);
 	if (rc == 0 && !atomic_exchange(&r->up, true))
-		LOG_EVENT(LOG_NOTICE, &ev_database_back, "the database answers and limits were read");
+		LOG_EVENT(LOG_NOTICE, &ev_database_back,
+			  "the database answers and limits were read");
 }
 
 /* Reads everything where something has changed, or after an outage.  At the

@@ -37,14 +37,14 @@ struct client {
 	bool greeted, syncing;
 	uint64_t acked; /* operation */
 	size_t pending;
-	int64_t since_us;             /* of waiting */
+	int64_t since_us;	      /* of waiting */
 	struct quota_request request; /* waiting: its texts are in the buffers below */
 	char user[QUOTA_USER_MAX + 1];
 	char key[QUOTA_KEY_MAX + 1];
 };
 
 struct pending {
-	struct waiter wait; /* first */
+	struct waiter wait;    /* first */
 	struct client *client; /* NULL: its connection is gone */
 	uint64_t seq, op;
 	int64_t since_us;
@@ -84,7 +84,7 @@ static void count_result(const struct quota_request *r, const struct ledger_resu
 		metrics_inc(METRIC_REFUSED);
 		LOG_EVENT(LOG_INFO, &ev_quota_refused, "over quota", LOG_FIELD("ACCOUNT", r->user));
 	} else if (r->verb == QUOTA_COUNTED) {
-		metrics_inc(word != QUOTA_OK   ? METRIC_RECOUNT_BUSY
+		metrics_inc(word != QUOTA_OK  ? METRIC_RECOUNT_BUSY
 			    : result->drifted ? METRIC_DRIFTS
 					      : METRIC_RECOUNTS);
 	}
@@ -230,7 +230,8 @@ static void on_close(struct conn *conn, void *state)
 	if (c->owner.count > 0)
 		metrics_inc(METRIC_LOST);
 	ledger_owner_gone(c->server->ledger, &c->owner);
-	for (struct waiter *w = c->server->pending.first; w != NULL && c->pending > 0; w = w->next) {
+	for (struct waiter *w = c->server->pending.first; w != NULL && c->pending > 0;
+	     w = w->next) {
 		struct pending *p = (struct pending *)w;
 		if (p->client != c)
 			continue;
@@ -243,7 +244,8 @@ static void on_close(struct conn *conn, void *state)
 static void malformed(struct client *c)
 {
 	metrics_inc(METRIC_MALFORMED);
-	LOG_EVENT(LOG_WARNING, &ev_quota_malformed, "closing a connection that does not speak the protocol");
+	LOG_EVENT(LOG_WARNING, &ev_quota_malformed,
+		  "closing a connection that does not speak the protocol");
 	conn_close(c->conn);
 }
 
@@ -464,7 +466,8 @@ static int open_socket(struct server *s, const struct quotad_config *config, str
 		.out_max_bytes = 4 * QUOTA_LINE_MAX,
 		.max_conns = (size_t)config->max_connections,
 	};
-	const int rc = listen_open(config->listen, "listen", modes[config->socket_mode], &s->listen, error);
+	const int rc = listen_open(config->listen, "listen", modes[config->socket_mode], &s->listen,
+				   error);
 	if (rc == 0)
 		s->conns = conn_server_new(s->skel->loop, &s->listen, &limits, &handler, s);
 	return rc;

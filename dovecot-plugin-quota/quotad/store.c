@@ -46,7 +46,8 @@ static size_t newest_of_each(const struct outbox_record *records, size_t count,
 	htab_init(&seen, OUTBOX_BATCH_MAX);
 	for (size_t i = count; i > 0; i--) {
 		struct journal_record r;
-		if (journal_decode(records[i - 1].payload, &r) < 0 || htab_get(&seen, r.user) != NULL)
+		if (journal_decode(records[i - 1].payload, &r) < 0 ||
+		    htab_get(&seen, r.user) != NULL)
 			continue;
 		kept[n] = r;
 		if (htab_put(&seen, r.user, &kept[n], NULL) < 0)
@@ -66,7 +67,8 @@ static int write_record(struct store *store, const struct journal_record *r)
 		DB_P_UINT(r->change.version),
 		DB_P_TEXT(r->user),
 	};
-	return db_exec(store->writer, store->query_write, params, sizeof(params) / sizeof(params[0]));
+	return db_exec(store->writer, store->query_write, params,
+		       sizeof(params) / sizeof(params[0]));
 }
 
 static int write_all(struct store *store, const struct journal_record *records, size_t count)
@@ -87,7 +89,8 @@ static void post_delivery(struct store *store, const struct journal_record *reco
 	d->store = store;
 	d->count = 0;
 	for (size_t i = 0; i < count; i++) {
-		if (span_copy_cstr(records[i].user, d->users[d->count].name, sizeof(d->users[0].name)) < 0)
+		if (span_copy_cstr(records[i].user, d->users[d->count].name,
+				   sizeof(d->users[0].name)) < 0)
 			continue;
 		d->users[d->count++].version = records[i].change.version;
 	}
@@ -135,7 +138,8 @@ static int replay_one(void *arg, const struct outbox_record *record)
 	return 0;
 }
 
-int store_replay(struct store *store, void (*fn)(void *arg, const struct journal_record *record), void *arg)
+int store_replay(struct store *store, void (*fn)(void *arg, const struct journal_record *record),
+		 void *arg)
 {
 	struct replay r = {fn, arg};
 	return outbox_replay(store->box, replay_one, &r);

@@ -58,7 +58,8 @@ bool store_is_up(const struct store *store);
 void store_suspect(struct store *store);
 
 /* Journals a change; HANDLER->synced tells of *SEQ_OUT when it is on disk. */
-int store_change(struct store *store, const struct ledger_change *change, uint64_t *seq_out) MUST_CHECK;
+int store_change(struct store *store, const struct ledger_change *change,
+		 uint64_t *seq_out) MUST_CHECK;
 
 void store_status(struct store *store, json_t *object);
 

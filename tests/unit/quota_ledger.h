@@ -17,13 +17,15 @@ static inline struct ledger_user *user_with(const char *name, uint64_t limit, ui
 {
 	struct ledger_user *u = ledger_add(l, span_str(name));
 	ck_assert_ptr_nonnull(u);
-	const struct ledger_row row = {.limit = limit, .has_usage = true, .used = used, .version = 5};
+	const struct ledger_row row = {
+		.limit = limit, .has_usage = true, .used = used, .version = 5};
 	ledger_load(l, u, &row);
 	u->stale = false;
 	return u;
 }
 
-static inline struct ledger_result call(struct ledger_owner *o, struct ledger_user *u, struct quota_request r)
+static inline struct ledger_result call(struct ledger_owner *o, struct ledger_user *u,
+					struct quota_request r)
 {
 	struct ledger_result result;
 	r.user = u != NULL ? span_str(u->name) : SPAN_LIT("x");
@@ -31,16 +33,22 @@ static inline struct ledger_result call(struct ledger_owner *o, struct ledger_us
 	return result;
 }
 
-static inline struct quota_reply reserve(struct ledger_owner *o, struct ledger_user *u, uint64_t id, uint64_t bytes)
+static inline struct quota_reply reserve(struct ledger_owner *o, struct ledger_user *u, uint64_t id,
+					 uint64_t bytes)
 {
-	return call(o, u, (struct quota_request){.verb = QUOTA_RESERVE, .id = id, .bytes = bytes}).reply;
+	return call(o, u, (struct quota_request){.verb = QUOTA_RESERVE, .id = id, .bytes = bytes})
+		.reply;
 }
 
-static inline struct ledger_result commit(struct ledger_owner *o, struct ledger_user *u, uint64_t id,
-				   uint64_t bytes, uint64_t messages)
+static inline struct ledger_result commit(struct ledger_owner *o, struct ledger_user *u,
+					  uint64_t id, uint64_t bytes, uint64_t messages)
 {
-	return call(o, u, (struct quota_request){.verb = QUOTA_COMMIT, .id = id, .op = next_op++,
-						 .bytes = bytes, .messages = messages});
+	return call(o, u,
+		    (struct quota_request){.verb = QUOTA_COMMIT,
+					   .id = id,
+					   .op = next_op++,
+					   .bytes = bytes,
+					   .messages = messages});
 }
 
 static inline void release(struct ledger_owner *o, struct ledger_user *u, uint64_t id)
@@ -48,22 +56,27 @@ static inline void release(struct ledger_owner *o, struct ledger_user *u, uint64
 	(void)call(o, u, (struct quota_request){.verb = QUOTA_RELEASE, .id = id});
 }
 
-static inline struct ledger_result give_back(struct ledger_owner *o, struct ledger_user *u, uint64_t bytes)
+static inline struct ledger_result give_back(struct ledger_owner *o, struct ledger_user *u,
+					     uint64_t bytes)
 {
-	return call(o, u, (struct quota_request){.verb = QUOTA_FREE, .op = next_op++, .bytes = bytes,
-						 .messages = 1});
+	return call(o, u,
+		    (struct quota_request){
+			    .verb = QUOTA_FREE, .op = next_op++, .bytes = bytes, .messages = 1});
 }
 
-static inline struct ledger_result simple(struct ledger_owner *o, struct ledger_user *u, enum quota_verb verb)
+static inline struct ledger_result simple(struct ledger_owner *o, struct ledger_user *u,
+					  enum quota_verb verb)
 {
 	return call(o, u, (struct quota_request){.verb = verb});
 }
 
-static inline struct ledger_result counted(struct ledger_owner *o, struct ledger_user *u, uint64_t seq,
-				    uint64_t bytes, uint64_t messages)
+static inline struct ledger_result counted(struct ledger_owner *o, struct ledger_user *u,
+					   uint64_t seq, uint64_t bytes, uint64_t messages)
 {
-	return call(o, u, (struct quota_request){.verb = QUOTA_COUNTED, .seq = seq, .bytes = bytes,
-						 .messages = messages});
+	return call(
+		o, u,
+		(struct quota_request){
+			.verb = QUOTA_COUNTED, .seq = seq, .bytes = bytes, .messages = messages});
 }
 
 #endif

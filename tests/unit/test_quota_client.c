@@ -135,7 +135,8 @@ static int count_mailbox(void *arg, uint64_t *bytes_out, uint64_t *messages_out)
 
 static struct usage root(uint64_t limit)
 {
-	return (struct usage){.client = &client, .user = USER, .count = count_mailbox, .state = {.limit = limit}};
+	return (struct usage){
+		.client = &client, .user = USER, .count = count_mailbox, .state = {.limit = limit}};
 }
 
 static const struct usage_mail mail100 = {.bytes = 100, .key = ""};
@@ -159,14 +160,16 @@ START_TEST(a_mail_is_reserved_and_committed)
 	ck_assert_uint_eq(u.state.used, 400);
 	script_end(&s);
 	ck_assert_ptr_nonnull(strstr(s.seen, "HELLO\t1\t"));
-	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t0\t0\t\nCOMMIT\t" USER "\t7\t1\t100\t1\nLOOKUP"));
+	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t0\t0\t\nCOMMIT\t" USER
+					     "\t7\t1\t100\t1\nLOOKUP"));
 	end();
 }
 END_TEST
 
 START_TEST(a_refusal_sticks_to_the_transaction)
 {
-	static const char *const lines[] = {"OVER\t0\t1000\t990\t3\t10\t5\t0\t0\n", "BIG\t0\t50\t0\t0\t50\t5\t0\t0\n", NULL};
+	static const char *const lines[] = {"OVER\t0\t1000\t990\t3\t10\t5\t0\t0\n",
+					    "BIG\t0\t50\t0\t0\t50\t5\t0\t0\n", NULL};
 	struct script s;
 	begin();
 	script_start(&s, lines);
@@ -184,9 +187,13 @@ END_TEST
 START_TEST(a_recount_is_made_when_asked_for)
 {
 	static const char *const lines[] = {
-		"RECOUNT\t0\t1000\t0\t0\t1000\t41\t1\t0\n", "OK\t0\t1000\t0\t0\t1000\t41\t1\t0\n",
-		"RETRY\t0\t1000\t0\t0\t1000\t42\t1\t0\n",   "OK\t0\t1000\t0\t0\t1000\t42\t1\t0\n",
-		"OK\t0\t1000\t555\t5\t445\t42\t0\t0\n",     OK_REPLY, NULL,
+		"RECOUNT\t0\t1000\t0\t0\t1000\t41\t1\t0\n",
+		"OK\t0\t1000\t0\t0\t1000\t41\t1\t0\n",
+		"RETRY\t0\t1000\t0\t0\t1000\t42\t1\t0\n",
+		"OK\t0\t1000\t0\t0\t1000\t42\t1\t0\n",
+		"OK\t0\t1000\t555\t5\t445\t42\t0\t0\n",
+		OK_REPLY,
+		NULL,
 	};
 	struct script s;
 	begin();
@@ -231,7 +238,8 @@ START_TEST(a_hanging_quotad_costs_one_wait)
 	const int first = accept(listener, NULL, NULL), second = accept(listener, NULL, NULL);
 	ck_assert_ptr_nonnull(strstr(sent_on(first), "RESERVE\t" USER));
 	got_len = 0;
-	ck_assert_ptr_nonnull(strstr(sent_on(second), "STALE\t" USER "\nSTALE\t" USER "\nSTALE\t" USER "\n"));
+	ck_assert_ptr_nonnull(
+		strstr(sent_on(second), "STALE\t" USER "\nSTALE\t" USER "\nSTALE\t" USER "\n"));
 	close(first);
 	close(second);
 	end();
@@ -273,7 +281,8 @@ START_TEST(what_is_owed_is_sent_again)
 	script_start(&s, second);
 	usage_lookup(&u);
 	script_end(&s);
-	ck_assert_ptr_nonnull(strstr(s.seen, "COMMIT\t" USER "\t7\t1\t100\t1\nFREE\t" USER "\t2\t10\t1\nLOOKUP"));
+	ck_assert_ptr_nonnull(
+		strstr(s.seen, "COMMIT\t" USER "\t7\t1\t100\t1\nFREE\t" USER "\t2\t10\t1\nLOOKUP"));
 	end();
 }
 END_TEST
@@ -313,7 +322,8 @@ END_TEST
 
 START_TEST(a_child_does_not_speak_for_its_parent)
 {
-	static const char *const lines[] = {OK_REPLY, OK_REPLY, NULL}, *const other[] = {OK_REPLY, NULL};
+	static const char *const lines[] = {OK_REPLY, OK_REPLY, NULL}, *const other[] = {OK_REPLY,
+											 NULL};
 	struct script s, c;
 	begin();
 	script_start(&s, lines);
@@ -340,7 +350,8 @@ END_TEST
 
 START_TEST(an_old_limit_serves_while_it_is_unknown)
 {
-	static const char *const lines[] = {"OK\t0\t0\t900\t9\t4611686018427387904\t1\t2\t0\n", NULL};
+	static const char *const lines[] = {"OK\t0\t0\t900\t9\t4611686018427387904\t1\t2\t0\n",
+					    NULL};
 	struct script s;
 	begin();
 	script_start(&s, lines);

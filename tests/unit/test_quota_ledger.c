@@ -84,10 +84,15 @@ START_TEST(operations_count_once)
 }
 END_TEST
 
-static struct quota_reply move(struct ledger_owner *o, struct ledger_user *u, const char *key, uint64_t size)
+static struct quota_reply move(struct ledger_owner *o, struct ledger_user *u, const char *key,
+			       uint64_t size)
 {
-	return call(o, u, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = size, .credit = size,
-						 .key = span_str(key)}).reply;
+	return call(o, u,
+		    (struct quota_request){.verb = QUOTA_RESERVE,
+					   .bytes = size,
+					   .credit = size,
+					   .key = span_str(key)})
+		.reply;
 }
 
 START_TEST(credit_of_a_move_counts_once)
@@ -151,8 +156,12 @@ START_TEST(unknown_usage_is_counted_first)
 	/* Who could not count is served all the same. */
 	struct ledger_user *v = ledger_add(l, SPAN_LIT("v@d"));
 	ledger_load(l, v, &row);
-	ck_assert_int_eq(call(&a, v, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 100,
-							    .flags = QUOTA_RECOUNT_DONE}).reply.word, QUOTA_OK);
+	ck_assert_int_eq(call(&a, v,
+			      (struct quota_request){.verb = QUOTA_RESERVE,
+						     .bytes = 100,
+						     .flags = QUOTA_RECOUNT_DONE})
+				 .reply.word,
+			 QUOTA_OK);
 	ledger_owner_gone(l, &a);
 	ledger_free(&l);
 }
@@ -228,7 +237,8 @@ START_TEST(versions_grow_though_the_clock_does_not)
 		now.wall_us -= 100;
 	}
 	/* Whoever wrote a higher one meanwhile does not replace what we counted. */
-	ledger_load(l, u, &(struct ledger_row){.has_usage = true, .used = 77, .version = last + 50});
+	ledger_load(l, u,
+		    &(struct ledger_row){.has_usage = true, .used = 77, .version = last + 50});
 	ck_assert_uint_eq(u->used, 5);
 	ledger_free(&l);
 }
@@ -279,10 +289,17 @@ START_TEST(stale_is_recounted_before_a_refusal)
 	ck_assert_int_eq(reserve(&a, u, 0, 10).word, QUOTA_OVER);
 	(void)simple(&a, u, QUOTA_STALE);
 	ck_assert_int_eq(reserve(&a, u, 0, 10).word, QUOTA_RECOUNT);
-	ck_assert_int_eq(call(&a, u, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 10,
-							    .flags = QUOTA_RECOUNT_DONE}).reply.word, QUOTA_OVER);
-	ck_assert_int_eq(call(&a, u, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 10,
-							    .flags = QUOTA_FORCE}).reply.word, QUOTA_OK);
+	ck_assert_int_eq(call(&a, u,
+			      (struct quota_request){.verb = QUOTA_RESERVE,
+						     .bytes = 10,
+						     .flags = QUOTA_RECOUNT_DONE})
+				 .reply.word,
+			 QUOTA_OVER);
+	ck_assert_int_eq(call(&a, u,
+			      (struct quota_request){
+				      .verb = QUOTA_RESERVE, .bytes = 10, .flags = QUOTA_FORCE})
+				 .reply.word,
+			 QUOTA_OK);
 	ledger_owner_gone(l, &a);
 	ledger_free(&l);
 }
@@ -340,7 +357,8 @@ START_TEST(idle_users_make_room)
 		(void)snprintf(name, sizeof(name), "u%zu@d", i);
 		struct ledger_user *u = ledger_add(l, span_str(name));
 		ck_assert_ptr_nonnull(u);
-		const struct ledger_row row = {.limit = 10, .has_usage = true, .used = 1, .version = 3};
+		const struct ledger_row row = {
+			.limit = 10, .has_usage = true, .used = 1, .version = 3};
 		ledger_load(l, u, &row);
 		(void)simple(&a, u, QUOTA_INTENT);
 		/* The first are held by intents, all others have changes
@@ -350,7 +368,8 @@ START_TEST(idle_users_make_room)
 			(void)commit(&a, u, 0, 1, 1);
 	}
 	ck_assert_ptr_null(ledger_add(l, SPAN_LIT("late@d")));
-	struct ledger_result r = call(&a, NULL, (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 1});
+	struct ledger_result r = call(&a, NULL,
+				      (struct quota_request){.verb = QUOTA_RESERVE, .bytes = 1});
 	ck_assert_int_eq(r.reply.word, QUOTA_OK); /* not counted, not refused */
 	ck_assert_uint_eq(r.reply.id, 0);
 	struct ledger_user *u9 = htab_get(&l->users, SPAN_LIT("u9@d"));
@@ -373,15 +392,21 @@ START_TEST(newest_state_wins_at_start)
 	ledger_replay(l, u, &(struct ledger_change){"u@d", 20, 500, 5, 9, 1});
 	ledger_replay(l, u, &(struct ledger_change){"u@d", 19, 400, 4, 9, 2}); /* out of order */
 	ck_assert_uint_eq(u->used, 500);
-	ledger_load(l, u, &(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 18});
+	ledger_load(
+		l, u,
+		&(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 18});
 	ck_assert_uint_eq(u->used, 500);
 	ck_assert(u->stale); /* each start verifies */
 	struct ledger_owner a = {.instance = 9};
-	ck_assert(!call(&a, u, (struct quota_request){.verb = QUOTA_COMMIT, .op = 1, .bytes = 5,
-						      .messages = 1}).changed); /* known from the journal */
+	ck_assert(!call(&a, u,
+			(struct quota_request){
+				.verb = QUOTA_COMMIT, .op = 1, .bytes = 5, .messages = 1})
+			   .changed); /* known from the journal */
 	struct ledger_user *v = ledger_add(l, SPAN_LIT("v@d"));
 	ledger_replay(l, v, &(struct ledger_change){"v@d", 20, 500, 5, 0, 0});
-	ledger_load(l, v, &(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 21});
+	ledger_load(
+		l, v,
+		&(struct ledger_row){.limit = 1, .has_usage = true, .used = 300, .version = 21});
 	ck_assert_uint_eq(v->used, 300);
 	ledger_load(l, v, NULL);
 	ck_assert(!v->exists);
@@ -395,7 +420,8 @@ START_TEST(old_limit_holds_until_the_database_answers)
 	l = ledger_new(&caps);
 	struct ledger_owner a = {.instance = 1};
 	struct ledger_user *u = ledger_add(l, SPAN_LIT("u@d"));
-	struct quota_request r = {.verb = QUOTA_RESERVE, .bytes = 60, .limit = 100, .flags = QUOTA_RECOUNT_DONE};
+	struct quota_request r = {
+		.verb = QUOTA_RESERVE, .bytes = 60, .limit = 100, .flags = QUOTA_RECOUNT_DONE};
 	ck_assert_int_eq(call(&a, u, r).reply.word, QUOTA_OK);
 	ck_assert_int_eq(call(&a, u, r).reply.word, QUOTA_OVER);
 	r.limit = 0; /* from one that knows nothing */

@@ -33,7 +33,8 @@ static uint32_t rnd(uint32_t below)
 
 static void model_reserve(struct model_owner *o, unsigned ui)
 {
-	struct model_hold *h = o->count > 0 && rnd(3) == 0 ? &o->holds[rnd((uint32_t)o->count)] : NULL;
+	struct model_hold *h = o->count > 0 && rnd(3) == 0 ? &o->holds[rnd((uint32_t)o->count)]
+							   : NULL;
 	if (h == NULL && o->count == caps.per_owner)
 		return;
 	if (h != NULL)
@@ -65,7 +66,8 @@ static void model_end(struct model_owner *o, bool keep)
 	if (keep) {
 		mu[h->user].used += h->bytes;
 		mu[h->user].messages += h->messages;
-		const struct ledger_result r = commit(&o->owner, users[h->user], h->id, h->bytes, h->messages);
+		const struct ledger_result r = commit(&o->owner, users[h->user], h->id, h->bytes,
+						      h->messages);
 		ck_assert(r.changed);
 		ck_assert_uint_eq(r.change.used, mu[h->user].used);
 	} else {
@@ -96,10 +98,12 @@ static void model_count(struct model_owner *o, unsigned ui)
 		model_reserve(other, ui);
 		if (before->seq == seq)
 			return;
-		ck_assert_int_eq(counted(&o->owner, users[ui], r.seq, 12345, 1).reply.word, QUOTA_RETRY);
+		ck_assert_int_eq(counted(&o->owner, users[ui], r.seq, 12345, 1).reply.word,
+				 QUOTA_RETRY);
 		return;
 	}
-	const struct ledger_result res = counted(&o->owner, users[ui], r.seq, mu[ui].used, mu[ui].messages);
+	const struct ledger_result res = counted(&o->owner, users[ui], r.seq, mu[ui].used,
+						 mu[ui].messages);
 	ck_assert_int_eq(res.reply.word, QUOTA_OK);
 	ck_assert(!res.drifted);
 }

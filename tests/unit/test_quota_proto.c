@@ -46,7 +46,8 @@ END_TEST
 START_TEST(fields_stand_in_their_place)
 {
 	struct quota_request r;
-	ck_assert_int_eq(quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\tbox:9"), &r), 0);
+	ck_assert_int_eq(
+		quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\tbox:9"), &r), 0);
 	ck_assert(span_eq(r.user, SPAN_LIT("u@d")));
 	ck_assert_uint_eq(r.id, 7);
 	ck_assert_uint_eq(r.bytes, 100);
@@ -63,15 +64,34 @@ END_TEST
 START_TEST(malformed_is_refused)
 {
 	static const char *const lines[] = {
-		"", "LOOKUP", "LOOKUP\t", "lookup\tu", "LOOKUP u", "LOOKUP\tu\t", "LOOKUP\tu\tv", "NOPE\tu",
-		"LOOKUP\ta\x01" "b", "LOOKUP\ta\x7f", "LOOKUP\tu\r", "RELEASE\tu\t", "RELEASE\tu\t-1",
-		"RELEASE\tu\t+1", "RELEASE\tu\t 1", "RELEASE\tu\t01", "RELEASE\tu\t1x",
-		"RELEASE\tu\t4611686018427387905", "RELEASE\tu\t18446744073709551616",
-		"RESERVE\tu\t0\t1125899906842625\t0\t0\t0\t", "HELLO\t1", "SYNC\t",
+		"",
+		"LOOKUP",
+		"LOOKUP\t",
+		"lookup\tu",
+		"LOOKUP u",
+		"LOOKUP\tu\t",
+		"LOOKUP\tu\tv",
+		"NOPE\tu",
+		"LOOKUP\ta\x01"
+		"b",
+		"LOOKUP\ta\x7f",
+		"LOOKUP\tu\r",
+		"RELEASE\tu\t",
+		"RELEASE\tu\t-1",
+		"RELEASE\tu\t+1",
+		"RELEASE\tu\t 1",
+		"RELEASE\tu\t01",
+		"RELEASE\tu\t1x",
+		"RELEASE\tu\t4611686018427387905",
+		"RELEASE\tu\t18446744073709551616",
+		"RESERVE\tu\t0\t1125899906842625\t0\t0\t0\t",
+		"HELLO\t1",
+		"SYNC\t",
 	};
 	struct quota_request r = {.verb = QUOTA_COUNT, .id = 99};
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-		ck_assert_msg(quota_request_decode(span_str(lines[i]), &r) == ERR_SYNTAX, "%s", lines[i]);
+		ck_assert_msg(quota_request_decode(span_str(lines[i]), &r) == ERR_SYNTAX, "%s",
+			      lines[i]);
 		ck_assert_int_eq(r.verb, QUOTA_COUNT); /* untouched */
 		ck_assert_uint_eq(r.id, 99);
 	}
@@ -127,7 +147,8 @@ START_TEST(replies_survive)
 	for (unsigned word = 0; word < QUOTA_WORDS; word++) {
 		char mem[QUOTA_LINE_MAX], again_mem[QUOTA_LINE_MAX];
 		struct sbuf b, again;
-		const struct quota_reply r = {(enum quota_word)word, 1, 2, 3, 4, QUOTA_UNLIMITED, 6, 7, 8};
+		const struct quota_reply r = {(enum quota_word)word, 1, 2, 3, 4,
+					      QUOTA_UNLIMITED,	     6, 7, 8};
 		struct quota_reply got;
 		sbuf_init(&b, mem, sizeof(mem));
 		ck_assert_int_eq(quota_reply_encode(&r, &b), 0);
@@ -147,12 +168,18 @@ END_TEST
 START_TEST(malformed_replies_are_refused)
 {
 	static const char *const lines[] = {
-		"", "OK", "OK\t1\t2\t3\t4\t5\t6\t7", "OK\t1\t2\t3\t4\t5\t6\t7\t8\t9", "YES\t1\t2\t3\t4\t5\t6\t7\t8",
-		"OK\t1\t2\t3\t4\t5\t6\t7\t", "OK\t1\t2\t3\t4\t5\t6\t7\t4611686018427387905",
+		"",
+		"OK",
+		"OK\t1\t2\t3\t4\t5\t6\t7",
+		"OK\t1\t2\t3\t4\t5\t6\t7\t8\t9",
+		"YES\t1\t2\t3\t4\t5\t6\t7\t8",
+		"OK\t1\t2\t3\t4\t5\t6\t7\t",
+		"OK\t1\t2\t3\t4\t5\t6\t7\t4611686018427387905",
 	};
 	struct quota_reply r;
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
-		ck_assert_msg(quota_reply_decode(span_str(lines[i]), &r) == ERR_SYNTAX, "%s", lines[i]);
+		ck_assert_msg(quota_reply_decode(span_str(lines[i]), &r) == ERR_SYNTAX, "%s",
+			      lines[i]);
 	char mem[QUOTA_LINE_MAX];
 	struct sbuf b;
 	sbuf_init(&b, mem, sizeof(mem));
@@ -163,8 +190,9 @@ START_TEST(malformed_replies_are_refused)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&every_verb_survives,   &fields_stand_in_their_place, &malformed_is_refused,
-	&caps_hold_at_n_and_break_at_n_plus_1, &no_delimiter_gets_through, &replies_survive,
+	&every_verb_survives,		&fields_stand_in_their_place,
+	&malformed_is_refused,		&caps_hold_at_n_and_break_at_n_plus_1,
+	&no_delimiter_gets_through,	&replies_survive,
 	&malformed_replies_are_refused, NULL,
 };
 
