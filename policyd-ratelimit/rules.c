@@ -135,7 +135,7 @@ static int window_parse(struct span text, enum rule_unit unit, struct rule_windo
 	if (length.len == 0 || !ascii_isalpha(length.ptr[length.len - 1]) ||
 	    num_parse_duration(length, (uint64_t)WINDOW_LENGTH_MAX_MS, &length_ms) < 0 ||
 	    length_ms < (uint64_t)WINDOW_LENGTH_MIN_MS || length_ms % 1000 != 0) {
-		sbuf_addf(reason, "`%.*s' is not a window of 10s to 366d", SPAN_ARG(length));
+		sbuf_addf(reason, "`%.*s' is not a window of 5s to 366d", SPAN_ARG(length));
 		return ERR_SYNTAX;
 	}
 	w->length_ms = (int64_t)length_ms;

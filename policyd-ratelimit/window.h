@@ -25,7 +25,7 @@
 
 #define WINDOW_BUCKETS 64
 #define WINDOW_LIVE (WINDOW_BUCKETS + 1)
-#define WINDOW_LENGTH_MIN_MS INT64_C(10000)
+#define WINDOW_LENGTH_MIN_MS INT64_C(5000) /* bucket numbers of 32 bits then last for 10 years */
 #define WINDOW_LENGTH_MAX_MS (INT64_C(366) * 86400000)
 #define WINDOW_NARROW_MAX ((UINT64_C(1) << 25) - 1)
 #define WINDOW_WIDE_MAX ((UINT64_C(1) << 57) - 1)

@@ -49,7 +49,7 @@ END_TEST
 START_TEST(defaults_of_prefixes)
 {
 	struct rules *rules = rules_new();
-	ck_assert_int_eq(add(rules, "client_ip messages 1/10s"), 0);
+	ck_assert_int_eq(add(rules, "client_ip messages 1/5s"), 0);
 	ck_assert_int_eq(add(rules, "client_net messages 1/10s"), 0);
 	ck_assert_uint_eq(rules->items[0].ipv4_prefix, 32);
 	ck_assert_uint_eq(rules->items[0].ipv6_prefix, 64);
@@ -65,7 +65,7 @@ START_TEST(refuses_nonsense)
 	static const char *const bad[] = {
 		"", "ip messages 1/1h", "account mails 1/1h", "account messages", "account messages 10",
 		"account messages 10/1x", "account messages x/1h", "account messages 10/", "account messages 10/1h,",
-		"account messages 10/60", "account messages 10/9s", "account messages 10/367d",
+		"account messages 10/60", "account messages 10/4s", "account messages 10/367d",
 		"account messages 10/1500ms",
 		"account messages 10/1h 20/1d", "account messages 10/1h, 20/60m", "account messages 1K/1h",
 		"account messages 33554432/1h", "account bytes 999999T/1h",
