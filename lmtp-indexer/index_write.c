@@ -71,7 +71,7 @@ static void tell(void *arg, const struct writer_told *told)
 		return;
 	sbuf_init(&key, key_mem, sizeof(key_mem));
 	payload_event_key(&key, told->d, told->rcpt);
-	if (webhook_add(t->ix->webhook, sbuf_span(&key), happened_ms, told->event, true) < 0)
+	if (webhook_add(t->ix->webhook, sbuf_span(&key), happened_ms, told->event, told->last) < 0)
 		t->failed = true;
 }
 

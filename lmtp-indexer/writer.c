@@ -254,9 +254,14 @@ static int read_event(struct writer *w, struct writer_row *row)
 
 static void tell_all(struct writer *w, writer_tell *tell, void *arg)
 {
+	size_t last = 0;
+	for (size_t i = 0; i < w->row_count; i++)
+		if (w->rows[i].event.len > 0)
+			last = i;
 	for (size_t i = 0; i < w->row_count; i++) {
 		struct writer_row *row = &w->rows[i];
-		struct writer_told told = {.fate = row->fate, .d = row->item->d, .rcpt = row->rcpt, .event = row->event};
+		struct writer_told told = {.fate = row->fate, .d = row->item->d, .rcpt = row->rcpt,
+					   .event = row->event, .last = i == last};
 		tell(arg, &told);
 	}
 }

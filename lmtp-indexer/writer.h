@@ -30,6 +30,7 @@ struct writer_told {
 	const struct delivery *d;
 	size_t rcpt;        /* index in d->rcpts */
 	struct span event;  /* JSON of its event; "" with FATE_NO_ACCOUNT */
+	bool last;          /* none with an event follows in this batch */
 };
 
 typedef void writer_tell(void *arg, const struct writer_told *told);

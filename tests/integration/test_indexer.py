@@ -1,0 +1,280 @@
+"""lmtp-indexer between the real Postfix, Dovecot and MariaDB."""
+import base64
+import json
+import os
+import pathlib
+import signal
+import socket
+import time
+import unittest
+
+from tests.frame.case import StackCase
+from tests.frame.mail import Imap, deliver, lmtp, message, new_message_id, parse, wait_for_mail
+from tests.frame.webhook import WebhookReceiver, payload, signature_holds
+
+TRACE = "X-Postern-Delivery"
+SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
+MEMORY_MAX_KB = 16 * 1024
+
+
+class Dialogue:
+    """An LMTP client that says just what it is told."""
+
+    def __init__(self, stack):
+        self.client = lmtp(stack)
+        self.lhlo = self.client.docmd("LHLO", "client.example.org")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.client.close()
+
+    def envelope(self, *recipients, sender="a@example.org"):
+        """The codes of MAIL and of each RCPT."""
+        codes = [self.client.docmd("MAIL", f"FROM:<{sender}>")[0]]
+        return codes + [self.client.docmd("RCPT", f"TO:<{to}>")[0] for to in recipients]
+
+    def data(self, content, replies):
+        """Sends CONTENT by DATA; returns the replies."""
+        assert self.client.docmd("DATA")[0] == 354
+        self.client.send(content.replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        return [self.client.getreply() for _ in range(replies)]
+
+
+class IndexCase(StackCase):
+    def row(self, user, ident, columns="m.subject", timeout=15):
+        """The row of a message of USER, once it is there."""
+        return self.wait_until(lambda: self.rows(
+            f"SELECT {columns} FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+            "WHERE u.email = %s AND m.message_id_header = %s", user, ident.strip("<>")), timeout)
+
+    def count(self, user):
+        return int(self.value("SELECT COUNT(*) FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                              "WHERE u.email = %s", user))
+
+
+class Proxy(IndexCase):
+    """What the client sees is Dovecot's."""
+
+    def test_offers_what_the_backend_takes(self):
+        with Dialogue(self.stack) as d:
+            offered = set(d.lhlo[1].decode().split("\n")[1:])
+        self.assertEqual(offered, {"8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING", "PIPELINING"})
+
+    def test_replies_of_each_recipient(self):
+        one, two = self.new_user(), self.new_user()
+        ident = new_message_id()
+        with Dialogue(self.stack) as d:
+            self.assertEqual(d.envelope(one, "nobody@example.net", two, one), [250, 250, 550, 250, 250])
+            replies = d.data(message("a@example.org", one, message_id=ident), 3)
+        self.assertEqual([code for code, _ in replies], [250] * 3)
+        self.assertIn(one.encode(), replies[0][1])
+        self.assertIn(two.encode(), replies[1][1])
+        delivery = self.row(one, ident, "m.delivery_id")[0][0]
+        self.assertIn(delivery.encode(), replies[0][1])
+        self.assertEqual(self.row(two, ident, "m.delivery_id"), [(delivery,)])
+        with Imap(self.stack, one) as imap:
+            self.assertEqual(len(imap.find(ident)), 1, "Dovecot saves it once and says so twice")
+        self.assertEqual(self.count(one), 1)
+
+    def test_full_mailbox_is_refused_for_its_recipient_only(self):
+        full, empty = self.new_user(quota_mb=1), self.new_user()
+        data = message("a@example.org", full, text="x" * 70 + "\n")
+        data += (b"y" * 76 + b"\r\n") * 20000
+        with Dialogue(self.stack) as d:
+            self.assertEqual(d.envelope(full, empty), [250, 250, 250])
+            codes = [code for code, _ in d.data(data, 2)]
+        self.assertEqual(codes[1], 250)
+        self.assertEqual(codes[0], 552)
+        self.wait_until(lambda: self.count(empty) == 1)
+        self.assertEqual(self.count(full), 0)
+
+    def test_bdat_keeps_bytes_and_trace_header_is_ours(self):
+        user, ident = self.new_user(), new_message_id()
+        body = b"bare\nfeed\n.\n\r\n.\r\nend\r\n"
+        head = f"{TRACE}: forged\r\n folded\r\nMessage-ID: {ident}\r\nSubject: bytes\r\n\r\n".encode()
+        with Dialogue(self.stack) as d:
+            d.envelope(user)
+            d.client.send(b"BDAT %d\r\n" % len(head) + head)
+            self.assertEqual(d.client.getreply()[0], 250)
+            d.client.send(b"BDAT %d LAST\r\n" % len(body) + body)
+            self.assertEqual(d.client.getreply()[0], 250)
+        stored = wait_for_mail(self.stack, user, ident)
+        traces = parse(stored).get_all(TRACE)
+        self.assertEqual(traces, [self.row(user, ident, "m.delivery_id")[0][0]])
+        # Dovecot gives back all lines with CRLF.
+        self.assertTrue(stored.endswith(b"\r\n\r\n" + body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")))
+
+    def test_backend_down_is_temporary_and_postfix_retries(self):
+        user, ident = self.new_user(), new_message_id()
+        self.stack.stop("dovecot")
+        with Dialogue(self.stack) as d:
+            code, text = d.client.docmd("MAIL", "FROM:<a@example.org>")
+            self.assertEqual((code, text[:5]), (451, b"4.4.1"))
+        self.stack.start("dovecot")
+        deliver(self.stack, "a@example.org", [user], message("a@example.org", user, message_id=ident), self.new_source())
+        wait_for_mail(self.stack, user, ident)
+        self.row(user, ident)
+
+    def test_large_message_takes_no_memory(self):
+        user, ident = self.new_user(), new_message_id()
+        head = f"Message-ID: {ident}\r\nSubject: large\r\n\r\n".encode()
+        line, lines = b"z" * 78 + b"\r\n", 800_000
+        with Dialogue(self.stack) as d:
+            d.envelope(user)
+            self.assertEqual(d.client.docmd("DATA")[0], 354)
+            d.client.send(head)
+            for _ in range(lines // 1000):
+                d.client.send(line * 1000)
+            d.client.send(b".\r\n")
+            self.assertEqual(d.client.getreply()[0], 250)
+        self.assertEqual(self.row(user, ident, timeout=60), [("large",)])
+        status = pathlib.Path(f"/proc/{self.stack.pid('lmtp-indexer')}/status").read_text()
+        used = next(int(entry.split()[1]) for entry in status.splitlines() if entry.startswith("RssAnon"))
+        self.assertLess(used, MEMORY_MAX_KB)
+
+
+class Content(IndexCase):
+    """What is in a row."""
+
+    def test_encoded_japanese_and_attachment(self):
+        user, ident = self.new_user(), new_message_id()
+        data = message("a@example.org", user, subject="御請求書 Ünïcode", text="今月の請求書を送ります。\n", message_id=ident,
+                       attachments=[("請求.pdf", "application/pdf", b"%PDF-1.4 abc")])
+        deliver(self.stack, "a@example.org", [user], data, self.new_source())
+        self.assertEqual(self.row(user, ident, "m.subject, m.attachment_count, m.snippet, m.parse_state, m.dkim_result"),
+                         [("御請求書 Ünïcode", "1", "今月の請求書を送ります。", "parsed", "none")])
+        name = self.rows("SELECT a.name, a.media_type, a.size_bytes, LOWER(HEX(a.sha256)) FROM attachments a "
+                         "JOIN messages m ON m.id = a.message_id WHERE m.message_id_header = %s", ident.strip("<>"))
+        self.assertEqual(name[0][:3], ("請求.pdf", "application/pdf", "12"))
+        for words in ("unicode", "請求", "送ります", "求", "Ünïc*"):
+            self.assertIn("御請求書", self.stack.postern("search", user, words), words)
+
+    def test_thread_when_the_reply_comes_first(self):
+        user = self.new_user()
+        root, first, second = (new_message_id() for _ in range(3))
+        for ident, more in ((second, {"references": f"{root} {first}", "in_reply_to": first}),
+                            (first, {"in_reply_to": root}), (root, {})):
+            data = message("a@example.org", user, subject="topic", message_id=ident, **more)
+            deliver(self.stack, "a@example.org", [user], data, self.new_source())
+            self.row(user, ident)
+        threads = self.rows("SELECT DISTINCT m.thread_id FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                            "WHERE u.email = %s", user)
+        self.assertEqual(len(threads), 1)
+
+    def test_unreadable_message_is_indexed_by_its_envelope(self):
+        user = self.new_user()
+        with Dialogue(self.stack) as d:
+            d.envelope(user, sender="sender@example.org")
+            self.assertEqual(d.data(b"\x01\x02 no header at all\r\n", 1)[0][0], 250)
+        self.wait_until(lambda: self.count(user) == 1)
+        got = self.rows("SELECT m.envelope_sender, m.recipient FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                        "WHERE u.email = %s", user)
+        self.assertEqual(got, [("sender@example.org", user)])
+
+
+class Events(IndexCase):
+    def test_feed_and_signed_webhook(self):
+        user, ident = self.new_user(), new_message_id()
+        secret = self.stack.at.path("/etc/postern/passwords/webhook")
+        secret.write_text(SECRET + "\n")
+        secret.chmod(0o644)
+        with WebhookReceiver() as hook, self.configured(
+                "lmtp-indexer", webhook_url=hook.url, webhook_secret_file=str(secret)):
+            with Dialogue(self.stack) as d:
+                d.envelope(user)
+                d.data(message("a@example.org", user, subject="Grüße", message_id=ident), 1)
+                replied = time.time()
+            got = self.wait_until(lambda: hook.find(ident.strip("<>")))
+            self.assertLess(got.at - replied, 2)
+            self.assertTrue(signature_holds(got, SECRET))
+            event = payload(got)
+            self.assertEqual((event["type"], event["data"]["subject"]), ("message.received", "Grüße"))
+            self.assertEqual((event["data"]["user"], event["data"]["sequence"]), (user, 1))
+            self.check_retry(hook, user)
+
+    def check_retry(self, hook, user):
+        """What was refused comes again under the same id."""
+        hook.refuse = True
+        ident = new_message_id()
+        with Dialogue(self.stack) as d:
+            d.envelope(user)
+            d.data(message("a@example.org", user, message_id=ident), 1)
+        first = self.wait_until(lambda: hook.find(ident.strip("<>")))
+        hook.refuse = False
+        self.wait_until(lambda: sum(ident.strip("<>").encode() in r.body for r in hook.received) >= 2)
+        again = [r for r in hook.received if ident.strip("<>").encode() in r.body]
+        ids = {dict((k.lower(), v) for k, v in r.headers.items())["webhook-id"] for r in again}
+        self.assertEqual(len(ids), 1)
+        self.assertEqual(payload(first)["data"]["sequence"], 2)
+
+
+class Failures(IndexCase):
+    def test_database_away_and_back(self):
+        user, idents = self.new_user(), [new_message_id() for _ in range(20)]
+        with Dialogue(self.stack) as d:  # Dovecot knows the user from here on
+            d.envelope(user)
+            d.data(message("a@example.org", user), 1)
+        self.wait_until(lambda: self.count(user) == 1)
+        self.stack.stop("mysql")
+        try:
+            with Dialogue(self.stack) as d:
+                for ident in idents:
+                    self.assertEqual(d.envelope(user), [250, 250])
+                    self.assertEqual(d.data(message("a@example.org", user, message_id=ident), 1)[0][0], 250)
+        finally:
+            self.stack.start("mysql")
+            # Postfix 3.7 leaves a database alone for 60 s after a failure.
+            self.stack.reload("postfix")
+        self.wait_until(lambda: self.count(user) == 21, 30)
+
+    def lmtp_processes(self):
+        master = self.stack.pid("dovecot")
+        for entry in pathlib.Path("/proc").iterdir():
+            try:
+                if (entry.name.isdigit() and f"PPid:\t{master}\n" in (entry / "status").read_text()
+                        and (entry / "comm").read_text().strip() == "lmtp"):
+                    yield int(entry.name)
+            except OSError:
+                continue
+
+    def kill_in_the_air(self, user, ident, arrives):
+        """Ends the daemon between the last byte and the reply; the backend
+        finishes the mail afterwards, or dies, too."""
+        with Dialogue(self.stack) as d:
+            d.envelope(user)
+            d.client.docmd("DATA")
+            stopped = list(self.lmtp_processes())
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                d.client.send(message("a@example.org", user, message_id=ident) + b".\r\n")
+                self.wait_until(lambda: self.open_deliveries() == 1)
+            finally:
+                self.stack.kill("lmtp-indexer")
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT if arrives else signal.SIGKILL)
+
+    def open_deliveries(self):
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(self.stack.at.path("/run/postern/lmtp-indexer.control.sock")))
+            control.sendall(b"status\n")
+            answer = b"".join(iter(lambda: control.recv(65536), b""))
+        return json.loads(answer)["result"]["spool"]["open"]
+
+    def test_killed_in_the_air(self):
+        for arrives in (True, False):
+            user, ident = self.new_user(), new_message_id()
+            self.kill_in_the_air(user, ident, arrives)
+            self.stack.start("lmtp-indexer")
+            with Imap(self.stack, user) as imap:
+                self.assertEqual(len(imap.find(ident)), int(arrives))
+            if arrives:
+                self.row(user, ident)
+            self.wait_until(lambda: self.open_deliveries() == 0, 40)
+            self.assertEqual(self.count(user), int(arrives))
+
+
+if __name__ == "__main__":
+    unittest.main()
