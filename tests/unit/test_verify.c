@@ -149,7 +149,7 @@ START_TEST(malformed_signatures)
 		{"v=1; a=rsa-sha256; d=e.net(.e.org; s=s; h=from; " BH "; b=AAAA", AUTH_NEUTRAL},
 		{"v=1; a=rsa-sha256; d=e.org; s=a b; h=from; " BH "; b=AAAA", AUTH_NEUTRAL},
 		{"v=1; a=rsa-sha256; d=e.org; s=s; h=; " BH "; b=AAAA", AUTH_NEUTRAL},
-		{"v=1; a=rsa-sha256; d=e.org; s=s; h=from::to; " BH "; b=AAAA", AUTH_NEUTRAL},
+		{"v=1; a=rsa-sha256; d=e.org; s=s; h=from:t o; " BH "; b=AAAA", AUTH_NEUTRAL},
 		{"v=1; a=rsa-sha256; d=e.org; s=s; h=to:subject; " BH "; b=AAAA", AUTH_PERMERROR},
 		{"v=1; a=rsa-sha256; d=e.org; s=s; h=from; bh=AAAA; b=AAAA", AUTH_NEUTRAL},
 		{"v=1; a=rsa-sha256; d=e.org; s=s; h=from; bh=; b=AAAA", AUTH_NEUTRAL},
@@ -169,12 +169,14 @@ START_TEST(malformed_signatures)
 		{TAGS("t=1528638209"), AUTH_PERMERROR},
 		{TAGS("q=http:dns/txt; z=From:me|To:you; unknown=1"), AUTH_PERMERROR},
 		{TAGS("i=joe@a.football.example.com"), AUTH_PERMERROR},
+		{"v=1; a=rsa-sha256; c=relaxed/relaxed; d=football.example.com; s=test; h=from::to; " BH "; b=AAAA",
+		 AUTH_PERMERROR},
 	};
 	for (size_t i = 0; i < COUNT_OF(rows); i++) {
 		const char *reason;
 		enum auth_result got = result_of(rows[i].tags, NULL, &reason);
 		ck_assert_msg(got == rows[i].result, "row %zu: %s (%s)", i, auth_result_name(got), reason);
-		if (i + 4 >= COUNT_OF(rows))
+		if (i + 5 >= COUNT_OF(rows))
 			ck_assert_str_eq(reason, "there is no key");
 	}
 }
