@@ -12,7 +12,7 @@
 #include "lib/base/arena.h"
 
 #define ADDR_LIST_MAX 64          /* mailboxes of one list */
-#define ADDR_FIELD_MAX (64 << 10) /* bytes of a field that are read */
+#define ADDR_FIELD_MAX (256 << 10) /* bytes of a field that are read */
 
 struct addr_mailbox {
 	struct span local;  /* without quotes, as it stands otherwise; empty where unknown */

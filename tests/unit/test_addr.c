@@ -3,6 +3,7 @@
 
 #include "lib/base/sbuf.h"
 #include "lib/mail/addr.h"
+#include "lib/mail/rfc5322.h"
 #include "tests/unit/runner.h"
 
 struct row {
@@ -115,6 +116,30 @@ START_TEST(mailbox_cap)
 }
 END_TEST
 
+/* A display name as long as a field may be hides no author. */
+START_TEST(field_cap)
+{
+	for (size_t n = ADDR_FIELD_MAX; n <= ADDR_FIELD_MAX + 1; n++) {
+		struct arena a;
+		struct addr_list list;
+		struct sbuf field;
+		arena_init(&a, 1 << 16);
+		sbuf_init_heap(&field, 1 << 20);
+		sbuf_addc(&field, '"');
+		while (field.len < n - strlen("\" <joe@bank.example>"))
+			sbuf_addc(&field, 'a');
+		sbuf_adds(&field, "\" <joe@bank.example>");
+		ck_assert_int_eq(addr_list_parse(sbuf_span(&field), &a, &list), 0);
+		ck_assert_int_eq(list.truncated, n > ADDR_FIELD_MAX);
+		if (n == ADDR_FIELD_MAX)
+			ck_assert_uint_eq(list.count, 1);
+		sbuf_done(&field);
+		arena_done(&a);
+	}
+	ck_assert_uint_ge(ADDR_FIELD_MAX, MAIL_LIMITS_DEFAULT.field_bytes);
+}
+END_TEST
+
 START_TEST(arena_cap)
 {
 	struct arena a;
@@ -138,6 +163,6 @@ START_TEST(split)
 }
 END_TEST
 
-static const TTest *const *const tests[] = {&domains, &local_parts, &mailbox_cap, &arena_cap, &split, NULL};
+static const TTest *const *const tests[] = {&domains, &local_parts, &mailbox_cap, &field_cap, &arena_cap, &split, NULL};
 
 TEST_MAIN("addr", tests)
