@@ -189,7 +189,9 @@ static int fail_unknown(struct cli *cli, int argc, char **argv, int pos)
 	char mem[256];
 	struct sbuf words;
 	sbuf_init(&words, mem, sizeof(mem));
-	for (int i = pos; i < argc && (i == pos || (argv[i][0] != '-' && i < pos + 2)); i++) {
+	for (int i = pos; i < argc && i < pos + 2; i++) {
+		if (i > pos && argv[i][0] == '-')
+			break;
 		if (i > pos)
 			sbuf_addc(&words, ' ');
 		sbuf_add_escaped(&words, span_take(span_str(argv[i]), 64));
