@@ -4,6 +4,7 @@
 
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
+#include "postern/table.h"
 
 #define SELECTOR_MAX 63
 #define SCRATCH 512
@@ -74,7 +75,7 @@ static bool is_local(struct span local, enum names_kind kind)
 			return false;
 		before = c;
 	}
-	return before != '.' && local.len <= NAMES_LOCAL_MAX;
+	return before != '.' && local.len <= NAMES_LOCAL_MAX && table_is_plain(local);
 }
 
 int names_address(struct span text, enum names_kind kind, struct sbuf *out, struct sbuf *error)

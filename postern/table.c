@@ -89,6 +89,18 @@ size_t table_width(struct span s)
 	return width;
 }
 
+bool table_is_plain(struct span s)
+{
+	struct span shown;
+	for (size_t pos = 0; pos < s.len;) {
+		const char *at = s.ptr + pos;
+		next_char(s, &pos, &shown);
+		if (shown.ptr != at)
+			return false;
+	}
+	return true;
+}
+
 /* Adds S in at most MAX cells (0: all) and returns the cells written. */
 static size_t add_shown(struct sbuf *out, struct span s, size_t max)
 {

@@ -29,4 +29,7 @@ void table_print(struct sbuf *out, const struct table_column *columns, const jso
 /* The cells that S takes after that replacement. */
 size_t table_width(struct span s);
 
+/* S is UTF-8 and nothing of it would be replaced: what is shown is what it is. */
+bool table_is_plain(struct span s);
+
 #endif

@@ -86,6 +86,11 @@ START_TEST(addresses)
 		{NAMES_MAILBOX, {"a.b_c-d+e=f@example.com", "a.b_c-d+e=f@example.com"}},
 		{NAMES_MAILBOX,
 		 {"jos\xc3\xa9@m\xc3\xbcller.example", "jos\xc3\xa9@xn--mller-kva.example"}},
+		{NAMES_MAILBOX, {"a\xff@example.com", NULL}},
+		{NAMES_MAILBOX, {"a\xc3@example.com", NULL}},
+		{NAMES_MAILBOX, {"a\xc2\x85@example.com", NULL}},	   /* C1 */
+		{NAMES_MAILBOX, {"a\xe2\x80\x8b@example.com", NULL}},	   /* zero width */
+		{NAMES_DESTINATION, {"a\xe2\x80\xae@example.com", NULL}}, /* right to left */
 		{NAMES_MAILBOX, {"@example.com", NULL}},
 		{NAMES_MAILBOX, {"a/b@example.com", NULL}},
 		{NAMES_MAILBOX, {"a%b@example.com", NULL}},
