@@ -265,6 +265,18 @@ static int deliver_batch(struct consumer *c)
 	return 0;
 }
 
+/* Each group that becomes durable wakes us: the wait goes on until its time is
+ * over or a batch is full. */
+static void linger(struct outbox *box)
+{
+	const int64_t until_ms = clock_boot_ms() + box->config.linger_ms;
+	int64_t left_ms;
+
+	while (box->undelivered < box->config.batch_records && !box->closing &&
+	       (left_ms = until_ms - clock_boot_ms()) > 0)
+		outbox_cond_wait(box, &box->to_deliver, left_ms);
+}
+
 /* Waits for durable records; gives the highest number, or 0 to end. */
 static uint64_t wait_for_records(struct consumer *c)
 {
@@ -285,9 +297,8 @@ static uint64_t wait_for_records(struct consumer *c)
 			break;
 		outbox_cond_wait(box, &box->to_deliver, -1);
 	}
-	if (upto != 0 && box->config.linger_ms > 0 && box->undelivered < box->config.batch_records &&
-	    !box->closing) {
-		outbox_cond_wait(box, &box->to_deliver, box->config.linger_ms);
+	if (upto != 0 && box->config.linger_ms > 0) {
+		linger(box);
 		upto = box->durable;
 	}
 	pthread_mutex_unlock(&box->lock);

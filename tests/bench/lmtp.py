@@ -117,6 +117,11 @@ service lmtp {{
     port = {port}
   }}
 }}
+service doveadm {{
+  inet_listener http {{
+    port = 0
+  }}
+}}
 service auth {{
   unix_listener {old_auth} {{
     mode = 0

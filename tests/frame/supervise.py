@@ -145,6 +145,7 @@ class Supervisor:
         if limit:
             resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.setpriority(os.PRIO_PROCESS, 0, int(setting(self.service, "Nice", "0")))
         os.umask(int(setting(self.service, "UMask", "0022"), 8))
         for line in settings(self.service, "Environment"):
             env |= dict(item.split("=", 1) for item in shlex.split(line))

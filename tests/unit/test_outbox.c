@@ -109,6 +109,25 @@ START_TEST(delivers_in_order)
 }
 END_TEST
 
+START_TEST(lingers_over_many_groups)
+{
+	const int64_t began_ms = clock_boot_ms();
+	tmpdir_make(dir, sizeof(dir));
+	struct outbox *box = open_box((struct outbox_config){.linger_ms = 20000, .batch_records = 10});
+	for (uint64_t n = 1; n <= 10; n++) {
+		char raw[8];
+		bytes_put(raw, n, 8);
+		ck_assert_int_eq(outbox_append_wait(box, span_of(raw, sizeof(raw)), NULL), 0);
+	}
+	ck_assert_int_eq(outbox_flush(box, 10000), 0);
+	ck_assert_int_lt(clock_boot_ms() - began_ms, 20000); /* a full batch does not wait */
+	ck_assert_uint_eq(sink.calls, 1);
+	outbox_close(&box, 1000);
+	expect_seen(1, 10);
+	tmpdir_remove(dir);
+}
+END_TEST
+
 START_TEST(retries_while_the_failure_is_temporary)
 {
 	struct outbox_stats stats;
@@ -338,6 +357,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&delivers_in_order,
+	&lingers_over_many_groups,
 	&retries_while_the_failure_is_temporary,
 	&keeps_what_the_database_did_not_take,
 	&sets_a_refused_record_aside,
