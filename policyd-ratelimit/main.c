@@ -209,6 +209,7 @@ static int reload(struct skel *skel, const void *next, struct sbuf *error)
 		sbuf_adds(error, "too many different windows since the start; restart instead");
 		return ERR_LIMIT;
 	}
+	server_reload(p, config);
 	p->session.timeout_ms = config->transaction_timeout;
 	p->table->max_bytes = (size_t)config->max_memory;
 	return 0;

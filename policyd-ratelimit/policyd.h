@@ -66,6 +66,8 @@ static inline int64_t policyd_now_ms(void)
 /* ---- server.c ---- */
 
 int server_open(struct policyd *p, const struct policyd_config *config, struct sbuf *error) MUST_CHECK;
+/* Takes over what the options of connections say now. */
+void server_reload(struct policyd *p, const struct policyd_config *config);
 /* The charges up to TICKET are written: their replies go. */
 void server_release(struct policyd *p, uint64_t ticket);
 /* Replies that wait longer than the disk may take go anyway. */

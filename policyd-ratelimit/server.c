@@ -187,12 +187,23 @@ static void on_close(struct conn *conn, void *state)
 
 static const struct conn_handler handler = {.open = on_open, .data = on_data, .close = on_close};
 
+static struct conn_limits limits_of(const struct policyd_config *config)
+{
+	return (struct conn_limits){.in_max_bytes = PROTO_REQUEST_MAX + 1,
+				    .out_max_bytes = OUT_MAX_BYTES,
+				    .max_conns = (size_t)config->max_connections,
+				    .idle_ms = config->idle_timeout};
+}
+
+void server_reload(struct policyd *p, const struct policyd_config *config)
+{
+	const struct conn_limits limits = limits_of(config);
+	conn_server_set_limits(p->server, &limits);
+}
+
 int server_open(struct policyd *p, const struct policyd_config *config, struct sbuf *error)
 {
-	const struct conn_limits limits = {.in_max_bytes = PROTO_REQUEST_MAX + 1,
-					   .out_max_bytes = OUT_MAX_BYTES,
-					   .max_conns = (size_t)config->max_connections,
-					   .idle_ms = config->idle_timeout};
+	const struct conn_limits limits = limits_of(config);
 	p->waiting_last = &p->waiting_first;
 	int rc = listen_open(config->listen, "listen", SOCKET_MODE, &p->listen, error);
 	if (rc < 0)

@@ -44,6 +44,8 @@ struct conn_handler {
 struct conn_server *conn_server_new(struct loop *loop, const struct listen_set *set,
 				    const struct conn_limits *limits,
 				    const struct conn_handler *handler, void *server_arg);
+/* From now on, also for what is open; buffers keep their sizes until they are made anew. */
+void conn_server_set_limits(struct conn_server *server, const struct conn_limits *limits);
 /* Stops accepting; open connections stay. The listen_set is not closed. */
 void conn_server_pause(struct conn_server *server);
 size_t conn_server_count(const struct conn_server *server);

@@ -109,6 +109,11 @@ static void on_acceptable(struct ev_loop *ev, struct ev_io *w, int events)
 		;
 }
 
+void conn_server_set_limits(struct conn_server *server, const struct conn_limits *limits)
+{
+	server->limits = *limits;
+}
+
 struct conn_server *conn_server_new(struct loop *loop, const struct listen_set *set,
 				    const struct conn_limits *limits,
 				    const struct conn_handler *handler, void *server_arg)

@@ -1,4 +1,5 @@
 """policyd-ratelimit with the real Postfix, and its own socket."""
+import contextlib
 import json
 import re
 import signal
@@ -233,6 +234,25 @@ class Restart(PolicyCase):
         finally:
             self.stack.kill(DAEMON, signal.SIGCONT)
         self.assertEqual(self.stack.pid(DAEMON), pid)
+
+    def test_reload_changes_the_cap_of_connections(self):
+        def answers():
+            with contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(self.client()) for _ in range(3)]
+                return [self.asked(client) for client in clients]
+
+        with self.configured(DAEMON, idle_timeout="1h"):
+            self.assertEqual(answers(), ["DUNNO"] * 3)
+            self.stack.configure(DAEMON, max_connections="2")
+            self.stack.reload(DAEMON)
+            self.wait_until(lambda: answers() == ["DUNNO", "DUNNO", None], what="the cap of two")
+
+    @staticmethod
+    def asked(client):
+        try:
+            return client.ask(instance="cap.1")
+        except ConnectionError:
+            return None
 
     def test_reload_keeps_counts_and_a_bad_file_changes_nothing(self):
         source = self.new_source()
