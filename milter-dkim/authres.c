@@ -224,6 +224,22 @@ static bool same_id(struct span a, struct span b)
 	       span_eq(sbuf_span(&out_a), sbuf_span(&out_b));
 }
 
+/*
+ * No field of RFC 8601, but one that a careless reader takes for ours: the
+ * authserv-id comes first, behind stray punctuation, or runs into some.
+ */
+static bool seems_from(struct span value, struct span authserv_id)
+{
+	struct span id = dnsname_trim(authserv_id);
+	while (value.len > 0 && !ascii_isalnum(value.ptr[0]) && (unsigned char)value.ptr[0] < 0x80)
+		value = span_skip(value, 1);
+	if (id.len == 0 || !span_istarts(value, id))
+		return false;
+	struct span rest = span_skip(value, id.len);
+	char next = rest.len > 0 ? rest.ptr[0] : ';';
+	return !ascii_isalnum(next) && strchr("-._", next) == NULL && (unsigned char)next < 0x80;
+}
+
 bool authres_is_from(struct span value, struct span authserv_id)
 {
 	char mem[ID_MAX];
@@ -244,7 +260,7 @@ bool authres_is_from(struct span value, struct span authserv_id)
 	bool digits = last > 0;
 	for (size_t i = 0; i < version.len; i++)
 		digits = digits && ascii_isdigit(version.ptr[i]);
-	return same_id(all, authserv_id) || (first != SPAN_NPOS && same_id(span_take(all, first), authserv_id)) ||
+	return seems_from(value, authserv_id) || same_id(all, authserv_id) || (first != SPAN_NPOS && same_id(span_take(all, first), authserv_id)) ||
 	       (digits && same_id(span_take(all, last), authserv_id));
 }
 

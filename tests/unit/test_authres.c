@@ -124,6 +124,16 @@ START_TEST(ours)
 		{"evil.example; mx.example.org", false},
 		{"evil.example (mx.example.org); none", false},
 		{"mx.example.or g1; none", false},
+		/* Not what RFC 8601 writes, but careless readers look no further. */
+		{"mx.example.org/1; none", true},
+		{"mx.example.org, dkim=pass", true},
+		{"mx.example.org:dkim=pass", true},
+		{"mx.example.org=1; none", true},
+		{" ; MX.example.org; none", true},
+		{"\"mx.example.org; dkim=pass", true},
+		{"mx.example.org-2; none", false},
+		{"mx.example.org_; none", false},
+		{"mx.example.organic; none", false},
 		/* OpenDKIM issue 73: no authserv-id at all. */
 		{"spf=pass smtp.mailfrom=mx.example.org", false},
 		{"", false},
