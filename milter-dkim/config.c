@@ -109,6 +109,22 @@ int read_file(void *unused, const char *path, struct sbuf *out)
 	return n < 0 ? ERR_TEMP : sbuf_ok(out) ? 0 : ERR_LIMIT;
 }
 
+/*
+ * The hosts in the file at PATH.  OpenDKIM never looks at what it cannot match, so
+ * an existing file may hold such entries: they are left out, but not those that
+ * were to exclude somebody.
+ */
+static int add_file_hosts(const char *path, struct span text, struct hostset *hosts, struct span *bad)
+{
+	int rc;
+	while ((rc = hostset_add(hosts, text, bad)) == ERR_SYNTAX && bad->ptr[0] != '!') {
+		LOG_EVENT(LOG_WARNING, &ev_host_entry_ignored, "an entry of the trusted hosts was left out",
+			  LOG_FIELD_STR("FILE", path), LOG_FIELD("ENTRY", *bad));
+		text = span_skip(text, (size_t)(bad->ptr + bad->len - text.ptr));
+	}
+	return rc;
+}
+
 static int read_hosts(const struct milter_config *c, struct hostset *hosts, struct sbuf *error)
 {
 	const char *path;
@@ -120,7 +136,7 @@ static int read_hosts(const struct milter_config *c, struct hostset *hosts, stru
 	int rc = read_file(NULL, path, &text);
 	if (rc < 0)
 		sbuf_addf(error, "internal_hosts: %s: %s", path, err_text(rc));
-	else if ((rc = hostset_add(hosts, sbuf_span(&text), &bad)) < 0)
+	else if ((rc = add_file_hosts(path, sbuf_span(&text), hosts, &bad)) < 0)
 		sbuf_addf(error, "%s: %.*s is no host", path, SPAN_ARG(bad));
 	sbuf_done(&text);
 	return rc;

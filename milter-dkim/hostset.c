@@ -40,7 +40,9 @@ static int parse_entry(struct span word, struct hostset_entry *entry_out)
 		struct sbuf lower;
 		e.net.base.bits = 0;
 		sbuf_init(&lower, mem, sizeof(mem));
-		sbuf_add_lower(&lower, word);
+		/* "*.DOMAIN", which many write, means .DOMAIN; a final dot is nothing. */
+		word = span_skip(word, span_starts(word, SPAN_LIT("*.")));
+		sbuf_add_lower(&lower, dnsname_trim(word));
 		if (!sbuf_ok(&lower) || !host_chars(sbuf_span(&lower)))
 			return ERR_SYNTAX;
 		e.name = mem_strdup(sbuf_cstr(&lower));

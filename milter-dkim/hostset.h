@@ -1,7 +1,7 @@
 /*
  * Sets of hosts as in OpenDKIM's TrustedHosts: addresses, networks
- * (ADDRESS/BITS), host names, and .DOMAIN for all names below a domain; an
- * exclamation mark in front excludes.  The most specific entry decides.
+ * (ADDRESS/BITS), host names, and .DOMAIN or *.DOMAIN for all names below a
+ * domain; an exclamation mark in front excludes.  The most specific entry decides.
  * Separators are white space and commas; # begins a comment.
  */
 #ifndef MILTER_HOSTSET_H

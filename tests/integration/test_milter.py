@@ -190,9 +190,10 @@ class OpendkimTables(MilterCase):
         (folder / "t.private").write_text(private)
         (folder / "KeyTable").write_text(f"# keys\nmain %:t1:{folder}/t.private\nlost\n")
         (folder / "SigningTable").write_text("# who signs with what\n*@tables.example main\n*@lost.example lost\n")
-        for name in ("t.private", "KeyTable", "SigningTable"):
+        (folder / "TrustedHosts").write_text("127.0.0.1\n::1\nlocalhost\n*.example.com\n10.0.0.0/255.0.0.0\n")
+        for name in ("t.private", "KeyTable", "SigningTable", "TrustedHosts"):
             os.chmod(folder / name, 0o644)
-        with self.configured("milter-dkim", key_table=folder / "KeyTable",
+        with self.configured("milter-dkim", internal_hosts=folder / "TrustedHosts", key_table=folder / "KeyTable",
                              signing_table=f"refile:{folder}/SigningTable"):
             data = mail.message("a@tables.example", self.user)
             with mail.smtp(self.stack, source="127.0.0.1") as client:
