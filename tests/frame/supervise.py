@@ -26,6 +26,7 @@ from tests.frame.layout import USERS, Layout
 
 LISTEN_FDS_START = 3
 BACKLOG = 1024
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def read_unit(path):
@@ -87,7 +88,7 @@ class Supervisor:
         os.chmod(self.notify_path, 0o666)
         self.pid = None
         self.stopping = False
-        self.last_beat = 0.0
+        self.last_beat = 0.0  # of the watchdog, or when the stop began
 
     def open_sockets(self, units):
         opened = []
@@ -111,6 +112,8 @@ class Supervisor:
 
     def spawn(self):
         self.last_beat = time.monotonic()
+        # A signal between fork and exec would end in our own handler.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -118,11 +121,13 @@ class Supervisor:
             except Exception as error:  # the child must never return
                 print(f"{self.name}: {error}", file=sys.stderr, flush=True)
                 os._exit(127)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def become_daemon(self):
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE):
+        for number in (*SIGNALS, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         env = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
@@ -166,7 +171,8 @@ class Supervisor:
             except BlockingIOError:
                 return
             lines = message.splitlines()
-            self.last_beat = time.monotonic()
+            if not self.stopping:
+                self.last_beat = time.monotonic()
             if "READY=1" in lines and self.pid:
                 temporary = self.pid_file.with_suffix(".new")
                 temporary.write_text(f"{self.pid}\n")
@@ -203,6 +209,7 @@ class Supervisor:
             return
         silent = time.monotonic() - self.last_beat
         if self.stopping and silent > self.stop_s:
+            print(f"supervise: {self.name}: does not stop", file=sys.stderr, flush=True)
             os.kill(self.pid, signal.SIGKILL)
         elif not self.stopping and self.watchdog_s and silent > self.watchdog_s:
             print(f"supervise: {self.name}: watchdog", file=sys.stderr, flush=True)
@@ -212,7 +219,7 @@ class Supervisor:
         reader, writer = socket.socketpair()
         for end in (reader, writer):
             end.setblocking(False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        for number in SIGNALS:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(writer.fileno())
         waiter = selectors.DefaultSelector()
