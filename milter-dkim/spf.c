@@ -223,6 +223,8 @@ static int count_lookup(struct check *c, const struct spf_term *term)
 static int match(struct check *c, const struct spf_term *term)
 {
 	struct span name = SPAN_EMPTY, validated;
+	if (term->kind == SPF_REDIRECT)
+		return 0; /* follow_redirect() counts it, if nothing matches */
 	int rc = count_lookup(c, term);
 	if (rc == 0 && asks_dns(term->kind))
 		rc = target_name(c, term, &name);

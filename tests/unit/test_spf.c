@@ -200,6 +200,37 @@ START_TEST(limits_at_n_and_beyond)
 }
 END_TEST
 
+/* Each redirect counts once, and only where it is followed. */
+START_TEST(chain_of_redirects)
+{
+	static struct fakedns dns;
+	static char names[SPF_LOOKUPS_MAX + 2][16], texts[SPF_LOOKUPS_MAX + 1][48];
+	struct fakedns_row zone_rows[SPF_LOOKUPS_MAX + 3];
+	for (size_t length = 1; length <= SPF_LOOKUPS_MAX + 1; length++) {
+		memset(zone_rows, 0, sizeof(zone_rows));
+		for (size_t i = 0; i <= length; i++) {
+			snprintf(names[i], sizeof(names[i]), "r%zu.example", i);
+			zone_rows[i] = (struct fakedns_row){names[i], DNS_TXT, "v=spf1 redirect=unused.example +all"};
+		}
+		for (size_t i = 0; i < length; i++) {
+			snprintf(texts[i], sizeof(texts[i]), "v=spf1 redirect=%s", names[i + 1]);
+			zone_rows[i].value = texts[i];
+		}
+		dns = (struct fakedns){.rows = zone_rows};
+		struct spf_request request = {.mail_from = SPAN_LIT("joe@r0.example")};
+		ck_assert_int_eq(ip_parse(SPAN_LIT("192.0.2.1"), &request.ip), 0);
+		struct spf_verdict v;
+		struct dns_view view = fakedns_view(&dns);
+		struct arena a;
+		arena_init(&a, 1 << 18);
+		ck_assert_int_eq(spf_check(&request, &view, &a, &v), 0);
+		ck_assert_int_eq(v.result, length <= SPF_LOOKUPS_MAX ? AUTH_PASS : AUTH_PERMERROR);
+		ck_assert_uint_eq(v.lookups, length <= SPF_LOOKUPS_MAX ? length : SPF_LOOKUPS_MAX);
+		arena_done(&a);
+	}
+}
+END_TEST
+
 START_TEST(macro_examples_of_section_7_4)
 {
 	static const struct {
@@ -289,7 +320,7 @@ static const TTest *const *const tests[] = {
 	&full_arena_is_an_error,
 	&sender_cap,
 	&cve_2021_20314_expansion_overflow,
-	&limits_at_n_and_beyond,
+	&limits_at_n_and_beyond, &chain_of_redirects,
 	&macro_examples_of_section_7_4,
 	&record_syntax,
 	NULL,
