@@ -18,6 +18,8 @@ static GMimeParserOptions *parser_options;
 void extract_start(void)
 {
 	static const char *charsets[] = {"utf-8", "windows-1252", NULL};
+	if (parser_options != NULL)
+		return;
 	g_mime_init();
 	parser_options = g_mime_parser_options_new();
 	g_mime_parser_options_set_fallback_charsets(parser_options, charsets);

@@ -12,7 +12,7 @@ asan ubsan tsan:
 	$(Q)$(MAKE) --no-print-directory SAN=$(SANITIZER) BUILD=build/$(SANITIZER) check-unit
 
 # valgrind: the unit tests under memcheck
-VALGRIND = valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+VALGRIND = valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
 	--suppressions=tools/valgrind.supp
 .PHONY: valgrind
 valgrind: tests

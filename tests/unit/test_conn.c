@@ -16,6 +16,7 @@
 
 #define DEADLINE_MS 10000
 #define CONNS_MAX 3
+#define FEW_DESCRIPTORS 64
 
 static const struct metric_row metric_rows[] = {
 #define METRIC METRIC_ROW
@@ -414,18 +415,22 @@ END_TEST
 
 START_TEST(out_of_descriptors_pauses_and_resumes)
 {
-	struct rlimit before, low;
+	struct rlimit few;
+	int taken[FEW_DESCRIPTORS], count = 0;
 	setup(&limits);
 	int fd = dial();
-	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
-	low = before;
-	low.rlim_cur = (rlim_t)fd + 1;
-	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &few), 0);
+	few.rlim_cur = FEW_DESCRIPTORS;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (count < FEW_DESCRIPTORS && (taken[count] = dup(fd)) >= 0)
+		count++;
+	ck_assert_int_lt(count, FEW_DESCRIPTORS);
 	PUMP(metrics_get(METRIC_ACCEPT_PAUSES) > 0);
 	settle();
 	ck_assert_int_eq(metrics_get(METRIC_ACCEPT_PAUSES), 1);
 	ck_assert_int_eq(t.opened, 0);
-	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	while (count > 0)
+		close(taken[--count]);
 	PUMP(t.opened == 1);
 	say(fd, "x\n");
 	expect(fd, "x\n");

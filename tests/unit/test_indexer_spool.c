@@ -31,6 +31,9 @@ static void remove_root(void)
 {
 	char command[128];
 	struct sbuf b;
+	/* What the spool answered after the last run, as the daemon's end does. */
+	loop_stop(loop);
+	loop_run(loop);
 	loop_free(&loop);
 	sbuf_init(&b, command, sizeof(command));
 	sbuf_addf(&b, "rm -rf '%s'", root);
