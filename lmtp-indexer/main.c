@@ -73,6 +73,10 @@ static void status(struct skel *skel, json_t *object)
 	server_status(skel->arg, object);
 }
 
+static const char *const fixed_options[] = {
+	"hostname", "trace_header", "spool_max", "index_*", "text_max", "mime_*", "authserv_id",
+	"recipient_delimiter", "user_query", "mailbox_*", "settle_after", "webhook_*", "database_*", NULL};
+
 int main(int argc, char **argv)
 {
 	static const struct skel_daemon daemon = {
@@ -83,6 +87,7 @@ int main(int argc, char **argv)
 		.metrics_count = sizeof(metrics) / sizeof(metrics[0]),
 		.start = start,
 		.reload = reload,
+		.fixed = fixed_options,
 		.stop = stop,
 		.done = done,
 		.status = status,

@@ -240,6 +240,9 @@ static void status(struct skel *skel, json_t *object)
 	json_object_set_new(object, "transactions", json_integer((json_int_t)p->session.txns.live.count));
 }
 
+static const char *const fixed_options[] = {"max_transactions", "max_journal", "journal_sync", "limits_*",
+					    "database_*", NULL};
+
 static const struct skel_daemon daemon_table = {
 	.name = "policyd-ratelimit",
 	.summary = "Postfix policy server that limits how much clients and accounts send",
@@ -249,6 +252,7 @@ static const struct skel_daemon daemon_table = {
 	.commands = policyd_commands,
 	.start = start,
 	.reload = reload,
+	.fixed = fixed_options,
 	.stop = stop,
 	.done = done,
 	.status = status,

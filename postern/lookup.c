@@ -45,6 +45,16 @@ int lookup_domain_id(struct cli *cli, const char *name, uint64_t *id_out)
 	return rc < 0 ? cli_fail_db(cli, rc) : EX_OK;
 }
 
+int lookup_domain_filter(struct cli *cli, char name_out[LOOKUP_NAME_SIZE])
+{
+	uint64_t id;
+	name_out[0] = '\0';
+	if (cli_arg(cli, 0) == NULL)
+		return EX_OK;
+	int status = lookup_domain_arg(cli, cli_arg(cli, 0), name_out);
+	return status == EX_OK ? lookup_domain_id(cli, name_out, &id) : status;
+}
+
 int lookup_user_id(struct cli *cli, const char *email, uint64_t *id_out)
 {
 	const struct db_param param = DB_P_STR(email);

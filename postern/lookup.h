@@ -17,6 +17,8 @@ int lookup_domain_arg(struct cli *cli, const char *text,
 		      char name_out[LOOKUP_NAME_SIZE]) MUST_CHECK;
 int lookup_address_arg(struct cli *cli, const char *text, enum names_kind kind,
 		       char address_out[LOOKUP_NAME_SIZE]) MUST_CHECK;
+/* Of a list: the optional first argument, a domain that must be there; "" without. */
+int lookup_domain_filter(struct cli *cli, char name_out[LOOKUP_NAME_SIZE]) MUST_CHECK;
 int lookup_domain_id(struct cli *cli, const char *name, uint64_t *id_out) MUST_CHECK;
 int lookup_user_id(struct cli *cli, const char *email, uint64_t *id_out) MUST_CHECK;
 int lookup_count(struct cli *cli, const char *sql, uint64_t id, uint64_t *count_out) MUST_CHECK;

@@ -74,14 +74,8 @@ static int user_list(struct cli *cli)
 						      {"messages", "Messages", true, 0},
 						      {"created_at", "Created (UTC)", false, 0},
 						      {NULL, NULL, false, 0}};
-	char domain[LOOKUP_NAME_SIZE] = "";
-	uint64_t id;
-	int status = EX_OK;
-	if (cli_arg(cli, 0) != NULL) {
-		status = lookup_domain_arg(cli, cli_arg(cli, 0), domain);
-		if (status == EX_OK)
-			status = lookup_domain_id(cli, domain, &id);
-	}
+	char domain[LOOKUP_NAME_SIZE];
+	int status = lookup_domain_filter(cli, domain);
 	json_t *rows = NULL;
 	const struct db_param params[] = {DB_P_STR(domain), DB_P_STR(domain)};
 	if (status == EX_OK)

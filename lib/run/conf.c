@@ -386,6 +386,19 @@ void conf_print(const struct conf_spec *spec, const void *config, bool only_chan
 	holder_free(load.holder);
 }
 
+bool conf_same(const struct conf_option *option, const void *a, const void *b)
+{
+	struct sbuf first, second;
+	sbuf_init_heap(&first, CONF_FILE_MAX);
+	sbuf_init_heap(&second, CONF_FILE_MAX);
+	print_option(option, a, &first);
+	print_option(option, b, &second);
+	bool same = span_eq(sbuf_span(&first), sbuf_span(&second));
+	sbuf_done(&first);
+	sbuf_done(&second);
+	return same;
+}
+
 const char *conf_get_string(const struct conf_spec *spec, const void *config, const char *name)
 {
 	const struct conf_option *option = need_option(spec, name);

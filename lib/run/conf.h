@@ -114,6 +114,9 @@ void conf_free(const struct conf_spec *spec, void **config);
  */
 void conf_print(const struct conf_spec *spec, const void *config, bool only_changed, struct sbuf *out);
 
+/* Whether OPTION of SPEC has the same value in both. */
+bool conf_same(const struct conf_option *option, const void *a, const void *b);
+
 /* For checks of list items: writes "file:line: message" and returns ERR_SYNTAX. */
 int conf_fail(struct sbuf *error, const struct conf_item *at, const char *fmt, ...) PRINTF_LIKE(3, 4);
 

@@ -78,19 +78,39 @@ static void apply_log_options(const struct skel_runtime *rt)
 	log_set_target((enum log_target)conf_get_number(rt->daemon->conf, rt->config, "log_target"));
 }
 
+static bool listed(const char *const *names, const char *name)
+{
+	for (; *names != NULL; names++) {
+		struct span pattern = span_str(*names);
+		if (span_ends(pattern, SPAN_LIT("*")) ?
+			    span_starts(span_str(name), span_take(pattern, pattern.len - 1)) :
+			    span_eq(span_str(name), pattern))
+			return true;
+	}
+	return false;
+}
+
+static bool waits_for_restart(const struct skel_daemon *daemon, const char *name)
+{
+	static const char *const always[] = {"listen", "metrics_listen", "control_listen", "runtime_dir",
+					     "state_dir", NULL};
+	static const char *const never[] = {"log_level", "log_target", "stop_timeout", NULL};
+	if (listed(always, name))
+		return true;
+	if (daemon->reload == NULL)
+		return !listed(never, name);
+	return daemon->fixed != NULL && listed(daemon->fixed, name);
+}
+
 static void warn_restart_needed(const struct skel_runtime *rt, const void *next)
 {
-	static const char *const names[] = {"listen", "metrics_listen", "control_listen", "runtime_dir",
-					    "state_dir"};
 	const struct conf_spec *spec = rt->daemon->conf;
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		if (!conf_has(spec, names[i]))
-			continue;
-		const char *now = conf_get_string(spec, rt->config, names[i]);
-		if (strcmp(now, conf_get_string(spec, next, names[i])) != 0)
+	for (size_t i = 0; i < spec->count; i++) {
+		const struct conf_option *option = &spec->options[i];
+		if (waits_for_restart(rt->daemon, option->name) && !conf_same(option, rt->config, next))
 			LOG_EVENT(LOG_WARNING, &ev_restart_needed,
 				  "a changed option has no effect before a restart",
-				  LOG_FIELD_STR("OPTION", names[i]));
+				  LOG_FIELD_STR("OPTION", option->name));
 	}
 }
 

@@ -53,6 +53,12 @@ struct skel_daemon {
 	 */
 	int (*reload)(struct skel *skel, const void *next, struct sbuf *error);
 	/*
+	 * Options that reload() does not take over: a change is warned of.  A
+	 * name that ends in "*" stands for all that begin so; NULL ends the
+	 * list.  Without reload() all of a daemon's own options are so.
+	 */
+	const char *const *fixed;
+	/*
 	 * Begins the graceful stop: accept no more, finish what is in hand,
 	 * then call skel_stopped().
 	 */

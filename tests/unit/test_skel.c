@@ -95,6 +95,8 @@ static void tiny_done(struct skel *skel)
 	(void)skel;
 }
 
+static const char *const fixed[] = {"slow_*", NULL};
+
 static const struct skel_daemon tiny = {
 	.name = "tiny",
 	.summary = "A daemon for tests.",
@@ -104,6 +106,7 @@ static const struct skel_daemon tiny = {
 	.commands = commands,
 	.start = tiny_start,
 	.reload = tiny_reload,
+	.fixed = fixed,
 	.stop = tiny_stop,
 	.done = tiny_done,
 };
@@ -308,7 +311,7 @@ START_TEST(reload_keeps_the_old_when_the_new_is_bad)
 	ck_assert_int_eq(call(&s, &result, &error, (const char *const[]){"reload"}, 1), ERR_PERM);
 	ck_assert_str_eq(sbuf_cstr(&error), "no will to change");
 	expect_greeting(&s, "two");
-	write_conf(&s, "greeting = four\nlisten = unix:/tmp/other\n");
+	write_conf(&s, "greeting = four\nslow_queue = 2\nlisten = unix:/tmp/other\n");
 	ck_assert_int_eq(call(&s, &result, &error, (const char *const[]){"reload"}, 1), 0);
 	json_decref(result);
 	expect_greeting(&s, "four");
@@ -317,6 +320,9 @@ START_TEST(reload_keeps_the_old_when_the_new_is_bad)
 	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&output), "config_rejected level=error"));
 	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&output), "restart_needed level=warning"));
 	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&output), "option=listen"));
+	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&output), "option=slow_queue"));
+	ck_assert_ptr_null(strstr(sbuf_cstr(&output), "option=slow_disk"));
+	ck_assert_ptr_null(strstr(sbuf_cstr(&output), "option=greeting"));
 	sbuf_done(&output);
 }
 END_TEST
