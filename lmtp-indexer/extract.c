@@ -5,7 +5,6 @@
 #include "extract.h"
 
 #include <errno.h>
-#include <iconv.h>
 #include <unistd.h>
 
 #include "lmtp-indexer/extract_internal.h"
@@ -82,7 +81,7 @@ static void add_clean(struct sbuf *out, struct span s)
 }
 
 /* Converts; each byte that does not fit becomes '?'. */
-static bool convert(struct sbuf *out, iconv_t cd, struct span bytes)
+static bool convert(struct sbuf *out, GIConv cd, struct span bytes)
 {
 	char piece[4096];
 	union { const char *in; char *arg; } from = {.in = bytes.ptr};
@@ -91,7 +90,7 @@ static bool convert(struct sbuf *out, iconv_t cd, struct span bytes)
 	while (left > 0 && sbuf_ok(out)) {
 		char *to = piece;
 		size_t room = sizeof(piece);
-		size_t rc = iconv(cd, &from.arg, &left, &to, &room);
+		size_t rc = g_iconv(cd, &from.arg, &left, &to, &room);
 		int why = errno;
 		add_clean(out, span_of(piece, (size_t)(to - piece)));
 		if (rc != (size_t)-1 || why == E2BIG)
@@ -106,14 +105,14 @@ static bool convert(struct sbuf *out, iconv_t cd, struct span bytes)
 
 static bool add_converted(struct sbuf *out, const char *charset, struct span bytes)
 {
-	iconv_t cd = iconv_open("UTF-8", g_mime_charset_iconv_name(charset));
-	bool known = cd != (iconv_t)-1;
+	GIConv cd = g_iconv_open("UTF-8", g_mime_charset_iconv_name(charset));
+	bool known = cd != (GIConv)-1;
 	if (!known)
-		cd = iconv_open("UTF-8", "WINDOWS-1252");
-	if (cd == (iconv_t)-1)
+		cd = g_iconv_open("UTF-8", "WINDOWS-1252");
+	if (cd == (GIConv)-1)
 		return false;
 	bool whole = convert(out, cd, bytes);
-	iconv_close(cd);
+	g_iconv_close(cd);
 	return whole && known;
 }
 
