@@ -197,7 +197,7 @@ static void handover(struct front *f)
 		LOG_EVENT(LOG_WARNING, &ev_spool_gap, "delivered without a durable note",
 			  LOG_FIELD("DELIVERY", ulid_span(&d->id)));
 	}
-	if (wanted && (d->seq != 0 || !d->in_file)) {
+	if (wanted) {
 		index_submit(f->shared->index, d);
 		return;
 	}

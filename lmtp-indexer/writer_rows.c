@@ -68,6 +68,13 @@ static const struct extract_address *author(const struct extract *x)
 	return NULL;
 }
 
+/* A large message that only passed has no content here: it is a gap, to be
+ * filled from the mailbox. */
+static const char *state_of(const struct delivery *d, const struct extract *x)
+{
+	return d->seq == 0 && d->in_file ? "pending" : states[x->state];
+}
+
 int writer_insert_messages(struct writer *w)
 {
 	rows_reset(&w->messages);
@@ -87,7 +94,7 @@ int writer_insert_messages(struct writer *w)
 			x->has_date ? DB_P_TEXT(time_text(w, x->date_s * 1000)) : DB_P_NULL,
 			DB_P_TEXT(time_text(w, d->rcpts[row->rcpt].settled_ms)), DB_P_UINT(d->size_bytes),
 			DB_P_TEXT(x->snippet), DB_P_UINT(row->thread_id), DB_P_UINT(x->attachment_count),
-			DB_P_STR(states[x->state]), text_or_null(x->spf), text_or_null(x->dkim),
+			DB_P_STR(state_of(d, x)), text_or_null(x->spf), text_or_null(x->dkim),
 			text_or_null(x->dmarc), text_or_null(x->arc),
 		};
 		rows_add(&w->messages, p);
