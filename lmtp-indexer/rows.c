@@ -47,7 +47,7 @@ static void build(const struct rows *r, size_t count, struct sbuf *sql)
 
 static size_t step_down(size_t left)
 {
-	return left >= 64 ? 64 : left >= 16 ? 16 : left >= 4 ? 4 : 1;
+	return left >= 64 ? 64 : left >= 32 ? 32 : left >= 16 ? 16 : left;
 }
 
 static size_t step_up(size_t left)

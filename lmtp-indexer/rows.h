@@ -1,7 +1,7 @@
 /*
- * Many rows in few statements: rows are gathered and inserted by 64, 16, 4 and
- * 1, so that four statements of each kind stay prepared whatever the size of
- * the batch.  Belongs to one thread.
+ * Many rows in few statements: rows are gathered and inserted by 64, 32, 16 and
+ * what is left, so that at most eighteen statements of each kind are prepared
+ * whatever the size of the batch.  Belongs to one thread.
  */
 #ifndef INDEXER_ROWS_H
 #define INDEXER_ROWS_H

@@ -32,7 +32,8 @@ struct threads *threads_new(void)
 	struct threads *t = mem_zalloc(sizeof(*t));
 	arena_init(&t->arena, THREADS_ARENA_MAX);
 	htab_init(&t->table, THREADS_ENTRIES_MAX);
-	rows_init(&t->lookup, "SELECT user_id, ref_hash, thread_id FROM thread_refs WHERE ",
+	/* Left alone, the optimizer reads all of a user's references. */
+	rows_init(&t->lookup, "SELECT user_id, ref_hash, thread_id FROM thread_refs FORCE INDEX (PRIMARY) WHERE ",
 		  "(user_id = ? AND ref_hash = ?)", " OR ", "", 2);
 	rows_init(&t->store, "INSERT INTO thread_refs (user_id, ref_hash, thread_id) VALUES ", "(?, ?, ?)", ",",
 		  " ON DUPLICATE KEY UPDATE thread_id = VALUES(thread_id)", 3);
