@@ -194,6 +194,7 @@ static void handover(struct front *f)
 	bool wanted = delivery_wanted(d);
 	if (d->seq == 0 && wanted) {
 		metrics_inc(METRIC_GAPS);
+		metrics_inc(METRIC_OUTBOX_REFUSED);
 		LOG_EVENT(LOG_WARNING, &ev_spool_gap, "delivered without a durable note",
 			  LOG_FIELD("DELIVERY", ulid_span(&d->id)));
 	}

@@ -143,6 +143,7 @@ static int write_stubborn(struct index *ix, struct writer_item *const *items, si
 static void refuse(struct index *ix, const struct delivery *d)
 {
 	metrics_inc(METRIC_INDEX_REFUSED);
+	metrics_inc(METRIC_OUTBOX_DEAD);
 	LOG_EVENT(LOG_ERR, &ev_index_refused, "the database refuses the rows",
 		  LOG_FIELD("DELIVERY", ulid_span(&d->id)),
 		  LOG_FIELD("REASON", span_str(writer_error(ix->writer))));

@@ -62,9 +62,9 @@ static void collect(void *arg)
 	struct server *s = arg;
 	struct spool_stats st;
 	spool_stats(s->shared.spool, &st);
-	metrics_set(METRIC_SPOOL_OPEN, (int64_t)st.open);
-	metrics_set(METRIC_SPOOL_BYTES, (int64_t)st.bytes);
-	metrics_set(METRIC_SPOOL_LAG, st.oldest_ms == 0 ? 0 : (clock_wall_ms() - st.oldest_ms) / 1000);
+	metrics_set(METRIC_OUTBOX_RECORDS, (int64_t)st.open);
+	metrics_set(METRIC_OUTBOX_BYTES, (int64_t)st.bytes);
+	metrics_set(METRIC_OUTBOX_LAG, st.oldest_ms == 0 ? 0 : (clock_wall_ms() - st.oldest_ms) / 1000);
 	metrics_set(METRIC_SPOOL_GROUPS, (int64_t)st.groups);
 	metrics_set(METRIC_SPOOL_FAILURES, (int64_t)st.failures);
 	metrics_set(METRIC_CONNECTIONS, s->conns == NULL ? 0 : (int64_t)conn_server_count(s->conns));

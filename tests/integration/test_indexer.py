@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import socket
+import threading
 import time
 import unittest
 
@@ -133,6 +134,91 @@ class Proxy(IndexCase):
         status = pathlib.Path(f"/proc/{self.stack.pid('lmtp-indexer')}/status").read_text()
         used = next(int(entry.split()[1]) for entry in status.splitlines() if entry.startswith("RssAnon"))
         self.assertLess(used, MEMORY_MAX_KB)
+
+
+class FakeBackend:
+    """An LMTP server without CHUNKING that saves what it gets; with DIES it
+    answers the first recipient only and hangs up."""
+
+    def __init__(self, dies=False):
+        self.dies = dies
+        self.content = b""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"inet:127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rwb", 0) as stream:
+                self.serve(stream)
+
+    def serve(self, stream):
+        recipients = 0
+        stream.write(b"220 fake\r\n")
+        for line in stream:
+            verb = line[:4].upper()
+            if verb == b"LHLO":
+                stream.write(b"250-fake\r\n250-8BITMIME\r\n250 PIPELINING\r\n")
+            elif verb == b"DATA":
+                stream.write(b"354 go\r\n")
+                self.content = b"".join(iter(stream.readline, b".\r\n"))
+                stream.write(b"250 2.0.0 saved\r\n" * (1 if self.dies else recipients))
+                if self.dies:
+                    return
+                recipients = 0
+            else:
+                recipients += verb == b"RCPT"
+                stream.write(b"250 2.0.0 ok\r\n")
+
+    def close(self):
+        self.listener.close()
+
+
+class OtherBackends(IndexCase):
+    """What Dovecot does not do by itself."""
+
+    def test_data_where_there_is_no_chunking(self):
+        user, backend = self.new_user(), FakeBackend()
+        self.addCleanup(backend.close)
+        with self.configured("lmtp-indexer", backend=backend.address):
+            with Dialogue(self.stack) as d:
+                self.assertEqual(set(d.lhlo[1].decode().split("\n")[1:]), {"8BITMIME", "PIPELINING"})
+                self.assertEqual(d.envelope(user), [250, 250])
+                body = b"Subject: x\r\n\r\nbare\nfeed\n.\r\n.dots\r\n" + b"z" * 300_000 + b"\r\n"
+                self.assertEqual(d.data(body, 1)[0][0], 250)
+            self.wait_until(lambda: self.count(user) == 1)
+        head, _, rest = backend.content.partition(b"\r\n")
+        self.assertTrue(head.startswith(TRACE.encode()))
+        self.assertEqual(rest, b"Subject: x\r\n\r\nbare\r\nfeed\r\n..\r\n..dots\r\n" + b"z" * 300_000 + b"\r\n")
+
+    def test_backend_dies_between_two_replies(self):
+        one, two, backend = self.new_user(), self.new_user(), FakeBackend(dies=True)
+        self.addCleanup(backend.close)
+        with self.configured("lmtp-indexer", backend=backend.address, settle_after="1s"):
+            with Dialogue(self.stack) as d:
+                d.envelope(one, two)
+                replies = d.data(b"Subject: x\r\n\r\nx\r\n", 2)
+            self.assertEqual([code for code, _ in replies], [250, 451])
+            self.assertEqual(replies[1][1][:5], b"4.4.2")
+            self.wait_until(lambda: self.count(one) == 1, 30)
+            self.assertEqual(self.count(two), 0, "the mailbox was asked and has no such mail")
+
+    def test_full_spool_lets_mail_pass(self):
+        user, ident = self.new_user(), new_message_id()
+        with self.configured("lmtp-indexer", spool_max="1M"):
+            with Dialogue(self.stack) as d:
+                d.envelope(user)
+                data = message("a@example.org", user, message_id=ident) + (b"y" * 76 + b"\r\n") * 30000
+                self.assertEqual(d.data(data, 1)[0][0], 250)
+            wait_for_mail(self.stack, user, ident)
+            self.wait_until(lambda: self.count(user) == 1)
+            states = self.rows("SELECT m.parse_state FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                               "WHERE u.email = %s", user)
+            self.assertEqual(states, [("pending",)])
 
 
 class Content(IndexCase):
