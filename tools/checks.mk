@@ -16,7 +16,8 @@ VALGRIND = valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=de
 	--suppressions=tools/valgrind.supp
 .PHONY: valgrind
 valgrind: tests
-	$(Q)failed=0; for t in $(TESTS); do CK_TIMEOUT_MULTIPLIER=20 $(VALGRIND) $(BUILD)/tests/$$t || failed=1; done; exit $$failed
+	$(Q)failed=0; for t in $(TESTS); do \
+		UNDER_VALGRIND=1 CK_TIMEOUT_MULTIPLIER=20 $(VALGRIND) $(BUILD)/tests/$$t || failed=1; done; exit $$failed
 
 # fuzz: every fuzz target for FUZZ_SECONDS (60) each; FUZZERS="fuzz_x" takes a part
 FUZZ_SECONDS ?= 60

@@ -417,6 +417,9 @@ START_TEST(out_of_descriptors_pauses_and_resumes)
 {
 	struct rlimit few;
 	int taken[FEW_DESCRIPTORS], count = 0;
+	/* Valgrind accepts, closes, and then says that it could not. */
+	if (getenv("UNDER_VALGRIND") != NULL)
+		return;
 	setup(&limits);
 	int fd = dial();
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &few), 0);
