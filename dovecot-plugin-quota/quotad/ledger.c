@@ -187,8 +187,21 @@ void ledger_unreserve(struct ledger_user *u, uint64_t bytes)
 		u->domain->reserved -= bytes;
 }
 
+/* The row of usage went with its account, and a new account of that name begins
+ * with an empty mailbox, or with what was left there: only a recount can tell. */
+static bool usage_is_gone(const struct ledger_user *u, const struct ledger_row *row)
+{
+	if (row == NULL)
+		return u->exists;
+	return !row->has_usage && u->delivered > 0 && u->delivered >= u->version;
+}
+
 void ledger_load(struct ledger *l, struct ledger_user *u, const struct ledger_row *row)
 {
+	if (usage_is_gone(u, row)) {
+		ledger_use(u, 0, 0);
+		ledger_distrust(l, span_str(u->name));
+	}
 	u->scan = l->scan;
 	u->limit_known = true;
 	u->exists = row != NULL;

@@ -119,7 +119,8 @@ struct ledger_user *ledger_add(struct ledger *l, struct span name);
 
 /*
  * Takes over what the database says; ROW NULL: it has no such user.  Usage
- * from there does not replace what changed here.
+ * from there does not replace what changed here.  Where a row of usage that was
+ * written is gone, the account was removed, perhaps made anew: a recount is due.
  */
 void ledger_load(struct ledger *l, struct ledger_user *user, const struct ledger_row *row);
 /*

@@ -5,6 +5,7 @@ Dovecot gives for each message of the mailbox.
 """
 import json
 import os
+import shutil
 import signal
 import smtplib
 import socket
@@ -301,6 +302,19 @@ class Exactness(QuotaCase):
         self.stack.start("quotad")
         codes = [self.deliver(user, body(100 * KB))[0] for _ in range(6)]
         self.assertEqual(codes, [250] * 5 + [552])
+        self.assert_exact(user)
+
+    def test_an_account_made_anew_begins_with_what_is_there(self):
+        user = self.new_user(quota_mb=2)
+        self.assertEqual(self.deliver(user, body(700 * KB))[0], 250)
+        self.wait_until(lambda: self.row(user), 10)
+        self.stack.mariadb(f"DELETE FROM virtual_users WHERE email = '{user}'")
+        shutil.rmtree(self.stack.at.path("/var/mail/vhosts") / "example.net" / user.partition("@")[0])
+        self.stack.mariadb(
+            "INSERT INTO virtual_users (domain_id, email, password, quota_mb) "
+            f"SELECT domain_id, '{user}', password, 1 FROM virtual_users WHERE email = 'office@example.net'")
+        self.wait_until(lambda: "\t1024\t" in self.stack.doveadm("-f", "tab", "quota", "get", "-u", user), 10)
+        self.assertEqual(self.deliver(user, body(700 * KB))[0], 250)
         self.assert_exact(user)
 
     def test_files_removed_behind_our_back(self):

@@ -448,10 +448,39 @@ START_TEST(users_can_disappear)
 	ck_assert(!u->exists);
 	ck_assert(v->exists);
 	ck_assert_uint_eq(v->limit, 500);
-	ck_assert_uint_eq(v->used, 300);
+	ck_assert(!v->counted); /* no usage in its row: it was made anew */
 	ck_assert(!w->limit_known);
 	ck_assert(x->exists);
 	ck_assert_uint_eq(simple(&a, u, QUOTA_LOOKUP).reply.flags & QUOTA_NO_USER, QUOTA_NO_USER);
+	ledger_free(&l);
+}
+END_TEST
+
+/* An account that is removed and made anew does not inherit the usage. */
+START_TEST(users_can_come_back)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 1000, 900), *v = user_with("v@d", 1000, 900);
+	const struct ledger_row fresh = {.limit = 1000};
+	ledger_domain_load(u->domain, 5000, true);
+	(void)commit(&a, u, 0, 1, 1);
+	ledger_load(l, u, &fresh); /* read before its first row was written */
+	ck_assert(u->counted);
+	ledger_delivered(l, SPAN_LIT("u@d"), u->version);
+	ledger_load(l, u, NULL);
+	ck_assert_uint_eq(u->domain->used, 900); /* of v alone */
+	ledger_load(l, u, &fresh);
+	ledger_load(l, v, &fresh); /* so quickly that its absence was not seen */
+
+	struct ledger_user *both[] = {u, v};
+	for (size_t i = 0; i < 2; i++) {
+		ck_assert_int_eq(reserve(&a, both[i], 0, 500).word, QUOTA_RECOUNT);
+		const uint64_t seq = simple(&a, both[i], QUOTA_COUNT).reply.seq;
+		ck_assert(counted(&a, both[i], seq, 0, 0).changed);
+		ck_assert_int_eq(reserve(&a, both[i], 0, 500).word, QUOTA_OK);
+	}
+	ledger_owner_gone(l, &a);
 	ledger_free(&l);
 }
 END_TEST
@@ -476,6 +505,7 @@ static const TTest *const *const tests[] = {
 	&newest_state_wins_at_start,
 	&old_limit_holds_until_the_database_answers,
 	&users_can_disappear,
+	&users_can_come_back,
 	NULL,
 };
 
