@@ -2,6 +2,8 @@
 # faults on a private stack (tests/run), and what they need installed.
 
 DEPS := tools/deps
+# Builds on all processors, unless make was told how many.
+BUILD_ALL = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 RUN_TESTS = POSTERN_BUILD=$(abspath $(BUILD)) tests/run
 
 .PHONY: deps helpers check check-integration check-faults demo bench
@@ -11,7 +13,7 @@ deps:
 
 # check: all tests; closes with "N passed, N failed"
 check: deps
-	$(Q)$(MAKE) --no-print-directory all tests helpers
+	$(Q)$(BUILD_ALL) all tests helpers
 	$(Q)$(RUN_TESTS) $(TESTS:%=--unit $(BUILD)/tests/%) $(foreach n,$(REPLAYS),--replay $(BUILD)/helpers/replay_$(n)=tests/fuzz/corpus/$(n)) --integration
 
 # check-integration: the tests on a private stack; NAMES="test_stack test_quota.Limits" for a part
@@ -22,7 +24,7 @@ check-faults: all
 
 # demo: show the five points; KEEP=1 leaves the stack running
 demo: deps
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(BUILD_ALL) all
 	$(Q)KEEP=$(KEEP) POSTERN_BUILD=$(abspath $(BUILD)) tests/demo
 
 # The connection to the database, against the stack's MariaDB.

@@ -192,13 +192,14 @@ class Restart(PolicyCase):
     def load_until_killed(self, source):
         """Four clients send until the daemon is killed; (acknowledged, in flight)."""
         totals = [0, 0]
-        lock, hundred = threading.Lock(), threading.Event()
+        lock, hundred, killed = threading.Lock(), threading.Event(), threading.Event()
 
         def run():
             done, ending = 0, False
             try:
                 with self.client() as client:
-                    while True:
+                    # One that came late meets the next life and would go on for ever.
+                    while not killed.is_set():
                         instance = new_instance()
                         if client.ask(instance=instance, client_address=source) is None:
                             break
@@ -221,6 +222,7 @@ class Restart(PolicyCase):
             thread.start()
         hundred.wait(30)
         self.stack.kill(DAEMON)
+        killed.set()
         for thread in threads:
             thread.join(30)
         return totals
