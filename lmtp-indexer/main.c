@@ -18,22 +18,39 @@ static const struct metric_row metrics[] = {
 #include "lmtp-indexer/events.def"
 #undef EVENT
 
+static bool is_url(const char *text, bool local)
+{
+	struct span s = span_str(text);
+	return s.len == 0 || span_istarts(s, SPAN_LIT("http://")) || span_istarts(s, SPAN_LIT("https://")) ||
+	       (local && span_starts(s, SPAN_LIT("unix:/")));
+}
+
+static bool is_field_name(struct span name)
+{
+	for (size_t i = 0; i < name.len; i++)
+		if (!ascii_isalnum(name.ptr[i]) && name.ptr[i] != '-')
+			return false;
+	return true;
+}
+
 static int check(const void *config, struct sbuf *error)
 {
 	const struct indexer_config *c = config;
-	struct span name = span_str(c->trace_header);
-	for (size_t i = 0; i < name.len; i++) {
-		if (!ascii_isalnum(name.ptr[i]) && name.ptr[i] != '-') {
-			sbuf_adds(error, "trace_header: only letters, digits and hyphens");
-			return ERR_SYNTAX;
-		}
-	}
-	struct span url = span_str(c->webhook_url);
-	if (url.len > 0 && !span_istarts(url, SPAN_LIT("http://")) && !span_istarts(url, SPAN_LIT("https://"))) {
-		sbuf_adds(error, "webhook_url: neither http:// nor https://");
-		return ERR_SYNTAX;
-	}
-	return listen_check(c->listen, error);
+	char mem[512];
+	struct sbuf why;
+	sbuf_init(&why, mem, sizeof(mem));
+	if (!is_field_name(span_str(c->trace_header)))
+		return conf_fail_option(&indexer_conf, c, "trace_header", error,
+					"trace_header: only letters, digits and hyphens");
+	if (!is_url(c->webhook_url, false))
+		return conf_fail_option(&indexer_conf, c, "webhook_url", error,
+					"webhook_url: neither http:// nor https://");
+	if (!is_url(c->mailbox_api, true))
+		return conf_fail_option(&indexer_conf, c, "mailbox_api", error,
+					"mailbox_api: neither http://, https:// nor unix:/");
+	if (listen_check(c->backend, &why) < 0)
+		return conf_fail_option(&indexer_conf, c, "backend", error, "backend: %s", sbuf_cstr(&why));
+	return 0;
 }
 
 const struct conf_spec indexer_conf = {

@@ -54,6 +54,16 @@ class Units(unittest.TestCase):
                 done = run(Layout().build / "bin" / name, "-t", "-c", DEPLOY / f"conf/{name}.conf")
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
 
+    def test_bad_addresses_are_told_with_their_line(self):
+        for line in ("backend = junk", "mailbox_api = junk", "webhook_url = ftp://host/", "trace_header = a b",
+                     "listen = junk"):
+            with self.subTest(line), tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+                file.write(f"# comment\n{line}\n")
+                file.flush()
+                done = run(Layout().build / "bin/lmtp-indexer", "-t", "-c", file.name)
+                self.assertEqual(done.returncode, 78)
+                self.assertTrue(done.stderr.startswith(f"{file.name}:2: {line.split()[0]}: "), done.stderr)
+
     def test_users_of_units_are_made(self):
         done = run("systemd-sysusers", "--dry-run", DEPLOY / "sysusers.d/postern.conf")
         self.assertEqual(done.returncode, 0, done.stderr)
