@@ -41,7 +41,6 @@ PORTS = {
     "doveadm": 981,
     "dns": 53,
     "sql": 306,
-    "webhook": 480,
 }
 
 MOVED = re.compile(

@@ -259,8 +259,9 @@ class Stack:
             if any(root.iterdir()) and not (root / ".postern-stack").exists():
                 raise StackError(f"{root} is not a stack; I will not empty it")
             shutil.rmtree(root)
+        root.mkdir(parents=True)
+        (root / ".postern-stack").touch()  # destroy() removes nothing without it
         assemble.directories(self.at)
-        (root / ".postern-stack").touch()
         assemble.files(self.at)
         run([
             "mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={self.at.path('/var/lib/mysql')}",
