@@ -116,6 +116,8 @@ class Stack:
         if not pid:
             raise StackError(f"{part} does not run")
         os.kill(pid, number)
+        if number == signal.SIGKILL:  # who asks for the next life must not see this one
+            wait_until(lambda: not alive(pid), 10, f"end of {part}")
         return pid
 
     def reload(self, part):
