@@ -42,13 +42,25 @@ static void admit(struct index *ix, struct delivery *d)
 	ix->waiting++;
 }
 
+/* In the order of the spool, which is read forwards.  Transactions end nearly
+ * in the order in which they were noted, so the place is close to the end. */
+static void insert(struct index *ix, struct delivery *d)
+{
+	struct delivery *before = ix->last;
+	while (before != NULL && d->seq != 0 && before->seq > d->seq)
+		before = before->prev;
+	d->prev = before;
+	d->next = before != NULL ? before->next : ix->first;
+	*(before != NULL ? &before->next : &ix->first) = d;
+	*(d->next != NULL ? &d->next->prev : &ix->last) = d;
+}
+
 void index_enqueue(struct index *ix, struct delivery *d)
 {
 	if (!delivery_wanted(d)) {
 		index_finish(ix, d);
 		return;
 	}
-	d->next = NULL;
 	pthread_mutex_lock(&ix->lock);
 	if (d->seq == 0 && ix->unkept >= INDEX_UNKEPT_MAX) {
 		pthread_mutex_unlock(&ix->lock);
@@ -56,11 +68,7 @@ void index_enqueue(struct index *ix, struct delivery *d)
 		return;
 	}
 	admit(ix, d);
-	if (ix->last != NULL)
-		ix->last->next = d;
-	else
-		ix->first = d;
-	ix->last = d;
+	insert(ix, d);
 	pthread_cond_signal(&ix->to_parse);
 	pthread_mutex_unlock(&ix->lock);
 }

@@ -12,8 +12,7 @@ static struct delivery *take(struct index *ix)
 	struct delivery *d = ix->stopping ? NULL : ix->first;
 	if (d != NULL) {
 		ix->first = d->next;
-		if (ix->first == NULL)
-			ix->last = NULL;
+		*(ix->first != NULL ? &ix->first->prev : &ix->last) = NULL;
 		ix->waiting--;
 		ix->memory -= d->content.len;
 		ix->unkept -= d->seq == 0;
