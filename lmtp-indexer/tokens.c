@@ -12,7 +12,7 @@
 
 struct word {
 	struct sbuf *out;
-	const char *before; /* written in front of each token */
+	bool required; /* each token gets a '+' */
 	char text[TOKENS_MAX * 4 + 4];
 	size_t len, chars;
 	gunichar last_cjk; /* first half of the next pair, 0: none */
@@ -31,14 +31,18 @@ static bool is_cjk(gunichar c)
 
 static void token(struct word *w, struct span text, size_t chars, bool open)
 {
-	sbuf_adds(w->out, w->before);
-	sbuf_add(w->out, text);
-	if (!open)
-		for (; chars < TOKENS_MIN; chars++)
-			sbuf_addc(w->out, '_');
-	else
-		sbuf_addc(w->out, '*');
-	sbuf_addc(w->out, ' ');
+	char piece[TOKENS_MAX * 4 + TOKENS_MIN + 8];
+	size_t n = 0;
+	if (w->required)
+		piece[n++] = '+';
+	memcpy(piece + n, text.ptr, text.len);
+	n += text.len;
+	for (; chars < TOKENS_MIN && !open; chars++)
+		piece[n++] = '_';
+	if (open)
+		piece[n++] = '*';
+	piece[n++] = ' ';
+	sbuf_add(w->out, span_of(piece, n));
 	w->tokens++;
 }
 
@@ -163,7 +167,7 @@ static void add_text(struct word *w, struct span text, bool indexing)
 
 void tokens_add(struct sbuf *out, struct span text)
 {
-	struct word w = {.out = out, .before = ""};
+	struct word w = {.out = out, .required = false};
 	add_text(&w, span_take(text, TOKENS_TEXT_MAX), true);
 	flush_word(&w, false);
 	flush_cjk(&w, true);
@@ -228,7 +232,7 @@ static struct span next_word(struct span *rest)
 /* OPEN: the last word is a prefix. */
 static size_t add_required(struct sbuf *out, struct span text, bool open)
 {
-	struct word w = {.out = out, .before = "+"};
+	struct word w = {.out = out, .required = true};
 	add_text(&w, text, false);
 	flush_word(&w, open);
 	flush_cjk(&w, false);
