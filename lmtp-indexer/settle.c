@@ -20,7 +20,8 @@
 #define PAUSE_DOWN_MS 5000 /* while the mailbox cannot be asked */
 #define EXIT_NO_USER 67
 
-enum finding { FOUND, MISSING, NO_ANSWER };
+/* REFUSED: of this mailbox only, the others may well be asked. */
+enum finding { FOUND, MISSING, REFUSED, NO_ANSWER };
 
 struct settle {
 	struct settle_config config;
@@ -33,7 +34,8 @@ struct settle {
 	struct delivery *fresh; /* guarded by `lock` */
 	struct delivery *work;
 	atomic_size_t count;
-	bool told; /* that the mailbox cannot be asked */
+	bool told;    /* that the mailbox cannot be asked */
+	bool refused; /* in this round */
 };
 
 /* ---- Asking ---- */
@@ -60,8 +62,9 @@ static enum finding read_answer(struct span text)
 	enum finding found = NO_ANSWER;
 	if (what != NULL && strcmp(what, "doveadmResponse") == 0 && json_is_array(value))
 		found = json_array_size(value) > 0 ? FOUND : MISSING;
-	else if (what != NULL && json_integer_value(json_object_get(value, "exitCode")) == EXIT_NO_USER)
-		found = MISSING;
+	else if (what != NULL && strcmp(what, "error") == 0)
+		found = json_integer_value(json_object_get(value, "exitCode")) == EXIT_NO_USER ? MISSING :
+												   REFUSED;
 	json_decref(root);
 	return found;
 }
@@ -79,7 +82,7 @@ static enum finding ask(struct settle *s, const struct delivery *d, struct span 
 	sbuf_init_heap(&reply, HTTP_REPLY_MAX);
 	int rc = http_post(s->http, headers, 2, span_str(query), &status, &reply, &why);
 	enum finding found = rc == 0 && status == 200 ? read_answer(sbuf_span(&reply)) : NO_ANSWER;
-	if (found == NO_ANSWER && !s->told) {
+	if ((found == NO_ANSWER || found == REFUSED) && !s->told) {
 		s->told = true;
 		LOG_EVENT(LOG_WARNING, &ev_unsettled, "the mailbox cannot be asked",
 			  LOG_FIELD("REASON", rc == 0 ? sbuf_span(&reply) : sbuf_span(&why)));
@@ -106,7 +109,7 @@ static void decide(struct settle *s, struct delivery *d, size_t index, bool pres
 		  LOG_FIELD("RESULT", present ? SPAN_LIT("present") : SPAN_LIT("absent")));
 }
 
-/* False where it cannot be asked. `open_since_ms` of a delivery is kept in
+/* False where nobody answers. `open_since_ms` of a delivery is kept in
  * its recipients' settled_ms until they are decided. */
 static bool look(struct settle *s, struct delivery *d)
 {
@@ -117,6 +120,10 @@ static bool look(struct settle *s, struct delivery *d)
 		enum finding found = ask(s, d, r->path);
 		if (found == NO_ANSWER)
 			return false;
+		if (found == REFUSED) {
+			s->refused = true;
+			continue;
+		}
 		if (found == FOUND || clock_wall_ms() - r->settled_ms >= s->config.after_ms)
 			decide(s, d, i, found == FOUND);
 	}
@@ -128,6 +135,7 @@ static bool round_of_all(struct settle *s)
 {
 	struct delivery *d = s->work, *left = NULL;
 	bool ok = true;
+	s->refused = false;
 	while (d != NULL) {
 		struct delivery *next = d->next;
 		ok = ok && look(s, d);
@@ -141,7 +149,7 @@ static bool round_of_all(struct settle *s)
 		d = next;
 	}
 	s->work = left;
-	s->told = s->told && !ok;
+	s->told = s->told && (!ok || s->refused);
 	return ok;
 }
 
