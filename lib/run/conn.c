@@ -11,6 +11,7 @@
 #include "conn.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -261,11 +262,20 @@ static void on_writable(struct ev_loop *ev, struct ev_io *w, int events)
 	leave(c);
 }
 
+/* After a stall of the whole process the timer may come before the bytes. */
+static bool input_waits(const struct conn *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+	return may_read(c) && poll(&p, 1, 0) > 0;
+}
+
 static void on_idle(struct ev_loop *ev, struct ev_timer *w, int events)
 {
 	(void)events;
 	struct conn *c = w->data;
 	int64_t left_ms = c->last_ms + c->limits->idle_ms - coarse_ms();
+	if (left_ms <= 0 && input_waits(c))
+		left_ms = 1;
 	if (left_ms <= 0) {
 		conn_close(c);
 		return;
