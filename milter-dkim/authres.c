@@ -5,23 +5,11 @@
  */
 #include "milter-dkim/authres.h"
 
+#include "lib/base/utf8.h"
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
 
 #define ID_MAX 512 /* bytes of an authserv-id that are compared */
-
-/* Length of the UTF-8 sequence at the start of S, 0 where there is none. */
-static size_t utf8_length(struct span s)
-{
-	unsigned char c = (unsigned char)s.ptr[0];
-	size_t len = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
-	if (len == 0 || len > s.len)
-		return 0;
-	for (size_t i = 1; i < len; i++)
-		if (((unsigned char)s.ptr[i] & 0xc0) != 0x80)
-			return 0;
-	return len;
-}
 
 /* Adds S, with a backslash in front of each character of SPECIALS. */
 static void add_clean(struct sbuf *out, struct span s, const char *specials)

@@ -98,7 +98,7 @@ int dmarc_record_parse(struct span text, struct dmarc_record *record_out)
 		return ERR_SYNTAX;
 	while (take_tag(&rest, &tag))
 		set_tag(&raw, &tag);
-	struct dmarc_record r = {.rua = raw.rua, .ruf = raw.ruf, .fo = raw.fo};
+	struct dmarc_record r = {.text = text, .rua = raw.rua, .ruf = raw.ruf, .fo = raw.fo};
 	settle_policies(&raw, &r);
 	r.strict_dkim = span_ieq(raw.adkim, SPAN_LIT("s"));
 	r.strict_spf = span_ieq(raw.aspf, SPAN_LIT("s"));

@@ -10,6 +10,7 @@ enum dmarc_policy { DMARC_NONE, DMARC_QUARANTINE, DMARC_REJECT };
 enum dmarc_psd { DMARC_PSD_UNKNOWN, DMARC_PSD_NO, DMARC_PSD_YES };
 
 struct dmarc_record {
+	struct span text;            /* the whole record, as published */
 	enum dmarc_policy p, sp, np; /* as they apply: np falls back on sp, sp on p */
 	bool has_sp, has_np;         /* they stand in the record */
 	bool invalid;      /* p, sp or np is wrong and no rua makes up for it (section 4.10.1) */

@@ -168,7 +168,11 @@ void session_begin(struct session *s, const struct session_settings *settings,
 	s->outcome.ours = is_ours(s, envelope);
 	edits_init(&s->outcome.edits, &s->arena);
 	mail_header_init(&s->header, &s->arena, &settings->limits);
-	if (arena_dup(&s->arena, envelope->host_name, &s->host_name) < 0)
+	s->outcome.helo = s->helo;
+	s->outcome.header = &s->header;
+	if (arena_dup(&s->arena, envelope->host_name, &s->host_name) < 0 ||
+	    arena_dup(&s->arena, envelope->mail_from, &s->outcome.mail_from) < 0 ||
+	    arena_dup(&s->arena, envelope->login, &s->outcome.login) < 0)
 		refuse(s, SESSION_TEMPFAIL, "451", "4.3.0", "out of memory for this message");
 	if (!s->outcome.ours)
 		begin_inbound(s, envelope, cache, view);
@@ -333,7 +337,10 @@ static void sign_with(struct session *s, size_t i, struct sbuf *value)
 	}
 	if (edits_insert(&s->outcome.edits, SPAN_LIT("DKIM-Signature"), sbuf_span(value)) < 0)
 		refuse_large(s);
-	s->outcome.signed_with[s->outcome.signature_count++] = crypto_key_alg(s->signers[i]);
+	size_t made = s->outcome.signature_count++;
+	s->outcome.signed_with[made] = crypto_key_alg(s->signers[i]);
+	s->outcome.signed_domain[made] = spec.domain;
+	s->outcome.signed_selector[made] = spec.selector;
 }
 
 static void sign_all(struct session *s)

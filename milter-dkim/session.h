@@ -77,6 +77,13 @@ struct session_outcome {
 	struct span problem;       /* domain of the key that is broken, or empty */
 	const char *problem_reason;
 	const struct inbound *inbound; /* NULL where ours */
+	/* Why less was done than the policy says: a reason of RFC 9990 (static), and more
+	 * about it (static or in the arena); NULL: none. */
+	const char *override_type, *override_comment;
+	/* for the record of the message; the session's memory */
+	struct span helo, mail_from, login;
+	const struct mail_header *header;
+	struct span signed_domain[SESSION_SIGNATURES_MAX], signed_selector[SESSION_SIGNATURES_MAX];
 };
 
 struct session;

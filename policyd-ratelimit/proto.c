@@ -5,6 +5,8 @@
  */
 #include "proto.h"
 
+#include "lib/base/utf8.h"
+
 struct known_attr {
 	const char *name; /* NULL: none */
 	enum proto_attr attr;
@@ -98,29 +100,10 @@ struct span proto_request_attr(const struct proto_request *request, struct span 
 	return SPAN_EMPTY;
 }
 
-/* Length of the UTF-8 sequence at the start of S, 0 where it is none; overlong
- * forms, surrogates and values above U+10FFFF are none. */
-static size_t utf8_sequence(struct span s)
-{
-	const unsigned char *b = (const unsigned char *)s.ptr;
-	if (b[0] < 0x80)
-		return 1;
-	size_t len = b[0] >= 0xc2 && b[0] < 0xe0 ? 2 : (b[0] & 0xf0) == 0xe0 ? 3 : b[0] >= 0xf0 && b[0] < 0xf5 ? 4 : 0;
-	if (len == 0 || s.len < len)
-		return 0;
-	for (size_t i = 1; i < len; i++)
-		if ((b[i] & 0xc0) != 0x80)
-			return 0;
-	if ((b[0] == 0xe0 && b[1] < 0xa0) || (b[0] == 0xed && b[1] > 0x9f) ||
-	    (b[0] == 0xf0 && b[1] < 0x90) || (b[0] == 0xf4 && b[1] > 0x8f))
-		return 0;
-	return len;
-}
-
 static bool text_is_clean(struct span text)
 {
 	while (text.len > 0) {
-		size_t len = utf8_sequence(text);
+		size_t len = utf8_length(text);
 		unsigned char first = (unsigned char)text.ptr[0];
 		if (len == 0 || first < 0x20 || first == 0x7f)
 			return false;

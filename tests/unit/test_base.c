@@ -6,6 +6,7 @@
 #include "lib/base/htab.h"
 #include "lib/base/ip.h"
 #include "lib/base/num.h"
+#include "lib/base/utf8.h"
 #include "tests/unit/runner.h"
 
 START_TEST(arena_cap_and_alignment)
@@ -376,6 +377,48 @@ START_TEST(err_texts)
 }
 END_TEST
 
+START_TEST(utf8_lengths)
+{
+	static const struct {
+		struct span text;
+		size_t length;
+	} rows[] = {
+		{SPAN_LIT(""), 0}, {SPAN_LIT("a\xff"), 1}, {SPAN_LIT("\0"), 1},
+		{SPAN_LIT("\xc3\xa4x"), 2}, {SPAN_LIT("\xc3"), 0}, {SPAN_LIT("\xc3x"), 0},
+		{SPAN_LIT("\xc1\xbf"), 0}, {SPAN_LIT("\xe0\x9f\xbf"), 0}, {SPAN_LIT("\xe0\xa0\x80"), 3},
+		{SPAN_LIT("\xed\xa0\x80"), 0}, {SPAN_LIT("\xed\x9f\xbf"), 3}, {SPAN_LIT("\xef\xbf\xbf"), 3},
+		{SPAN_LIT("\xf0\x8f\xbf\xbf"), 0}, {SPAN_LIT("\xf0\x90\x80\x80"), 4},
+		{SPAN_LIT("\xf4\x8f\xbf\xbf"), 4}, {SPAN_LIT("\xf4\x90\x80\x80"), 0},
+		{SPAN_LIT("\xf5\x80\x80\x80"), 0}, {SPAN_LIT("\x80"), 0}, {SPAN_LIT("\xf0\x90\x80"), 0},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		ck_assert_msg(utf8_length(rows[i].text) == rows[i].length, "row %zu", i);
+}
+END_TEST
+
+START_TEST(utf8_is_cleaned_and_cut)
+{
+	static const struct {
+		struct span text;
+		size_t max;
+		const char *clean;
+	} rows[] = {
+		{SPAN_LIT("gr\xc3\xbc\xc3\x9f"), 4, "gr\xc3\xbc\xc3\x9f"},
+		{SPAN_LIT("gr\xc3\xbc\xc3\x9f"), 3, "gr\xc3\xbc"},
+		{SPAN_LIT("a\0b\nc\x7f"), 10, "a\xef\xbf\xbd" "b\xef\xbf\xbd" "c\xef\xbf\xbd"},
+		{SPAN_LIT("\xe2\x82"), 10, "\xef\xbf\xbd\xef\xbf\xbd"},
+		{SPAN_LIT("abc"), 0, ""},
+	};
+	char mem[64];
+	struct sbuf b;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		sbuf_init(&b, mem, sizeof(mem));
+		utf8_add_clean(&b, rows[i].text, rows[i].max);
+		ck_assert_str_eq(sbuf_cstr(&b), rows[i].clean);
+	}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&arena_cap_and_alignment,
 	&arena_keeps_what_it_gave,
@@ -394,6 +437,8 @@ static const TTest *const *const tests[] = {
 	&ip_networks,
 	&ip_membership,
 	&err_texts,
+	&utf8_lengths,
+	&utf8_is_cleaned_and_cut,
 	NULL,
 };
 
