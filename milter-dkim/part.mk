@@ -12,7 +12,7 @@ milter-dkim_ARCHIVES := milter-core mail run base
 milter-dkim_LIBS := -lmilter $(MILTER_CORE_LIBS)
 
 # The evaluators over DNS answers.
-AUTH_TESTS := spf authres dmarc author arc culprit dnscache resolver inbound
+AUTH_TESTS := spf authres dmarc author arc culprit dnscache resolver inbound report_uri
 TESTS += $(AUTH_TESTS:%=test_%)
 define auth_test
 test_$(1)_SRCS := tests/unit/test_$(1).c
@@ -21,7 +21,7 @@ test_$(1)_LIBS := $(MILTER_CORE_LIBS)
 endef
 $(foreach t,$(AUTH_TESTS),$(eval $(call auth_test,$(t))))
 
-AUTH_FUZZERS := spf dmarc authres arc dnsmsg
+AUTH_FUZZERS := spf dmarc authres arc dnsmsg report_uri
 FUZZERS += $(AUTH_FUZZERS:%=fuzz_%)
 define auth_fuzzer
 fuzz_$(1)_SRCS := tests/fuzz/fuzz_$(1).c
