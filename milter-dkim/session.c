@@ -365,6 +365,23 @@ static const char *about(struct session *s, const char *before, struct span doma
 	return copy != NULL ? copy : before[0] != '\0' ? before : after;
 }
 
+/* Tells the reports why less is done than the record asks for. */
+static void note_override(struct session *s)
+{
+	const struct dmarc_verdict *v = &s->inbound.dmarc;
+	enum session_enforce most = s->settings->dmarc_enforce;
+	if (v->result != AUTH_FAIL || v->published == DMARC_NONE)
+		return;
+	if ((enum session_enforce)v->disposition > most) {
+		s->outcome.override_type = "local_policy";
+		s->outcome.override_comment = most == SESSION_ENFORCE_NO ? "DMARC is not enforced here"
+									 : "quarantine is the most that is done here";
+	} else if (v->policy != v->published) {
+		s->outcome.override_type = "policy_test_mode";
+		s->outcome.override_comment = "t=y";
+	}
+}
+
 /* What the author's domain wishes for mail that fails, as far as we follow. */
 static void enforce(struct session *s)
 {
@@ -398,6 +415,7 @@ static int judge(struct session *s, const struct dns_view *view)
 	    edits_insert(&s->outcome.edits, SPAN_LIT(AUTHRES_NAME), sbuf_span(&value)) < 0)
 		refuse_large(s);
 	sbuf_done(&value);
+	note_override(s);
 	enforce(s);
 	return 0;
 }

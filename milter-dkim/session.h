@@ -77,8 +77,9 @@ struct session_outcome {
 	struct span problem;       /* domain of the key that is broken, or empty */
 	const char *problem_reason;
 	const struct inbound *inbound; /* NULL where ours */
-	/* Why less was done than the policy says: a reason of RFC 9990 (static), and more
-	 * about it (static or in the arena); NULL: none. */
+	/* Why less was done than the published policy says: a reason of RFC 9990
+	 * (local_policy, trusted_forwarder, policy_test_mode; static), and more about it
+	 * (static or in the arena); both NULL: all of it was done. */
 	const char *override_type, *override_comment;
 	/* for the record of the message; the session's memory */
 	struct span helo, mail_from, login;

@@ -304,6 +304,45 @@ START_TEST(dmarc_is_enforced_as_far_as_set)
 }
 END_TEST
 
+/* What a report says of mail that got less than the policy asks for. */
+START_TEST(less_than_the_policy_has_a_reason)
+{
+	static const struct dns_row policies[] = {
+		{"_dmarc.reject.example", .type = DNS_TXT, .text = {"v=DMARC1; p=reject"}},
+		{"_dmarc.test.example", .type = DNS_TXT, .text = {"v=DMARC1; p=reject; t=y"}},
+		{"_dmarc.mild.example", .type = DNS_TXT, .text = {"v=DMARC1; p=quarantine; t=y"}},
+		{"_dmarc.none.example", .type = DNS_TXT, .text = {"v=DMARC1; p=none"}},
+	};
+	static const struct {
+		const char *header;
+		enum session_enforce enforce;
+		const char *type; /* NULL: none */
+	} rows[] = {
+		{"From: a@reject.example\n", SESSION_ENFORCE_NO, "local_policy"},
+		{"From: a@reject.example\n", SESSION_ENFORCE_QUARANTINE, "local_policy"},
+		{"From: a@reject.example\n", SESSION_ENFORCE_REJECT, NULL},
+		{"From: a@test.example\n", SESSION_ENFORCE_REJECT, "policy_test_mode"},
+		{"From: a@test.example\n", SESSION_ENFORCE_NO, "local_policy"},
+		{"From: a@mild.example\n", SESSION_ENFORCE_NO, "policy_test_mode"},
+		{"From: a@none.example\n", SESSION_ENFORCE_NO, NULL},
+		{"From: a@nowhere.example\n", SESSION_ENFORCE_NO, NULL},
+	};
+	struct fixture f;
+	setup(&f);
+	f.dns = (struct dns_table){.rows = policies, .count = COUNT_OF(policies)};
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		struct mail mail = {"192.0.2.9", "", "", "x@client.example", false, rows[i].header, "x"};
+		f.settings.dmarc_enforce = rows[i].enforce;
+		const struct session_outcome *o = run(&f, &mail);
+		ck_assert_msg((o->override_type == NULL) == (rows[i].type == NULL), "row %zu", i);
+		ck_assert((o->override_comment == NULL) == (rows[i].type == NULL));
+		if (rows[i].type != NULL)
+			ck_assert_str_eq(o->override_type, rows[i].type);
+	}
+	teardown(&f);
+}
+END_TEST
+
 START_TEST(forged_quarantine_fields_are_removed)
 {
 	struct fixture f;
@@ -363,7 +402,8 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&role_of_each_way_in, &what_is_signed_verifies, &broken_or_unread_keys_defer,
 	&mail_without_an_author_is_not_signed, &forged_results_are_removed, &caps_become_replies,
-	&dmarc_is_enforced_as_far_as_set, &forged_quarantine_fields_are_removed,
+	&dmarc_is_enforced_as_far_as_set, &less_than_the_policy_has_a_reason,
+	&forged_quarantine_fields_are_removed,
 	&large_bodies_take_no_memory, &late_answers_are_waited_for, NULL,
 };
 
