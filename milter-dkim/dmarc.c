@@ -197,6 +197,17 @@ static bool is_strict(const struct check *c, enum dmarc_mechanism mechanism)
 	return mechanism == DMARC_SPF ? c->v.record.strict_spf : c->v.record.strict_dkim;
 }
 
+static int walk_from(struct check *c, struct span domain, struct span *organizational_out)
+{
+	struct walk walk = {.start = domain};
+	int rc = ask(c, domain, &walk);
+	if (rc == 0 || rc == ERR_NOT_FOUND)
+		rc = walk_up(c, &walk);
+	if (rc == 0)
+		*organizational_out = organizational_domain(&walk);
+	return rc;
+}
+
 /* 1 aligned, 0 not, or an error. */
 static int aligned(struct check *c, enum dmarc_mechanism mechanism, struct span domain)
 {
@@ -210,13 +221,9 @@ static int aligned(struct check *c, enum dmarc_mechanism mechanism, struct span 
 	int rc = walk_author(c);
 	if (rc < 0)
 		return rc;
-	struct walk walk = {.start = domain};
-	rc = ask(c, domain, &walk);
-	if (rc == 0 || rc == ERR_NOT_FOUND)
-		rc = walk_up(c, &walk);
-	if (rc < 0)
-		return rc;
-	return span_eq(organizational_domain(&walk), c->v.organizational_domain);
+	struct span organizational;
+	rc = walk_from(c, domain, &organizational);
+	return rc < 0 ? rc : span_eq(organizational, c->v.organizational_domain);
 }
 
 static int normalise(struct check *c, struct span domain, struct span *domain_out)
@@ -324,17 +331,39 @@ static int evaluate(struct check *c)
 	return complete_organizational(c);
 }
 
-int dmarc_check(const struct dmarc_request *request, const struct dns_view *view, struct arena *a,
-		struct dmarc_verdict *verdict_out)
+static struct check *new_check(const struct dns_view *view, struct arena *a)
 {
 	struct check *c = arena_alloc(a, sizeof(*c));
 	if (c == NULL)
-		return ERR_LIMIT;
-	*c = (struct check){.view = view, .arena = a, .request = request};
+		return NULL;
+	*c = (struct check){.view = view, .arena = a};
 	c->queries = arena_calloc(a, DMARC_QUERIES_MAX, sizeof(*c->queries));
-	if (c->queries == NULL)
-		return ERR_LIMIT;
 	c->v.queries = c->queries;
+	return c->queries == NULL ? NULL : c;
+}
+
+int dmarc_organizational(struct span domain, const struct dmarc_psl *psl, const struct dns_view *view,
+			 struct arena *a, struct span *organizational_out)
+{
+	struct check *c = new_check(view, a);
+	if (c == NULL)
+		return ERR_LIMIT;
+	int rc = normalise(c, domain, &domain);
+	if (rc < 0)
+		return rc;
+	if (psl == NULL)
+		return walk_from(c, domain, organizational_out);
+	*organizational_out = psl->organizational(psl->arg, domain);
+	return 0;
+}
+
+int dmarc_check(const struct dmarc_request *request, const struct dns_view *view, struct arena *a,
+		struct dmarc_verdict *verdict_out)
+{
+	struct check *c = new_check(view, a);
+	if (c == NULL)
+		return ERR_LIMIT;
+	c->request = request;
 	int rc = normalise(c, request->author_domain, &c->v.author_domain);
 	if (rc == ERR_SYNTAX) {
 		c->v.author_domain = request->author_domain;

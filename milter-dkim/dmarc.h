@@ -62,4 +62,12 @@ struct dmarc_verdict {
 int dmarc_check(const struct dmarc_request *request, const struct dns_view *view, struct arena *a,
 		struct dmarc_verdict *verdict_out) MUST_CHECK;
 
+/*
+ * The Organizational Domain of DOMAIN by a walk of its own, or by PSL where
+ * that is not NULL.  In A, lower case, A-labels.  ERR_AGAIN and ERR_LIMIT as
+ * above, ERR_TEMP where DNS failed, ERR_SYNTAX where DOMAIN is no domain name.
+ */
+int dmarc_organizational(struct span domain, const struct dmarc_psl *psl, const struct dns_view *view,
+			 struct arena *a, struct span *organizational_out) MUST_CHECK;
+
 #endif
