@@ -107,7 +107,7 @@ static int parse_key(const struct keyrecord *record, struct crypto_key **key_out
 {
 	struct sbuf der;
 	sbuf_init_heap(&der, CRYPTO_KEY_TEXT_MAX);
-	int rc = sbuf_add_unbase64(&der, record->key) < 0 ? ERR_SYNTAX : 0;
+	int rc = sbuf_add_unbase64_loose(&der, record->key) < 0 ? ERR_SYNTAX : 0;
 	if (rc == 0)
 		rc = crypto_public_new(record->ed25519 ? CRYPTO_ED25519_SHA256 : CRYPTO_RSA_SHA256,
 				       sbuf_span(&der), key_out);

@@ -44,7 +44,7 @@ static const char *read_signature(struct span value, struct arena *a, struct sig
 		if (!ascii_isfws(value.ptr[i]))
 			prefix[n++] = value.ptr[i];
 	sig->b_prefix = span_of(prefix, n);
-	if (sbuf_add_unbase64(&raw, value) < 0 || raw.len == 0 || raw.len > CRYPTO_SIGNATURE_MAX) {
+	if (sbuf_add_unbase64_loose(&raw, value) < 0 || raw.len == 0 || raw.len > CRYPTO_SIGNATURE_MAX) {
 		sig->b_prefix = SPAN_EMPTY;
 		return "b= is no signature";
 	}
@@ -58,7 +58,7 @@ static const char *read_bodyhash(struct span value, struct arena *a, struct sig 
 	struct sbuf raw;
 	(void)a;
 	sbuf_init(&raw, mem, sizeof(mem));
-	if (sbuf_add_unbase64(&raw, value) < 0 || !sbuf_ok(&raw) || raw.len != CRYPTO_SHA256_BYTES)
+	if (sbuf_add_unbase64_loose(&raw, value) < 0 || !sbuf_ok(&raw) || raw.len != CRYPTO_SHA256_BYTES)
 		return "bh= is no SHA-256 hash";
 	memcpy(sig->bodyhash, raw.ptr, CRYPTO_SHA256_BYTES);
 	return NULL;
@@ -124,12 +124,20 @@ static const char *read_names(struct span value, struct arena *a, struct sig *si
 	return value.len > 0 ? NULL : "h= names no field";
 }
 
+/* Its encoding lets it be folded anywhere (RFC 6376 section 2.11). */
 static const char *read_identity(struct span value, struct arena *a, struct sig *sig)
 {
-	(void)a;
-	if (span_rchr(value, '@') == SPAN_NPOS)
+	char *mem = arena_alloc(a, value.len + 1);
+	size_t len = 0;
+	if (mem == NULL)
+		return "i= is too long";
+	for (size_t i = 0; i < value.len; i++)
+		if (!ascii_isfws(value.ptr[i]))
+			mem[len++] = value.ptr[i];
+	struct span identity = span_of(mem, len);
+	if (span_rchr(identity, '@') == SPAN_NPOS)
 		return "i= is no identity";
-	sig->identity = value;
+	sig->identity = identity;
 	return NULL;
 }
 
@@ -289,19 +297,19 @@ enum auth_result sig_parse(enum sig_kind kind, struct span value, struct arena *
 		*reason_out = "x= is not after t=";
 	else if (!identity_fits(sig_out))
 		*reason_out = "i= is not within d=";
-	else if (kind != SIG_SEAL && !sig_signs(sig_out, SPAN_LIT("From")))
+	else if (kind != SIG_SEAL && sig_signs(sig_out, SPAN_LIT("From")) == 0)
 		*reason_out = "From is not signed";
 	return *reason_out == NULL ? AUTH_NONE : AUTH_PERMERROR;
 }
 
-bool sig_signs(const struct sig *sig, struct span name)
+size_t sig_signs(const struct sig *sig, struct span name)
 {
 	struct taglist_items items = {.rest = sig->names};
 	struct span item;
+	size_t count = 0;
 	while (taglist_item(&items, &item))
-		if (span_ieq(item, name))
-			return true;
-	return false;
+		count += span_ieq(item, name);
+	return count;
 }
 
 /* The next field NAME above *BOTTOM, or NULL. */

@@ -23,7 +23,7 @@ struct sig {
 	enum canon header_canon, body_canon;
 	struct span domain;    /* d=, A-labels in lower case; in the arena */
 	struct span selector;  /* s=, likewise */
-	struct span identity;  /* i= as it stands, or empty; SIG_DKIM only */
+	struct span identity;  /* i= without folding, or empty; SIG_DKIM only; in the arena */
 	struct span names;     /* h=: walk it with taglist_item() */
 	uint64_t body_limit;   /* l=, or BODYHASH_WHOLE */
 	int64_t signed_at, expires_at; /* Unix time or SIG_NO_TIME */
@@ -42,8 +42,8 @@ struct sig {
 enum auth_result sig_parse(enum sig_kind kind, struct span value, struct arena *a, struct sig *sig_out,
 			   const char **reason_out);
 
-/* Whether h= names the field (any case). */
-bool sig_signs(const struct sig *sig, struct span name);
+/* How often h= names the field (any case). */
+size_t sig_signs(const struct sig *sig, struct span name);
 
 /*
  * Hash of the header (RFC 6376 section 3.7) for the signature that stands in

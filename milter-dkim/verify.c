@@ -167,7 +167,8 @@ static void judge_body(struct verify *v, struct verify_signature *s)
 		decide(s, AUTH_POLICY, "l= does not cover the whole body");
 	else if (s->sig.body_limit > length)
 		decide(s, AUTH_POLICY, "l= is longer than the body");
-	else if (!sig_signs(&s->sig, SPAN_LIT("Content-Type")))
+	else if (sig_signs(&s->sig, SPAN_LIT("Content-Type")) <
+		 mail_header_count(v->header, SPAN_LIT("Content-Type")))
 		decide(s, AUTH_POLICY, "l= without a signed Content-Type");
 }
 

@@ -187,8 +187,10 @@ static int base64_value(char c)
 }
 
 /* Ends the last quantum of HAVE digits and PADS pad characters. */
-static bool base64_tail_ok(unsigned have, unsigned pads, uint32_t bits)
+static bool base64_tail_ok(unsigned have, unsigned pads, uint32_t bits, bool loose)
 {
+	if (loose)
+		return have != 1 && pads <= 2;
 	if (have == 0)
 		return pads == 0;
 	if (have == 2)
@@ -203,7 +205,7 @@ static void put_quantum(struct sbuf *b, uint32_t bits, unsigned digits)
 	sbuf_add(b, span_of(bytes, digits - 1));
 }
 
-int sbuf_add_unbase64(struct sbuf *b, struct span s)
+static int add_unbase64(struct sbuf *b, struct span s, bool loose)
 {
 	size_t start = b->len;
 	uint32_t bits = 0;
@@ -225,7 +227,7 @@ int sbuf_add_unbase64(struct sbuf *b, struct span s)
 			}
 		}
 	}
-	if (!base64_tail_ok(have, pads, bits))
+	if (!base64_tail_ok(have, pads, bits, loose))
 		goto bad;
 	if (have > 0)
 		put_quantum(b, bits, have);
@@ -236,6 +238,16 @@ int sbuf_add_unbase64(struct sbuf *b, struct span s)
 bad:
 	sbuf_truncate(b, start);
 	return ERR_SYNTAX;
+}
+
+int sbuf_add_unbase64(struct sbuf *b, struct span s)
+{
+	return add_unbase64(b, s, false);
+}
+
+int sbuf_add_unbase64_loose(struct sbuf *b, struct span s)
+{
+	return add_unbase64(b, s, true);
 }
 
 static int hex_value(char c)

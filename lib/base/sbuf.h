@@ -61,6 +61,9 @@ void sbuf_add_escaped(struct sbuf *b, struct span s);
  * other byte, wrong padding or stray bits; ERR_LIMIT where B is too small.
  */
 int sbuf_add_unbase64(struct sbuf *b, struct span s) MUST_CHECK;
+/* The same, but padding may be wrong or missing and stray bits are dropped, as
+ * the grammar of DKIM has it (RFC 6376 section 2.10). */
+int sbuf_add_unbase64_loose(struct sbuf *b, struct span s) MUST_CHECK;
 /* Decodes pairs of hexadecimal digits. */
 int sbuf_add_unhex(struct sbuf *b, struct span s) MUST_CHECK;
 

@@ -154,6 +154,24 @@ START_TEST(base64_refuses)
 }
 END_TEST
 
+START_TEST(base64_without_padding)
+{
+	static const char *const rows[][2] = {
+		{"Zg", "f"}, {"Zg=", "f"}, {"Zm8", "fo"}, {"Zm9v=", "foo"}, {"Zm9=", "fo"}, {"Zh==", "f"}, {"Z g\n= =", "f"},
+	};
+	static const char *const bad[] = {"Z", "Zm9vY", "Zg===", "Zg=Z", "Z-8="};
+	char mem[64];
+	struct sbuf b;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		sbuf_init(&b, mem, sizeof(mem));
+		ck_assert_int_eq(sbuf_add_unbase64_loose(&b, span_str(rows[i][0])), 0);
+		ck_assert_str_eq(mem, rows[i][1]);
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		ck_assert_int_eq(sbuf_add_unbase64_loose(&b, span_str(bad[i])), ERR_SYNTAX);
+}
+END_TEST
+
 START_TEST(hex_both_ways)
 {
 	char mem[16];
@@ -426,7 +444,7 @@ static const TTest *const *const tests[] = {
 	&sbuf_heap_grows_to_its_cap,
 	&sbuf_numbers_and_case,
 	&base64_both_ways,
-	&base64_refuses,
+	&base64_refuses, &base64_without_padding,
 	&hex_both_ways,
 	&numbers,
 	&sizes_and_durations,

@@ -169,6 +169,8 @@ START_TEST(malformed_signatures)
 		{TAGS("t=1528638209"), AUTH_PERMERROR},
 		{TAGS("q=http:dns/txt; z=From:me|To:you; unknown=1"), AUTH_PERMERROR},
 		{TAGS("i=joe@a.football.example.com"), AUTH_PERMERROR},
+		{TAGS("i=joe @ foot\r\n\tball.exam ple.com"), AUTH_PERMERROR},
+		{TAGS_A "bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8; b=AAA", AUTH_PERMERROR},
 		{"v=1; a=rsa-sha256; c=relaxed/relaxed; d=football.example.com; s=test; h=from::to; " BH "; b=AAAA",
 		 AUTH_PERMERROR},
 	};
@@ -176,7 +178,7 @@ START_TEST(malformed_signatures)
 		const char *reason;
 		enum auth_result got = result_of(rows[i].tags, NULL, &reason);
 		ck_assert_msg(got == rows[i].result, "row %zu: %s (%s)", i, auth_result_name(got), reason);
-		if (i + 5 >= COUNT_OF(rows))
+		if (i + 7 >= COUNT_OF(rows))
 			ck_assert_str_eq(reason, "there is no key");
 	}
 }
@@ -234,8 +236,8 @@ static struct crypto_key *private_key(const char *text)
 }
 
 /* A message with a signature made outside of sign_field(), to give it an l=. */
-static enum auth_result result_with_limit(const char *names, const char *covered, const char *limit,
-					  const char *body)
+static enum auth_result limited(const char *fields, const char *names, const char *covered, const char *limit,
+				const char *body)
 {
 	struct crypto_key *key = private_key(RSA_PRIVATE);
 	struct mail_header header;
@@ -243,7 +245,6 @@ static enum auth_result result_with_limit(const char *names, const char *covered
 	uint8_t digest[CRYPTO_SHA256_BYTES];
 	char mem[4096], value[4096], scratch_mem[4096];
 	struct sbuf text, tags, raw, scratch;
-	static const char fields[] = "From: a@football.example.com\r\nContent-Type: text/plain\r\n";
 	arena_init(&arena, 1 << 20);
 	mail_header_init(&header, &arena, &MAIL_LIMITS_DEFAULT);
 	ck_assert_int_eq(mail_header_parse(&header, span_str(fields)), 0);
@@ -272,6 +273,12 @@ static enum auth_result result_with_limit(const char *names, const char *covered
 	return result;
 }
 
+static enum auth_result result_with_limit(const char *names, const char *covered, const char *limit,
+					  const char *body)
+{
+	return limited("From: a@football.example.com\r\nContent-Type: text/plain\r\n", names, covered, limit, body);
+}
+
 /* The l= exploit of May 2024. */
 START_TEST(length_limit_is_no_way_in)
 {
@@ -281,6 +288,11 @@ START_TEST(length_limit_is_no_way_in)
 	ck_assert_int_eq(result_with_limit("from:content-type", "12345\r", "6", "12345\r\n"), AUTH_POLICY);
 	ck_assert_int_eq(result_with_limit("from", "12345\r\n", "7", "12345\r\n"), AUTH_POLICY);
 	ck_assert_int_eq(result_with_limit("from:content-type", "12345\r\n", "0", "12345\r\n"), AUTH_FAIL);
+	ck_assert_int_eq(result_with_limit("from:content-type", "", "0", "12345\r\n"), AUTH_POLICY);
+	/* Each Content-Type that is there must be signed; where there is none, none need be. */
+	ck_assert_int_eq(limited("From: a@football.example.com\r\n", "from", "12345\r\n", "7", "12345\r\n"), AUTH_PASS);
+	ck_assert_int_eq(limited("From: a@football.example.com\r\nContent-Type: a/b\r\nContent-Type: text/plain\r\n",
+				 "from:content-type", "12345\r\n", "7", "12345\r\n"), AUTH_POLICY);
 }
 END_TEST
 
