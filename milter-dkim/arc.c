@@ -7,6 +7,7 @@
 
 #include "lib/base/num.h"
 #include "lib/mail/dnsname.h"
+#include "milter-dkim/authres.h"
 #include "milter-dkim/taglist.h"
 
 #define SCRATCH_MAX (8u << 20) /* one field never takes more than twice the header's cap */
@@ -26,17 +27,12 @@ static void decide(struct arc *arc, unsigned instance, const char *reason)
 static unsigned instance_of(struct span value, bool results)
 {
 	struct taglist list;
-	struct span number = SPAN_EMPTY, name;
+	struct span number;
 	uint64_t n = 0;
-	if (results) {
-		struct span head, rest = value;
-		if (!span_cut(&rest, ';', &head) || !span_cut(&head, '=', &name) || !span_eq(span_trim(name), SPAN_LIT("i")))
-			return 0;
-		number = span_trim(head);
-	} else if (taglist_parse(value, &list) < 0 || !taglist_get(&list, "i", &number)) {
-		return 0;
-	}
-	if (number.len > 2 || num_parse_u64(number, ARC_SETS_MAX, &n) < 0)
+	if (results)
+		return authres_instance(value, ARC_SETS_MAX);
+	if (taglist_parse(value, &list) < 0 || !taglist_get(&list, "i", &number) || number.len > 2 ||
+	    num_parse_u64(number, ARC_SETS_MAX, &n) < 0)
 		return 0;
 	return (unsigned)n;
 }
@@ -104,10 +100,11 @@ static void begin_signature(struct arc *arc, struct arena *a)
 		return;
 	if (sig_parse(SIG_ARC, arc->header->fields[at].value, a, &arc->signature, &reason) != AUTH_NONE)
 		decide(arc, arc->count, reason);
-	else if (sig_signs(&arc->signature, SPAN_LIT("ARC-Seal")))
+	else if (sig_signs(&arc->signature, SPAN_LIT("ARC-Seal")) > 0)
 		decide(arc, arc->count, "the signature covers ARC-Seal");
 	else if (bodyhash_want(arc->bodies, arc->signature.body_canon, arc->signature.body_limit, &arc->body) < 0)
 		decide(arc, arc->count, "too many different body hashes");
+	arc->signs_from = sig_signs(&arc->signature, SPAN_LIT("From")) > 0;
 }
 
 int arc_begin(struct arc *arc, const struct mail_header *header, struct bodyhash *bodies, struct arena *a)
@@ -130,8 +127,19 @@ int arc_begin(struct arc *arc, const struct mail_header *header, struct bodyhash
 	int rc = parse_seals(arc, a);
 	if (rc < 0)
 		return rc;
+	arc->whole = !arc->decided;
 	begin_signature(arc, a);
 	return 0;
+}
+
+bool arc_believe(struct arc *arc, struct span results)
+{
+	enum auth_result said;
+	if (!arc->whole || !authres_find(results, "arc", &said) || (said != AUTH_PASS && said != AUTH_FAIL))
+		return false;
+	arc->decided = false;
+	decide(arc, arc->count, said == AUTH_PASS ? NULL : "the chain was broken when the message came in");
+	return true;
 }
 
 int arc_seal_digest(const struct arc *arc, unsigned from, unsigned to, const struct mail_field *last_set[2],

@@ -26,6 +26,8 @@ struct arc {
 	const char *reason;    /* static; NULL for none and pass */
 	unsigned failed;       /* the instance that fails it, or 0 */
 	bool ended;            /* the newest seal says cv=fail: nothing may be added */
+	bool signs_from;       /* the newest signature covers From: without it a pass vouches for no author */
+	bool whole;            /* sets 1 to COUNT are complete and say cv= as they should */
 	bool decided;
 	/* inside */
 	unsigned body;
@@ -37,6 +39,15 @@ struct arc {
 /* Collects the sets and asks BODIES for a hash.  ERR_LIMIT: the arena is full. */
 int arc_begin(struct arc *arc, const struct mail_header *header, struct bodyhash *bodies, struct arena *a) MUST_CHECK;
 int arc_run(struct arc *arc, const struct dns_view *view, struct keycache *cache) MUST_CHECK;
+
+/*
+ * What the Authentication-Results of our own border say of the chain, RESULTS as
+ * in struct arc_spec, takes the place of arc_run(): who has changed the message
+ * since, as lists do, could not verify it again (RFC 8617 sections 4.4 and 5.1).
+ * False, and nothing changed, where they say neither pass nor fail, and where
+ * the chain is decided without looking at signatures.
+ */
+bool arc_believe(struct arc *arc, struct span results);
 
 struct arc_spec {
 	struct span domain, selector;
@@ -60,7 +71,8 @@ void arc_fields_done(struct arc_fields *fields);
  * message go first ARC-Seal, then ARC-Message-Signature, then
  * ARC-Authentication-Results.  BODYHASH is the digest under relaxed.
  * ERR_EXISTS where nothing may be added: the newest seal says fail, or there
- * are ARC_SETS_MAX sets.  Other errors as sign_field().
+ * are ARC_SETS_MAX sets.  ERR_SYNTAX also where h= would name ARC-Seal.  Other
+ * errors as sign_field().
  */
 int arc_seal(const struct arc *arc, const struct arc_spec *spec, const struct mail_header *header,
 	     struct span bodyhash, struct arc_fields *fields_out) MUST_CHECK;

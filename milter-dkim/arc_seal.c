@@ -163,8 +163,9 @@ static int default_names(const struct mail_header *header, struct sbuf *out)
 
 static int seal_with(struct sealing *s, struct span bodyhash)
 {
+	struct sig asked = {.names = s->names};
 	if (!sigwrite_value_valid(s->spec->domain) || !sigwrite_value_valid(s->spec->selector) ||
-	    !sigwrite_names_valid(s->names))
+	    !sigwrite_names_valid(s->names) || sig_signs(&asked, span_str(seal_name)) > 0)
 		return ERR_SYNTAX;
 	int rc = write_results(s);
 	if (rc == 0)

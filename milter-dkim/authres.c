@@ -6,6 +6,7 @@
 #include "milter-dkim/authres.h"
 
 #include "lib/base/utf8.h"
+#include "lib/base/num.h"
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
 
@@ -263,4 +264,79 @@ struct span authres_results(struct span value)
 	while (results.len > 0 && results.ptr[results.len - 1] == ';')
 		results = span_trim(span_take(results, results.len - 1));
 	return span_ieq(results, SPAN_LIT("none")) ? SPAN_EMPTY : results;
+}
+
+/* Adds what stands outside of comments, white space and quotes up to one of
+ * STOPS, which is taken away and returned, or to the end: -1.  With ONE_WORD
+ * also white space behind the first character stops: ' '. */
+static int take_word(struct reader *r, const char *stops, bool one_word, struct sbuf *word)
+{
+	bool in_quotes = false, quoted = false;
+	int c;
+	sbuf_reset(word);
+	for (;;) {
+		struct reader before = *r;
+		c = next_char(r, &in_quotes, &quoted);
+		if (c < 0 || (c > 0 && !quoted && strchr(stops, c) != NULL))
+			return c;
+		if (one_word && r->gap && word->len > 0) {
+			*r = before;
+			return ' ';
+		}
+		sbuf_addc(word, (char)c);
+	}
+}
+
+static bool result_of_name(struct span name, enum auth_result *result_out)
+{
+	for (unsigned i = 0; i < AUTH_RESULTS; i++) {
+		if (span_ieq(name, span_str(auth_result_name((enum auth_result)i)))) {
+			*result_out = (enum auth_result)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool authres_find(struct span results, const char *method, enum auth_result *result_out)
+{
+	char mem[64];
+	struct sbuf word;
+	struct reader r = {.rest = results};
+	int stop = ';';
+	sbuf_init(&word, mem, sizeof(mem));
+	while (stop == ';') {
+		struct span version, name;
+		stop = take_word(&r, "=;", false, &word);
+		if (stop != '=')
+			continue;
+		version = sbuf_span(&word);
+		(void)span_cut(&version, '/', &name);
+		bool wanted = sbuf_ok(&word) && span_ieq(name, span_str(method));
+		stop = take_word(&r, ";", true, &word);
+		if (wanted)
+			return sbuf_ok(&word) && result_of_name(sbuf_span(&word), result_out);
+		while (stop >= 0 && stop != ';')
+			stop = take_word(&r, ";", false, &word);
+	}
+	return false;
+}
+
+unsigned authres_instance(struct span value, unsigned max)
+{
+	char mem[16];
+	struct sbuf word;
+	uint64_t n;
+	struct reader r = {.rest = value};
+	sbuf_init(&word, mem, sizeof(mem));
+	if (take_word(&r, "=;", false, &word) != '=' || !sbuf_ok(&word) || !span_eq(sbuf_span(&word), SPAN_LIT("i")))
+		return 0;
+	int stop = take_word(&r, ";", true, &word);
+	struct span number = sbuf_span(&word);
+	if (!sbuf_ok(&word) || number.len > 2 || num_parse_u64(number, max, &n) < 0)
+		return 0;
+	/* Behind the number only a comment may stand. */
+	if (stop == ' ' && (take_word(&r, ";", false, &word) != ';' || word.len > 0))
+		return 0;
+	return stop < 0 ? 0 : (unsigned)n;
 }

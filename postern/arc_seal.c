@@ -49,6 +49,14 @@ static void gather_results(struct sealer *s)
 	s->spec.results = sbuf_span(&s->results);
 }
 
+static int print_unchanged(struct sealer *s, const char *why)
+{
+	struct span message = sbuf_span(&s->message.text);
+	fprintf(s->tool.cli->err, "postern: nothing was added: %s\n", why);
+	fwrite(message.ptr, 1, message.len, s->tool.cli->out);
+	return fflush(s->tool.cli->out) == 0 ? EX_OK : cli_fail(s->tool.cli, EX_IOERR, "cannot write the message");
+}
+
 /* The line ends of the new fields are those of the message. */
 static const char *line_end(const struct auth_message *m)
 {
@@ -75,8 +83,9 @@ static int judge_chain(struct sealer *s)
 	if (rc < 0)
 		return rc;
 	auth_message_hash(&s->message);
-	while ((rc = arc_run(&s->arc, &s->tool.view, NULL)) == ERR_AGAIN)
-		auth_tool_wait(&s->tool);
+	if (!arc_believe(&s->arc, s->spec.results))
+		while ((rc = arc_run(&s->arc, &s->tool.view, NULL)) == ERR_AGAIN)
+			auth_tool_wait(&s->tool);
 	if (rc == 0)
 		rc = arc_seal(&s->arc, &s->spec, &s->message.header, bodyhash_digest(s->message.bodies, body), &s->fields);
 	return rc;
@@ -102,7 +111,8 @@ static int seal(struct sealer *s)
 	gather_results(s);
 	rc = judge_chain(s);
 	if (rc == ERR_EXISTS)
-		return cli_fail(cli, EX_DATAERR, "the chain of the message takes no more sets");
+		return print_unchanged(s, s->arc.ended ? "the newest seal says cv=fail, which ends the chain"
+						       : "the chain has as many sets as it may have");
 	if (rc == ERR_SYNTAX)
 		return cli_fail(cli, EX_USAGE, "--domain, --selector or --headers cannot stand in a signature");
 	if (rc < 0)

@@ -127,7 +127,10 @@ class Tools(unittest.TestCase):
         self.assertEqual(self.check(broken)["arc"]["result"], "fail")
         code, sealed, _ = self.seal(broken)
         self.assertIn(b"cv=fail", sealed[:200])
-        self.assertEqual(self.seal(sealed)[0], 65)
+        # RFC 8617 section 5.1: what says cv=fail is left as it is.
+        code, unchanged, err = self.seal(sealed)
+        self.assertEqual((code, unchanged), (0, sealed))
+        self.assertIn(b"nothing was added", err)
 
     def test_dmarc_check(self):
         code, out, _ = run("dmarc", "check", "--from", "joe@mail.example.com", "--dkim-pass", "evil.example",

@@ -144,7 +144,9 @@ START_TEST(chains_break)
 		{"Seal: i=1", "cv=none", "cv=good", "cv= is no status of a chain", 2},
 		{"Seal: i=1", "cv=none;", "", "cv= is missing", 2},
 		{"Seal: i=1", "t=1000", "t=1000; h=From", "h= does not belong into a seal", 2},
-		{"Seal: i=1", "t=1000; ", "", "t= is missing", 2},
+		{"Seal: i=1", "t=1000; ", "", "a seal does not fit the chain", 2}, /* t= is optional, but signed */
+		{"Seal: i=1", "t=1000; ", "t=; ", "t= or x= is no time", 2},
+		{"Signature: i=2", "From:From", "To", "From is not signed", 2},
 		{"Seal: i=1", "a=rsa-sha256", "a=rsa-sha1", "rsa-sha1 is historic", 2},
 		{"Seal: i=1", "i=1", "i=3", "a set is incomplete", 3},
 		{"Seal: i=1", "i=1", "i=2", "an instance number is given twice", 2},
@@ -237,6 +239,64 @@ START_TEST(seal_of_a_broken_chain)
 }
 END_TEST
 
+/* Section 4.4: what was found at the border counts, but not against the structure. */
+START_TEST(status_from_the_border)
+{
+	static const struct {
+		const char *results;
+		bool believed;
+		enum auth_result wanted;
+	} said[] = {
+		{"spf=fail; arc=pass", true, AUTH_PASS},
+		{"arc=fail", true, AUTH_FAIL},
+		{"arc=none", false, AUTH_FAIL},
+		{"spf=pass", false, AUTH_FAIL},
+	};
+	for (size_t i = 0; i < sizeof(said) / sizeof(said[0]); i++) {
+		struct sbuf text;
+		struct dkim_message m;
+		struct arc arc;
+		make_chain(&text, 2);
+		replace(&text, "Subject", "hello", "hallo");
+		judge(&m, &arc, sbuf_span(&text));
+		ck_assert(arc_believe(&arc, span_str(said[i].results)) == said[i].believed);
+		ck_assert_int_eq(arc.result, said[i].wanted);
+		message_close(&m);
+		replace(&text, "Seal: i=1", "cv=none", "cv=pass");
+		judge(&m, &arc, sbuf_span(&text));
+		ck_assert(!arc_believe(&arc, span_str(said[i].results)));
+		ck_assert_int_eq(arc.result, AUTH_FAIL);
+		message_close(&m);
+		sbuf_done(&text);
+	}
+}
+END_TEST
+
+START_TEST(from_signed)
+{
+	struct sbuf text;
+	struct dkim_message m;
+	struct arc arc;
+	make_chain(&text, 1);
+	judge(&m, &arc, sbuf_span(&text));
+	ck_assert(arc.signs_from);
+	message_close(&m);
+	size_t from = span_find(sbuf_span(&text), SPAN_LIT("h=From")) + 2;
+	size_t end = from + span_chr(span_skip(sbuf_span(&text), from), ';');
+	struct sbuf bare;
+	sbuf_init_heap(&bare, 1 << 20);
+	sbuf_add(&bare, span_take(sbuf_span(&text), from));
+	sbuf_add(&bare, span_skip(sbuf_span(&text), end));
+	judge(&m, &arc, sbuf_span(&bare));
+	/* Well formed, though of course no longer what was signed. */
+	ck_assert_str_eq(arc.reason, "the signature does not fit the header");
+	ck_assert(!arc.signs_from);
+	message_close(&m);
+	sbuf_done(&bare);
+	sbuf_done(&text);
+}
+END_TEST
+
 START_TEST(fifty_sets)
 {
 	struct sbuf text;
@@ -254,6 +314,8 @@ static const TTest *const *const tests[] = {
 	&openarc_issue_45_malformed_fields,
 	&rspamd_issue_4529_broken_chain_is_not_continued,
 	&seal_of_a_broken_chain,
+	&status_from_the_border,
+	&from_signed,
 	&fifty_sets,
 	NULL,
 };

@@ -166,8 +166,66 @@ START_TEST(results)
 }
 END_TEST
 
+START_TEST(method_found)
+{
+	static const struct {
+		const char *results;
+		int wanted; /* enum auth_result, or -1 */
+	} rows[] = {
+		{"arc=pass", AUTH_PASS},
+		{"ARC=Fail smtp.remote-ip=192.0.2.1", AUTH_FAIL},
+		{"spf=pass smtp.mailfrom=a; arc=none (i=1); arc=pass", AUTH_NONE},
+		{"spf=pass;\r\n\tarc (x;y) / 1 = (z) pass header.oldest-pass=0", AUTH_PASS},
+		{"spf=fail reason=\"a; arc=pass\"; dkim=pass", -1},
+		{"spf=fail (; arc=pass); dkim=pass", -1},
+		{"dkim=pass header.arc=pass", -1},
+		{"xarc=pass; arcx=pass", -1},
+		{"arc=passed", -1},
+		{"arc=", -1},
+		{"arc", -1},
+		{"arc; arc=fail", AUTH_FAIL},
+		{"a-very-long-method-name-that-no-buffer-holds-and-nobody-has-ever-registered=x; arc=fail", AUTH_FAIL},
+		{"", -1},
+		{"=;=;", -1},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		enum auth_result result = AUTH_POLICY;
+		bool found = authres_find(span_str(rows[i].results), "arc", &result);
+		ck_assert_msg(found == (rows[i].wanted >= 0), "%s", rows[i].results);
+		ck_assert_msg((int)result == (found ? rows[i].wanted : (int)AUTH_POLICY), "%s", rows[i].results);
+	}
+}
+END_TEST
+
+START_TEST(instance)
+{
+	static const struct {
+		const char *value;
+		unsigned wanted;
+	} rows[] = {
+		{" i=1; mx; none", 1},
+		{"i=50;", 50},
+		{"i=01;", 1},
+		{" (a) i (b)\r\n = (c;d) 12 (e) ; mx", 12},
+		{"i=51;", 0},
+		{"i=0;", 0},
+		{"i=;", 0},
+		{"i=001;", 0},
+		{"i=1 2;", 0},
+		{"i=1", 0},
+		{"I=1;", 0},
+		{"x; i=1;", 0},
+		{"i=1x;", 0},
+		{"i=-1;", 0},
+		{"", 0},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		ck_assert_msg(authres_instance(span_str(rows[i].value), 50) == rows[i].wanted, "%s", rows[i].value);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
-	&quoting, &value_cap, &mail_auth_comment_injection, &none_and_folds, &ours, &results, NULL,
+	&quoting, &value_cap, &mail_auth_comment_injection, &none_and_folds, &ours, &results, &method_found, &instance, NULL,
 };
 
 TEST_MAIN("authres", tests)
