@@ -223,6 +223,10 @@ static int aligned(struct check *c, enum dmarc_mechanism mechanism, struct span 
 		return rc;
 	struct span organizational;
 	rc = walk_from(c, domain, &organizational);
+	/* Whoever sends a message chooses where his own names fail: that counts
+	 * only for those that could be aligned at all. */
+	if (rc == ERR_TEMP && !dnsname_under(domain, c->v.organizational_domain))
+		return 0;
 	return rc < 0 ? rc : span_eq(organizational, c->v.organizational_domain);
 }
 
@@ -253,7 +257,7 @@ static int align(struct check *c)
 			int rc = normalise(c, id->domain, &domain);
 			if (rc == ERR_LIMIT)
 				return rc;
-			if (rc < 0 || c->v.aligned[id->mechanism].len > 0 ||
+			if (rc < 0 || id->unknown || c->v.aligned[id->mechanism].len > 0 ||
 			    span_eq(domain, c->v.author_domain) != (round == 0))
 				continue;
 			looked_at++;
@@ -267,6 +271,30 @@ static int align(struct check *c)
 		}
 	}
 	return trouble;
+}
+
+/* ERR_TEMP where an identifier that is unknown for now could be aligned. */
+static int look_at_unknown(struct check *c)
+{
+	for (size_t i = 0; i < c->request->identifier_count; i++) {
+		const struct dmarc_identifier *id = &c->request->identifiers[i];
+		struct span domain;
+		int rc = id->unknown ? normalise(c, id->domain, &domain) : ERR_SYNTAX;
+		if (rc == ERR_LIMIT)
+			return rc;
+		if (rc < 0)
+			continue;
+		if (span_eq(domain, c->v.author_domain))
+			return ERR_TEMP;
+		if (is_strict(c, id->mechanism))
+			continue;
+		rc = walk_author(c);
+		if (rc < 0)
+			return rc;
+		if (dnsname_under(domain, c->v.organizational_domain))
+			return ERR_TEMP;
+	}
+	return 0;
 }
 
 static bool any_aligned(const struct check *c)
@@ -316,6 +344,8 @@ static int evaluate(struct check *c)
 	}
 	c->v.has_policy = true;
 	rc = align(c);
+	if (rc == 0 && !any_aligned(c))
+		rc = look_at_unknown(c);
 	int chosen = choose_policy(c);
 	if (rc == ERR_AGAIN || rc == ERR_LIMIT)
 		return rc;

@@ -32,6 +32,9 @@ enum dmarc_mechanism { DMARC_SPF, DMARC_DKIM };
 struct dmarc_identifier {
 	enum dmarc_mechanism mechanism;
 	struct span domain; /* any case, U-labels or A-labels */
+	/* Its check ended with temperror: it is never aligned, but where it could
+	 * be and no other is, the verdict is temperror, not fail. */
+	bool unknown;
 };
 
 struct dmarc_request {

@@ -64,6 +64,14 @@ int inbound_header(struct inbound *in, const struct mail_header *header, struct 
 	return rc == ERR_AGAIN ? 0 : rc;
 }
 
+static void add_identifier(struct dmarc_request *request, struct dmarc_identifier *ids,
+			   enum dmarc_mechanism mechanism, struct span domain, enum auth_result result)
+{
+	if (result == AUTH_PASS || result == AUTH_TEMPERROR)
+		ids[request->identifier_count++] =
+			(struct dmarc_identifier){mechanism, domain, result == AUTH_TEMPERROR};
+}
+
 /* When SPF and DKIM are decided. */
 static int run_dmarc(struct inbound *in, const struct dns_view *view)
 {
@@ -71,12 +79,11 @@ static int run_dmarc(struct inbound *in, const struct dns_view *view)
 	struct dmarc_request request = {.identifiers = ids, .psl = in->request.psl};
 	if (in->dmarc_done)
 		return 0;
-	if (in->request.ip.bits > 0 && in->spf.result == AUTH_PASS)
-		ids[request.identifier_count++] = (struct dmarc_identifier){DMARC_SPF, in->spf.domain};
+	if (in->request.ip.bits > 0)
+		add_identifier(&request, ids, DMARC_SPF, in->spf.domain, in->spf.result);
 	for (size_t i = 0; i < in->dkim.count; i++)
-		if (in->dkim.signatures[i].verdict.result == AUTH_PASS)
-			ids[request.identifier_count++] =
-				(struct dmarc_identifier){DMARC_DKIM, in->dkim.signatures[i].sig.domain};
+		add_identifier(&request, ids, DMARC_DKIM, in->dkim.signatures[i].sig.domain,
+			       in->dkim.signatures[i].verdict.result);
 	int rc = author_dmarc(&in->author, &request, view, in->arena, &in->dmarc);
 	in->dmarc_done = rc == 0;
 	return rc;

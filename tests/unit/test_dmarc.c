@@ -113,6 +113,16 @@ static const struct row rows[] = {
 	 "reject reject none", "", "", NULL},
 	{"failure on the way, equal", "half.down2.test", "x.half.down2.test", "half.down2.test", "pass",
 	 "half.down2.test", "half.down2.test", "reject reject none", "", "half.down2.test", NULL},
+	{"failure on the way of somebody else", "example.com", "", "x.half.down2.test", "fail", "example.com",
+	 "example.com", "reject reject reject", "", "", NULL},
+	{"opendkim_176_unknown, the same domain", "example.com", "", "?example.com", "temperror", "example.com", "",
+	 "reject reject none", "", "", NULL},
+	{"unknown, below", "example.com", "?www.example.com", "", "temperror", "example.com", "example.com",
+	 "reject reject none", "", "", NULL},
+	{"unknown, of somebody else", "example.com", "?evil.test", "?evil.test", "fail", "example.com",
+	 "example.com", "reject reject reject", "", "", NULL},
+	{"unknown beside a pass", "example.com", "?example.com", "example.com", "pass", "example.com",
+	 "example.com", "reject reject none", "", "example.com", NULL},
 	{"idn", "B\xc3\x9c" "CHER.test", "", "xn--bcher-kva.test", "pass", "xn--bcher-kva.test", "xn--bcher-kva.test",
 	 "reject reject none", "", "xn--bcher-kva.test", NULL},
 	{"cve_2020_12272_domain_injection", "example.com(.evil.test", "", "evil.test", "permerror", "", "",
@@ -123,13 +133,15 @@ static const struct row rows[] = {
 	 "reject reject reject", "", "", NULL},
 };
 
+/* A "?" in front of a domain: its check ended with temperror. */
 static size_t add_identifiers(const char *list, enum dmarc_mechanism mechanism, struct dmarc_identifier *ids)
 {
 	struct span rest = span_str(list), item;
 	size_t count = 0;
 	while (rest.len > 0) {
 		(void)span_cut(&rest, ' ', &item);
-		ids[count++] = (struct dmarc_identifier){mechanism, item};
+		bool unknown = span_starts(item, SPAN_LIT("?"));
+		ids[count++] = (struct dmarc_identifier){mechanism, span_skip(item, unknown), unknown};
 	}
 	return count;
 }
@@ -225,7 +237,7 @@ START_TEST(caps)
 	struct dmarc_identifier ids[DMARC_IDENTIFIERS_MAX + 1];
 	for (size_t i = 0; i <= DMARC_IDENTIFIERS_MAX; i++) {
 		snprintf(domains[i], sizeof(domains[i]), "u%zu.evil.test", i);
-		ids[i] = (struct dmarc_identifier){DMARC_DKIM, span_str(domains[i])};
+		ids[i] = (struct dmarc_identifier){DMARC_DKIM, span_str(domains[i]), false};
 	}
 	for (int over = 0; over < 2; over++) {
 		struct dmarc_request request = {SPAN_LIT("example.com"), ids, DMARC_IDENTIFIERS_MAX + 1, NULL};
