@@ -60,7 +60,7 @@ static int start(struct skel *skel, struct sbuf *error)
 	if (rc == 0)
 		rc = open_socket(d, config, error);
 	if (rc == 0)
-		rc = milter_open(d->sockets.fds[0], settings, d->source, &d->milter, error);
+		rc = milter_open(d->sockets.fds[0], config->packet_timeout, settings, d->source, &d->milter, error);
 	else
 		settings_unref(&settings);
 	if (rc < 0) {

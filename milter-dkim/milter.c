@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -19,6 +20,8 @@
 #include "milter-dkim/report.h"
 
 #define KEYCACHE_KEYS 4096
+/* What a thread and a message may ask for at once. */
+#define MEMORY_NEEDED (16u << 20)
 
 struct milter {
 	pthread_mutex_t lock;
@@ -95,6 +98,24 @@ static void end_message(struct connection *c)
 	if (c->active)
 		atomic_fetch_sub(&the_milter->active, 1);
 	c->active = false;
+}
+
+/*
+ * Where libmilter gets no memory, or no thread, it drops the connection, logs to
+ * nobody and goes on so for good.  A new process gets what this one cannot.
+ */
+static void check_memory(const struct connection *c)
+{
+	if (!c->active)
+		return;
+	void *probe = mmap(NULL, MEMORY_NEEDED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (probe != MAP_FAILED) {
+		munmap(probe, MEMORY_NEEDED);
+		return;
+	}
+	LOG_EVENT(LOG_ERR, &ev_libmilter_failed, "there is no memory left",
+		  LOG_FIELD_STR("REASON", "a limit on memory is reached"));
+	_exit(EXIT_FAILURE);
 }
 
 static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps, unsigned long f2,
@@ -308,10 +329,12 @@ static sfsistat on_end(SMFICTX *ctx)
 static sfsistat on_abort(SMFICTX *ctx)
 {
 	struct connection *c = connection_of(ctx);
-	if (c != NULL && c->active)
+	if (c == NULL)
+		return SMFIS_CONTINUE;
+	check_memory(c);
+	if (c->active)
 		metrics_inc(METRIC_MESSAGES_ABORTED);
-	if (c != NULL)
-		end_message(c);
+	end_message(c);
 	return SMFIS_CONTINUE;
 }
 
@@ -320,6 +343,7 @@ static sfsistat on_close(SMFICTX *ctx)
 	struct connection *c = connection_of(ctx);
 	if (c == NULL)
 		return SMFIS_CONTINUE;
+	check_memory(c);
 	smfi_setpriv(ctx, NULL);
 	metrics_dec(METRIC_CONNECTIONS);
 	end_message(c);
@@ -337,7 +361,7 @@ static void *run(void *arg)
 	_exit(EXIT_FAILURE); /* to be started again; clients wait in the backlog */
 }
 
-static int start(struct milter *m, struct sbuf *error)
+static int start(struct milter *m, int64_t packet_timeout_ms, struct sbuf *error)
 {
 	static char name[] = "milter-dkim";
 	static struct smfiDesc description = {
@@ -358,6 +382,7 @@ static int start(struct milter *m, struct sbuf *error)
 	char address[32];
 	snprintf(address, sizeof(address), "fd:%d", m->fd);
 	if (smfi_register(description) != MI_SUCCESS || smfi_setconn(address) != MI_SUCCESS ||
+	    smfi_settimeout((int)(packet_timeout_ms / 1000)) != MI_SUCCESS ||
 	    smfi_opensocket(false) != MI_SUCCESS) {
 		sbuf_adds(error, "libmilter does not take the socket");
 		return ERR_PERM;
@@ -371,7 +396,7 @@ static int start(struct milter *m, struct sbuf *error)
 	return 0;
 }
 
-int milter_open(int fd, struct settings *settings, struct keysource *source,
+int milter_open(int fd, int64_t packet_timeout_ms, struct settings *settings, struct keysource *source,
 		struct milter **milter_out, struct sbuf *error)
 {
 	struct milter *m = mem_zalloc(sizeof(*m));
@@ -383,7 +408,7 @@ int milter_open(int fd, struct settings *settings, struct keysource *source,
 	if (gethostname(m->host_name, sizeof(m->host_name) - 1) < 0)
 		m->host_name[0] = '\0';
 	the_milter = m;
-	int rc = start(m, error);
+	int rc = start(m, packet_timeout_ms, error);
 	if (rc < 0) {
 		the_milter = NULL;
 		settings_unref(&m->settings);

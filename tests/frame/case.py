@@ -16,7 +16,7 @@ import itertools
 import os
 import unittest
 
-from tests.frame import sql
+from tests.frame import metrics, sql
 from tests.frame.stack import PARTS, Stack
 from tests.frame.wait import wait_until
 
@@ -66,6 +66,9 @@ class StackCase(unittest.TestCase):
 
     def value(self, statement, *values):
         return sql.value(self.stack, statement, *values)
+
+    def metric(self, sample, daemon="milter-dkim"):
+        return metrics.scrape(self.stack, daemon)[sample]
 
     @staticmethod
     def wait_until(condition, timeout=15.0, what=None):

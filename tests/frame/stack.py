@@ -18,6 +18,7 @@ import time
 
 from tests.frame import assemble
 from tests.frame.layout import HOST, REPO, Layout
+from tests.frame.layout import USERS as USER_IDS
 from tests.frame.wait import wait_until
 
 DAEMONS = ("quotad", "milter-dkim", "policyd-ratelimit", "lmtp-indexer")
@@ -119,6 +120,15 @@ class Stack:
         if number == signal.SIGKILL:  # who asks for the next life must not see this one
             wait_until(lambda: not alive(pid), 10, f"end of {part}")
         return pid
+
+    def limit(self, part, what, value):
+        """Sets the soft limit WHAT (as prlimit calls it) of a running daemon.  As its
+        own user: a container's root may not do it."""
+        pid = self.pid(part)
+        done = subprocess.run(["prlimit", f"--pid={pid}", f"--{what}={value}:"], user=USER_IDS[part],
+                              group=USER_IDS[part], extra_groups=[], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise StackError(f"prlimit: {done.stderr}")
 
     def reload(self, part):
         if part == "postfix":
@@ -267,6 +277,7 @@ class Stack:
         assemble.files(self.at)
         run([
             "mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={self.at.path('/var/lib/mysql')}",
+            f"--tmpdir={self.at.path('/run/mysqld')}",
             "--skip-test-db", "--auth-root-authentication-method=socket",
         ])
         self.start("mysql")
@@ -353,6 +364,9 @@ class Stack:
 
     def postconf(self, *settings):
         run(["postconf", "-c", self.at.path("/etc/postfix"), "-e", *settings])
+
+    def postconf_value(self, name):
+        return run(["postconf", "-c", self.at.path("/etc/postfix"), "-h", name]).strip()
 
     def queue(self):
         """The ids of the messages in Postfix's queue."""
