@@ -17,6 +17,7 @@ and these rows that are faults:
     ["TRUNCATE"]           by UDP only an empty reply with TC set
     ["LAZY-CNAME", NAME]   an alias, without the records of its target
     ["GARBAGE"]            a reply that is no DNS message
+    ["SLOW", MS]           by UDP replies come so much later
 
 Names that have names below them exist (NODATA, not NXDOMAIN).
 
@@ -190,6 +191,12 @@ class Server:
         self.queries.append((query.name, query.type, transport))
         return self.zone.reply(query, transport == "tcp")
 
+    def send_udp(self, reply, peer):
+        try:
+            self.udp.sendto(reply, peer)
+        except OSError:
+            pass  # closed meanwhile
+
     def serve_udp(self):
         while True:
             try:
@@ -202,8 +209,13 @@ class Server:
                 reply = self.answer(data, "udp")
             except (ValueError, IndexError, struct.error):
                 continue
-            if reply is not None:
-                self.udp.sendto(reply, peer)
+            if reply is None:
+                continue
+            slow = [row[1] for row in self.zone.rows.get(self.queries[-1][0], []) if row[0] == "SLOW"]
+            if slow:
+                threading.Timer(slow[0] / 1000, self.send_udp, (reply, peer)).start()
+            else:
+                self.send_udp(reply, peer)
 
     def serve_tcp(self):
         while True:
