@@ -6,50 +6,123 @@
 
 #include "lib/mail/addr.h"
 #include "lib/mail/dnsname.h"
+#include "lib/mail/idn.h"
 
-static void add_domain(struct author *author, struct span domain)
+static int add_domain(struct author *author, struct span domain, struct arena *a)
 {
+	char mem[DNSNAME_MAX + 1];
+	struct sbuf ascii;
+	sbuf_init(&ascii, mem, sizeof(mem));
 	domain = dnsname_trim(domain);
+	bool is_name = idn_to_ascii(domain, &ascii) == 0 && sbuf_ok(&ascii);
+	if (is_name)
+		domain = sbuf_span(&ascii);
 	for (size_t i = 0; i < author->count; i++)
 		if (span_ieq(author->domains[i], domain))
-			return;
-	if (author->count == AUTHOR_DOMAINS_MAX)
+			return 0;
+	if (author->count == AUTHOR_DOMAINS_MAX) {
 		author->more = true;
-	else
-		author->domains[author->count++] = domain;
+		return 0;
+	}
+	if (is_name && arena_dup(a, domain, &domain) < 0)
+		return ERR_LIMIT;
+	author->domains[author->count++] = domain;
+	return 0;
+}
+
+/* Those of LIST that are hints, or those that are not. */
+static int add_list(struct author *author, const struct addr_list *list, bool hints, struct arena *a)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < list->count; i++)
+		if (list->items[i].hint == hints)
+			rc = add_domain(author, list->items[i].domain, a);
+	author->more = author->more || list->truncated;
+	return rc;
 }
 
 int author_add(struct author *author, struct span value, struct arena *a)
 {
-	struct addr_list list;
+	struct addr_list list, careless;
 	int rc = addr_list_parse(value, a, &list);
+	if (rc == 0)
+		rc = addr_list_careless(value, a, &careless);
+	if (rc == 0)
+		rc = add_list(author, &list, false, a);
+	if (rc == 0)
+		rc = add_list(author, &list, true, a);
+	if (rc == 0)
+		rc = add_list(author, &careless, true, a);
 	if (rc < 0)
 		return rc;
 	author->fields++;
 	author->malformed = author->malformed || list.malformed;
-	author->more = author->more || list.truncated;
-	for (size_t i = 0; i < list.count; i++)
-		add_domain(author, list.items[i].domain);
 	return 0;
+}
+
+/* From fields behind a lone CR in VALUE. */
+static int add_smuggled(struct author *author, struct span value, struct arena *a)
+{
+	size_t cr;
+	int rc = 0;
+	while (rc == 0 && author->fields <= AUTHOR_DOMAINS_MAX && (cr = span_chr(value, '\r')) != SPAN_NPOS) {
+		struct span name, rest = value = span_skip(value, cr + 1);
+		if (span_istarts(value, SPAN_LIT("From")) && span_cut(&rest, ':', &name) &&
+		    span_trim(name).len == strlen("From"))
+			rc = author_add(author, rest, a);
+	}
+	return rc;
 }
 
 int author_find(const struct mail_header *header, struct arena *a, struct author *author_out)
 {
 	struct author author = {.count = 0};
-	struct span name = SPAN_LIT("From");
-	for (size_t at = mail_header_find(header, name, 0); at != SPAN_NPOS;
-	     at = mail_header_find(header, name, at + 1)) {
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < header->count; i++) {
+		const struct mail_field *f = &header->fields[i];
 		/* What many fields would tell is no more than that they are many. */
 		if (author.fields > AUTHOR_DOMAINS_MAX) {
 			author.more = true;
 			break;
 		}
-		int rc = author_add(&author, header->fields[at].value, a);
-		if (rc < 0)
-			return rc;
+		if (span_ieq(f->name, SPAN_LIT("From")))
+			rc = author_add(&author, f->value, a);
+		if (rc == 0)
+			rc = add_smuggled(&author, f->value, a);
 	}
-	*author_out = author;
-	return 0;
+	if (rc == 0)
+		*author_out = author;
+	return rc;
+}
+
+const char *author_problem(const struct author *author)
+{
+	if (author->fields == 0)
+		return "it has no From field";
+	if (author->fields > 1)
+		return "it has more than one From field";
+	if (author->malformed)
+		return "its From field is malformed";
+	if (author->count == 0)
+		return "its From field names no author";
+	if (author->count > 1 || author->more)
+		return "its From field names more than one domain, or can be read so";
+	/* A U-label that is none could not be made an A-label. */
+	bool name = dnsname_mail_valid(author->domains[0]) && idn_is_ascii(author->domains[0]);
+	return name ? NULL : "its From field has no domain name";
+}
+
+unsigned author_relevance(const struct author *author, struct span domain)
+{
+	unsigned best = AUTHOR_RELEVANCES - 1;
+	for (size_t i = 0; i < author->count; i++) {
+		struct span d = author->domains[i];
+		unsigned n = span_ieq(d, domain) ? 0
+			     : dnsname_under(d, domain) || dnsname_under(domain, d) ? 1
+			     : span_ieq(dnsname_tail(d, 2), dnsname_tail(domain, 2)) ? 2 : 3;
+		best = n < best ? n : best;
+	}
+	return best;
 }
 
 /* How much a verdict weighs where several are to become one. */
@@ -84,12 +157,18 @@ static int judge_several(const struct author *author, struct dmarc_request *requ
 	}
 	if (waiting)
 		return ERR_AGAIN;
-	/* Among those that were not looked at there may be one with a policy. */
-	if (worst.result == AUTH_PASS || (worst.result == AUTH_NONE && author->more)) {
+	if (worst.result == AUTH_PASS) {
 		worst.result = AUTH_PERMERROR;
 		worst.aligned[DMARC_SPF] = worst.aligned[DMARC_DKIM] = SPAN_EMPTY;
 	}
 	worst.reason = author->fields > 1 ? "more than one From field" : "more than one author domain";
+	/* Among those that were not looked at there may be one with a policy. */
+	if (author->more) {
+		worst.result = AUTH_FAIL;
+		worst.disposition = DMARC_REJECT;
+		worst.aligned[DMARC_SPF] = worst.aligned[DMARC_DKIM] = SPAN_EMPTY;
+		worst.reason = "more author domains than are judged";
+	}
 	*verdict_out = worst;
 	return 0;
 }

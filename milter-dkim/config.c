@@ -220,6 +220,7 @@ int settings_new(const struct milter_config *config, const struct settings *old,
 		},
 		.dmarc_enforce = (enum session_enforce)config->dmarc_enforce,
 		.quarantine_holds = config->dmarc_quarantine != 0,
+		.reject_bad_from = config->reject_bad_from,
 	};
 	int rc = read_hosts(config, &s->session.internal_hosts, error);
 	if (rc == 0 && config->dmarc_discovery != 0)

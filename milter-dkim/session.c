@@ -220,16 +220,20 @@ static bool find_author(struct session *s, struct span *local_out, struct span *
 {
 	struct addr_list list;
 	size_t at = mail_header_find(&s->header, SPAN_LIT("From"), 0);
-	if (at == SPAN_NPOS || addr_list_parse(s->header.fields[at].value, &s->arena, &list) < 0 ||
-	    list.count == 0 || list.items[0].literal)
+	if (at == SPAN_NPOS || addr_list_parse(s->header.fields[at].value, &s->arena, &list) < 0)
+		return false;
+	const struct addr_mailbox *box = list.items, *end = box + list.count;
+	while (box < end && box->hint)
+		box++;
+	if (box == end || box->literal)
 		return false;
 	char mem[DNSNAME_MAX + 1];
 	struct sbuf ascii;
 	sbuf_init(&ascii, mem, sizeof(mem));
-	if (idn_to_ascii(list.items[0].domain, &ascii) < 0 || !sbuf_ok(&ascii) ||
+	if (idn_to_ascii(box->domain, &ascii) < 0 || !sbuf_ok(&ascii) ||
 	    arena_dup(&s->arena, sbuf_span(&ascii), domain_out) < 0)
 		return false;
-	*local_out = list.items[0].local;
+	*local_out = box->local;
 	return true;
 }
 
@@ -282,6 +286,19 @@ static void choose_keys(struct session *s)
 		PANIC("a message to be signed needs one body hash only");
 }
 
+/* A text about DOMAIN in the arena; without it where the arena is full. */
+static const char *about(struct session *s, const char *before, struct span domain, const char *after)
+{
+	char mem[512];
+	struct sbuf text;
+	sbuf_init(&text, mem, sizeof(mem));
+	sbuf_adds(&text, before);
+	sbuf_add_escaped(&text, domain);
+	sbuf_adds(&text, after);
+	const char *copy = arena_strdup(&s->arena, sbuf_span(&text));
+	return copy != NULL ? copy : before[0] != '\0' ? before : after;
+}
+
 void session_header_end(struct session *s, const struct dns_view *view)
 {
 	if (s->outcome.action != SESSION_ACCEPT)
@@ -294,6 +311,9 @@ void session_header_end(struct session *s, const struct dns_view *view)
 	}
 	if (inbound_header(&s->inbound, &s->header, s->bodies, view) < 0)
 		refuse_large(s);
+	const char *problem = author_problem(&s->inbound.author);
+	if (s->settings->reject_bad_from && problem != NULL)
+		refuse(s, SESSION_REJECT, "550", "5.7.1", about(s, "DMARC cannot accept this message: ", SPAN_EMPTY, problem));
 	if (s->inbound.author.count > 0)
 		s->outcome.author_domain = s->inbound.author.domains[0];
 }
@@ -350,19 +370,6 @@ static void sign_all(struct session *s)
 	for (size_t i = 0; i < s->signer_count; i++)
 		sign_with(s, i, &value);
 	sbuf_done(&value);
-}
-
-/* A text about DOMAIN in the arena; without it where the arena is full. */
-static const char *about(struct session *s, const char *before, struct span domain, const char *after)
-{
-	char mem[512];
-	struct sbuf text;
-	sbuf_init(&text, mem, sizeof(mem));
-	sbuf_adds(&text, before);
-	sbuf_add_escaped(&text, domain);
-	sbuf_adds(&text, after);
-	const char *copy = arena_strdup(&s->arena, sbuf_span(&text));
-	return copy != NULL ? copy : before[0] != '\0' ? before : after;
 }
 
 /* Tells the reports why less is done than the record asks for. */

@@ -43,6 +43,7 @@ struct session_settings {
 	const struct dmarc_psl *psl; /* NULL: DMARC by the tree walk */
 	enum session_enforce dmarc_enforce;
 	bool quarantine_holds; /* else it adds SESSION_QUARANTINE_FIELD */
+	bool reject_bad_from;  /* what author_problem() objects to, in judged mail */
 };
 
 /* What a message signs with; valid as long as the message. */

@@ -1,10 +1,12 @@
 /*
  * A cursor over the field.  Every function that reads a part of the grammar
- * either consumes it or clears `ok`, which sticks; the whole
- * list is then read again by scan_domains(), which trusts no structure.
- * Comments nest by counting, so that depth costs nothing.
+ * either consumes it or clears `ok`, which sticks; the whole list is then read
+ * again by addr_scan(), which trusts no structure.  Comments nest by counting,
+ * so that depth costs nothing.
  */
-#include "lib/mail/addr.h"
+#include "lib/mail/addr_internal.h"
+
+#include "lib/mail/dnsname.h"
 
 struct cursor {
 	struct span rest;
@@ -12,15 +14,7 @@ struct cursor {
 	struct addr_list *list;
 	bool ok;       /* the grammar holds so far */
 	bool full;     /* the arena is */
-	bool scanning; /* what is opened and never closed hides nothing */
 };
-
-static bool is_atext(char c)
-{
-	static const char specials[] = "()<>[]:;@\\,.\"";
-	unsigned char u = (unsigned char)c;
-	return u > ' ' && u != 0x7f && strchr(specials, c) == NULL;
-}
 
 static int peek(const struct cursor *c)
 {
@@ -35,8 +29,8 @@ static bool take(struct cursor *c, char wanted)
 	return true;
 }
 
-/* Goes behind the closing parenthesis; false where there is none. */
-static bool skip_comment(struct cursor *c)
+/* Goes behind the closing parenthesis. */
+static void skip_comment(struct cursor *c)
 {
 	size_t depth = 0, i = 0;
 	for (; i < c->rest.len; i++) {
@@ -48,28 +42,30 @@ static bool skip_comment(struct cursor *c)
 		else if (ch == ')' && --depth == 0)
 			break;
 	}
-	if (i >= c->rest.len) {
+	if (i >= c->rest.len)
 		c->ok = false;
-		if (c->scanning)
-			return false;
-	}
 	c->rest = span_skip(c->rest, i + 1);
-	return true;
 }
 
 static void skip_cfws(struct cursor *c)
 {
 	for (;;) {
 		int ch = peek(c);
-		if (ch == '(') {
-			if (!skip_comment(c))
-				return;
-		} else if (ch >= 0 && ascii_isfws((char)ch)) {
+		if (ch == '(')
+			skip_comment(c);
+		else if (ch >= 0 && ascii_isfws((char)ch))
 			c->rest = span_skip(c->rest, 1);
-		} else {
+		else
 			return;
-		}
 	}
+}
+
+/* Whether there was a comment. */
+static bool skip_cfws_seen(struct cursor *c)
+{
+	struct span before = c->rest;
+	skip_cfws(c);
+	return span_chr(span_take(before, before.len - c->rest.len), '(') != SPAN_NPOS;
 }
 
 /* Between the quotes, quoted pairs left as they are. */
@@ -78,10 +74,8 @@ static struct span take_quoted(struct cursor *c)
 	size_t i = 1;
 	while (i < c->rest.len && c->rest.ptr[i] != '"')
 		i += c->rest.ptr[i] == '\\' && i + 1 < c->rest.len ? 2 : 1;
-	if (i >= c->rest.len) {
+	if (i >= c->rest.len)
 		c->ok = false;
-		i = c->scanning ? 0 : i;
-	}
 	struct span text = span_skip(span_take(c->rest, i), 1);
 	c->rest = span_skip(c->rest, i + 1);
 	return text;
@@ -90,7 +84,7 @@ static struct span take_quoted(struct cursor *c)
 static struct span take_atom(struct cursor *c)
 {
 	size_t i = 0;
-	while (i < c->rest.len && is_atext(c->rest.ptr[i]))
+	while (i < c->rest.len && addr_is_atext(c->rest.ptr[i]))
 		i++;
 	struct span atom = span_take(c->rest, i);
 	c->rest = span_skip(c->rest, i);
@@ -149,9 +143,12 @@ static void take_domain(struct cursor *c, struct addr_mailbox *box)
 		return;
 	}
 	box->domain = take_atom(c);
-	skip_cfws(c);
+	bool comment = skip_cfws_seen(c);
 	while (box->domain.len > 0 && peek(c) == '.' && !c->full) {
 		take(c, '.');
+		/* A reader may stop at the comment. */
+		if (comment && dnsname_labels(box->domain) >= 2)
+			addr_add(c->list, &(struct addr_mailbox){.domain = box->domain, .hint = true});
 		skip_cfws(c);
 		struct span label = take_atom(c);
 		if (label.len == 0) {
@@ -159,7 +156,7 @@ static void take_domain(struct cursor *c, struct addr_mailbox *box)
 			break;
 		}
 		box->domain = add_label(c, box->domain, label);
-		skip_cfws(c);
+		comment = skip_cfws_seen(c);
 	}
 	if (box->domain.len == 0)
 		c->ok = false;
@@ -167,11 +164,17 @@ static void take_domain(struct cursor *c, struct addr_mailbox *box)
 
 static void add_mailbox(struct cursor *c, const struct addr_mailbox *box)
 {
-	struct addr_list *list = c->list;
-	if (list->count == ADDR_LIST_MAX)
-		list->truncated = true;
-	else
-		list->items[list->count++] = *box;
+	addr_add(c->list, box);
+	if (!box->literal)
+		addr_add_hints(c->list, box->domain);
+}
+
+/* In an address, or in its local part, another @ may be taken for the one that
+ * counts. */
+static void add_hidden(struct cursor *c, struct span text)
+{
+	if (c->ok && addr_scan(text, c->arena, true, c->list) < 0)
+		c->full = true;
 }
 
 /* "@relay,@relay:" in front of an address, RFC 5322 section 4.4. */
@@ -181,8 +184,9 @@ static void skip_route(struct cursor *c)
 		return;
 	while (c->ok && (peek(c) == '@' || peek(c) == ',')) {
 		if (take(c, '@')) {
-			struct addr_mailbox relay = {0};
+			struct addr_mailbox relay = {.hint = true};
 			take_domain(c, &relay);
+			add_mailbox(c, &relay);
 		} else {
 			take(c, ',');
 		}
@@ -199,9 +203,10 @@ static void skip_route(struct cursor *c)
 static void take_angle(struct cursor *c)
 {
 	struct addr_mailbox box = {0};
-	struct span word;
+	struct span word, text = c->rest;
 	skip_cfws(c);
 	skip_route(c);
+	text = c->ok ? c->rest : text;
 	if (!c->ok || !take_word(c, &box.local)) {
 		c->ok = false;
 		return;
@@ -221,10 +226,14 @@ static void take_angle(struct cursor *c)
 		return;
 	}
 	take_domain(c, &box);
-	if (c->ok && take(c, '>'))
+	text = span_take(text, text.len - c->rest.len);
+	if (c->ok && take(c, '>')) {
 		add_mailbox(c, &box);
-	else
+		if (span_chr(text, '@') != span_rchr(text, '@'))
+			add_hidden(c, text);
+	} else {
 		c->ok = false;
+	}
 }
 
 /*
@@ -234,7 +243,7 @@ static void take_angle(struct cursor *c)
 static void take_address(struct cursor *c, bool *in_group)
 {
 	struct addr_mailbox box = {0};
-	struct span word;
+	struct span word, text = c->rest;
 	size_t words = 0;
 	bool dotted = false; /* the last thing read was a dot */
 	while (c->ok && take_word(c, &word)) {
@@ -250,9 +259,11 @@ static void take_address(struct cursor *c, bool *in_group)
 	if (take(c, '<')) {
 		take_angle(c);
 	} else if (words == 1 && !dotted && take(c, '@')) {
+		text = span_take(text, text.len - c->rest.len - 1);
 		take_domain(c, &box);
 		if (c->ok)
 			add_mailbox(c, &box);
+		add_hidden(c, text);
 	} else if (words > 0 && !*in_group && take(c, ':')) {
 		*in_group = true;
 	} else {
@@ -280,24 +291,6 @@ static void take_list(struct cursor *c)
 	c->ok = c->ok && !in_group;
 }
 
-/* The words up to the @ are gone by; only what follows matters. */
-static void scan_domains(struct cursor *c)
-{
-	while (peek(c) >= 0 && !c->full) {
-		skip_cfws(c);
-		if (peek(c) == '"') {
-			(void)take_quoted(c);
-		} else if (take(c, '@')) {
-			struct addr_mailbox box = {0};
-			take_domain(c, &box);
-			if (box.domain.len > 0)
-				add_mailbox(c, &box);
-		} else if (peek(c) >= 0) {
-			c->rest = span_skip(c->rest, 1);
-		}
-	}
-}
-
 int addr_list_parse(struct span field, struct arena *a, struct addr_list *list_out)
 {
 	struct addr_list list = {.truncated = field.len > ADDR_FIELD_MAX};
@@ -310,9 +303,7 @@ int addr_list_parse(struct span field, struct arena *a, struct addr_list *list_o
 	if (!c.ok || (list.count == 0 && span_trim(field).len > 0)) {
 		list.malformed = true;
 		list.count = 0;
-		c.rest = field;
-		c.scanning = true;
-		scan_domains(&c);
+		c.full = c.full || addr_scan(field, a, false, &list) < 0;
 	}
 	if (c.full)
 		return ERR_LIMIT;

@@ -3,8 +3,9 @@
  * the UTF-8 of RFC 6532: what stands in a From field.
  *
  * The parser is for judging a message, so it never overlooks a domain: where
- * the field does not follow the grammar, every domain behind an @ outside of
- * quoted strings and comments is reported, and the list says so.
+ * the field does not follow the grammar, every domain behind an @ is reported,
+ * quoted or not, and the list says so.  Where it does follow it, but in a way
+ * that readers are known to misread, what they may see is reported as a hint.
  */
 #ifndef MAIL_ADDR_H
 #define MAIL_ADDR_H
@@ -18,6 +19,7 @@ struct addr_mailbox {
 	struct span local;  /* without quotes, as it stands otherwise; empty where unknown */
 	struct span domain; /* letter case as it stands, no final dot */
 	bool literal;       /* the domain is an address literal, with its brackets */
+	bool hint;          /* not the address, but what some readers take for it */
 };
 
 struct addr_list {
@@ -32,6 +34,15 @@ struct addr_list {
  * point into FIELD or A.  ERR_LIMIT only where A is full.
  */
 int addr_list_parse(struct span field, struct arena *a, struct addr_list *list_out) MUST_CHECK;
+
+/*
+ * The same field as read by programs that are careless, all items being hints:
+ * they know no backslash in a quoted string, take an address in a quoted local
+ * part for the address, and decode encoded words (RFC 2047) before they look for
+ * addresses.  Display names, quoted or encoded, are no addresses to them either.
+ * ERR_LIMIT only where A is full.
+ */
+int addr_list_careless(struct span field, struct arena *a, struct addr_list *list_out) MUST_CHECK;
 
 /*
  * Splits an envelope address, without its < >, at the last @.  Both parts may

@@ -38,14 +38,23 @@ static int admit(struct mail_header *h, const struct mail_field *f)
 	return 0;
 }
 
+static bool is_wsp(char c)
+{
+	return c == ' ' || c == '\t';
+}
+
 int mail_header_add(struct mail_header *h, struct span name, struct span value)
 {
 	struct mail_field f = {.name = name, .value = value};
+	while (f.name.len > 0 && is_wsp(f.name.ptr[f.name.len - 1]))
+		f.name.len--;
+	f.gap = name.len - f.name.len;
 	int rc = admit(h, &f);
 	if (rc < 0)
 		return rc;
-	if (arena_dup(h->arena, name, &f.name) < 0 || arena_dup(h->arena, value, &f.value) < 0)
+	if (arena_dup(h->arena, name, &name) < 0 || arena_dup(h->arena, value, &f.value) < 0)
 		return ERR_LIMIT;
+	f.name.ptr = name.ptr;
 	h->fields[h->count++] = f;
 	return 0;
 }
@@ -67,11 +76,6 @@ static struct span take_line(struct span *rest)
 	if (span_cut(rest, '\n', &line) && line.len > 0 && line.ptr[line.len - 1] == '\r')
 		line.len--;
 	return line;
-}
-
-static bool is_wsp(char c)
-{
-	return c == ' ' || c == '\t';
 }
 
 /* LINE is the first line of a field; the value may grow later by folding. */

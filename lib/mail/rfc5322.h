@@ -39,7 +39,8 @@ struct mail_header {
 
 void mail_header_init(struct mail_header *h, struct arena *arena, const struct mail_limits *limits);
 
-/* Adds a copy at the bottom; ERR_LIMIT past a cap or with the arena full. */
+/* Adds a copy at the bottom; white space at the end of NAME is its gap.  ERR_LIMIT
+ * past a cap or with the arena full. */
 int mail_header_add(struct mail_header *h, struct span name, struct span value) MUST_CHECK;
 
 /*

@@ -37,7 +37,7 @@ static const struct {
 	 "dmarc=temperror reason=\"DNS query failed\" header.from=down.test; arc=none smtp.remote-ip=203.0.113.1"},
 	{"hostile HELO and domain", "2001:db8::1", "a;dkim=pass", "", "From: a@b(.example.com\n\nx\n",
 	 " us; dkim=none; spf=none reason=\"the HELO name is not a domain name\" smtp.helo=\"a;dkim=pass\"; "
-	 "dmarc=permerror reason=\"the Author Domain is not a domain name\" header.from=b; "
+	 "dmarc=fail reason=\"more than one author domain\" header.from=example.com policy.dmarc=reject; "
 	 "arc=none smtp.remote-ip=\"2001:db8::1\""},
 };
 

@@ -185,7 +185,7 @@ END_TEST
 START_TEST(mail_without_an_author_is_not_signed)
 {
 	static const char *const headers[] = {"", "To: b@example.net\n", "From:\n", "From: nobody\n",
-		"From: <a@[192.0.2.1]>\n", "From: \xff@\xff\n", "From: (a@example.com)\n"};
+		"From: <a@[192.0.2.1]>\n", "From: \xff@\xff\n"};
 	struct fixture f;
 	setup(&f);
 	for (size_t i = 0; i < COUNT_OF(headers); i++) {
@@ -343,6 +343,43 @@ START_TEST(less_than_the_policy_has_a_reason)
 }
 END_TEST
 
+START_TEST(bad_from_fields_are_refused_where_set)
+{
+	static const struct {
+		const char *header, *client;
+		bool bad;
+	} rows[] = {
+		{"From: a@example.com\n", "192.0.2.9", false},
+		{"From: \"A, B\" <a@example.com>\nTo: b@example.net\n", "192.0.2.9", false},
+		{"To: b@example.net\n", "192.0.2.9", true},
+		{"From:\n", "192.0.2.9", true},
+		{"From: a@example.com\nFrom: a@example.com\n", "192.0.2.9", true},
+		{"From: a@example.com\nfrom : a@example.com\n", "192.0.2.9", true},
+		{"From: a@example.com, b@example.net\n", "192.0.2.9", true},
+		{"From: a@example.com>\n", "192.0.2.9", true},
+		{"From: undisclosed:;\n", "192.0.2.9", true},
+		/* Our own mail is not judged. */
+		{"From: a@example.com, b@example.net\n", "127.0.0.1", false},
+	};
+	struct fixture f;
+	setup(&f);
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		struct mail mail = {rows[i].client, "", "", "x@client.example", false, rows[i].header, "x"};
+		f.settings.reject_bad_from = false;
+		ck_assert_int_eq(run(&f, &mail)->action, SESSION_ACCEPT);
+		f.settings.reject_bad_from = true;
+		const struct session_outcome *o = run(&f, &mail);
+		ck_assert_msg((o->action == SESSION_REJECT) == rows[i].bad, "row %zu", i);
+		if (!rows[i].bad)
+			continue;
+		ck_assert_str_eq(o->code, "550");
+		ck_assert_str_eq(o->status, "5.7.1");
+		ck_assert_ptr_nonnull(strstr(o->reason, "From field"));
+	}
+	teardown(&f);
+}
+END_TEST
+
 START_TEST(forged_quarantine_fields_are_removed)
 {
 	struct fixture f;
@@ -403,6 +440,7 @@ static const TTest *const *const tests[] = {
 	&role_of_each_way_in, &what_is_signed_verifies, &broken_or_unread_keys_defer,
 	&mail_without_an_author_is_not_signed, &forged_results_are_removed, &caps_become_replies,
 	&dmarc_is_enforced_as_far_as_set, &less_than_the_policy_has_a_reason,
+	&bad_from_fields_are_refused_where_set,
 	&forged_quarantine_fields_are_removed,
 	&large_bodies_take_no_memory, &late_answers_are_waited_for, NULL,
 };
