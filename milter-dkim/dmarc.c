@@ -236,10 +236,20 @@ static int normalise(struct check *c, struct span domain, struct span *domain_ou
 	struct sbuf b;
 	sbuf_init(&b, mem, sizeof(mem));
 	domain = dnsname_trim(domain);
-	if (!dnsname_mail_valid(domain) || idn_to_ascii(domain, &b) < 0 || !sbuf_ok(&b) ||
+	/* A lone label has no record, as a rule, but is no malformed name. */
+	if (!dnsname_host_valid(domain) || idn_to_ascii(domain, &b) < 0 || !sbuf_ok(&b) ||
 	    !dnsname_valid(sbuf_span(&b)))
 		return ERR_SYNTAX;
 	return arena_dup(c->arena, sbuf_span(&b), domain_out);
+}
+
+/* Past the cap only names are looked at that can be aligned: those within the
+ * Organizational Domain of the author, whose walks share most of their queries. */
+static bool worth_a_look(const struct check *c, struct span domain, size_t looked_at)
+{
+	return looked_at < DMARC_IDENTIFIERS_MAX ||
+	       (looked_at < 2 * DMARC_IDENTIFIERS_MAX && c->v.organizational_domain.len > 0 &&
+		dnsname_under(domain, c->v.organizational_domain));
 }
 
 /*
@@ -251,14 +261,15 @@ static int align(struct check *c)
 	int trouble = 0;
 	size_t looked_at = 0;
 	for (int round = 0; round < 2; round++) {
-		for (size_t i = 0; i < c->request->identifier_count && looked_at < DMARC_IDENTIFIERS_MAX; i++) {
+		for (size_t i = 0; i < c->request->identifier_count; i++) {
 			const struct dmarc_identifier *id = &c->request->identifiers[i];
 			struct span domain;
 			int rc = normalise(c, id->domain, &domain);
 			if (rc == ERR_LIMIT)
 				return rc;
 			if (rc < 0 || id->unknown || c->v.aligned[id->mechanism].len > 0 ||
-			    span_eq(domain, c->v.author_domain) != (round == 0))
+			    span_eq(domain, c->v.author_domain) != (round == 0) ||
+			    !worth_a_look(c, domain, looked_at))
 				continue;
 			looked_at++;
 			rc = aligned(c, id->mechanism, domain);

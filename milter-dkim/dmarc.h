@@ -16,8 +16,10 @@
 #include "milter-dkim/result.h"
 
 #define DMARC_WALK_MAX 8         /* queries of one walk, section 4.10 */
-#define DMARC_IDENTIFIERS_MAX 10 /* that are looked at; those equal to the Author Domain come first */
-#define DMARC_QUERIES_MAX (DMARC_WALK_MAX * (DMARC_IDENTIFIERS_MAX + 1))
+/* Identifiers that are looked at, those equal to the Author Domain first; and so
+ * many again, of those that lie within its Organizational Domain. */
+#define DMARC_IDENTIFIERS_MAX 10
+#define DMARC_QUERIES_MAX (DMARC_WALK_MAX * (2 * DMARC_IDENTIFIERS_MAX + 1))
 
 struct dmarc_psl {
 	/* The registered domain that DOMAIN (A-labels, lower case) belongs to;

@@ -94,8 +94,11 @@ int auth_tool_open(struct auth_tool *tool, struct cli *cli)
 	struct sbuf error;
 	sbuf_init(&error, mem, sizeof(mem));
 	struct resolver_config config = {.servers = cli_option(cli, "resolver"), .timeout_ms = QUESTION_MS};
-	if (resolver_open(&config, &tool->resolver, &error) < 0)
-		return cli_fail(cli, EX_TEMPFAIL, "%s", sbuf_cstr(&error));
+	if (config.servers != NULL && config.servers[0] == '\0')
+		return cli_fail(cli, EX_USAGE, "--resolver names no DNS server");
+	int rc = resolver_open(&config, &tool->resolver, &error);
+	if (rc < 0)
+		return cli_fail(cli, rc == ERR_SYNTAX ? EX_USAGE : EX_TEMPFAIL, "%s", sbuf_cstr(&error));
 	tool->set = resolver_set_new(tool->resolver, AUTH_TOOL_DNS_MS);
 	tool->inner = resolver_set_view(tool->set);
 	tool->view = tool->trace ? (struct dns_view){traced_lookup, tool} : tool->inner;

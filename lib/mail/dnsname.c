@@ -27,9 +27,9 @@ static bool mail_label(struct span label)
 	return label.ptr[0] != '-' && label.ptr[label.len - 1] != '-';
 }
 
-bool dnsname_mail_valid(struct span name)
+bool dnsname_host_valid(struct span name)
 {
-	if (!dnsname_valid(name) || span_chr(name, '.') == SPAN_NPOS)
+	if (!dnsname_valid(name))
 		return false;
 	struct span rest = name, label;
 	bool more = true;
@@ -42,6 +42,11 @@ bool dnsname_mail_valid(struct span name)
 		if (!ascii_isdigit(label.ptr[i]))
 			return true;
 	return false;
+}
+
+bool dnsname_mail_valid(struct span name)
+{
+	return span_chr(name, '.') != SPAN_NPOS && dnsname_host_valid(name);
 }
 
 struct span dnsname_trim(struct span name)

@@ -13,9 +13,10 @@
 /* Could be asked of the DNS (RFC 1035 section 3.1): 1 to 253 bytes, labels of
  * 1 to 63 bytes, no NUL.  Any other byte may stand in a label. */
 bool dnsname_valid(struct span name);
-/* As above with two labels at least, made of letters, digits, hyphens,
- * underscores and bytes above 127 (U-labels), the last one not a number: what
- * may stand behind the @ of an address. */
+/* As above, of letters, digits, hyphens, underscores and bytes above 127
+ * (U-labels), the last label not a number: names a host. */
+bool dnsname_host_valid(struct span name);
+/* As above with two labels at least: what may stand behind the @ of an address. */
 bool dnsname_mail_valid(struct span name);
 
 /* Without one final dot. */

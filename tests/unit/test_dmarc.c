@@ -229,36 +229,52 @@ START_TEST(public_suffix_list)
 }
 END_TEST
 
-/* At most eight queries, and only DMARC_IDENTIFIERS_MAX identifiers. */
-START_TEST(caps)
+/* AFTER identifiers from elsewhere, then INSIDE ones from below a name of the
+ * owner that is an Organizational Domain of its own, then ours. */
+static enum auth_result judge_after(size_t elsewhere, size_t inside, const char *ours)
 {
+	static const struct fakedns_row zone[] = {
+		{"_dmarc.example.com", DNS_TXT, "v=DMARC1; p=reject"},
+		{"_dmarc.own.example.com", DNS_TXT, "v=DMARC1; p=reject; psd=n"},
+		{NULL, 0, NULL},
+	};
 	static struct fakedns dns;
-	char domains[DMARC_IDENTIFIERS_MAX + 1][32];
-	struct dmarc_identifier ids[DMARC_IDENTIFIERS_MAX + 1];
-	for (size_t i = 0; i <= DMARC_IDENTIFIERS_MAX; i++) {
-		snprintf(domains[i], sizeof(domains[i]), "u%zu.evil.test", i);
+	char domains[3 * DMARC_IDENTIFIERS_MAX][32];
+	struct dmarc_identifier ids[3 * DMARC_IDENTIFIERS_MAX + 1];
+	size_t count = elsewhere + inside;
+	ck_assert_uint_le(count, 3 * DMARC_IDENTIFIERS_MAX);
+	for (size_t i = 0; i < count; i++) {
+		snprintf(domains[i], sizeof(domains[i]), "u%zu.%s", i, i < elsewhere ? "evil.test" : "own.example.com");
 		ids[i] = (struct dmarc_identifier){DMARC_DKIM, span_str(domains[i]), false};
 	}
-	for (int over = 0; over < 2; over++) {
-		struct dmarc_request request = {SPAN_LIT("example.com"), ids, DMARC_IDENTIFIERS_MAX + 1, NULL};
-		struct dmarc_verdict v;
-		struct arena a;
-		arena_init(&a, 1 << 20);
-		ids[over ? DMARC_IDENTIFIERS_MAX : DMARC_IDENTIFIERS_MAX - 1].domain = SPAN_LIT("www.example.com");
-		ids[over ? DMARC_IDENTIFIERS_MAX - 1 : DMARC_IDENTIFIERS_MAX].domain = SPAN_LIT("z.evil.test");
-		dns = (struct fakedns){.rows = rfc_zone};
-		struct dns_view view = fakedns_view(&dns);
-		ck_assert_int_eq(dmarc_check(&request, &view, &a, &v), 0);
-		ck_assert_int_eq(v.result, over ? AUTH_FAIL : AUTH_PASS);
-		/* One that is equal is seen wherever it stands. */
-		ids[DMARC_IDENTIFIERS_MAX].domain = SPAN_LIT("example.com");
-		ck_assert_int_eq(dmarc_check(&request, &view, &a, &v), 0);
-		ck_assert_int_eq(v.result, AUTH_PASS);
-		arena_done(&a);
-	}
+	ids[count] = (struct dmarc_identifier){DMARC_DKIM, span_str(ours), false};
+	struct dmarc_request request = {SPAN_LIT("example.com"), ids, count + 1, NULL};
+	struct dmarc_verdict v;
+	struct arena a;
+	arena_init(&a, 1 << 20);
+	dns = (struct fakedns){.rows = zone};
+	struct dns_view view = fakedns_view(&dns);
+	ck_assert_int_eq(dmarc_check(&request, &view, &a, &v), 0);
+	arena_done(&a);
+	return v.result;
+}
+
+START_TEST(caps)
+{
+	size_t n = DMARC_IDENTIFIERS_MAX;
+	ck_assert_int_eq(judge_after(n - 1, 0, "www.example.com"), AUTH_PASS);
+	/* Past the cap what lies within the author's domain is still seen. */
+	ck_assert_int_eq(judge_after(3 * n, 0, "www.example.com"), AUTH_PASS);
+	ck_assert_int_eq(judge_after(n, n - 1, "www.example.com"), AUTH_PASS);
+	ck_assert_int_eq(judge_after(n, n, "www.example.com"), AUTH_FAIL);
+	ck_assert_int_eq(judge_after(0, 2 * n - 1, "www.example.com"), AUTH_PASS);
+	ck_assert_int_eq(judge_after(0, 2 * n, "www.example.com"), AUTH_FAIL);
+	/* One that is equal is seen wherever it stands. */
+	ck_assert_int_eq(judge_after(n, 2 * n, "example.com"), AUTH_PASS);
 }
 END_TEST
 
+/* At most eight queries. */
 START_TEST(walk_has_eight_queries)
 {
 	static struct fakedns dns = {.rows = rfc_zone};

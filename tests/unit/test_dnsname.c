@@ -36,7 +36,12 @@ START_TEST(valid_names)
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		ck_assert_msg(dnsname_valid(span_str(rows[i].name)) == rows[i].valid, "%s", rows[i].name);
 		ck_assert_msg(dnsname_mail_valid(span_str(rows[i].name)) == rows[i].mail, "%s", rows[i].name);
+		if (dnsname_labels(span_str(rows[i].name)) > 1)
+			ck_assert_msg(dnsname_host_valid(span_str(rows[i].name)) == rows[i].mail, "%s", rows[i].name);
 	}
+	ck_assert(dnsname_host_valid(SPAN_LIT("localhost")) && dnsname_host_valid(SPAN_LIT("\xd1\x80\xd1\x84")));
+	ck_assert(!dnsname_host_valid(SPAN_LIT("12")) && !dnsname_host_valid(SPAN_LIT("[12]")) &&
+		  !dnsname_host_valid(SPAN_LIT("-a")) && !dnsname_host_valid(SPAN_EMPTY));
 	ck_assert(!dnsname_valid(SPAN_LIT("a\0b.com")));
 }
 END_TEST
