@@ -4,7 +4,7 @@
  * the output buffer, and leave() does the rest.  So a handler may do anything
  * to its connection and nothing is freed under it.
  *
- * Input is read into one buffer of the thread and copied only when a handler
+ * Input is read into the loop's scratch buffer and copied only when a handler
  * leaves a rest; `last_ms` is noted instead of touching the idle timer, which
  * looks at it when it fires.
  */
@@ -17,12 +17,8 @@
 
 #include "lib/run/conn_internal.h"
 
-#define READ_SIZE 65536u
 #define OUT_KEEP_MAX 16384u     /* a larger drained output buffer is given back */
 #define WRITE_DIRECT_MIN 16384u /* within a handler, smaller writes are gathered */
-
-/* Used only between a read and the return of the handler that gets the bytes. */
-static _Thread_local char read_buffer[READ_SIZE];
 
 static int64_t coarse_ms(void)
 {
@@ -227,17 +223,17 @@ static void handle_eof(struct conn *c)
 
 static void on_readable(struct ev_loop *ev, struct ev_io *w, int events)
 {
-	(void)ev;
 	struct conn *c = w->data;
 	enter(c);
 	if ((events & EV_CUSTOM) != 0)
 		handle_input(c, SPAN_EMPTY);
 	if ((events & EV_READ) != 0 && may_read(c)) {
 		size_t room = c->limits->in_max_bytes - c->in.len;
-		ssize_t n = read(c->fd, read_buffer, room < READ_SIZE ? room : READ_SIZE);
+		char *bytes = loop_scratch(ev);
+		ssize_t n = read(c->fd, bytes, room < LOOP_SCRATCH_BYTES ? room : LOOP_SCRATCH_BYTES);
 		if (n > 0) {
 			c->last_ms = coarse_ms();
-			handle_input(c, span_of(read_buffer, (size_t)n));
+			handle_input(c, span_of(bytes, (size_t)n));
 		} else if (n == 0) {
 			handle_eof(c);
 		} else if (errno != EAGAIN && errno != EINTR) {

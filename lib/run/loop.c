@@ -22,6 +22,7 @@ struct loop {
 	_Atomic int stop;
 	pthread_mutex_t lock;
 	struct posted *first, **last; /* under the lock */
+	char *scratch;
 };
 
 static struct posted *take_all(struct loop *loop)
@@ -60,6 +61,8 @@ struct loop *loop_new(void)
 	loop->ev = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
 	if (loop->ev == NULL)
 		PANIC("no event loop");
+	ev_set_userdata(loop->ev, loop);
+	loop->scratch = mem_alloc(LOOP_SCRATCH_BYTES);
 	loop->last = &loop->first;
 	pthread_mutex_init(&loop->lock, NULL);
 	ev_async_init(&loop->wake, on_wake);
@@ -81,6 +84,7 @@ void loop_free(struct loop **loop)
 	ev_async_stop((*loop)->ev, &(*loop)->wake);
 	ev_loop_destroy((*loop)->ev);
 	pthread_mutex_destroy(&(*loop)->lock);
+	free((*loop)->scratch);
 	free(*loop);
 	*loop = NULL;
 }
@@ -88,6 +92,12 @@ void loop_free(struct loop **loop)
 struct ev_loop *loop_ev(struct loop *loop)
 {
 	return loop->ev;
+}
+
+char *loop_scratch(struct ev_loop *ev)
+{
+	const struct loop *loop = ev_userdata(ev);
+	return loop->scratch;
 }
 
 void loop_run(struct loop *loop)

@@ -16,6 +16,13 @@ struct loop;
 struct loop *loop_new(void);
 void loop_free(struct loop **loop);
 struct ev_loop *loop_ev(struct loop *loop);
+/*
+ * A buffer that the callbacks on the loop of EV share, each until it calls another
+ * or returns.  (Not thread-local: that would be memory of every thread, and daemons
+ * have libraries that start threads by the thousand.)
+ */
+#define LOOP_SCRATCH_BYTES 65536u
+char *loop_scratch(struct ev_loop *ev);
 void loop_run(struct loop *loop);
 
 /* From any thread: end loop_run() after the current round. */
