@@ -34,10 +34,12 @@ db_probe_ARCHIVES := run base
 db_probe_LIBS := $(RUN_LIBS) $(CHECK_LIBS)
 
 # bench: measure side by side, as docs/bench.md tells; SECTIONS="milters" for a part
-HELPERS += milter_null lmtp_load
+HELPERS += milter_null milter_load lmtp_load
 milter_null_SRCS := tests/bench/milter_null.c
 milter_null_ARCHIVES := base
 milter_null_LIBS := -lmilter
+milter_load_SRCS := tests/bench/milter_load.c tests/bench/process.c
+milter_load_ARCHIVES := base
 lmtp_load_SRCS := tests/bench/lmtp_load.c
 lmtp_load_ARCHIVES := base
 bench: all helpers

@@ -21,7 +21,7 @@ OPENDKIM_DNS = "127.0.0.53"  # opendkim asks port 53 only
 OPENDKIM = """\
 Mode {mode}
 Socket local:{socket}
-Domain example.com
+Domain bench.example
 Selector bench
 KeyFile {key}
 Canonicalization relaxed/relaxed
@@ -36,6 +36,19 @@ UMask 000
 PidFile {pid}
 AuthservID bench.example.com
 """
+
+
+# A domain that does it right.  The SOA allows resolvers to keep what is not there.
+DOMAIN = "bench.example"
+SENDER = f"sales@{DOMAIN}"
+HELO = f"mail.{DOMAIN}"
+SPF = "v=spf1 ip4:127.0.0.0/8 ip4:192.0.2.0/24 -all"
+ZONE = {
+    ".": "IN SOA ns.invalid. hostmaster.invalid. 1 3600 600 86400 3600",
+    DOMAIN: f'3600 IN TXT "{SPF}"',
+    HELO: f'3600 IN TXT "{SPF}"',
+    f"_dmarc.{DOMAIN}": f'3600 IN TXT "v=DMARC1; p=reject; rua=mailto:dmarc@{DOMAIN}"',
+}
 
 
 class Variant:
@@ -64,13 +77,15 @@ class Milters:
         key = "".join(line for line in public if not line.startswith("-"))
         record = f"v=DKIM1; k=rsa; p={key}"
         strings = " ".join(f'"{record[i:i + 255]}"' for i in range(0, len(record), 255))
-        self.stack.dns_add(f"bench._domainkey.example.com. 3600 IN TXT {strings}")
+        for name, record in (ZONE | {f"bench._domainkey.{DOMAIN}": f"3600 IN TXT {strings}"}).items():
+            self.stack.dns_remove(name)
+            self.stack.dns_add(f"{name.rstrip('.')}. {record}")
         # smtp-source sends the file as it is and wants LF.
         text = "".join(f"This is line {n} of the body of a message.\n" for n in range(1000))
-        head = message("sales@example.com", "to@sink.example", "benchmark", "").replace(b"\r\n", b"\n")
+        head = message(SENDER, "to@sink.example", "benchmark", "").replace(b"\r\n", b"\n")
         body = text[:SIZE - len(head)].rsplit("\n", 1)[0] + "\n"
         self.plain.write_bytes(head.rstrip(b"\n") + b"\n\n" + body.encode())
-        signer = [self.stack.at.path("/bin/postern"), "dkim", "sign", "--domain", "example.com", "--selector", "bench",
+        signer = [self.stack.at.path("/bin/postern"), "dkim", "sign", "--domain", DOMAIN, "--selector", "bench",
                   "--key", self.key]
         done = subprocess.run([str(a) for a in signer], input=self.plain.read_bytes(), capture_output=True, check=True)
         self.signed.write_bytes(done.stdout.replace(b"\r\n", b"\n"))
@@ -88,8 +103,8 @@ class Milters:
 
     def postern(self, role):
         base = self.folder / f"milter-{role}"
-        (self.folder / "KeyTable").write_text(f"bench example.com:bench:{self.key}\n")
-        (self.folder / "SigningTable").write_text("*@example.com bench\n")
+        (self.folder / "KeyTable").write_text(f"bench {DOMAIN}:bench:{self.key}\n")
+        (self.folder / "SigningTable").write_text(f"*@{DOMAIN} bench\n")
         state = self.folder / f"state-{role}"
         state.mkdir(exist_ok=True)
         base.with_suffix(".conf").write_text("\n".join([
@@ -132,12 +147,12 @@ class Milters:
 
     @staticmethod
     def answers(port):
-        done = subprocess.run(["smtp-source", "-m", "1", "-f", "sales@example.com", "-t", "to@sink.example",
+        done = subprocess.run(["smtp-source", "-m", "1", "-f", SENDER, "-t", "to@sink.example",
                                f"inet:{HOST}:{port}"], capture_output=True, check=False)
         return done.returncode == 0
 
     def round(self, variant, count):
-        source = ["smtp-source", "-s", SESSIONS, "-m", count, "-f", "sales@example.com", "-t", "to@sink.example",
+        source = ["smtp-source", "-s", SESSIONS, "-m", count, "-M", HELO, "-f", SENDER, "-t", "to@sink.example",
                   "-F", variant.message_file or self.plain, f"inet:{HOST}:{variant.port}"]
         before = cpu_seconds(variant.server.pid) if variant.server else 0
         seconds = timed(lambda: run(source))
