@@ -9,6 +9,7 @@
 #define DRAIN_POLL_S 0.02
 /* Without a message in hand for so many polls the last reply has been written. */
 #define DRAIN_QUIET_POLLS 10
+#define RESULTS_FLUSH_MS 1000 /* what the database does not take then comes after the start */
 
 static const struct metric_row metrics[] = {
 #define METRIC METRIC_ROW
@@ -20,6 +21,7 @@ struct daemon {
 	struct skel *skel;
 	struct listen_set sockets;
 	struct keysource *source;
+	struct results *results;
 	struct milter *milter;
 	ev_timer drain;
 	unsigned quiet_polls;
@@ -58,14 +60,18 @@ static int start(struct skel *skel, struct sbuf *error)
 	if (rc == 0)
 		rc = keysource_open(config, skel->state_dir, &d->source, error);
 	if (rc == 0)
+		rc = results_open(config, skel->state_dir, &d->results, error);
+	if (rc == 0)
 		rc = open_socket(d, config, error);
 	if (rc == 0)
-		rc = milter_open(d->sockets.fds[0], config->packet_timeout, settings, d->source, &d->milter, error);
+		rc = milter_open(d->sockets.fds[0], config->packet_timeout, settings, d->source, d->results,
+				 &d->milter, error);
 	else
 		settings_unref(&settings);
 	if (rc < 0) {
 		listen_close(&d->sockets);
 		keysource_close(&d->source);
+		results_close(d->results, 0);
 		free(d);
 		return rc;
 	}
@@ -82,6 +88,8 @@ static int reload(struct skel *skel, const void *next, struct sbuf *error)
 	settings_unref(&old);
 	if (rc == 0)
 		rc = keysource_reload(d->source, next, error);
+	if (rc == 0)
+		rc = results_reload(d->results, next, error);
 	if (rc == 0)
 		milter_use(d->milter, settings);
 	else
@@ -118,15 +126,21 @@ static void done(struct skel *skel)
 	for (size_t i = 0; i < d->sockets.count; i++)
 		if (d->sockets.paths[i] != NULL)
 			unlink(d->sockets.paths[i]);
+	results_close(d->results, RESULTS_FLUSH_MS);
 }
 
 static void status(struct skel *skel, json_t *object)
 {
-	collect(skel->arg);
+	struct daemon *d = skel->arg;
+	collect(d);
 	json_object_set_new(object, "keys_sql", json_integer(metrics_get(METRIC_KEYS_SQL)));
 	json_object_set_new(object, "keys_files", json_integer(metrics_get(METRIC_KEYS_FILES)));
+	json_object_set_new(object, "results_waiting",
+			    json_integer((json_int_t)results_waiting(d->results)));
 	json_object_set_new(object, "active_messages", json_integer(metrics_get(METRIC_ACTIVE_MESSAGES)));
 }
+
+static const char *const fixed_options[] = {"results_max_bytes", NULL};
 
 int main(int argc, char **argv)
 {
@@ -138,6 +152,7 @@ int main(int argc, char **argv)
 		.metrics_count = sizeof(metrics) / sizeof(metrics[0]),
 		.start = start,
 		.reload = reload,
+		.fixed = fixed_options,
 		.stop = stop,
 		.done = done,
 		.status = status,

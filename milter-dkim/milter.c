@@ -27,6 +27,7 @@ struct milter {
 	pthread_mutex_t lock;
 	struct settings *settings;
 	struct keysource *source;
+	struct results *results;
 	struct keycache *cache;
 	atomic_uint active;
 	atomic_bool paused;
@@ -319,6 +320,7 @@ static sfsistat on_end(SMFICTX *ctx)
 			  LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("REASON", refused));
 	} else {
 		report_outcome(outcome, queue_id, &c->ip);
+		results_add(the_milter->results, outcome, queue_id, &c->ip);
 		status = reply(ctx, outcome);
 	}
 	metrics_observe(METRIC_END_OF_MESSAGE, (double)(clock_mono_us() - from_us) / 1e6);
@@ -397,12 +399,13 @@ static int start(struct milter *m, int64_t packet_timeout_ms, struct sbuf *error
 }
 
 int milter_open(int fd, int64_t packet_timeout_ms, struct settings *settings, struct keysource *source,
-		struct milter **milter_out, struct sbuf *error)
+		struct results *results, struct milter **milter_out, struct sbuf *error)
 {
 	struct milter *m = mem_zalloc(sizeof(*m));
 	pthread_mutex_init(&m->lock, NULL);
 	m->settings = settings;
 	m->source = source;
+	m->results = results;
 	m->cache = keycache_new(KEYCACHE_KEYS);
 	m->fd = fd;
 	if (gethostname(m->host_name, sizeof(m->host_name) - 1) < 0)

@@ -10,18 +10,19 @@
 
 #include "lib/run/loop.h"
 #include "milter-dkim/keysource.h"
+#include "milter-dkim/results.h"
 
 struct milter;
 
 /*
  * Serves the listening socket FD (borrowed) in threads of its own.  Takes
- * SETTINGS; SOURCE is borrowed.  A packet of the MTA that is not whole after
+ * SETTINGS; SOURCE and RESULTS are borrowed.  A packet of the MTA that is not whole after
  * PACKET_TIMEOUT_MS without a byte (rounded down to seconds) ends its connection.
  * Where memory runs out the process ends, to be started anew.  The calling thread's blocked signals are those
  * of the new threads.
  */
 int milter_open(int fd, int64_t packet_timeout_ms, struct settings *settings, struct keysource *source,
-		struct milter **milter_out, struct sbuf *error) MUST_CHECK;
+		struct results *results, struct milter **milter_out, struct sbuf *error) MUST_CHECK;
 /* New messages use SETTINGS, which is taken; those in hand keep theirs. */
 void milter_use(struct milter *milter, struct settings *settings);
 /* A reference to the settings in use. */

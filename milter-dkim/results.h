@@ -1,0 +1,34 @@
+/*
+ * What became of each message, on its way to SQL: an outbox below the state
+ * directory and the statement that puts its records into the table.  Mail never
+ * waits for either and never fails for them: what cannot be taken is dropped and
+ * counted.
+ */
+#ifndef MILTER_RESULTS_H
+#define MILTER_RESULTS_H
+
+#include "milter-dkim/daemon.h"
+
+struct results;
+
+/*
+ * Opens the outbox where results are wanted and SQL is configured.  An outbox that
+ * cannot be opened is logged, and the daemon runs without it.
+ */
+int results_open(const struct milter_config *config, const char *state_dir,
+		 struct results **results_out, struct sbuf *error) MUST_CHECK;
+/* Takes over the options, but the size of an outbox that is open; on failure all
+ * stays. */
+int results_reload(struct results *results, const struct milter_config *config, struct sbuf *error) MUST_CHECK;
+/* Writes what it can within TIMEOUT_MS; the rest comes after the next start.
+ * RESULTS, which may be NULL, stays valid, and what is added from now on is dropped. */
+void results_close(struct results *results, int64_t timeout_ms);
+
+/* Thread-safe; a few microseconds. */
+void results_add(struct results *results, const struct session_outcome *outcome, struct span queue_id,
+		 const struct ip *client);
+
+/* Records that are not in the database yet. */
+uint64_t results_waiting(struct results *results);
+
+#endif
