@@ -108,6 +108,15 @@ class MilterClient:
     def message(self, fields, body=(), **more):
         """A whole message with FIELDS [(name, value)] and a body in pieces."""
         self.begin(**more)
+        return self.content(fields, body)
+
+    def next_message(self, fields, body=(), sender=b"<a@example.org>"):
+        """Another one on the same connection."""
+        self.send(packet(b"M", strings(sender)))
+        self.read()
+        return self.content(fields, body)
+
+    def content(self, fields, body):
         self.send(*self.fields(fields))
         for piece in body:
             self.send(self.body(piece))
