@@ -34,7 +34,7 @@ struct session {
 	struct crypto_key *signers[SESSION_SIGNATURES_MAX];
 	size_t signer_count;
 	unsigned body;
-	bool body_done, finished;
+	bool header_done, body_done, finished;
 	struct session_outcome outcome;
 };
 
@@ -163,7 +163,7 @@ void session_begin(struct session *s, const struct session_settings *settings,
 	s->settings = settings;
 	s->keys = *keys;
 	s->now = envelope->now;
-	s->body_done = s->finished = false;
+	s->header_done = s->body_done = s->finished = false;
 	s->outcome = (struct session_outcome){.action = SESSION_ACCEPT};
 	s->outcome.ours = is_ours(s, envelope);
 	edits_init(&s->outcome.edits, &s->arena);
@@ -178,8 +178,16 @@ void session_begin(struct session *s, const struct session_settings *settings,
 		begin_inbound(s, envelope, cache, view);
 }
 
+/* What comes in the wrong place would be left out of the verdict. */
+static void refuse_disorder(struct session *s)
+{
+	refuse(s, SESSION_TEMPFAIL, "451", "4.3.0", "the parts of the message came out of order");
+}
+
 void session_header(struct session *s, struct span name, struct span value)
 {
+	if (s->header_done)
+		refuse_disorder(s);
 	if (s->outcome.action == SESSION_ACCEPT && mail_header_add(&s->header, name, value) < 0)
 		refuse_large(s);
 }
@@ -301,8 +309,9 @@ static const char *about(struct session *s, const char *before, struct span doma
 
 void session_header_end(struct session *s, const struct dns_view *view)
 {
-	if (s->outcome.action != SESSION_ACCEPT)
+	if (s->outcome.action != SESSION_ACCEPT || s->header_done)
 		return;
+	s->header_done = true;
 	remove_forged(s, SPAN_LIT(AUTHRES_NAME));
 	remove_forged(s, SPAN_LIT(SESSION_QUARANTINE_FIELD));
 	if (s->outcome.ours) {
@@ -325,6 +334,8 @@ bool session_wants_body(const struct session *s)
 
 void session_body(struct session *s, struct span bytes)
 {
+	if (!s->header_done)
+		refuse_disorder(s);
 	if (session_wants_body(s))
 		bodyhash_push(s->bodies, bytes);
 }
@@ -429,6 +440,7 @@ static int judge(struct session *s, const struct dns_view *view)
 
 int session_end(struct session *s, const struct dns_view *view, const struct session_outcome **outcome_out)
 {
+	session_header_end(s, view);
 	if (!s->body_done && session_wants_body(s))
 		bodyhash_finish(s->bodies);
 	s->body_done = true;

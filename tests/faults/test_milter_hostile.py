@@ -195,8 +195,10 @@ class Peer(HostileCase):
 
     def test_body_in_any_pieces(self):
         with MilterClient(self.stack) as client:
-            self.assertEqual(client.message(GOOD, [b"x"] * 5000 + [b"", b"\r", b"\n", b"y" * PACKET_MAX])[1],
+            self.assertEqual(client.message(GOOD, [b"x"] * 5000 + [b"\r", b"\n", b"y" * PACKET_MAX])[1],
                              (b"c", b""))
+        with MilterClient(self.stack) as client, self.assertRaises(OSError):
+            client.message(GOOD, [b"y" * (PACKET_MAX + 1)])
 
     def test_no_edits_offered(self):
         """A mail server without what we need is refused at once, not served badly."""

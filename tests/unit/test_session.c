@@ -197,6 +197,44 @@ START_TEST(mail_without_an_author_is_not_signed)
 }
 END_TEST
 
+/* Postfix keeps the order; whoever does not gets no verdict over a part of the mail. */
+START_TEST(parts_out_of_order_defer)
+{
+	static const struct {
+		const char *name, *steps; /* h field, n end of header, b body */
+		bool accepted;
+	} rows[] = {
+		{"in order", "hnb", true},	    {"no end of the header", "h", true}, {"nothing at all", "", true},
+		{"end of the header twice", "hnnb", true}, {"field behind the header", "hnh", false},
+		{"field behind the body", "hnbh", false},  {"body before the header", "bhn", false},
+		{"body without a header", "hb", false},
+	};
+	const struct ip ip = {.bits = 32, .bytes = {192, 0, 2, 1}};
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		struct fixture f;
+		const struct session_outcome *o = NULL;
+		struct session_envelope envelope = {.mail_from = SPAN_LIT("a@example.com"), .now = 1700000000};
+		setup(&f);
+		session_connect(f.session, SPAN_LIT("c"), &ip, false);
+		session_begin(f.session, &f.settings, &f.keys, &envelope, NULL, &f.view);
+		for (const char *step = rows[i].steps; *step != '\0'; step++) {
+			if (*step == 'h')
+				session_header(f.session, SPAN_LIT("From"), SPAN_LIT(" a@example.com"));
+			else if (*step == 'n')
+				session_header_end(f.session, &f.view);
+			else
+				session_body(f.session, SPAN_LIT("x\r\n"));
+		}
+		while (session_end(f.session, &f.view, &o) == ERR_AGAIN)
+			;
+		ck_assert_msg((o->action == SESSION_ACCEPT) == rows[i].accepted, "%s", rows[i].name);
+		if (!rows[i].accepted)
+			ck_assert_str_eq(o->code, "451");
+		teardown(&f);
+	}
+}
+END_TEST
+
 START_TEST(forged_results_are_removed)
 {
 	static const char header[] =
@@ -438,7 +476,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&role_of_each_way_in, &what_is_signed_verifies, &broken_or_unread_keys_defer,
-	&mail_without_an_author_is_not_signed, &forged_results_are_removed, &caps_become_replies,
+	&mail_without_an_author_is_not_signed, &parts_out_of_order_defer, &forged_results_are_removed, &caps_become_replies,
 	&dmarc_is_enforced_as_far_as_set, &less_than_the_policy_has_a_reason,
 	&bad_from_fields_are_refused_where_set,
 	&forged_quarantine_fields_are_removed,
