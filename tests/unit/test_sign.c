@@ -1,4 +1,6 @@
 /* Tests of milter-dkim/sign: what it makes verifies, and stays in its bounds. */
+#include <pthread.h>
+
 #include "milter-dkim/sign.h"
 #include "tests/unit/dkim_keys.h"
 #include "tests/unit/dkim_message.h"
@@ -215,10 +217,50 @@ START_TEST(private_keys)
 }
 END_TEST
 
+/* Signs and verifies with the key at ARG, now and then something that does not fit. */
+static void *use_key(void *arg)
+{
+	const struct crypto_key *key = arg;
+	static _Atomic unsigned started;
+	uint8_t digest[CRYPTO_SHA256_BYTES] = {(uint8_t)++started};
+	char mem[CRYPTO_SIGNATURE_MAX + 1];
+	struct sbuf out;
+	for (unsigned i = 0; i < 50; i++) {
+		sbuf_init(&out, mem, sizeof(mem));
+		digest[1] = (uint8_t)i;
+		bool right = crypto_sign(key, digest, &out) == 0 && crypto_verify(key, digest, sbuf_span(&out)) == 0 &&
+			     crypto_verify(key, digest, SPAN_LIT("no signature")) == ERR_PERM;
+		digest[2]++;
+		right = right && crypto_verify(key, digest, sbuf_span(&out)) == ERR_PERM;
+		if (!right)
+			return NULL;
+	}
+	return arg;
+}
+
+START_TEST(a_key_serves_many_threads)
+{
+	static const char *const keys[] = {RSA_PRIVATE, ED25519_PRIVATE};
+	for (size_t k = 0; k < COUNT_OF(keys); k++) {
+		struct crypto_key *key = private_key(keys[k]);
+		pthread_t threads[4];
+		void *done;
+		for (size_t i = 0; i < COUNT_OF(threads); i++)
+			ck_assert_int_eq(pthread_create(&threads[i], NULL, use_key, key), 0);
+		for (size_t i = 0; i < COUNT_OF(threads); i++) {
+			ck_assert_int_eq(pthread_join(threads[i], &done), 0);
+			ck_assert_ptr_eq(done, key);
+		}
+		crypto_key_unref(&key);
+	}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&signs_and_verifies, &field_has_just_its_tags_and_folds, &lines_stay_short,
 	&oversigned_fields_cannot_be_added, &refuses_what_would_break_the_field, &names_are_capped,
-	&signs_for_an_internationalised_domain, &private_keys, NULL,
+	&signs_for_an_internationalised_domain, &private_keys, &a_key_serves_many_threads,
+	NULL,
 };
 
 TEST_MAIN("sign", tests)
