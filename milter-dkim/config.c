@@ -9,6 +9,7 @@
 
 #include "lib/run/listen.h"
 #include "milter-dkim/daemon.h"
+#include "milter-dkim/keytable_spec.h"
 #include "milter-dkim/psl.h"
 #include "milter-dkim/taglist.h"
 
@@ -47,6 +48,18 @@ static bool is_file(const char *value, const char **path_out)
 	return v.len > skip && v.ptr[skip] == '/';
 }
 
+static int check_table(const char *name, const char *value, struct sbuf *error)
+{
+	char mem[512];
+	struct sbuf why;
+	struct keytable_spec spec;
+	sbuf_init(&why, mem, sizeof(mem));
+	if (value[0] == '\0' || keytable_spec_parse(value, &spec, &why) == 0)
+		return 0;
+	sbuf_addf(error, "%s: %s", name, sbuf_cstr(&why));
+	return ERR_SYNTAX;
+}
+
 static int check_config(const void *arg, struct sbuf *error)
 {
 	const struct milter_config *c = arg;
@@ -64,6 +77,8 @@ static int check_config(const void *arg, struct sbuf *error)
 		sbuf_adds(error, "key_table and signing_table belong together");
 		return ERR_SYNTAX;
 	}
+	if (check_table("key_table", c->key_table, error) < 0 || check_table("signing_table", c->signing_table, error) < 0)
+		return ERR_SYNTAX;
 	if (!is_file(c->internal_hosts, &path) && hostset_add(&hosts, span_str(c->internal_hosts), &bad) < 0) {
 		sbuf_addf(error, "internal_hosts: %.*s is no host", SPAN_ARG(bad));
 		rc = ERR_SYNTAX;

@@ -14,6 +14,9 @@
 #include <openssl/x509.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
+
+#define ED25519_BYTES 32
 
 enum operation { OPERATION_SIGN, OPERATION_VERIFY, OPERATIONS };
 
@@ -144,48 +147,143 @@ static int no_passphrase(char *buf, /* NOLINT(readability-non-const-parameter) t
 	return -1;
 }
 
+static EVP_PKEY *private_from_bytes(struct span der)
+{
+	const unsigned char *bytes = (const unsigned char *)der.ptr;
+	if (der.len == ED25519_BYTES)
+		return EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, bytes, der.len);
+	return der.len == 0 ? NULL : d2i_AutoPrivateKey(NULL, &bytes, (long)der.len);
+}
+
+static void wipe(struct sbuf *b)
+{
+	if (b->ptr != NULL)
+		OPENSSL_cleanse(b->ptr, b->size);
+	sbuf_done(b);
+}
+
 static EVP_PKEY *private_from_base64(struct span text)
 {
 	struct sbuf der;
 	EVP_PKEY *pkey = NULL;
 	sbuf_init_heap(&der, CRYPTO_KEY_TEXT_MAX);
-	if (sbuf_add_unbase64(&der, text) == 0) {
-		const unsigned char *bytes = (const unsigned char *)der.ptr;
-		if (der.len == 32)
-			pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, bytes, der.len);
-		else if (der.len > 0)
-			pkey = d2i_AutoPrivateKey(NULL, &bytes, (long)der.len);
+	if (sbuf_add_unbase64(&der, text) == 0)
+		pkey = private_from_bytes(sbuf_span(&der));
+	wipe(&der);
+	return pkey;
+}
+
+/* DER of more than a few bytes always holds some that no text has. */
+static bool is_binary(struct span text)
+{
+	for (size_t i = 0; i < text.len; i++) {
+		unsigned char c = (unsigned char)text.ptr[i];
+		if (c >= 0x80 || (c < ' ' && !ascii_isfws((char)c)))
+			return true;
 	}
-	if (der.ptr != NULL)
-		OPENSSL_cleanse(der.ptr, der.size);
-	sbuf_done(&der);
+	return false;
+}
+
+#define PEM_BEGIN "-----BEGIN"
+
+static EVP_PKEY *private_from_text(struct span text)
+{
+	if (span_find(text, SPAN_LIT(PEM_BEGIN)) == SPAN_NPOS)
+		return is_binary(text) ? private_from_bytes(text) : private_from_base64(text);
+	BIO *bio = BIO_new_mem_buf(text.ptr, (int)text.len);
+	EVP_PKEY *pkey = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+	BIO_free(bio);
 	return pkey;
 }
 
 int crypto_private_new(struct span text, struct crypto_key **key_out)
 {
+	struct crypto_key *key;
 	if (text.len > CRYPTO_KEY_TEXT_MAX)
 		return ERR_SYNTAX;
-	EVP_PKEY *pkey;
-	if (span_find(text, SPAN_LIT("-----BEGIN")) != SPAN_NPOS) {
-		BIO *bio = BIO_new_mem_buf(text.ptr, (int)text.len);
-		pkey = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
-		BIO_free(bio);
-	} else {
-		pkey = private_from_base64(text);
-	}
-	struct crypto_key *key;
-	int rc = wrap(pkey, &key);
-	if (rc == ERR_LIMIT)
-		return ERR_PERM;
+	int rc = wrap(private_from_text(text), &key);
 	if (rc < 0)
 		return rc;
 	if (key->alg == CRYPTO_RSA_SHA256 && crypto_key_bits(key) < CRYPTO_RSA_MIN_BITS) {
 		crypto_key_unref(&key);
-		return ERR_PERM;
+		return ERR_LIMIT;
 	}
 	*key_out = key;
 	return 0;
+}
+
+#define TEXT_OF(number) TEXT_OF_(number)
+#define TEXT_OF_(number) #number
+
+const char *crypto_private_problem(int code)
+{
+	switch (code) {
+	case ERR_LIMIT:
+		return "it is RSA of less than " TEXT_OF(CRYPTO_RSA_MIN_BITS) " or more than " TEXT_OF(CRYPTO_RSA_MAX_BITS) " bits";
+	case ERR_PERM:
+		return "it is neither an RSA nor an Ed25519 key";
+	default:
+		return "it is no private key that can be read without a passphrase";
+	}
+}
+
+/* What stands between the lines BEGIN and END, or all of a text without such lines. */
+static int pem_content(struct span text, struct span *content_out)
+{
+	static const char *const kinds[] = {"PRIVATE KEY", "RSA PRIVATE KEY"};
+	if (span_find(text, SPAN_LIT(PEM_BEGIN)) == SPAN_NPOS) {
+		*content_out = text;
+		return 0;
+	}
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		char first[64], last[64];
+		snprintf(first, sizeof(first), PEM_BEGIN " %s-----", kinds[i]);
+		snprintf(last, sizeof(last), "-----END %s-----", kinds[i]);
+		size_t from = span_find(text, span_str(first));
+		if (from == SPAN_NPOS)
+			continue;
+		struct span rest = span_skip(text, from + strlen(first));
+		size_t len = span_find(rest, span_str(last));
+		if (len == SPAN_NPOS)
+			return ERR_SYNTAX;
+		*content_out = span_take(rest, len);
+		return 0;
+	}
+	return ERR_SYNTAX;
+}
+
+/* The outermost SEQUENCE of DER takes all of it. */
+static bool der_is_whole(struct span der)
+{
+	const unsigned char *p = (const unsigned char *)der.ptr;
+	if (der.len == ED25519_BYTES)
+		return true;
+	if (der.len < 2 || p[0] != 0x30)
+		return false;
+	if (p[1] < 0x80)
+		return der.len == 2u + p[1];
+	size_t digits = p[1] & 0x7f, length = 0;
+	if (digits == 0 || digits > 2 || der.len < 2 + digits)
+		return false;
+	for (size_t i = 0; i < digits; i++)
+		length = length << 8 | p[2 + i];
+	return der.len == 2 + digits + length;
+}
+
+int crypto_private_compact(struct span text, struct sbuf *der_out)
+{
+	size_t start = der_out->len;
+	struct span content;
+	if (text.len > CRYPTO_KEY_TEXT_MAX)
+		return ERR_SYNTAX;
+	if (der_is_whole(text) && is_binary(text)) {
+		sbuf_add(der_out, text);
+	} else if (pem_content(text, &content) < 0 || sbuf_add_unbase64(der_out, content) < 0 ||
+		   !der_is_whole(span_skip(sbuf_span(der_out), start))) {
+		sbuf_truncate(der_out, start);
+		return ERR_SYNTAX;
+	}
+	return sbuf_ok(der_out) ? 0 : ERR_LIMIT;
 }
 
 int crypto_public_new(enum crypto_alg alg, struct span der, struct crypto_key **key_out)
@@ -195,7 +293,7 @@ int crypto_public_new(enum crypto_alg alg, struct span der, struct crypto_key **
 		return ERR_SYNTAX;
 	EVP_PKEY *pkey;
 	if (alg == CRYPTO_ED25519_SHA256) {
-		pkey = der.len != 32 ? NULL
+		pkey = der.len != ED25519_BYTES ? NULL
 				     : EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, bytes, der.len);
 	} else {
 		pkey = d2i_PUBKEY(NULL, &bytes, (long)der.len);
@@ -247,7 +345,7 @@ unsigned crypto_key_bits(const struct crypto_key *key)
 
 int crypto_key_record(const struct crypto_key *key, struct sbuf *out)
 {
-	unsigned char raw[32];
+	unsigned char raw[ED25519_BYTES];
 	size_t raw_len = sizeof(raw);
 	if (key->alg == CRYPTO_ED25519_SHA256) {
 		if (EVP_PKEY_get_raw_public_key(key->pkey, raw, &raw_len) != 1)

@@ -39,11 +39,19 @@ struct crypto_key;
 
 /*
  * A private key: PEM (PKCS#8 or traditional, not encrypted), or on one or more
- * lines base64 of its DER, or of the 32 raw bytes of an Ed25519 key.
- * ERR_SYNTAX where it is none of these, ERR_PERM for other kinds of keys and
- * RSA outside of the bounds above.
+ * lines base64 of its DER, or of the 32 raw bytes of an Ed25519 key; or what
+ * crypto_private_compact() gave.  ERR_SYNTAX where it is none of these, ERR_PERM
+ * for other kinds of keys, ERR_LIMIT for RSA outside of the bounds above.
  */
 int crypto_private_new(struct span text, struct crypto_key **key_out) MUST_CHECK;
+/* What such an error says about a private key, as static text. */
+const char *crypto_private_problem(int code);
+/*
+ * Adds the DER of a private key in PEM or base64, without a look into it that
+ * would cost more than the decoding: ERR_SYNTAX where the text is cut off, holds
+ * other characters, or where its outermost length does not fit.
+ */
+int crypto_private_compact(struct span text, struct sbuf *der_out) MUST_CHECK;
 /*
  * A public key from the DER bytes of a key record: SubjectPublicKeyInfo or
  * RSAPublicKey, or for Ed25519 its 32 raw bytes.  ERR_SYNTAX where it is not

@@ -15,6 +15,7 @@
 #include "lib/mail/dnsname.h"
 
 #define TEXT_FIRST "postern-keyring 1\n"
+#define LINE_MAX_BYTES (2 * DNSNAME_MAX + 32 + CRYPTO_KEY_TEXT_MAX / 3 * 4 + 8)
 
 struct entry {
 	struct entry *next;     /* of the same domain */
@@ -25,14 +26,16 @@ struct entry {
 
 struct keyring {
 	atomic_uint refs;
+	struct signkey_cache *cache;
 	struct htab domains;
 	struct entry *all, **all_end;
 	size_t count;
 };
 
-struct keyring *keyring_new(void)
+struct keyring *keyring_new(struct signkey_cache *cache)
 {
 	struct keyring *ring = mem_zalloc(sizeof(*ring));
+	ring->cache = signkey_cache_ref(cache);
 	atomic_init(&ring->refs, 1);
 	htab_init(&ring->domains, KEYRING_KEYS_MAX);
 	ring->all_end = &ring->all;
@@ -58,16 +61,18 @@ void keyring_unref(struct keyring **ring)
 		free(e);
 	}
 	htab_done(&r->domains, NULL);
+	signkey_cache_unref(&r->cache);
 	free(r);
 }
 
-/* The same key in another ring, or NULL. */
-static struct signkey *find_same(const struct keyring *old, struct span domain, struct span selector,
-				 struct span text)
+/* The key of that name in another ring, or NULL; with TEXT, or any (NULL). */
+static struct signkey *find_old(const struct keyring *old, struct span domain, struct span selector,
+				const struct span *text)
 {
 	const struct entry *e = old == NULL ? NULL : htab_get(&old->domains, domain);
 	for (; e != NULL; e = e->next)
-		if (span_eq(signkey_selector(e->key), selector) && span_eq(signkey_text(e->key), text))
+		if (span_eq(signkey_selector(e->key), selector) && signkey_text(e->key).len > 0 &&
+		    (text == NULL || span_eq(signkey_text(e->key), *text)))
 			return signkey_ref(e->key);
 	return NULL;
 }
@@ -80,6 +85,47 @@ static bool no_space(struct span name)
 	return true;
 }
 
+static void insert(struct keyring *ring, struct signkey *key, enum crypto_alg alg)
+{
+	struct entry *e = mem_zalloc(sizeof(*e)), *first = htab_get(&ring->domains, signkey_domain(key));
+	e->alg = alg;
+	e->key = key;
+	while (first != NULL && first->next != NULL)
+		first = first->next;
+	if (first != NULL)
+		first->next = e;
+	else if (htab_put(&ring->domains, signkey_domain(key), e, NULL) < 0)
+		PANIC("the table of domains is smaller than the cap of keys");
+	*ring->all_end = e;
+	ring->all_end = &e->next_all;
+	ring->count++;
+}
+
+/* The key for one row, and in *RESULT_OUT what keyring_add() returns. */
+static struct signkey *choose(struct keyring *ring, const struct keyring *old, struct span domain,
+			      struct span selector, struct span text, int *result_out)
+{
+	char mem[CRYPTO_KEY_TEXT_MAX + 1];
+	struct sbuf der;
+	*result_out = KEYRING_BROKEN;
+	if (!dnsname_valid(selector) || !no_space(selector))
+		return signkey_new_broken(domain, SPAN_LIT("invalid"), "its selector is none");
+	sbuf_init(&der, mem, sizeof(mem));
+	int rc = crypto_private_compact(text, &der);
+	struct span compact = sbuf_span(&der);
+	struct signkey *key = find_old(old, domain, selector, rc < 0 ? NULL : &compact);
+	if (key != NULL)
+		*result_out = rc < 0 ? KEYRING_KEPT : 0;
+	else if (rc < 0)
+		key = signkey_new_broken(domain, selector, "its text is cut off or no private key");
+	else
+		*result_out = 0;
+	if (key == NULL)
+		key = signkey_new(ring->cache, domain, selector, compact);
+	explicit_bzero(mem, der.len);
+	return key;
+}
+
 int keyring_add(struct keyring *ring, const struct keyring *old, struct span domain, struct span selector,
 		enum crypto_alg alg, struct span text)
 {
@@ -88,26 +134,13 @@ int keyring_add(struct keyring *ring, const struct keyring *old, struct span dom
 	sbuf_init(&name, mem, sizeof(mem));
 	sbuf_add_lower(&name, dnsname_trim(domain));
 	struct span lower = sbuf_span(&name);
-	if (!sbuf_ok(&name) || !dnsname_valid(lower) || !no_space(lower) || !dnsname_valid(selector) ||
-	    !no_space(selector) || text.len > CRYPTO_KEY_TEXT_MAX)
+	if (!sbuf_ok(&name) || !dnsname_valid(lower) || !no_space(lower))
 		return ERR_SYNTAX;
 	if (ring->count == KEYRING_KEYS_MAX)
 		return ERR_LIMIT;
-	struct entry *e = mem_zalloc(sizeof(*e)), *first = htab_get(&ring->domains, lower);
-	e->alg = alg;
-	e->key = find_same(old, lower, selector, text);
-	if (e->key == NULL)
-		e->key = signkey_new(lower, selector, text);
-	while (first != NULL && first->next != NULL)
-		first = first->next;
-	if (first != NULL)
-		first->next = e;
-	else if (htab_put(&ring->domains, signkey_domain(e->key), e, NULL) < 0)
-		PANIC("the table of domains is smaller than the cap of keys");
-	*ring->all_end = e;
-	ring->all_end = &e->next_all;
-	ring->count++;
-	return 0;
+	int result;
+	insert(ring, choose(ring, old, lower, selector, text, &result), alg);
+	return result;
 }
 
 size_t keyring_count(const struct keyring *ring)
@@ -146,20 +179,36 @@ size_t keyring_find(const struct keyring *ring, struct span domain, struct signk
 	return count;
 }
 
-void keyring_encode(const struct keyring *ring, struct sbuf *out)
+static int write_entry(const struct entry *e, struct sbuf *line, uint32_t *crc, keyring_write_fn *write,
+		       void *arg)
 {
-	size_t start = out->len;
-	sbuf_adds(out, TEXT_FIRST);
-	for (const struct entry *e = ring->all; e != NULL; e = e->next_all) {
-		sbuf_add(out, signkey_domain(e->key));
-		sbuf_addc(out, ' ');
-		sbuf_add(out, signkey_selector(e->key));
-		sbuf_addf(out, " %s ", crypto_alg_name(e->alg));
-		sbuf_add_base64(out, signkey_text(e->key));
-		sbuf_addc(out, '\n');
-	}
-	uint32_t crc = hash_crc32c(0, span_skip(sbuf_span(out), start));
-	sbuf_addf(out, "end %zu %08x\n", ring->count, crc);
+	sbuf_reset(line);
+	sbuf_add(line, signkey_domain(e->key));
+	sbuf_addc(line, ' ');
+	sbuf_add(line, signkey_selector(e->key));
+	sbuf_addf(line, " %s ", crypto_alg_name(e->alg));
+	sbuf_add_base64(line, signkey_text(e->key));
+	sbuf_addc(line, '\n');
+	*crc = hash_crc32c(*crc, sbuf_span(line));
+	return write(arg, sbuf_span(line));
+}
+
+int keyring_write(const struct keyring *ring, keyring_write_fn *write, void *arg)
+{
+	struct sbuf line;
+	uint32_t crc = hash_crc32c(0, SPAN_LIT(TEXT_FIRST));
+	sbuf_init_heap(&line, LINE_MAX_BYTES);
+	int rc = write(arg, SPAN_LIT(TEXT_FIRST));
+	for (const struct entry *e = ring->all; e != NULL && rc == 0; e = e->next_all)
+		rc = write_entry(e, &line, &crc, write, arg);
+	if (line.ptr != NULL)
+		explicit_bzero(line.ptr, line.size);
+	sbuf_reset(&line);
+	sbuf_addf(&line, "end %zu %08x\n", ring->count, crc);
+	if (rc == 0)
+		rc = write(arg, sbuf_span(&line));
+	sbuf_done(&line);
+	return rc;
 }
 
 static int decode_line(struct keyring *ring, struct span line)
@@ -174,17 +223,17 @@ static int decode_line(struct keyring *ring, struct span line)
 	    sbuf_add_unbase64(&text, line) < 0)
 		return ERR_SYNTAX;
 	int rc = keyring_add(ring, NULL, domain, selector, alg, sbuf_span(&text));
-	explicit_bzero(mem, sizeof(mem));
-	return rc;
+	explicit_bzero(mem, text.len);
+	return rc < 0 ? rc : 0;
 }
 
-int keyring_decode(struct span text, struct keyring **ring_out)
+int keyring_decode(struct span text, struct signkey_cache *cache, struct keyring **ring_out)
 {
 	struct span rest = text, line;
 	if (!span_starts(rest, SPAN_LIT(TEXT_FIRST)))
 		return ERR_SYNTAX;
 	rest = span_skip(rest, sizeof(TEXT_FIRST) - 1);
-	struct keyring *ring = keyring_new();
+	struct keyring *ring = keyring_new(cache);
 	while (span_cut(&rest, '\n', &line) && !span_starts(line, SPAN_LIT("end "))) {
 		if (decode_line(ring, line) < 0) {
 			keyring_unref(&ring);

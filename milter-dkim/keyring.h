@@ -13,13 +13,19 @@
 
 struct keyring;
 
-struct keyring *keyring_new(void);
+/* CACHE keeps the parsed keys; a reference is taken. */
+struct keyring *keyring_new(struct signkey_cache *cache);
 struct keyring *keyring_ref(struct keyring *ring);
 void keyring_unref(struct keyring **ring);
 
+/* What became of a key: 0, or one of these. */
+#define KEYRING_KEPT 1   /* its text is no private key: that of OLD is used on */
+#define KEYRING_BROKEN 2 /* neither, or its selector is none: mail of DOMAIN is to be deferred */
+
 /*
- * DOMAIN in A-labels, any case.  Where OLD (may be NULL) has the same key, its
- * object, parsed perhaps, is used again.  ERR_SYNTAX for names that are none.
+ * DOMAIN in A-labels, any case; TEXT as crypto_private_compact() takes it.  Where
+ * OLD (may be NULL) has the same key, its object, parsed perhaps, is used again.
+ * ERR_SYNTAX for a domain that is none, ERR_LIMIT past KEYRING_KEYS_MAX.
  */
 int keyring_add(struct keyring *ring, const struct keyring *old, struct span domain, struct span selector,
 		enum crypto_alg alg, struct span text) MUST_CHECK;
@@ -34,9 +40,13 @@ bool keyring_same(const struct keyring *a, const struct keyring *b);
  */
 size_t keyring_find(const struct keyring *ring, struct span domain, struct signkey **keys_out, size_t max);
 
-/* The ring as text and back, for the copy on disk.  ERR_SYNTAX for a text that
- * is not complete or was changed. */
-void keyring_encode(const struct keyring *ring, struct sbuf *out);
-int keyring_decode(struct span text, struct keyring **ring_out) MUST_CHECK;
+/*
+ * The ring as text and back, for the copy on disk: WRITE gets it in pieces, and
+ * what it returns but 0 ends it.  ERR_SYNTAX for a text that is not complete or
+ * was changed.
+ */
+typedef int keyring_write_fn(void *arg, struct span piece);
+int keyring_write(const struct keyring *ring, keyring_write_fn *write, void *arg) MUST_CHECK;
+int keyring_decode(struct span text, struct signkey_cache *cache, struct keyring **ring_out) MUST_CHECK;
 
 #endif

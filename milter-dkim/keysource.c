@@ -5,16 +5,17 @@
  */
 #include "keysource.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <unistd.h>
 
 #include "lib/run/db.h"
 #include "lib/run/loop.h"
+#include "milter-dkim/keycopy.h"
+#include "milter-dkim/keytable_spec.h"
 
 #define TABLE_BYTES_MAX (256u << 20)
-#define RING_BYTES_MAX (2048ul << 20)
 #define VERSION_MAX 256
+#define CONFIRM_MS 1000 /* until an answer without keys is asked for again */
 
 struct sql {
 	struct db *db; /* NULL: no SQL */
@@ -32,11 +33,13 @@ struct keysource {
 	struct sql next; /* for the thread to take over */
 	bool next_is_there, uses_sql;
 	int64_t answered_ms; /* boot clock of the last answer of the database; 0: never */
-	char *path, *dir;
+	char *dir;
+	struct signkey_cache *cache;
 	/* the thread's own */
 	struct sql sql;
 	char version[VERSION_MAX];
 	bool current, failing;
+	bool empty_seen; /* the last answer held no key although we have some */
 };
 
 static void sql_done(struct sql *sql)
@@ -59,46 +62,66 @@ static int sql_init(const struct milter_config *config, struct sql *sql_out, str
 	return 0;
 }
 
-static void report_line(void *arg, const char *table, unsigned line, const char *reason)
+/* Names of the tables, for messages. */
+struct reporting {
+	const char *names[2];
+};
+
+static void report_line(void *arg, bool signing, unsigned line, const char *reason)
 {
+	const struct reporting *r = arg;
 	char number[16];
-	(void)arg;
 	snprintf(number, sizeof(number), "%u", line);
 	metrics_inc(METRIC_KEYS_BROKEN);
 	LOG_EVENT(LOG_ERR, &ev_table_line_broken, "a line of a key table is broken",
-		  LOG_FIELD_STR("TABLE", table), LOG_FIELD_STR("LINE", number),
+		  LOG_FIELD_STR("TABLE", r->names[signing]), LOG_FIELD_STR("LINE", number),
 		  LOG_FIELD_STR("REASON", reason));
 }
 
-/* PATH without "file:" or "refile:" in front; *WILDCARDS tells of the latter. */
-static const char *table_path(const char *value, bool *wildcards)
+static int check_key(void *arg, const char *path)
 {
-	struct span v = span_str(value);
-	*wildcards = span_starts(v, SPAN_LIT("refile:"));
-	if (*wildcards)
-		return value + 7;
-	return span_starts(v, SPAN_LIT("file:")) ? value + 5 : value;
+	(void)arg;
+	return access(path, R_OK) == 0 ? 0 : ERR_PERM;
+}
+
+/* Adds the lines of the table that the option NAME says; *PATTERNS_OUT where it is
+ * a refile. */
+static int read_table(const char *name, const char *value, struct sbuf *text, bool *patterns_out,
+		      const char **path_out, struct sbuf *error)
+{
+	struct keytable_spec spec;
+	int rc = keytable_spec_parse(value, &spec, error);
+	if (rc < 0)
+		return rc;
+	*patterns_out = spec.kind == KEYTABLE_PATTERNS;
+	*path_out = spec.kind == KEYTABLE_LIST ? name : spec.path;
+	if (spec.kind == KEYTABLE_LIST)
+		keytable_spec_lines(spec.path, text);
+	else if ((rc = read_file(NULL, spec.path, text)) < 0)
+		sbuf_addf(error, "%s: %s: %s", name, spec.path, err_text(rc));
+	return rc < 0 ? rc : sbuf_ok(text) ? 0 : ERR_LIMIT;
 }
 
 /* *TABLE_OUT is NULL where no tables are configured. */
-static int read_tables(const struct milter_config *config, struct keytable **table_out, struct sbuf *error)
+static int read_tables(const struct milter_config *config, struct signkey_cache *cache,
+		       struct keytable **table_out, struct sbuf *error)
 {
 	*table_out = NULL;
 	if (config->key_table[0] == '\0')
 		return 0;
-	bool unused;
-	struct keytable_source source = {.read = read_file, .broken = report_line};
-	const char *paths[] = {table_path(config->key_table, &unused),
-			       table_path(config->signing_table, &source.wildcards)};
+	struct reporting reporting;
+	struct keytable_source source = {
+		.multiple = config->multiple_signatures, .folder = config->key_directory, .cache = cache,
+		.read = read_file, .check = check_key, .broken = report_line, .arg = &reporting,
+	};
 	struct sbuf keys, signing;
 	sbuf_init_heap(&keys, TABLE_BYTES_MAX);
 	sbuf_init_heap(&signing, TABLE_BYTES_MAX);
-	int rc = read_file(NULL, paths[0], &keys);
-	if (rc < 0) {
-		sbuf_addf(error, "key_table: %s: %s", paths[0], err_text(rc));
-	} else if ((rc = read_file(NULL, paths[1], &signing)) < 0) {
-		sbuf_addf(error, "signing_table: %s: %s", paths[1], err_text(rc));
-	} else {
+	int rc = read_table("key_table", config->key_table, &keys, &source.key_patterns, &reporting.names[0], error);
+	if (rc == 0)
+		rc = read_table("signing_table", config->signing_table, &signing, &source.patterns,
+				&reporting.names[1], error);
+	if (rc == 0) {
 		source.keys = sbuf_span(&keys);
 		source.signing = sbuf_span(&signing);
 		rc = keytable_load(&source, table_out);
@@ -119,59 +142,23 @@ static void log_count(int level, const struct log_event *event, const char *text
 	log_event_write(level, event, text, &LOG_FIELD_STR("COUNT", number), 1);
 }
 
-/* Writes the copy for the next start: whole or not at all. */
-static int save_text(const struct keysource *source, struct span text)
-{
-	char path[1100];
-	snprintf(path, sizeof(path), "%s.new", source->path);
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return ERR_TEMP;
-	bool ok = true;
-	while (text.len > 0 && ok) {
-		ssize_t n = write(fd, text.ptr, text.len);
-		ok = n > 0;
-		text = span_skip(text, n > 0 ? (size_t)n : 0);
-	}
-	ok = ok && fsync(fd) == 0;
-	ok = close(fd) == 0 && ok;
-	if (!ok || rename(path, source->path) < 0) {
-		unlink(path);
-		return ERR_TEMP;
-	}
-	int dir = open(source->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0)
-		return ERR_TEMP;
-	ok = fsync(dir) == 0;
-	close(dir);
-	return ok ? 0 : ERR_TEMP;
-}
-
 static void save(const struct keysource *source, const struct keyring *ring)
 {
-	struct sbuf text;
-	sbuf_init_heap(&text, RING_BYTES_MAX);
-	keyring_encode(ring, &text);
-	int rc = sbuf_ok(&text) ? save_text(source, sbuf_span(&text)) : ERR_LIMIT;
+	int rc = keycopy_save(source->dir, ring);
 	if (rc < 0)
 		LOG_EVENT(LOG_ERR, &ev_keys_not_saved, "the signing keys could not be saved",
 			  LOG_FIELD_STR("REASON", err_text(rc)));
-	if (text.ptr != NULL)
-		explicit_bzero(text.ptr, text.size);
-	sbuf_done(&text);
 }
 
 static void load_saved(struct keysource *source)
 {
-	struct sbuf text;
-	sbuf_init_heap(&text, RING_BYTES_MAX);
-	if (read_file(NULL, source->path, &text) == 0 &&
-	    keyring_decode(sbuf_span(&text), &source->ring) == 0)
+	int rc = keycopy_load(source->dir, source->cache, &source->ring);
+	if (rc == 0)
 		log_count(LOG_INFO, &ev_keys_from_disk, "the signing keys were read from disk",
 			  keyring_count(source->ring));
-	if (text.ptr != NULL)
-		explicit_bzero(text.ptr, text.size);
-	sbuf_done(&text);
+	else if (rc != ERR_NOT_FOUND)
+		LOG_EVENT(LOG_ERR, &ev_keys_copy_damaged, "the copy of the signing keys is damaged",
+			  LOG_FIELD_STR("REASON", err_text(rc)));
 }
 
 struct filling {
@@ -187,12 +174,13 @@ static int add_row(void *arg, const struct db_value *values, size_t count)
 	enum crypto_alg alg = span_istarts(values[2].text, SPAN_LIT("ed25519")) ? CRYPTO_ED25519_SHA256
 										 : CRYPTO_RSA_SHA256;
 	int rc = keyring_add(f->ring, f->old, values[0].text, values[1].text, alg, values[3].text);
-	if (rc == ERR_SYNTAX) {
+	if (rc == ERR_SYNTAX || rc > 0)
 		LOG_EVENT(LOG_ERR, &ev_key_row_broken, "a row of the signing keys is broken",
-			  LOG_FIELD("DOMAIN", values[0].text), LOG_FIELD("SELECTOR", values[1].text));
-		return 0;
-	}
-	return rc;
+			  LOG_FIELD("DOMAIN", values[0].text), LOG_FIELD("SELECTOR", values[1].text),
+			  LOG_FIELD_STR("RESULT", rc == KEYRING_KEPT	 ? "the key as it was is used on"
+						  : rc == KEYRING_BROKEN ? "mail of the domain is deferred"
+									 : "the row is left out"));
+	return rc == ERR_SYNTAX || rc > 0 ? 0 : rc;
 }
 
 /* Takes RING; a reload may have ended the use of SQL meanwhile. */
@@ -218,7 +206,7 @@ static struct keyring *take_ring(struct keysource *source)
 static int read_keys(struct keysource *source, struct keyring **ring_out, bool *same_out)
 {
 	struct keyring *old = take_ring(source);
-	struct filling f = {.ring = keyring_new(), .old = old};
+	struct filling f = {.ring = keyring_new(source->cache), .old = old};
 	int rc = db_query(source->sql.db, source->sql.query, NULL, 0, add_row, &f);
 	if (rc < 0) {
 		keyring_unref(&f.ring);
@@ -238,6 +226,14 @@ static int read_version(struct keysource *source, struct sbuf *version)
 	return rc == ERR_NOT_FOUND ? 0 : rc;
 }
 
+static bool have_keys(struct keysource *source)
+{
+	pthread_mutex_lock(&source->lock);
+	bool have = source->ring != NULL && keyring_count(source->ring) > 0;
+	pthread_mutex_unlock(&source->lock);
+	return have;
+}
+
 /* Reads the keys where they have changed. */
 static int poll_keys(struct keysource *source)
 {
@@ -255,6 +251,15 @@ static int poll_keys(struct keysource *source)
 	rc = read_keys(source, &ring, &same);
 	if (rc < 0)
 		return rc;
+	/* A table that is being restored is empty for a moment: only a second answer
+	 * of that kind is believed. */
+	if (keyring_count(ring) == 0 && have_keys(source) && !source->empty_seen) {
+		source->empty_seen = true;
+		source->current = false;
+		keyring_unref(&ring);
+		return 0;
+	}
+	source->empty_seen = false;
 	memcpy(source->version, mem, sizeof(mem));
 	source->current = true;
 	if (first || !same)
@@ -286,9 +291,10 @@ static void poll_once(struct keysource *source)
 static void wait_for_poll(struct keysource *source)
 {
 	struct timespec until;
+	int64_t wait_ms = source->empty_seen && source->sql.poll_ms > CONFIRM_MS ? CONFIRM_MS : source->sql.poll_ms;
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += source->sql.poll_ms / 1000;
-	until.tv_nsec += source->sql.poll_ms % 1000 * 1000000;
+	until.tv_sec += wait_ms / 1000;
+	until.tv_nsec += wait_ms % 1000 * 1000000;
 	if (until.tv_nsec >= 1000000000) {
 		until.tv_nsec -= 1000000000;
 		until.tv_sec++;
@@ -327,7 +333,7 @@ static void free_source(struct keysource *source)
 	keyring_unref(&source->ring);
 	pthread_cond_destroy(&source->wake);
 	pthread_mutex_destroy(&source->lock);
-	free(source->path);
+	signkey_cache_unref(&source->cache);
 	free(source->dir);
 	free(source);
 }
@@ -336,14 +342,12 @@ static struct keysource *new_source(const char *state_dir)
 {
 	struct keysource *source = mem_zalloc(sizeof(*source));
 	pthread_condattr_t attr;
-	char path[1024];
 	pthread_mutex_init(&source->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&source->wake, &attr);
 	pthread_condattr_destroy(&attr);
-	snprintf(path, sizeof(path), "%s/dkim-keys", state_dir);
-	source->path = mem_strdup(path);
+	source->cache = signkey_cache_new(SIGNKEY_CACHE_DEFAULT);
 	source->dir = mem_strdup(state_dir);
 	return source;
 }
@@ -370,7 +374,7 @@ int keysource_reload(struct keysource *source, const struct milter_config *confi
 {
 	struct keytable *table;
 	struct sql sql;
-	int rc = read_tables(config, &table, error);
+	int rc = read_tables(config, source->cache, &table, error);
 	if (rc < 0)
 		return rc;
 	rc = sql_init(config, &sql, error);

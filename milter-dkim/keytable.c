@@ -1,50 +1,14 @@
 /*
- * Invariants: `rules` are in the order of the file; rules[i].same is the next
- * rule with the same pattern; `by_pattern` leads to the first rule of a pattern,
- * of one of the form *@DOMAIN under "@DOMAIN"; `globs` lists the first rules of
- * the other patterns with wildcards.
+ * Reading the tables.  Invariants: `rules` are in the order of the file;
+ * rules[i].same is the next rule with the same pattern; `by_pattern` leads to the
+ * first rule of a pattern, of one of the form *@DOMAIN under "@DOMAIN"; `globs`
+ * lists the first rules of the other patterns with wildcards.
  */
 #include "keytable.h"
 
-#include <stdatomic.h>
-
-#include "lib/base/htab.h"
 #include "lib/mail/dnsname.h"
-
-#define ADDRESS_MAX 1024
-#define NONE SIZE_MAX
-
-struct row {
-	char *name;
-	char *domain, *selector; /* domain may be "%" */
-	char *path;              /* only where it holds a %: read at use */
-	struct signkey *key;     /* else the key */
-};
-
-struct rule {
-	char *pattern;
-	struct row *row; /* NULL: names no key */
-	size_t same;
-};
-
-struct keytable {
-	atomic_uint refs;
-	struct keytable_source source;
-	struct htab names; /* of rows */
-	struct row **rows;
-	size_t row_count, row_size;
-	struct rule *rules;
-	size_t rule_count, rule_size;
-	struct htab by_pattern; /* to the number of the rule plus one */
-	size_t *globs;
-	size_t glob_count, glob_size;
-};
-
-static void report(const struct keytable *t, const char *table, unsigned line, const char *reason)
-{
-	if (t->source.broken != NULL)
-		t->source.broken(t->source.arg, table, line, reason);
-}
+#include "lib/mail/idn.h"
+#include "milter-dkim/keytable_internal.h"
 
 /* Doubles ARRAY of *SIZE items where COUNT have filled it. */
 static void *grown(void *array, size_t count, size_t *size, size_t item)
@@ -66,56 +30,77 @@ static bool is_path(struct span key)
 	       span_starts(key, SPAN_LIT("../"));
 }
 
-/* Reads a key file; a key that cannot be read is a broken one. */
-static struct signkey *read_key(const struct keytable_source *source, struct span domain,
-				struct span selector, const char *path)
+static char *full_path(const struct keytable *t, struct span path)
 {
-	struct sbuf text;
-	sbuf_init_heap(&text, CRYPTO_KEY_TEXT_MAX);
-	struct signkey *key;
-	if (source->read(source->arg, path, &text) < 0 || !sbuf_ok(&text))
-		key = signkey_new_broken(domain, selector, "its file cannot be read");
-	else
-		key = signkey_new(domain, selector, sbuf_span(&text));
-	if (text.ptr != NULL)
-		explicit_bzero(text.ptr, text.size);
-	sbuf_done(&text);
-	return key;
+	struct sbuf full;
+	if (t->folder[0] == '\0' || span_starts(path, SPAN_LIT("/")))
+		return span_dup(path);
+	sbuf_init_heap(&full, strlen(t->folder) + 1 + path.len);
+	sbuf_addf(&full, "%s/", t->folder);
+	sbuf_add(&full, path);
+	char *text = span_dup(sbuf_span(&full));
+	sbuf_done(&full);
+	return text;
+}
+
+/* DOMAIN as it stands in d=: A-labels, or "%". */
+static int read_domain(struct span domain, char **domain_out)
+{
+	char mem[DNSNAME_MAX + 1];
+	struct sbuf ascii;
+	sbuf_init(&ascii, mem, sizeof(mem));
+	if (span_eq(domain, SPAN_LIT("%"))) {
+		*domain_out = span_dup(domain);
+		return 0;
+	}
+	if (idn_to_ascii(dnsname_trim(domain), &ascii) < 0 || !sbuf_ok(&ascii) || !dnsname_valid(sbuf_span(&ascii)))
+		return ERR_SYNTAX;
+	*domain_out = span_dup(sbuf_span(&ascii));
+	return 0;
+}
+
+static const char *malformed(struct keytable_row *row, const char *reason)
+{
+	row->key = signkey_new_broken(SPAN_EMPTY, SPAN_EMPTY, "its line in the KeyTable is malformed");
+	return reason;
 }
 
 /* Fills ROW from "DOMAIN:SELECTOR:KEY"; a reason where it is broken. */
-static const char *read_row(const struct keytable *t, struct row *row, struct span value)
+static const char *read_row(const struct keytable *t, struct keytable_row *row, struct span value)
 {
 	struct span domain, selector, key = value;
 	if (!span_cut(&key, ':', &domain) || !span_cut(&key, ':', &selector) || domain.len == 0 ||
-	    selector.len == 0 || key.len == 0) {
-		row->key = signkey_new_broken(SPAN_EMPTY, SPAN_EMPTY, "its line in the KeyTable is malformed");
-		return "expected DOMAIN:SELECTOR:KEY";
-	}
-	row->domain = span_dup(domain);
+	    selector.len == 0 || key.len == 0)
+		return malformed(row, "expected DOMAIN:SELECTOR:KEY");
+	if (!dnsname_valid(selector))
+		return malformed(row, "the selector is no name in DNS");
+	if (read_domain(domain, &row->domain) < 0)
+		return malformed(row, "the domain is none");
 	row->selector = span_dup(selector);
+	domain = span_str(row->domain);
 	if (!is_path(key)) {
-		row->key = signkey_new(domain, selector, key);
+		row->key = signkey_new(t->source.cache, domain, selector, key);
 		return NULL;
 	}
-	char *path = span_dup(key);
+	char *path = full_path(t, key);
 	if (has_percent(key)) {
 		row->path = path;
 		return NULL;
 	}
-	row->key = read_key(&t->source, domain, selector, path);
+	row->key = signkey_new_file(t->source.cache, domain, selector, path, t->source.read, t->source.arg);
+	const char *reason = t->source.check(t->source.arg, path) < 0 ? "the key file cannot be read" : NULL;
 	free(path);
-	return signkey_text(row->key).len == 0 ? "the key file cannot be read" : NULL;
+	return reason;
 }
 
 static void add_row(struct keytable *t, struct span name, struct span value, unsigned line)
 {
-	struct row *row = mem_zalloc(sizeof(*row));
+	struct keytable_row *row = mem_zalloc(sizeof(*row));
 	row->name = span_dup(name);
 	const char *reason = read_row(t, row, value);
-	if (reason != NULL)
-		report(t, "KeyTable", line, reason);
-	t->rows = grown(t->rows, t->row_count, &t->row_size, sizeof(struct row *));
+	if (reason != NULL && t->source.broken != NULL)
+		t->source.broken(t->source.arg, false, line, reason);
+	t->rows = grown(t->rows, t->row_count, &t->row_size, sizeof(struct keytable_row *));
 	t->rows[t->row_count++] = row;
 	/* Of two lines with one name the first counts, as with opendkim. */
 	if (htab_get(&t->names, name) == NULL &&
@@ -126,7 +111,7 @@ static void add_row(struct keytable *t, struct span name, struct span value, uns
 /* The pattern as it is looked up, or empty where it has to be matched. */
 static struct span lookup_form(const struct keytable *t, struct span pattern)
 {
-	if (!t->source.wildcards || span_chr(pattern, '*') == SPAN_NPOS)
+	if (!t->source.patterns || span_chr(pattern, '*') == SPAN_NPOS)
 		return pattern;
 	struct span tail = span_skip(pattern, 1);
 	return span_starts(pattern, SPAN_LIT("*@")) && span_chr(tail, '*') == SPAN_NPOS ? tail : SPAN_EMPTY;
@@ -147,26 +132,58 @@ static void index_rule(struct keytable *t, size_t number)
 		return;
 	}
 	size_t last = (size_t)(uintptr_t)found - 1;
-	while (t->rules[last].same != NONE)
+	while (t->rules[last].same != KEYTABLE_NONE)
 		last = t->rules[last].same;
 	t->rules[last].same = number;
+}
+
+/* Lower case, and the domain of an address in A-labels, as it is asked for. */
+static char *read_pattern(struct span pattern)
+{
+	struct sbuf text;
+	sbuf_init_heap(&text, 2 * pattern.len + DNSNAME_MAX);
+	size_t at = span_rchr(pattern, '@');
+	size_t from = at == SPAN_NPOS ? 0 : at + 1;
+	sbuf_add_lower(&text, span_take(pattern, from));
+	struct span domain = span_skip(pattern, from);
+	if (span_starts(domain, SPAN_LIT("."))) {
+		sbuf_addc(&text, '.');
+		domain = span_skip(domain, 1);
+	}
+	if (idn_to_ascii(domain, &text) < 0)
+		sbuf_add_lower(&text, domain);
+	char *copy = span_dup(sbuf_span(&text));
+	sbuf_done(&text);
+	return copy;
+}
+
+static const char *rule_problem(const struct keytable_rule *rule)
+{
+	if (rule->name[0] == '\0')
+		return "the line names no key";
+	if (rule->row == NULL && strcmp(rule->name, "%") != 0)
+		return "the key is not in the KeyTable";
+	if (rule->signer != NULL && span_chr(span_str(rule->signer), '@') == SPAN_NPOS)
+		return "the signer is no address: there will be no i=";
+	return NULL;
 }
 
 static void add_rule(struct keytable *t, struct span pattern, struct span value, unsigned line)
 {
 	struct span rest = value, name;
-	struct sbuf lower;
 	span_cut(&rest, ':', &name);
-	t->rules = grown(t->rules, t->rule_count, &t->rule_size, sizeof(struct rule));
-	struct rule *rule = &t->rules[t->rule_count];
-	sbuf_init_heap(&lower, pattern.len);
-	sbuf_add_lower(&lower, pattern);
-	*rule = (struct rule){.pattern = span_dup(sbuf_span(&lower)), .same = NONE,
-			      .row = htab_get(&t->names, name)};
-	sbuf_done(&lower);
-	if (rule->row == NULL)
-		report(t, "SigningTable", line, name.len == 0 ? "the line names no key"
-							     : "the key is not in the KeyTable");
+	t->rules = grown(t->rules, t->rule_count, &t->rule_size, sizeof(struct keytable_rule));
+	struct keytable_rule *rule = &t->rules[t->rule_count];
+	*rule = (struct keytable_rule){
+		.pattern = read_pattern(pattern),
+		.name = span_dup(name),
+		.signer = rest.len > 0 ? span_dup(rest) : NULL,
+		.row = keytable_row_named(t, name),
+		.same = KEYTABLE_NONE,
+	};
+	const char *problem = rule_problem(rule);
+	if (problem != NULL && t->source.broken != NULL)
+		t->source.broken(t->source.arg, true, line, problem);
 	index_rule(t, t->rule_count++);
 }
 
@@ -196,12 +213,17 @@ int keytable_load(const struct keytable_source *source, struct keytable **table_
 	struct keytable *t = mem_zalloc(sizeof(*t));
 	atomic_init(&t->refs, 1);
 	t->source = *source;
+	t->source.cache = signkey_cache_ref(source->cache);
+	t->folder = mem_strdup(source->folder == NULL ? "" : source->folder);
 	htab_init(&t->names, KEYTABLE_LINES_MAX);
 	htab_init(&t->by_pattern, KEYTABLE_LINES_MAX);
+	htab_init(&t->expanded, KEYTABLE_EXPANDED_MAX);
+	pthread_mutex_init(&t->lock, NULL);
 	int rc = each_line(t, source->keys, add_row);
 	if (rc == 0)
 		rc = each_line(t, source->signing, add_rule);
 	t->source.keys = t->source.signing = SPAN_EMPTY;
+	t->source.folder = NULL;
 	t->source.broken = NULL;
 	if (rc < 0)
 		keytable_unref(&t);
@@ -216,25 +238,42 @@ struct keytable *keytable_ref(struct keytable *table)
 	return table;
 }
 
+static void free_row(struct keytable_row *row)
+{
+	free(row->name);
+	free(row->domain);
+	free(row->selector);
+	free(row->path);
+	signkey_unref(&row->key);
+	free(row);
+}
+
+void keytable_expanded_free(void *entry)
+{
+	struct keytable_expanded *e = entry;
+	signkey_unref(&e->key);
+	free(e);
+}
+
 void keytable_unref(struct keytable **table)
 {
 	struct keytable *t = *table;
 	*table = NULL;
 	if (t == NULL || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
 		return;
-	for (size_t i = 0; i < t->row_count; i++) {
-		struct row *row = t->rows[i];
-		free(row->name);
-		free(row->domain);
-		free(row->selector);
-		free(row->path);
-		signkey_unref(&row->key);
-		free(row);
-	}
-	for (size_t i = 0; i < t->rule_count; i++)
+	for (size_t i = 0; i < t->row_count; i++)
+		free_row(t->rows[i]);
+	for (size_t i = 0; i < t->rule_count; i++) {
 		free(t->rules[i].pattern);
+		free(t->rules[i].name);
+		free(t->rules[i].signer);
+	}
 	htab_done(&t->names, NULL);
 	htab_done(&t->by_pattern, NULL);
+	htab_done(&t->expanded, keytable_expanded_free);
+	pthread_mutex_destroy(&t->lock);
+	signkey_cache_unref(&t->source.cache);
+	free(t->folder);
 	free(t->rows);
 	free(t->rules);
 	free(t->globs);
@@ -246,146 +285,9 @@ size_t keytable_count(const struct keytable *table)
 	return table->row_count;
 }
 
-/* PATTERN with * for any run of bytes. */
-static bool glob(struct span pattern, struct span text)
+struct signkey *keytable_key(const struct keytable *table, size_t number)
 {
-	size_t p = 0, s = 0, star = NONE, from = 0;
-	while (s < text.len) {
-		if (p < pattern.len && pattern.ptr[p] == '*') {
-			star = p++;
-			from = s;
-		} else if (p < pattern.len && pattern.ptr[p] == text.ptr[s]) {
-			p++;
-			s++;
-		} else if (star != NONE) {
-			p = star + 1;
-			s = ++from;
-		} else {
-			return false;
-		}
-	}
-	while (p < pattern.len && pattern.ptr[p] == '*')
-		p++;
-	return p == pattern.len;
-}
-
-static size_t lookup(const struct keytable *t, struct span key)
-{
-	void *found = htab_get(&t->by_pattern, key);
-	return found == NULL ? NONE : (size_t)(uintptr_t)found - 1;
-}
-
-/* A refile: the first line that matches. */
-static size_t find_wildcard(const struct keytable *t, struct span address, size_t at)
-{
-	size_t best = lookup(t, address), by_domain = lookup(t, span_skip(address, at));
-	if (by_domain < best)
-		best = by_domain;
-	for (size_t i = 0; i < t->glob_count && t->globs[i] < best; i++)
-		if (glob(span_str(t->rules[t->globs[i]].pattern), address))
-			best = t->globs[i];
-	return best;
-}
-
-static size_t lookup_joined(const struct keytable *t, struct span local, const char *between,
-			    struct span domain)
-{
-	char mem[ADDRESS_MAX];
-	struct sbuf key;
-	sbuf_init(&key, mem, sizeof(mem));
-	sbuf_add(&key, local);
-	sbuf_adds(&key, between);
-	sbuf_add(&key, domain);
-	return sbuf_ok(&key) ? lookup(t, sbuf_span(&key)) : NONE;
-}
-
-/* Other tables: the order of opendkim.conf(5). */
-static size_t find_exact(const struct keytable *t, struct span address, size_t at)
-{
-	struct span local = span_take(address, at), domain = span_skip(address, at + 1);
-	size_t found = lookup(t, address);
-	if (found == NONE)
-		found = lookup(t, domain);
-	for (struct span d = domain; d.len > 0 && found == NONE; d = dnsname_parent(d))
-		found = lookup_joined(t, local, "@.", d);
-	for (struct span d = domain; d.len > 0 && found == NONE; d = dnsname_parent(d))
-		found = lookup_joined(t, SPAN_EMPTY, ".", d);
-	if (found == NONE)
-		found = lookup_joined(t, local, "@*", SPAN_EMPTY);
-	return found == NONE ? lookup(t, SPAN_LIT("*")) : found;
-}
-
-/* TEXT with each % replaced by DOMAIN. */
-static void expand(const char *text, struct span domain, struct sbuf *out)
-{
-	for (; *text != '\0'; text++) {
-		if (*text == '%')
-			sbuf_add(out, domain);
-		else
-			sbuf_addc(out, *text);
-	}
-}
-
-/* A reference to the key of ROW for mail of DOMAIN. */
-static struct signkey *key_of(const struct keytable *t, const struct row *row, struct span domain)
-{
-	if (row == NULL)
-		return signkey_new_broken(domain, SPAN_EMPTY, "the SigningTable names no key for it");
-	bool percent = row->domain != NULL && strcmp(row->domain, "%") == 0;
-	if (row->path == NULL && !percent)
-		return signkey_ref(row->key);
-	struct span signing = percent ? domain : span_str(row->domain), selector = span_str(row->selector);
-	if (row->path == NULL)
-		return signkey_new(signing, selector, signkey_text(row->key));
-	char mem[4096];
-	struct sbuf path;
-	sbuf_init(&path, mem, sizeof(mem));
-	expand(row->path, domain, &path);
-	if (!sbuf_ok(&path) || span_chr(domain, '/') != SPAN_NPOS)
-		return signkey_new_broken(signing, selector, "its path is too long");
-	return read_key(&t->source, signing, selector, sbuf_cstr(&path));
-}
-
-/* Whether a key of the same kind is among the first COUNT. */
-static bool kind_is_there(struct signkey **keys, size_t count, struct signkey *key)
-{
-	struct crypto_key *mine, *other;
-	const char *reason;
-	bool same = false;
-	if (signkey_get(key, &mine, &reason) < 0)
-		return false;
-	for (size_t i = 0; i < count && !same; i++) {
-		if (signkey_get(keys[i], &other, &reason) < 0)
-			continue;
-		same = crypto_key_alg(mine) == crypto_key_alg(other);
-		crypto_key_unref(&other);
-	}
-	crypto_key_unref(&mine);
-	return same;
-}
-
-size_t keytable_find(const struct keytable *table, struct span local, struct span domain,
-		     struct signkey **keys_out, size_t max)
-{
-	char mem[ADDRESS_MAX];
-	struct sbuf address;
-	sbuf_init(&address, mem, sizeof(mem));
-	sbuf_add_lower(&address, local);
-	sbuf_addc(&address, '@');
-	sbuf_add_lower(&address, domain);
-	if (!sbuf_ok(&address) || table->rule_count == 0)
-		return 0;
-	struct span text = sbuf_span(&address);
-	size_t rule = table->source.wildcards ? find_wildcard(table, text, local.len)
-					      : find_exact(table, text, local.len);
-	size_t count = 0;
-	for (; rule != NONE && count < max; rule = table->rules[rule].same) {
-		struct signkey *key = key_of(table, table->rules[rule].row,
-					     span_skip(text, local.len + 1));
-		if (kind_is_there(keys_out, count, key))
-			signkey_unref(&key);
-		else
-			keys_out[count++] = key;
-	}
-	return count;
+	while (number < table->row_count && table->rows[number]->key == NULL)
+		number++;
+	return number < table->row_count ? table->rows[number]->key : NULL;
 }

@@ -2,7 +2,7 @@
 # postern and the tests link too.
 
 ARCHIVES += milter-core
-MILTER_DAEMON_SRCS := $(addprefix milter-dkim/,main.c milter.c config.c keysource.c report.c results.c)
+MILTER_DAEMON_SRCS := $(addprefix milter-dkim/,main.c milter.c config.c keysource.c keycopy.c report.c results.c)
 milter-core_SRCS := $(filter-out $(MILTER_DAEMON_SRCS),$(wildcard milter-dkim/*.c))
 MILTER_CORE_LIBS := -lcares -lidn2 -lpsl $(RUN_LIBS)
 
@@ -31,7 +31,7 @@ endef
 $(foreach t,$(AUTH_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
 
 # The core of DKIM and of the milter.
-DKIM_TESTS := taglist canon sign verify keytable keyring hostset edits session outcome_record
+DKIM_TESTS := taglist canon sign verify keytable keyring signkey hostset edits session outcome_record
 TESTS += $(DKIM_TESTS:%=test_%) test_rfc5322
 $(foreach t,$(DKIM_TESTS),$(eval $(call auth_test,$(t))))
 test_rfc5322_SRCS := tests/unit/test_rfc5322.c

@@ -31,6 +31,7 @@ struct session {
 	int64_t now;
 	struct inbound inbound;
 	struct signkey *signkeys[SESSION_SIGNATURES_MAX];
+	struct span identities[SESSION_SIGNATURES_MAX]; /* for i= */
 	struct crypto_key *signers[SESSION_SIGNATURES_MAX];
 	size_t signer_count;
 	unsigned body;
@@ -253,42 +254,49 @@ static void broken_key(struct session *s, struct span domain, const char *reason
 	s->outcome.problem_reason = reason;
 }
 
-/* Takes over the COUNT references in KEYS. */
-static void use_keys(struct session *s, struct signkey **keys, size_t count)
+/* Takes over the COUNT references in FOUND. */
+static void use_keys(struct session *s, struct keytable_match *found, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		const char *reason;
 		struct crypto_key *parsed;
-		if (signkey_get(keys[i], &parsed, &reason) < 0) {
+		if (signkey_get(found[i].key, &parsed, &reason) < 0) {
 			broken_key(s, s->outcome.author_domain, reason);
-			signkey_unref(&keys[i]);
+			signkey_unref(&found[i].key);
 			continue;
 		}
-		s->signkeys[s->signer_count] = keys[i];
+		s->signkeys[s->signer_count] = found[i].key;
+		s->identities[s->signer_count] = found[i].identity;
 		s->signers[s->signer_count++] = parsed;
 	}
 }
 
-static void choose_keys(struct session *s)
+static size_t find_in_ring(const struct session *s, struct keytable_match *found)
 {
 	struct signkey *keys[SESSION_SIGNATURES_MAX];
+	size_t count = keyring_find(s->keys.ring, s->outcome.author_domain, keys, SESSION_SIGNATURES_MAX);
+	for (size_t i = 0; i < count; i++)
+		found[i] = (struct keytable_match){.key = signkey_ref(keys[i])};
+	return count;
+}
+
+static void choose_keys(struct session *s)
+{
+	struct keytable_match found[SESSION_SIGNATURES_MAX];
 	struct span local;
 	size_t count = 0;
 	if (!find_author(s, &local, &s->outcome.author_domain))
 		return;
 	if (s->keys.table != NULL)
-		count = keytable_find(s->keys.table, local, s->outcome.author_domain, keys,
+		count = keytable_find(s->keys.table, local, s->outcome.author_domain, &s->arena, found,
 				      SESSION_SIGNATURES_MAX);
-	if (count == 0 && s->keys.ring != NULL) {
-		count = keyring_find(s->keys.ring, s->outcome.author_domain, keys, SESSION_SIGNATURES_MAX);
-		for (size_t i = 0; i < count; i++)
-			signkey_ref(keys[i]);
-	}
+	if (count == 0 && s->keys.ring != NULL)
+		count = find_in_ring(s, found);
 	if (count == 0 && s->keys.missing) {
 		refuse(s, SESSION_TEMPFAIL, "451", "4.7.5", "the signing keys were not read yet");
 		return;
 	}
-	use_keys(s, keys, count);
+	use_keys(s, found, count);
 	if (s->signer_count > 0 &&
 	    bodyhash_want(s->bodies, s->settings->body_canon, BODYHASH_WHOLE, &s->body) < 0)
 		PANIC("a message to be signed needs one body hash only");
@@ -347,6 +355,7 @@ static void sign_with(struct session *s, size_t i, struct sbuf *value)
 	struct sign_spec spec = {
 		.domain = signkey_domain(s->signkeys[i]),
 		.selector = signkey_selector(s->signkeys[i]),
+		.identity = s->identities[i],
 		.key = s->signers[i],
 		.header_canon = s->settings->header_canon,
 		.body_canon = s->settings->body_canon,

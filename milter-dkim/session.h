@@ -48,7 +48,7 @@ struct session_settings {
 
 /* What a message signs with; valid as long as the message. */
 struct session_keys {
-	const struct keytable *table; /* NULL: none configured */
+	struct keytable *table;       /* NULL: none configured */
 	const struct keyring *ring;   /* NULL: none configured */
 	bool missing;                 /* SQL is configured but was never read */
 };

@@ -52,6 +52,8 @@ static void add_head(struct sigwrite *f, const struct sign_spec *spec, struct sp
 	sigwrite_tag(f, "c", sbuf_span(&canon));
 	sigwrite_tag(f, "d", spec->domain);
 	sigwrite_tag(f, "s", spec->selector);
+	if (spec->identity.len > 0)
+		sigwrite_tag(f, "i", spec->identity);
 	sigwrite_number(f, "t", spec->now);
 	if (spec->expire_s > 0)
 		sigwrite_number(f, "x", spec->now + spec->expire_s);
@@ -108,7 +110,9 @@ int sign_field(const struct sign_spec *spec, const struct mail_header *header, s
 		sbuf_add(&names, spec->names);
 	else
 		rc = sign_names(header, &names);
-	if (rc == 0 && (!sigwrite_value_valid(spec->domain) || !sigwrite_value_valid(spec->selector) || !sigwrite_names_valid(sbuf_span(&names))))
+	if (rc == 0 && (!sigwrite_value_valid(spec->domain) || !sigwrite_value_valid(spec->selector) ||
+			(spec->identity.len > 0 && !sigwrite_value_valid(spec->identity)) ||
+			!sigwrite_names_valid(sbuf_span(&names))))
 		rc = ERR_SYNTAX;
 	if (rc == 0)
 		rc = sign_with_names(spec, header, sbuf_span(&names), bodyhash, value_out);

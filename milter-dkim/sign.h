@@ -11,6 +11,7 @@
 
 struct sign_spec {
 	struct span domain, selector; /* as they shall stand in d= and s= */
+	struct span identity;         /* i=, encoded; empty: no i= */
 	const struct crypto_key *key;
 	enum canon header_canon, body_canon;
 	struct span names;  /* h= as "a:b:c"; empty: sign_names() */

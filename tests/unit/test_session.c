@@ -25,6 +25,14 @@ struct fixture {
 	struct dns_view view;
 };
 
+static struct keyring *new_ring(void)
+{
+	struct signkey_cache *cache = signkey_cache_new(10);
+	struct keyring *ring = keyring_new(cache);
+	signkey_cache_unref(&cache);
+	return ring;
+}
+
 static void setup(struct fixture *f)
 {
 	struct span bad;
@@ -35,7 +43,7 @@ static void setup(struct fixture *f)
 			.header_canon = CANON_RELAXED, .body_canon = CANON_RELAXED,
 			.limits = MAIL_LIMITS_DEFAULT,
 		},
-		.ring = keyring_new(),
+		.ring = new_ring(),
 		.dns = {.rows = records, .count = COUNT_OF(records)},
 	};
 	ck_assert_int_eq(hostset_add(&f->settings.internal_hosts, SPAN_LIT("127.0.0.1"), &bad), 0);
@@ -44,7 +52,7 @@ static void setup(struct fixture *f)
 	ck_assert_int_eq(keyring_add(f->ring, NULL, SPAN_LIT("example.com"), SPAN_LIT("ed"),
 				     CRYPTO_ED25519_SHA256, SPAN_LIT(ED25519_PRIVATE)), 0);
 	ck_assert_int_eq(keyring_add(f->ring, NULL, SPAN_LIT("broken.example"), SPAN_LIT("s"),
-				     CRYPTO_RSA_SHA256, SPAN_LIT("no key")), 0);
+				     CRYPTO_RSA_SHA256, SPAN_LIT("no key")), KEYRING_BROKEN);
 	f->keys.ring = f->ring;
 	f->view = dns_table_view(&f->dns);
 }
