@@ -39,7 +39,7 @@ static int check_sign_headers(const char *names)
 	return from ? 0 : ERR_SYNTAX;
 }
 
-/* Where internal_hosts is the path of a file, *PATH_OUT is set. */
+/* Where VALUE is the path of a file, *PATH_OUT is set. */
 static bool is_file(const char *value, const char **path_out)
 {
 	struct span v = span_trim(span_str(value));
@@ -60,13 +60,26 @@ static int check_table(const char *name, const char *value, struct sbuf *error)
 	return ERR_SYNTAX;
 }
 
-static int check_config(const void *arg, struct sbuf *error)
+/* A file is read when the settings are made. */
+static int check_hosts(const char *option, const char *value, bool names_only, struct sbuf *error)
 {
-	const struct milter_config *c = arg;
 	const char *path;
 	struct hostset hosts = {0};
 	struct span bad;
-	int rc = 0;
+	int rc = is_file(value, &path) ? 0 : hostset_add(&hosts, span_str(value), &bad);
+	if (rc < 0)
+		sbuf_addf(error, "%s: %.*s is no %s", option, SPAN_ARG(bad), names_only ? "domain" : "host");
+	else if (names_only && hostset_has_addresses(&hosts)) {
+		sbuf_addf(error, "%s: domains only", option);
+		rc = ERR_SYNTAX;
+	}
+	hostset_done(&hosts);
+	return rc;
+}
+
+static int check_config(const void *arg, struct sbuf *error)
+{
+	const struct milter_config *c = arg;
 	if (listen_check(c->listen, error) < 0)
 		return ERR_SYNTAX;
 	if (check_sign_headers(c->sign_headers) < 0) {
@@ -79,12 +92,10 @@ static int check_config(const void *arg, struct sbuf *error)
 	}
 	if (check_table("key_table", c->key_table, error) < 0 || check_table("signing_table", c->signing_table, error) < 0)
 		return ERR_SYNTAX;
-	if (!is_file(c->internal_hosts, &path) && hostset_add(&hosts, span_str(c->internal_hosts), &bad) < 0) {
-		sbuf_addf(error, "internal_hosts: %.*s is no host", SPAN_ARG(bad));
-		rc = ERR_SYNTAX;
-	}
-	hostset_done(&hosts);
-	return rc;
+	if (check_hosts("internal_hosts", c->internal_hosts, false, error) < 0 ||
+	    check_hosts("trusted_forwarders", c->trusted_forwarders, false, error) < 0)
+		return ERR_SYNTAX;
+	return check_hosts("arc_trusted_sealers", c->arc_trusted_sealers, true, error);
 }
 
 const struct conf_spec milter_conf = {
@@ -140,20 +151,31 @@ static int add_file_hosts(const char *path, struct span text, struct hostset *ho
 	return rc;
 }
 
-static int read_hosts(const struct milter_config *c, struct hostset *hosts, struct sbuf *error)
+/* The hosts that the option NAME has as its VALUE, or in a file. */
+static int read_hosts(const char *name, const char *value, struct hostset *hosts, struct sbuf *error)
 {
 	const char *path;
 	struct span bad = SPAN_EMPTY;
-	if (!is_file(c->internal_hosts, &path))
-		return hostset_add(hosts, span_str(c->internal_hosts), &bad);
+	if (!is_file(value, &path))
+		return hostset_add(hosts, span_str(value), &bad);
 	struct sbuf text;
 	sbuf_init_heap(&text, HOSTS_FILE_MAX);
 	int rc = read_file(NULL, path, &text);
 	if (rc < 0)
-		sbuf_addf(error, "internal_hosts: %s: %s", path, err_text(rc));
+		sbuf_addf(error, "%s: %s: %s", name, path, err_text(rc));
 	else if ((rc = add_file_hosts(path, sbuf_span(&text), hosts, &bad)) < 0)
 		sbuf_addf(error, "%s: %.*s is no host", path, SPAN_ARG(bad));
 	sbuf_done(&text);
+	return rc;
+}
+
+static int read_all_hosts(const struct milter_config *c, struct session_settings *s, struct sbuf *error)
+{
+	int rc = read_hosts("internal_hosts", c->internal_hosts, &s->internal_hosts, error);
+	if (rc == 0)
+		rc = read_hosts("trusted_forwarders", c->trusted_forwarders, &s->trusted_forwarders, error);
+	if (rc == 0)
+		rc = read_hosts("arc_trusted_sealers", c->arc_trusted_sealers, &s->trusted_sealers, error);
 	return rc;
 }
 
@@ -237,7 +259,7 @@ int settings_new(const struct milter_config *config, const struct settings *old,
 		.quarantine_holds = config->dmarc_quarantine != 0,
 		.reject_bad_from = config->reject_bad_from,
 	};
-	int rc = read_hosts(config, &s->session.internal_hosts, error);
+	int rc = read_all_hosts(config, &s->session, error);
 	if (rc == 0 && config->dmarc_discovery != 0)
 		rc = use_psl(s, error);
 	if (rc == 0)
@@ -265,6 +287,8 @@ void settings_unref(struct settings **settings)
 	if (s->session.psl != NULL)
 		psl_close(&s->psl);
 	hostset_done(&s->session.internal_hosts);
+	hostset_done(&s->session.trusted_forwarders);
+	hostset_done(&s->session.trusted_sealers);
 	free((char *)(uintptr_t)s->session.daemon_names);
 	free((char *)(uintptr_t)s->session.authserv_id);
 	free((char *)(uintptr_t)s->session.sign_headers);

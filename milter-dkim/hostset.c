@@ -97,6 +97,14 @@ static size_t name_match(const char *entry, struct span name)
 	return span_ieq(name, e) ? e.len + 1 : 0;
 }
 
+bool hostset_has_addresses(const struct hostset *set)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (set->entries[i].name == NULL)
+			return true;
+	return false;
+}
+
 bool hostset_has(const struct hostset *set, const struct ip *ip, struct span name)
 {
 	size_t best_ip = 0, best_name = 0;

@@ -22,6 +22,8 @@ void hostset_done(struct hostset *set);
 /* Adds the entries of TEXT.  ERR_SYNTAX for one that is neither address nor
  * name (*BAD_OUT is it), ERR_LIMIT past HOSTSET_MAX. */
 int hostset_add(struct hostset *set, struct span text, struct span *bad_out) MUST_CHECK;
+/* Whether any entry is an address or a network. */
+bool hostset_has_addresses(const struct hostset *set);
 /* IP with bits == 0 is none, NAME may be empty. */
 bool hostset_has(const struct hostset *set, const struct ip *ip, struct span name);
 

@@ -50,11 +50,11 @@ int inbound_header(struct inbound *in, const struct mail_header *header, struct 
 	int rc = run_spf(in, view);
 	if (rc < 0 && rc != ERR_AGAIN)
 		return rc;
-	rc = verify_begin(&in->dkim, header, bodies, in->arena, in->request.now);
+	rc = author_find(header, in->arena, &in->author);
+	if (rc == 0)
+		rc = verify_begin(&in->dkim, header, bodies, &in->author, in->arena, in->request.now);
 	if (rc == 0)
 		rc = arc_begin(&in->arc, header, bodies, in->arena);
-	if (rc == 0)
-		rc = author_find(header, in->arena, &in->author);
 	if (rc < 0)
 		return rc;
 	/* Only to ask early; what it says without identifiers is not kept. */
@@ -81,11 +81,16 @@ static int run_dmarc(struct inbound *in, const struct dns_view *view)
 		return 0;
 	if (in->request.ip.bits > 0)
 		add_identifier(&request, ids, DMARC_SPF, in->spf.domain, in->spf.result);
-	for (size_t i = 0; i < in->dkim.count; i++)
-		add_identifier(&request, ids, DMARC_DKIM, in->dkim.signatures[i].sig.domain,
-			       in->dkim.signatures[i].verdict.result);
+	/* DMARC looks at so many only: those that are likely to be aligned first. */
+	for (unsigned relevance = 0; relevance < AUTHOR_RELEVANCES; relevance++)
+		for (size_t i = 0; i < in->dkim.count; i++)
+			if (author_relevance(&in->author, in->dkim.signatures[i].sig.domain) == relevance)
+				add_identifier(&request, ids, DMARC_DKIM, in->dkim.signatures[i].sig.domain,
+					       in->dkim.signatures[i].verdict.result);
 	int rc = author_dmarc(&in->author, &request, view, in->arena, &in->dmarc);
 	in->dmarc_done = rc == 0;
+	if (rc == 0)
+		in->applied = in->dmarc.disposition;
 	return rc;
 }
 
@@ -153,15 +158,41 @@ static void write_spf(const struct inbound *in, struct authres *a)
 		write_identity(in, &in->helo, a);
 }
 
+/* "p=reject sp=none t=y dis=quarantine": the record, and what is done. */
+static void note_policy(const struct inbound *in, struct authres *a)
+{
+	char mem[128];
+	struct sbuf note;
+	const struct dmarc_record *r = &in->dmarc.record;
+	sbuf_init(&note, mem, sizeof(mem));
+	sbuf_addf(&note, "p=%s", dmarc_policy_name(r->p));
+	if (r->has_sp)
+		sbuf_addf(&note, " sp=%s", dmarc_policy_name(r->sp));
+	if (r->has_np)
+		sbuf_addf(&note, " np=%s", dmarc_policy_name(r->np));
+	sbuf_adds(&note, r->testing ? " t=y" : "");
+	sbuf_addf(&note, " dis=%s", dmarc_policy_name(in->applied));
+	authres_comment(a, sbuf_span(&note));
+}
+
 static void write_dmarc(const struct inbound *in, struct authres *a)
 {
 	const struct dmarc_verdict *v = &in->dmarc;
 	authres_method(a, "dmarc", v->result);
+	if (v->has_policy)
+		note_policy(in, a);
+	if (in->override.type != NULL)
+		authres_comment(a, span_str(in->override.comment));
 	if (v->reason != NULL && v->result != AUTH_NONE)
 		authres_reason(a, span_str(v->reason));
 	authres_property(a, "header.from", v->author_domain);
-	if (v->has_policy)
-		authres_property(a, "policy.dmarc", span_str(dmarc_policy_name(v->policy)));
+	if (!v->has_policy)
+		return;
+	authres_property(a, "policy.dmarc", span_str(dmarc_policy_name(v->policy)));
+	authres_property(a, "policy.override", span_str(in->override.type));
+	authres_property(a, "polrec.p", span_str(dmarc_policy_name(v->record.p)));
+	if (!span_eq(v->policy_domain, v->author_domain))
+		authres_property(a, "polrec.domain", v->policy_domain);
 }
 
 static void write_arc(const struct inbound *in, struct authres *a)

@@ -24,6 +24,15 @@ struct inbound_request {
 	const struct dmarc_psl *psl; /* NULL: DMARC by the tree walk */
 };
 
+/* Why a failing policy is not enforced; see override.h. */
+enum override_by { OVERRIDE_NONE, OVERRIDE_ARC, OVERRIDE_FORWARDER };
+
+struct override {
+	enum override_by by;
+	const char *type;    /* of RFC 9990; static, or NULL */
+	const char *comment; /* in the arena or static, or NULL */
+};
+
 struct inbound {
 	struct inbound_request request; /* its spans live in the arena */
 	struct arena *arena;
@@ -36,6 +45,10 @@ struct inbound {
 	struct author author;
 	struct dmarc_verdict dmarc;
 	bool dmarc_done;
+	/* for the caller to set before inbound_authres(); inbound_run() sets what the
+	 * Author Domain wishes */
+	struct override override;
+	enum dmarc_policy applied; /* what is done with the message */
 };
 
 /* ERR_LIMIT where the arena is full, here and below. */

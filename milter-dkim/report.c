@@ -1,9 +1,41 @@
 /*
- * One line of the log for each message, and one count in each family of metrics:
- * the rows of a family stand in the order of enum auth_result (ARC has the first
- * three of them only).
+ * One line of the log for each message, and one count in each family of metrics.
+ * The tables have a metric for each result that a method can end with; those
+ * that it cannot are 0, which is no metric of ours.
  */
 #include "report.h"
+
+static const unsigned dkim_metrics[AUTH_RESULTS] = {
+	[AUTH_NONE] = METRIC_DKIM_NONE,           [AUTH_PASS] = METRIC_DKIM_PASS,
+	[AUTH_FAIL] = METRIC_DKIM_FAIL,           [AUTH_NEUTRAL] = METRIC_DKIM_NEUTRAL,
+	[AUTH_POLICY] = METRIC_DKIM_POLICY,       [AUTH_TEMPERROR] = METRIC_DKIM_TEMPERROR,
+	[AUTH_PERMERROR] = METRIC_DKIM_PERMERROR,
+};
+
+static const unsigned spf_metrics[AUTH_RESULTS] = {
+	[AUTH_NONE] = METRIC_SPF_NONE,           [AUTH_PASS] = METRIC_SPF_PASS,
+	[AUTH_FAIL] = METRIC_SPF_FAIL,           [AUTH_NEUTRAL] = METRIC_SPF_NEUTRAL,
+	[AUTH_SOFTFAIL] = METRIC_SPF_SOFTFAIL,   [AUTH_TEMPERROR] = METRIC_SPF_TEMPERROR,
+	[AUTH_PERMERROR] = METRIC_SPF_PERMERROR,
+};
+
+static const unsigned dmarc_metrics[AUTH_RESULTS] = {
+	[AUTH_NONE] = METRIC_DMARC_NONE,           [AUTH_PASS] = METRIC_DMARC_PASS,
+	[AUTH_FAIL] = METRIC_DMARC_FAIL,           [AUTH_TEMPERROR] = METRIC_DMARC_TEMPERROR,
+	[AUTH_PERMERROR] = METRIC_DMARC_PERMERROR,
+};
+
+static const unsigned arc_metrics[AUTH_RESULTS] = {
+	[AUTH_NONE] = METRIC_ARC_NONE,
+	[AUTH_PASS] = METRIC_ARC_PASS,
+	[AUTH_FAIL] = METRIC_ARC_FAIL,
+};
+
+static void count_result(const unsigned table[AUTH_RESULTS], enum auth_result result)
+{
+	if (table[result] != 0)
+		metrics_inc(table[result]);
+}
 
 struct texts {
 	char ip[IP_TEXT_SIZE], number[24], result[512];
@@ -64,23 +96,26 @@ static void report_judged(const struct session_outcome *o, struct span queue_id,
 	}
 	for (size_t i = 0; i < in->dkim.count; i++) {
 		enum auth_result r = in->dkim.signatures[i].verdict.result;
-		metrics_inc(METRIC_DKIM_NONE + (unsigned)r);
+		count_result(dkim_metrics, r);
 		sbuf_addf(&result, "dkim=%s ", auth_result_name(r));
 	}
 	if (in->request.ip.bits != 0) {
-		metrics_inc(METRIC_SPF_NONE + (unsigned)in->spf.result);
+		count_result(spf_metrics, in->spf.result);
 		sbuf_addf(&result, "spf=%s ", auth_result_name(in->spf.result));
 	}
-	metrics_inc(METRIC_ARC_NONE + (unsigned)in->arc.result);
-	metrics_inc(METRIC_DMARC_NONE + (unsigned)in->dmarc.result);
+	count_result(arc_metrics, in->arc.result);
+	count_result(dmarc_metrics, in->dmarc.result);
 	sbuf_addf(&result, "arc=%s dmarc=%s", auth_result_name(in->arc.result),
 		  auth_result_name(in->dmarc.result));
 	if (o->quarantined)
 		metrics_inc(METRIC_DMARC_QUARANTINED);
+	if (in->override.by != OVERRIDE_NONE)
+		metrics_inc(in->override.by == OVERRIDE_ARC ? METRIC_DMARC_OVERRIDDEN_ARC : METRIC_DMARC_OVERRIDDEN_FORWARDER);
 	LOG_EVENT(LOG_INFO, &ev_message_judged, "the message is judged", LOG_FIELD("QUEUE_ID", queue_id),
 		  LOG_FIELD_STR("CLIENT_IP", t->ip), LOG_FIELD("DOMAIN", o->author_domain),
 		  LOG_FIELD("RESULT", sbuf_span(&result)),
-		  LOG_FIELD_STR("DISPOSITION", o->quarantined ? "quarantine" : "none"));
+		  LOG_FIELD_STR("DISPOSITION", o->quarantined ? "quarantine" : "none"),
+		  LOG_FIELD_STR("OVERRIDE", in->override.type), LOG_FIELD_STR("OVERRIDE_REASON", in->override.comment));
 }
 
 void report_outcome(const struct session_outcome *outcome, struct span queue_id, const struct ip *ip)

@@ -392,20 +392,37 @@ static void sign_all(struct session *s)
 	sbuf_done(&value);
 }
 
+/* Whom we trust to know better, else what we do at most. */
+static void decide_disposition(struct session *s)
+{
+	struct inbound *in = &s->inbound;
+	const struct dmarc_verdict *v = &in->dmarc;
+	const struct override_trust trust = {&s->settings->trusted_sealers, &s->settings->trusted_forwarders};
+	enum session_enforce most = s->settings->dmarc_enforce;
+	override_decide(&trust, in, s->client_name, &in->override);
+	if (in->override.type != NULL)
+		in->applied = DMARC_NONE;
+	else if ((enum session_enforce)v->disposition > most)
+		in->applied = (enum dmarc_policy)most;
+}
+
 /* Tells the reports why less is done than the record asks for. */
 static void note_override(struct session *s)
 {
-	const struct dmarc_verdict *v = &s->inbound.dmarc;
-	enum session_enforce most = s->settings->dmarc_enforce;
-	if (v->result != AUTH_FAIL || v->published == DMARC_NONE)
+	const struct inbound *in = &s->inbound;
+	const struct dmarc_verdict *v = &in->dmarc;
+	struct session_outcome *o = &s->outcome;
+	o->override_type = in->override.type;
+	o->override_comment = in->override.comment;
+	if (v->result != AUTH_FAIL || v->published == DMARC_NONE || in->override.type != NULL)
 		return;
-	if ((enum session_enforce)v->disposition > most) {
-		s->outcome.override_type = "local_policy";
-		s->outcome.override_comment = most == SESSION_ENFORCE_NO ? "DMARC is not enforced here"
-									 : "quarantine is the most that is done here";
+	if (in->applied < v->disposition) {
+		o->override_type = "local_policy";
+		o->override_comment = in->applied == DMARC_NONE ? "DMARC is not enforced here"
+								: "quarantine is the most that is done here";
 	} else if (v->policy != v->published) {
-		s->outcome.override_type = "policy_test_mode";
-		s->outcome.override_comment = "t=y";
+		o->override_type = "policy_test_mode";
+		o->override_comment = "t=y";
 	}
 }
 
@@ -413,12 +430,13 @@ static void note_override(struct session *s)
 static void enforce(struct session *s)
 {
 	const struct dmarc_verdict *v = &s->inbound.dmarc;
-	enum session_enforce most = s->settings->dmarc_enforce;
-	if (v->result != AUTH_FAIL || v->disposition == DMARC_NONE || most == SESSION_ENFORCE_NO)
+	if (s->inbound.applied == DMARC_NONE)
 		return;
-	if (v->disposition == DMARC_REJECT && most == SESSION_ENFORCE_REJECT) {
+	if (s->inbound.applied == DMARC_REJECT) {
 		refuse(s, SESSION_REJECT, "550", "5.7.26",
-		       about(s, "", v->author_domain, " does not allow this message: its DMARC policy is reject"));
+		       v->has_policy ? about(s, "", v->author_domain,
+					     " does not allow this message: its DMARC policy is reject")
+				     : "DMARC cannot accept this message: its From field names too many domains");
 		return;
 	}
 	const char *why = about(s, " dmarc=fail header.from=", v->author_domain, "");
@@ -436,8 +454,10 @@ static int judge(struct session *s, const struct dns_view *view)
 		return rc;
 	struct sbuf value;
 	sbuf_init_heap(&value, AUTHRES_MAX);
-	if (rc == 0)
+	if (rc == 0) {
+		decide_disposition(s);
 		inbound_authres(&s->inbound, authserv_id(s), "\n", &value);
+	}
 	if (rc < 0 || !sbuf_ok(&value) ||
 	    edits_insert(&s->outcome.edits, SPAN_LIT(AUTHRES_NAME), sbuf_span(&value)) < 0)
 		refuse_large(s);

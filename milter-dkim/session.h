@@ -20,6 +20,7 @@
 #include "milter-dkim/inbound.h"
 #include "milter-dkim/keyring.h"
 #include "milter-dkim/keytable.h"
+#include "milter-dkim/override.h"
 
 #define SESSION_SIGNATURES_MAX 4
 #define SESSION_ARENA_MAX (8u << 20) /* what one message may take besides its fields */
@@ -43,6 +44,7 @@ struct session_settings {
 	const struct dmarc_psl *psl; /* NULL: DMARC by the tree walk */
 	enum session_enforce dmarc_enforce;
 	bool quarantine_holds; /* else it adds SESSION_QUARANTINE_FIELD */
+	struct hostset trusted_sealers, trusted_forwarders;
 	bool reject_bad_from;  /* what author_problem() objects to, in judged mail */
 };
 

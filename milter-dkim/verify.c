@@ -6,7 +6,9 @@
 
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
+#include "milter-dkim/taglist.h"
 
+#define SIGNATURE_NAME "DKIM-Signature"
 #define SCRATCH_MAX (4u << 20) /* canonical header: never more than twice the header's cap */
 
 static struct sig_verdict verdict(enum auth_result result, const char *reason)
@@ -125,29 +127,87 @@ static void judge_early(struct verify *v, struct verify_signature *s, struct are
 		decide(s, AUTH_POLICY, "the signature is expired");
 	else if (s->sig.signed_at != SIG_NO_TIME && s->sig.signed_at > v->now + VERIFY_CLOCK_SKEW_S)
 		decide(s, AUTH_POLICY, "the signature is from the future");
-	else if (bodyhash_want(v->bodies, s->sig.body_canon, s->sig.body_limit, &s->body) < 0)
-		decide(s, AUTH_POLICY, "too many different body hashes");
+}
+
+static unsigned relevance(const struct author *author, struct span domain)
+{
+	return author == NULL ? 0 : author_relevance(author, domain);
+}
+
+/* The d= of a field that was not parsed yet. */
+static unsigned field_relevance(const struct author *author, struct span value)
+{
+	char mem[1024];
+	struct sbuf ascii;
+	struct taglist list;
+	struct span domain = SPAN_EMPTY;
+	sbuf_init(&ascii, mem, sizeof(mem));
+	if (taglist_parse(value, &list) < 0 || !taglist_get(&list, "d", &domain) ||
+	    idn_to_ascii(dnsname_trim(domain), &ascii) < 0 || !sbuf_ok(&ascii))
+		return AUTHOR_RELEVANCES - 1;
+	return relevance(author, sbuf_span(&ascii));
+}
+
+/* Marks, of COUNT fields too many, those that are to be looked at. */
+static int choose(const struct verify *v, const struct author *author, struct arena *a, bool **chosen_out)
+{
+	const struct mail_header *h = v->header;
+	uint8_t *ranks = arena_calloc(a, h->count, sizeof(*ranks));
+	bool *chosen = arena_calloc(a, h->count, sizeof(*chosen));
+	if (ranks == NULL || chosen == NULL)
+		return ERR_LIMIT;
+	for (size_t i = 0; i < h->count; i++)
+		ranks[i] = span_ieq(h->fields[i].name, SPAN_LIT(SIGNATURE_NAME))
+				   ? (uint8_t)field_relevance(author, h->fields[i].value)
+				   : AUTHOR_RELEVANCES;
+	size_t left = VERIFY_SIGNATURES_MAX;
+	for (unsigned rank = 0; rank < AUTHOR_RELEVANCES; rank++) {
+		for (size_t i = 0; i < h->count && left > 0; i++) {
+			if (ranks[i] != rank)
+				continue;
+			chosen[i] = true;
+			left--;
+		}
+	}
+	*chosen_out = chosen;
+	return 0;
+}
+
+/* Of different body hashes, too, only so many are made. */
+static void want_bodies(struct verify *v, const struct author *author)
+{
+	for (unsigned rank = 0; rank < AUTHOR_RELEVANCES; rank++) {
+		for (size_t i = 0; i < v->count; i++) {
+			struct verify_signature *s = &v->signatures[i];
+			if (!s->decided && relevance(author, s->sig.domain) == rank &&
+			    bodyhash_want(v->bodies, s->sig.body_canon, s->sig.body_limit, &s->body) < 0)
+				decide(s, AUTH_POLICY, "too many different body hashes");
+		}
+	}
 }
 
 int verify_begin(struct verify *v, const struct mail_header *header, struct bodyhash *bodies,
-		 struct arena *a, int64_t now)
+		 const struct author *author, struct arena *a, int64_t now)
 {
-	struct span name = SPAN_LIT("DKIM-Signature");
+	struct span name = SPAN_LIT(SIGNATURE_NAME);
 	size_t count = mail_header_count(header, name);
 	size_t looked = count < VERIFY_SIGNATURES_MAX ? count : VERIFY_SIGNATURES_MAX;
+	bool *chosen = NULL;
 	*v = (struct verify){.header = header, .bodies = bodies, .now = now, .more = count - looked};
 	if (looked == 0)
 		return 0;
 	v->signatures = arena_calloc(a, looked, sizeof(*v->signatures));
-	if (v->signatures == NULL)
+	if (v->signatures == NULL || (v->more > 0 && choose(v, author, a, &chosen) < 0))
 		return ERR_LIMIT;
-	size_t at = 0;
-	for (size_t i = 0; i < looked; i++, at++) {
+	for (size_t at = mail_header_find(header, name, 0); at != SPAN_NPOS;
+	     at = mail_header_find(header, name, at + 1)) {
+		if (chosen != NULL && !chosen[at])
+			continue;
 		struct verify_signature *s = &v->signatures[v->count++];
-		at = mail_header_find(header, name, at);
 		s->field = at;
 		judge_early(v, s, a);
 	}
+	want_bodies(v, author);
 	return 0;
 }
 

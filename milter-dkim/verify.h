@@ -6,11 +6,12 @@
 #ifndef MILTER_VERIFY_H
 #define MILTER_VERIFY_H
 
+#include "milter-dkim/author.h"
 #include "milter-dkim/dns.h"
 #include "milter-dkim/keyrecord.h"
 #include "milter-dkim/sig.h"
 
-#define VERIFY_SIGNATURES_MAX 20 /* those from the top are looked at */
+#define VERIFY_SIGNATURES_MAX 20 /* that are looked at; those of the author's domain come first */
 #define VERIFY_KEYS_MAX 4        /* key records of one selector that are tried */
 #define VERIFY_CLOCK_SKEW_S 300  /* t= may be so far in the future */
 
@@ -50,10 +51,12 @@ struct verify {
 
 /*
  * After the header is complete: parses the signatures and asks BODIES (borrowed)
- * for their hashes.  NOW is Unix time.  ERR_LIMIT where the arena is full.
+ * for their hashes.  Where there are too many of either, those that could be
+ * aligned with AUTHOR come first, so that others cannot crowd them out; AUTHOR
+ * may be NULL.  NOW is Unix time.  ERR_LIMIT where the arena is full.
  */
 int verify_begin(struct verify *v, const struct mail_header *header, struct bodyhash *bodies,
-		 struct arena *a, int64_t now) MUST_CHECK;
+		 const struct author *author, struct arena *a, int64_t now) MUST_CHECK;
 /*
  * After bodyhash_finish(): 0 when every signature has its verdict, ERR_AGAIN
  * while keys are missing; then run it again.

@@ -10,6 +10,7 @@ static const struct fakedns_row zone[] = {
 	{"mx.example.com", DNS_TXT, "v=spf1 ip4:192.0.2.1 -all"},
 	{"evil.test", DNS_TXT, "v=spf1 +all"},
 	{"_dmarc.example.com", DNS_TXT, "v=DMARC1; p=reject"},
+	{"_dmarc.shop.test", DNS_TXT, "v=DMARC1; p=reject; sp=quarantine; t=y"},
 	{"_dmarc.down.test", DNS_TXT, NULL},
 	{NULL, DNS_A, NULL},
 };
@@ -19,25 +20,33 @@ static const struct {
 } rows[] = {
 	{"pass by MAIL FROM", "192.0.2.1", "mx.example.com", "joe@example.com", "From: joe@example.com\n\nx\n",
 	 " us; dkim=none; spf=pass smtp.mailfrom=joe@example.com; spf=pass smtp.helo=mx.example.com; "
-	 "dmarc=pass header.from=example.com policy.dmarc=reject; arc=none smtp.remote-ip=192.0.2.1"},
+	 "dmarc=pass (p=reject dis=none) header.from=example.com policy.dmarc=reject polrec.p=reject; "
+	 "arc=none smtp.remote-ip=192.0.2.1"},
 	{"opendmarc_cve_2019_20790_helo_pass_does_not_count", "192.0.2.1", "mx.example.com", "x@evil.test",
 	 "From: joe@example.com\n\nx\n",
 	 " us; dkim=none; spf=pass smtp.mailfrom=x@evil.test; spf=pass smtp.helo=mx.example.com; "
-	 "dmarc=fail reason=\"no identifier is aligned\" header.from=example.com policy.dmarc=reject; "
+	 "dmarc=fail (p=reject dis=reject) reason=\"no identifier is aligned\" header.from=example.com "
+	 "policy.dmarc=reject polrec.p=reject; "
 	 "arc=none smtp.remote-ip=192.0.2.1"},
 	{"null sender: HELO takes its place", "192.0.2.1", "mx.example.com", "", "From: joe@example.com\n\nx\n",
-	 " us; dkim=none; spf=pass smtp.helo=mx.example.com; dmarc=pass header.from=example.com "
-	 "policy.dmarc=reject; arc=none smtp.remote-ip=192.0.2.1"},
+	 " us; dkim=none; spf=pass smtp.helo=mx.example.com; dmarc=pass (p=reject dis=none) "
+	 "header.from=example.com policy.dmarc=reject polrec.p=reject; arc=none smtp.remote-ip=192.0.2.1"},
 	{"opendmarc_cve_2019_16378_two_from_fields", "203.0.113.1", "h", "x@evil.test",
 	 "From: joe@example.com\nFrom: x@evil.test\n\nx\n",
-	 " us; dkim=none; spf=pass smtp.mailfrom=x@evil.test; dmarc=fail reason=\"more than one From field\" "
-	 "header.from=example.com policy.dmarc=reject; arc=none smtp.remote-ip=203.0.113.1"},
+	 " us; dkim=none; spf=pass smtp.mailfrom=x@evil.test; dmarc=fail (p=reject dis=reject) "
+	 "reason=\"more than one From field\" header.from=example.com policy.dmarc=reject polrec.p=reject; arc=none smtp.remote-ip=203.0.113.1"},
+	{"policy of the domain above, in test mode", "203.0.113.1", "h", "", "From: joe@a.shop.test\n\nx\n",
+	 " us; dkim=none; spf=none reason=\"the HELO name is not a domain name\" smtp.helo=h; "
+	 "dmarc=fail (p=reject sp=quarantine t=y dis=none) reason=\"no authenticated identifier\" "
+	 "header.from=a.shop.test policy.dmarc=none polrec.p=reject polrec.domain=shop.test; "
+	 "arc=none smtp.remote-ip=203.0.113.1"},
 	{"dead DNS", "203.0.113.1", "h", "", "From: joe@down.test\n\nx\n",
 	 " us; dkim=none; spf=none reason=\"the HELO name is not a domain name\" smtp.helo=h; "
 	 "dmarc=temperror reason=\"DNS query failed\" header.from=down.test; arc=none smtp.remote-ip=203.0.113.1"},
 	{"hostile HELO and domain", "2001:db8::1", "a;dkim=pass", "", "From: a@b(.example.com\n\nx\n",
 	 " us; dkim=none; spf=none reason=\"the HELO name is not a domain name\" smtp.helo=\"a;dkim=pass\"; "
-	 "dmarc=fail reason=\"more than one author domain\" header.from=example.com policy.dmarc=reject; "
+	 "dmarc=fail (p=reject dis=reject) reason=\"more than one author domain\" header.from=example.com "
+	 "policy.dmarc=reject polrec.p=reject; "
 	 "arc=none smtp.remote-ip=\"2001:db8::1\""},
 };
 

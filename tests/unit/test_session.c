@@ -168,6 +168,69 @@ START_TEST(what_is_signed_verifies)
 }
 END_TEST
 
+/* Signatures of others, with as many body hashes, do not hide the author's. */
+START_TEST(the_authors_signature_is_not_crowded_out)
+{
+	static const struct dns_row policies[] = {
+		{"mail._domainkey.example.com", .type = DNS_TXT, .text = {"v=DKIM1; p=" RSA_PUBLIC}},
+		{"ed._domainkey.example.com", .type = DNS_TXT, .text = {"v=DKIM1; k=ed25519; p=" ED25519_PUBLIC}},
+		{"_dmarc.sub.example.com", .type = DNS_TXT, .text = {"v=DMARC1; p=reject"}},
+		{"_dmarc.example.com", .type = DNS_TXT, .text = {"v=DMARC1; p=reject"}},
+	};
+	for (size_t others = VERIFY_SIGNATURES_MAX - 1; others <= 200; others += 181) {
+		struct fixture f;
+		setup(&f);
+		struct mail mail = {NULL, "", "", "", true, "From: A <a@sub.example.com>\nSubject: x\n", "body\r\n"};
+		const struct session_outcome *o = run(&f, &mail);
+		struct sbuf header;
+		sbuf_init_heap(&header, 1 << 20);
+		for (size_t i = 0; i < others; i++)
+			sbuf_addf(&header, "DKIM-Signature: v=1; a=rsa-sha256; c=simple/simple; d=d%zu.example; s=s; h=from; l=%zu;"
+					   " bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\n", i, i);
+		sbuf_addf(&header, "DKIM-Signature:%s\n%s", o->edits.items[0].value, mail.header);
+		f.dns = (struct dns_table){.rows = policies, .count = COUNT_OF(policies)};
+		struct mail back = {"192.0.2.7", "", "", "x@client.example", false, sbuf_cstr(&header), "body\r\n"};
+		o = run(&f, &back);
+		const struct verify *v = &o->inbound->dkim;
+		ck_assert_uint_eq(v->count, VERIFY_SIGNATURES_MAX);
+		ck_assert_uint_eq(v->more, others + 1 - VERIFY_SIGNATURES_MAX);
+		/* In the order of the message: the good one is the last. */
+		ck_assert_int_eq(v->signatures[v->count - 1].verdict.result, AUTH_PASS);
+		ck_assert_int_eq(o->inbound->dmarc.result, AUTH_PASS);
+		sbuf_done(&header);
+		teardown(&f);
+	}
+}
+END_TEST
+
+START_TEST(overridden_policies_are_not_enforced)
+{
+	static const struct dns_row policies[] = {
+		{"_dmarc.reject.example", .type = DNS_TXT, .text = {"v=DMARC1; p=reject"}},
+	};
+	struct fixture f;
+	struct span bad;
+	setup(&f);
+	f.dns = (struct dns_table){.rows = policies, .count = COUNT_OF(policies)};
+	f.settings.dmarc_enforce = SESSION_ENFORCE_REJECT;
+	struct mail mail = {"192.0.2.9", "", "", "x@client.example", false, "From: a@reject.example\n", "x"};
+	ck_assert_int_eq(run(&f, &mail)->action, SESSION_REJECT);
+	ck_assert_int_eq(hostset_add(&f.settings.trusted_forwarders, SPAN_LIT("192.0.2.9"), &bad), 0);
+	const struct session_outcome *o = run(&f, &mail);
+	ck_assert_int_eq(o->action, SESSION_ACCEPT);
+	ck_assert(!o->quarantined);
+	ck_assert_str_eq(o->override_type, "trusted_forwarder");
+	ck_assert_str_eq(o->override_comment, "client 192.0.2.9");
+	ck_assert_ptr_nonnull(strstr(o->edits.items[0].value, "policy.override=trusted_forwarder"));
+	ck_assert_ptr_nonnull(strstr(o->edits.items[0].value, "dis=none"));
+	/* A From that can be read in two ways is not overridden. */
+	mail.header = "From: a@reject.example, b@other.example\n";
+	ck_assert_int_eq(run(&f, &mail)->action, SESSION_REJECT);
+	hostset_done(&f.settings.trusted_forwarders);
+	teardown(&f);
+}
+END_TEST
+
 START_TEST(broken_or_unread_keys_defer)
 {
 	struct fixture f;
@@ -483,7 +546,8 @@ START_TEST(late_answers_are_waited_for)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&role_of_each_way_in, &what_is_signed_verifies, &broken_or_unread_keys_defer,
+	&role_of_each_way_in, &what_is_signed_verifies, &the_authors_signature_is_not_crowded_out,
+	&overridden_policies_are_not_enforced, &broken_or_unread_keys_defer,
 	&mail_without_an_author_is_not_signed, &parts_out_of_order_defer, &forged_results_are_removed, &caps_become_replies,
 	&dmarc_is_enforced_as_far_as_set, &less_than_the_policy_has_a_reason,
 	&bad_from_fields_are_refused_where_set,
