@@ -141,11 +141,31 @@ static int weight(const struct dmarc_verdict *v)
 	}
 }
 
+/* The names that were asked for all of the domains, each once. */
+struct asked {
+	struct span *names;
+	size_t count;
+};
+
+static void add_queries(struct asked *asked, const struct dmarc_verdict *v)
+{
+	for (size_t i = 0; i < v->query_count; i++) {
+		size_t at = 0;
+		while (at < asked->count && !span_eq(asked->names[at], v->queries[i]))
+			at++;
+		if (at == asked->count)
+			asked->names[asked->count++] = v->queries[i];
+	}
+}
+
 static int judge_several(const struct author *author, struct dmarc_request *request, const struct dns_view *view,
 			 struct arena *a, struct dmarc_verdict *verdict_out)
 {
 	struct dmarc_verdict worst = {.result = AUTH_NONE}, v;
+	struct asked asked = {arena_calloc(a, AUTHOR_DOMAINS_MAX * DMARC_QUERIES_MAX, sizeof(struct span)), 0};
 	bool waiting = false;
+	if (asked.names == NULL)
+		return ERR_LIMIT;
 	for (size_t i = 0; i < author->count; i++) {
 		request->author_domain = author->domains[i];
 		int rc = dmarc_check(request, view, a, &v);
@@ -154,9 +174,13 @@ static int judge_several(const struct author *author, struct dmarc_request *requ
 		waiting = waiting || rc == ERR_AGAIN;
 		if (rc == 0 && (i == 0 || weight(&v) > weight(&worst)))
 			worst = v;
+		if (rc == 0)
+			add_queries(&asked, &v);
 	}
 	if (waiting)
 		return ERR_AGAIN;
+	worst.queries = asked.names;
+	worst.query_count = asked.count;
 	if (worst.result == AUTH_PASS) {
 		worst.result = AUTH_PERMERROR;
 		worst.aligned[DMARC_SPF] = worst.aligned[DMARC_DKIM] = SPAN_EMPTY;
