@@ -50,7 +50,8 @@ static struct sbuf error;
 
 static int load_with(const char *text, const char *const *overrides, size_t count, void **config_out)
 {
-	char path[] = "/tmp/test_conf.XXXXXX";
+	char path[128];
+	snprintf(path, sizeof(path), "%s/conf.XXXXXX", tmpdir());
 	int fd = mkstemp(path);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));

@@ -103,7 +103,7 @@ static void setup(const struct conn_limits *l)
 	struct sbuf error;
 	sbuf_init(&error, mem, sizeof(mem));
 	metrics_init(metric_rows, sizeof(metric_rows) / sizeof(metric_rows[0]));
-	snprintf(t.spec, sizeof(t.spec), "unix:/tmp/test_conn.%d", (int)getpid());
+	snprintf(t.spec, sizeof(t.spec), "unix:%s/conn.%d", tmpdir(), (int)getpid());
 	ck_assert_msg(listen_open(t.spec, "none", 0600, &t.set, &error) == 0, "%s", mem);
 	t.loop = loop_new();
 	t.server = conn_server_new(t.loop, &t.set, l, &handler, &t);

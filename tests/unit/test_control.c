@@ -139,7 +139,7 @@ START_TEST(exchanges)
 	json_t *result = NULL;
 	static char longest[CONTROL_LINE_MAX + 1];
 	sbuf_init(&error, error_mem, sizeof(error_mem));
-	snprintf(spec, sizeof(spec), "unix:/tmp/test_control.%d", (int)getpid());
+	snprintf(spec, sizeof(spec), "unix:%s/control.%d", tmpdir(), (int)getpid());
 	ck_assert_int_eq(call("half", 100, &result), ERR_NOT_FOUND);
 	ck_assert_int_eq(listen_open(spec, "none", 0600, &set, &error), 0);
 	/* Connected, but nobody answers yet. */

@@ -211,7 +211,8 @@ END_TEST
 
 START_TEST(from_a_file)
 {
-	char path[] = "/tmp/extractXXXXXX";
+	char path[128];
+	snprintf(path, sizeof(path), "%s/extractXXXXXX", tmpdir());
 	int fd = mkstemp(path);
 	static char long_line[EXTRACT_HEADER_MAX];
 	extract_start();

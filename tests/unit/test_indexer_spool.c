@@ -22,8 +22,7 @@ static struct delivery_table found;
 
 static void make_root(void)
 {
-	memcpy(root, "/tmp/postern-spool-XXXXXX", 26);
-	ck_assert_ptr_nonnull(mkdtemp(root));
+	tmpdir_make(root, sizeof(root));
 	loop = loop_new();
 }
 

@@ -15,7 +15,7 @@ static char spec[64], *path;
 static void setup(void)
 {
 	sbuf_init(&error, error_mem, sizeof(error_mem));
-	snprintf(spec, sizeof(spec), "unix:/tmp/test_listen.%d", (int)getpid());
+	snprintf(spec, sizeof(spec), "unix:%s/listen.%d", tmpdir(), (int)getpid());
 	path = spec + 5;
 }
 
@@ -166,9 +166,9 @@ static int adopt(const char *names)
 		_exit(adopt_in_child(names));
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	char path1[64];
-	snprintf(path1, sizeof(path1), "/tmp/test_listen.%d", (int)pid);
+	snprintf(path1, sizeof(path1), "%s/listen.%d", tmpdir(), (int)pid);
 	unlink(path1);
-	snprintf(path1, sizeof(path1), "/tmp/test_listen.%d.2", (int)pid);
+	snprintf(path1, sizeof(path1), "%s/listen.%d.2", tmpdir(), (int)pid);
 	unlink(path1);
 	return WEXITSTATUS(status);
 }

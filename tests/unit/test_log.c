@@ -31,7 +31,7 @@ static int catch_stderr(void)
 static int open_journal(char path[64])
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	snprintf(path, 64, "/tmp/test_log.%d", (int)getpid());
+	snprintf(path, 64, "%s/log.%d", tmpdir(), (int)getpid());
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
 	ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);

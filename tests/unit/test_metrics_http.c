@@ -30,7 +30,7 @@ static void begin(void)
 	struct sbuf error;
 	sbuf_init(&error, mem, sizeof(mem));
 	metrics_init(rows, 1);
-	snprintf(spec, sizeof(spec), "unix:/tmp/test_metrics_http.%d", (int)getpid());
+	snprintf(spec, sizeof(spec), "unix:%s/metrics_http.%d", tmpdir(), (int)getpid());
 	ck_assert_int_eq(listen_open(spec, "none", 0600, &set, &error), 0);
 	loop = loop_new();
 	pthread_create(&thread, NULL, serve, NULL);

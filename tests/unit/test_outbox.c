@@ -12,7 +12,6 @@
 #include "lib/base/bytes.h"
 #include "lib/run/outbox.h"
 #include "tests/unit/runner.h"
-#include "tests/unit/tmpdir.h"
 
 #define SEEN_MAX 100000
 

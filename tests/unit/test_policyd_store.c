@@ -37,8 +37,8 @@ static void open_store(struct bench *b, uint64_t max_bytes)
 
 static void bench_init(struct bench *b)
 {
-	*b = (struct bench){.dir = "/tmp/postern-policyd-XXXXXX", .loop = loop_new()};
-	ck_assert_ptr_nonnull(mkdtemp(b->dir));
+	*b = (struct bench){.loop = loop_new()};
+	tmpdir_make(b->dir, sizeof(b->dir));
 }
 
 static void bench_done(struct bench *b)

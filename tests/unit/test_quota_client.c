@@ -38,7 +38,7 @@ static void listen_anew(void)
 
 static void begin(void)
 {
-	(void)snprintf(path, sizeof(path), "/tmp/quota-client-%d.sock", (int)getpid());
+	(void)snprintf(path, sizeof(path), "%s/quota-client-%d.sock", tmpdir(), (int)getpid());
 	listen_anew();
 	ck_assert_int_eq(quota_client_init(&client, path), 0);
 }

@@ -11,7 +11,6 @@
 #include "lib/base/bytes.h"
 #include "lib/run/seglog.h"
 #include "tests/unit/runner.h"
-#include "tests/unit/tmpdir.h"
 
 static char dir[256];
 static struct sbuf error;

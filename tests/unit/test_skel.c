@@ -129,8 +129,7 @@ static void write_conf(const struct scene *s, const char *text)
 
 static void scene_open(struct scene *s, const char *text)
 {
-	snprintf(s->dir, sizeof(s->dir), "/tmp/test_skel.XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(s->dir));
+	tmpdir_make(s->dir, sizeof(s->dir));
 	snprintf(s->conf, sizeof(s->conf), "%s/tiny.conf", s->dir);
 	snprintf(s->control, sizeof(s->control), "unix:%s/run/tiny.control.sock", s->dir);
 	snprintf(s->metrics, sizeof(s->metrics), "unix:%s/run/tiny.metrics.sock", s->dir);
@@ -311,7 +310,7 @@ START_TEST(reload_keeps_the_old_when_the_new_is_bad)
 	ck_assert_int_eq(call(&s, &result, &error, (const char *const[]){"reload"}, 1), ERR_PERM);
 	ck_assert_str_eq(sbuf_cstr(&error), "no will to change");
 	expect_greeting(&s, "two");
-	write_conf(&s, "greeting = four\nslow_queue = 2\nlisten = unix:/tmp/other\n");
+	write_conf(&s, "greeting = four\nslow_queue = 2\nlisten = unix:/run/other\n");
 	ck_assert_int_eq(call(&s, &result, &error, (const char *const[]){"reload"}, 1), 0);
 	json_decref(result);
 	expect_greeting(&s, "four");

@@ -1,6 +1,7 @@
 /*
- * A temporary directory for one test program, removed with all it holds when
- * the test ends.  Names are made by mkdtemp(3), never predictable.
+ * Where the tests of a program may leave files: a folder of the program's own,
+ * made by mkdtemp(3), as predictable names below /tmp could be somebody else's
+ * trap (CVE-2020-35766).  runner.h makes it and removes it with all it holds.
  */
 #ifndef TESTS_UNIT_TMPDIR_H
 #define TESTS_UNIT_TMPDIR_H
@@ -19,10 +20,15 @@ static inline int tmpdir_remove_entry(const char *path, const struct stat *st, i
 	return remove(path);
 }
 
+static inline const char *tmpdir(void)
+{
+	return getenv("TMPDIR");
+}
+
+/* A folder in it, for a single test. */
 static inline void tmpdir_make(char *path, size_t size)
 {
-	const char *base = getenv("TMPDIR");
-	snprintf(path, size, "%s/postern-test-XXXXXX", base != NULL ? base : "/tmp");
+	snprintf(path, size, "%s/test-XXXXXX", tmpdir());
 	ck_assert_ptr_nonnull(mkdtemp(path));
 }
 
