@@ -38,6 +38,7 @@ test_rfc5322_SRCS := tests/unit/test_rfc5322.c
 test_rfc5322_ARCHIVES := mail base
 
 DKIM_FUZZERS := taglist sig keyrecord keytable message outcome_record
+DKIM_FUZZERS += session author dnsname hostset signingtable arcseal
 FUZZERS += $(DKIM_FUZZERS:%=fuzz_%)
 $(foreach t,$(DKIM_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
 

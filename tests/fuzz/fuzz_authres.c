@@ -30,6 +30,11 @@ static void check_written(struct span field, struct span id)
 		PANIC("a value has changed the syntax");
 	if (!authres_is_from(field, id))
 		PANIC("our own field is not recognised");
+	enum auth_result spf, dkim, dmarc;
+	struct span results = authres_results(field);
+	if (!authres_find(results, "spf", &spf) || !authres_find(results, "dkim", &dkim) || spf != AUTH_PASS ||
+	    dkim != AUTH_FAIL || authres_find(results, "dmarc", &dmarc))
+		PANIC("a value has changed a result");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -48,8 +48,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct spf_verdict v;
 	struct arena a;
 	arena_init(&a, 1 << 20);
-	if (spf_check(&request, &view, &a, &v) == ERR_AGAIN)
+	int rc = spf_check(&request, &view, &a, &v);
+	if (rc == ERR_AGAIN)
 		PANIC("no answer was missing");
+	if (rc == 0 && (v.lookups > SPF_LOOKUPS_MAX + 1 || v.void_lookups > SPF_VOID_MAX + 1 ||
+			((v.lookups > SPF_LOOKUPS_MAX || v.void_lookups > SPF_VOID_MAX) && v.result != AUTH_PERMERROR)))
+		PANIC("more questions than are allowed");
+	for (size_t i = 0; rc == 0 && i < v.explanation.len; i++)
+		if (v.result != AUTH_FAIL || v.explanation.ptr[i] < ' ' || v.explanation.ptr[i] == 0x7f)
+			PANIC("an explanation that must not be shown");
 	arena_done(&a);
 	return 0;
 }
