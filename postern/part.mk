@@ -6,10 +6,17 @@ CPPFLAGS_postern := -DPOSTERN_SQL_DIR='"$(PREFIX)/share/postern/sql"'
 ARCHIVES += postern-core
 postern-core_SRCS := $(addprefix postern/,args.c migrations.c names.c table.c zone.c)
 
+# Reports that others send us: archives, XML, JSON, mail.
+ARCHIVES += reports-core
+reports-core_SRCS := $(wildcard postern/reports/*.c)
+REPORTS_LIBS := -lz -lidn2 -ljansson $(shell pkg-config --libs libxml-2.0 gmime-3.0)
+CPPFLAGS_postern += $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libxml-2.0 gmime-3.0))
+CPPFLAGS_tests += $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libxml-2.0))
+
 BINS += postern
 postern_SRCS := $(filter-out $(postern-core_SRCS),$(wildcard postern/*.c))
-postern_ARCHIVES := postern-core milter-core indexer-core run mail base
-postern_LIBS := $(MILTER_CORE_LIBS) $(shell pkg-config --libs glib-2.0) -lcrypt
+postern_ARCHIVES := postern-core reports-core milter-core indexer-core run mail base
+postern_LIBS := $(MILTER_CORE_LIBS) $(REPORTS_LIBS) $(shell pkg-config --libs glib-2.0) -lcrypt
 
 TESTS += test_postern_args test_postern_table
 test_postern_args_SRCS := tests/unit/test_postern_args.c
@@ -26,3 +33,21 @@ test_postern_zone_SRCS := tests/unit/test_postern_zone.c
 test_postern_zone_ARCHIVES := postern-core base
 test_postern_migrations_SRCS := tests/unit/test_postern_migrations.c
 test_postern_migrations_ARCHIVES := postern-core base
+
+REPORTS_TESTS := archive feedback tlsrpt reader
+TESTS += $(REPORTS_TESTS:%=test_reports_%)
+define reports_test
+test_reports_$(1)_SRCS := tests/unit/test_reports_$(1).c
+test_reports_$(1)_ARCHIVES := reports-core mail base
+test_reports_$(1)_LIBS := $(REPORTS_LIBS)
+endef
+$(foreach t,$(REPORTS_TESTS),$(eval $(call reports_test,$(t))))
+
+REPORTS_FUZZERS := archive feedback tlsrpt reader
+FUZZERS += $(REPORTS_FUZZERS:%=fuzz_reports_%)
+define reports_fuzzer
+fuzz_reports_$(1)_SRCS := tests/fuzz/fuzz_reports_$(1).c
+fuzz_reports_$(1)_ARCHIVES := reports-core mail base
+fuzz_reports_$(1)_LIBS := $(REPORTS_LIBS)
+endef
+$(foreach t,$(REPORTS_FUZZERS),$(eval $(call reports_fuzzer,$(t))))

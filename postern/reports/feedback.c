@@ -1,0 +1,350 @@
+/*
+ * The XML side: libxml2's push parser with handlers of our own, no tree.
+ *
+ * A document type definition ends the reading before its first declaration is
+ * looked at; so no entity is ever defined, and nothing is ever fetched.  The
+ * parser keeps an unfinished tag or comment in memory: `since_event` counts the
+ * bytes since it last told us something, and past FEEDBACK_TOKEN_MAX we stop.
+ * The dictionary of names has libxml2's own cap of 10 MB.
+ * `rc` sticks: after an error nothing reaches the sink.
+ */
+#include "postern/reports/feedback.h"
+
+#include <libxml/parser.h>
+
+#include "postern/reports/feedback_fields.h"
+
+#define SLICE 4096
+#define ERROR_MAX 512
+#define ELEMENT_NAME_MAX 64
+
+static const char byte_order_mark[3] = {'\xef', '\xbb', '\xbf'};
+
+struct feedback {
+	xmlParserCtxtPtr xml; /* NULL until the first byte that is not blank */
+	xmlSAXHandler handlers;
+	const struct feedback_sink *sink;
+	uint64_t records_max;
+	struct feedback_fields fields;
+	enum feedback_section sections[SECTION_COUNT]; /* those that are open */
+	size_t section_count;
+	const struct feedback_leaf *leaf; /* open; its text is collected */
+	unsigned depth, unknown;	  /* open elements; of them within an unknown one */
+	struct sbuf text;
+	size_t since_event;
+	size_t mark;		   /* bytes of a byte order mark that were there */
+	bool blank;		   /* there was white space in front of the document */
+	unsigned long blank_lines; /* in front of what the parser sees */
+	bool reported;		   /* the sink has the head */
+	int rc;
+	struct sbuf error;
+	char error_mem[ERROR_MAX];
+};
+
+/* ---- Errors ---- */
+
+static void stop(struct feedback *f, int rc)
+{
+	if (f->rc == 0)
+		f->rc = rc;
+	if (f->xml != NULL)
+		xmlStopParser(f->xml);
+}
+
+static int refuse(struct feedback *f, int rc, const char *why)
+{
+	if (f->rc == 0)
+		sbuf_adds(&f->error, why);
+	stop(f, rc);
+	return rc;
+}
+
+/* What the parser has to say is asked for at the end. */
+static void ignore_error(void *arg, xmlErrorPtr error)
+{
+	(void)arg;
+	(void)error;
+}
+
+static int refuse_xml(struct feedback *f)
+{
+	const xmlError *error = xmlCtxtGetLastError(f->xml);
+	sbuf_adds(&f->error, "not well-formed XML: ");
+	sbuf_add_escaped(
+		&f->error,
+		span_take(span_trim(span_str(error == NULL ? NULL : error->message)), 200));
+	return f->rc = ERR_SYNTAX;
+}
+
+/* ---- Events ---- */
+
+static enum feedback_section current(const struct feedback *f)
+{
+	return f->section_count == 0 ? SECTION_DOCUMENT : f->sections[f->section_count - 1];
+}
+
+static int tell_head(struct feedback *f)
+{
+	if (f->reported)
+		return 0;
+	if (!f->fields.has_metadata || !f->fields.has_policy) {
+		sbuf_adds(&f->error,
+			  "a <record> stands in front of <report_metadata> or <policy_published>");
+		return ERR_SYNTAX;
+	}
+	f->reported = true;
+	return f->sink->report(f->sink->arg, &f->fields.report);
+}
+
+static int open_section(struct feedback *f, enum feedback_section section)
+{
+	int rc = 0;
+	if (section == SECTION_RECORD)
+		rc = tell_head(f);
+	if (rc == 0 && section == SECTION_RECORD && f->fields.report.records >= f->records_max) {
+		sbuf_adds(&f->error, "there are too many records");
+		rc = ERR_LIMIT;
+	}
+	if (rc == 0)
+		rc = feedback_section_begin(&f->fields, section);
+	f->sections[f->section_count++] = section;
+	return rc;
+}
+
+static int open_unknown(struct feedback *f, struct span name)
+{
+	if (f->depth == 1) {
+		sbuf_adds(&f->error, "not a DMARC report: the root element is <");
+		sbuf_add_escaped(&f->error, span_take(name, ELEMENT_NAME_MAX));
+		sbuf_addc(&f->error, '>');
+		return ERR_SYNTAX;
+	}
+	f->unknown = 1;
+	return 0;
+}
+
+static int open_element(struct feedback *f, struct span name)
+{
+	if (++f->depth > FEEDBACK_DEPTH_MAX) {
+		sbuf_adds(&f->error, "elements are nested too deeply");
+		return ERR_LIMIT;
+	}
+	if (f->unknown > 0 || f->leaf != NULL) {
+		f->unknown++;
+		return 0;
+	}
+	enum feedback_section section = feedback_section_find(current(f), name);
+	if (section != SECTION_COUNT)
+		return open_section(f, section);
+	f->leaf = feedback_leaf_find(current(f), name);
+	sbuf_reset(&f->text);
+	return f->leaf != NULL ? 0 : open_unknown(f, name);
+}
+
+static int close_section(struct feedback *f)
+{
+	enum feedback_section section = f->sections[--f->section_count];
+	int rc = feedback_section_end(&f->fields, section);
+	if (rc == 0 && section == SECTION_RECORD)
+		rc = f->sink->record(f->sink->arg, &f->fields.report, &f->fields.record);
+	if (rc == 0 && section == SECTION_FEEDBACK)
+		rc = tell_head(f);
+	if (rc == 0 && section == SECTION_FEEDBACK)
+		rc = f->sink->end(f->sink->arg, &f->fields.report);
+	return rc;
+}
+
+static int close_leaf(struct feedback *f)
+{
+	const struct feedback_leaf *leaf = f->leaf;
+	f->leaf = NULL;
+	if (!sbuf_ok(&f->text)) {
+		sbuf_adds(&f->error, "a text is too long");
+		return ERR_LIMIT;
+	}
+	return feedback_leaf_store(&f->fields, leaf, sbuf_span(&f->text));
+}
+
+static void on_start(void *arg, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri,
+		     int namespaces, const xmlChar **namespace, int attributes, int defaulted,
+		     const xmlChar **attribute)
+{
+	struct feedback *f = arg;
+	(void)prefix, (void)namespaces, (void)namespace, (void)attributes, (void)defaulted,
+		(void)attribute;
+	f->since_event = 0;
+	if (f->rc < 0)
+		return;
+	int rc = open_element(f, span_str((const char *)name));
+	if (rc == 0 && f->depth == 1 && uri != NULL &&
+	    arena_dup(&f->fields.report_arena,
+		      span_take(span_str((const char *)uri), FEEDBACK_NAME_MAX),
+		      &f->fields.report.xmlns) < 0)
+		rc = ERR_LIMIT;
+	if (rc < 0)
+		stop(f, rc);
+}
+
+static void on_end(void *arg, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri)
+{
+	struct feedback *f = arg;
+	(void)name, (void)prefix, (void)uri;
+	f->since_event = 0;
+	if (f->rc < 0)
+		return;
+	f->depth--;
+	int rc = 0;
+	if (f->unknown > 0)
+		f->unknown--;
+	else if (f->leaf != NULL)
+		rc = close_leaf(f);
+	else
+		rc = close_section(f);
+	if (rc < 0)
+		stop(f, rc);
+}
+
+static void on_text(void *arg, const xmlChar *text, int len)
+{
+	struct feedback *f = arg;
+	struct span s = span_of(text, (size_t)len);
+	f->since_event = 0;
+	if (f->leaf == NULL || f->unknown > 0)
+		return;
+	if (f->text.len == 0)
+		while (s.len > 0 && ascii_isfws(s.ptr[0]))
+			s = span_skip(s, 1);
+	sbuf_add(&f->text, s);
+}
+
+static void on_comment(void *arg, const xmlChar *text)
+{
+	struct feedback *f = arg;
+	(void)text;
+	f->since_event = 0;
+}
+
+static void on_instruction(void *arg, const xmlChar *target, const xmlChar *data)
+{
+	(void)target;
+	on_comment(arg, data);
+}
+
+static void on_doctype(void *arg, const xmlChar *name, const xmlChar *external,
+		       const xmlChar *system)
+{
+	(void)name, (void)external, (void)system;
+	refuse(arg, ERR_SYNTAX, "a document type definition is not taken");
+}
+
+/* ---- The document ---- */
+
+struct feedback *feedback_new(uint64_t records_max, const struct feedback_sink *sink)
+{
+	struct feedback *f = mem_zalloc(sizeof(*f));
+	f->sink = sink;
+	f->records_max = records_max;
+	sbuf_init(&f->error, f->error_mem, sizeof(f->error_mem));
+	sbuf_init_heap(&f->text, FEEDBACK_TEXT_MAX);
+	feedback_fields_init(&f->fields, &f->error);
+	f->handlers.initialized = XML_SAX2_MAGIC;
+	f->handlers.startElementNs = on_start;
+	f->handlers.endElementNs = on_end;
+	f->handlers.characters = on_text;
+	f->handlers.cdataBlock = on_text;
+	f->handlers.comment = on_comment;
+	f->handlers.processingInstruction = on_instruction;
+	f->handlers.internalSubset = on_doctype;
+	f->handlers.serror = ignore_error;
+	return f;
+}
+
+void feedback_free(struct feedback **feedback)
+{
+	struct feedback *f = *feedback;
+	if (f == NULL)
+		return;
+	if (f->xml != NULL)
+		xmlFreeParserCtxt(f->xml);
+	feedback_fields_done(&f->fields);
+	sbuf_done(&f->text);
+	free(f);
+	*feedback = NULL;
+}
+
+static int push_slice(struct feedback *f, struct span slice, bool last)
+{
+	f->since_event += slice.len;
+	xmlParseChunk(f->xml, slice.ptr, (int)slice.len, last);
+	if (f->rc < 0)
+		return f->rc;
+	if (!f->xml->wellFormed)
+		return refuse_xml(f);
+	if (f->since_event > FEEDBACK_TOKEN_MAX + SLICE)
+		return refuse(f, ERR_LIMIT, "a tag or comment is too long");
+	return 0;
+}
+
+/* Blank lines and a byte order mark in front of the declaration are not XML. */
+static struct span skip_blank(struct feedback *f, struct span bytes)
+{
+	for (; bytes.len > 0; bytes = span_skip(bytes, 1)) {
+		char c = bytes.ptr[0];
+		if (!f->blank && f->mark < sizeof(byte_order_mark) &&
+		    c == byte_order_mark[f->mark]) {
+			f->mark++;
+			continue;
+		}
+		if (!ascii_isfws(c) || f->mark % sizeof(byte_order_mark) != 0)
+			break;
+		f->blank = true;
+		f->blank_lines += c == '\n';
+	}
+	return bytes;
+}
+
+static int begin(struct feedback *f)
+{
+	f->xml = xmlCreatePushParserCtxt(&f->handlers, f, NULL, 0, NULL);
+	if (f->xml == NULL)
+		PANIC("cannot make an XML parser");
+	xmlCtxtUseOptions(f->xml, XML_PARSE_NONET);
+	/* Half a mark is part of the text, which it spoils. */
+	return push_slice(f, span_of(byte_order_mark, f->mark % sizeof(byte_order_mark)), false);
+}
+
+int feedback_push(struct feedback *f, struct span bytes)
+{
+	if (f->xml == NULL && f->rc == 0) {
+		bytes = skip_blank(f, bytes);
+		if (bytes.len == 0)
+			return 0;
+		if (begin(f) < 0)
+			return f->rc;
+	}
+	while (bytes.len > 0 && f->rc == 0) {
+		struct span slice = span_take(bytes, SLICE);
+		bytes = span_skip(bytes, SLICE);
+		if (push_slice(f, slice, false) < 0)
+			break;
+	}
+	return f->rc;
+}
+
+int feedback_finish(struct feedback *f)
+{
+	if (f->rc == 0 && f->xml == NULL)
+		return refuse(f, ERR_SYNTAX, "the document is empty");
+	return f->rc == 0 ? push_slice(f, span_of("", 0), true) : f->rc;
+}
+
+const char *feedback_error(const struct feedback *f)
+{
+	return sbuf_cstr(&f->error);
+}
+
+unsigned long feedback_line(const struct feedback *f)
+{
+	bool known = f->xml != NULL && f->xml->input != NULL && f->xml->input->line > 0;
+	return f->blank_lines + (known ? (unsigned long)f->xml->input->line : 1);
+}
