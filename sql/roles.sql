@@ -38,6 +38,15 @@ GRANT SELECT (id, domain_id, email, quota_mb, enabled), UPDATE (quota_mb) ON vir
 GRANT SELECT, INSERT, UPDATE, DELETE ON mailbox_usage TO postern_quotad;
 GRANT SELECT, INSERT, UPDATE ON applied_batches TO postern_quotad;
 
+-- The pipe that hands mail with reports to `postern dmarc import`.
+CREATE ROLE IF NOT EXISTS postern_dmarc_import;
+GRANT SELECT (id, name) ON virtual_domains TO postern_dmarc_import;
+GRANT SELECT, INSERT, UPDATE ON dmarc_reports_received TO postern_dmarc_import;
+GRANT INSERT ON dmarc_reports_received_rows TO postern_dmarc_import;
+GRANT INSERT ON tlsrpt_reports_received TO postern_dmarc_import;
+GRANT INSERT ON tlsrpt_reports_received_policies TO postern_dmarc_import;
+GRANT INSERT ON tlsrpt_reports_received_failures TO postern_dmarc_import;
+
 -- Postfix and Dovecot: look up, never write.
 CREATE ROLE IF NOT EXISTS postern_mailuser;
 GRANT SELECT ON virtual_domains TO postern_mailuser;
@@ -63,6 +72,11 @@ GRANT SELECT (id, domain, selector, algorithm, public_key, key_bits, state, crea
 GRANT SELECT ON rate_limits TO postern_mailreader;
 GRANT SELECT ON rate_events TO postern_mailreader;
 GRANT SELECT ON auth_results TO postern_mailreader;
+GRANT SELECT ON dmarc_reports_received TO postern_mailreader;
+GRANT SELECT ON dmarc_reports_received_rows TO postern_mailreader;
+GRANT SELECT ON tlsrpt_reports_received TO postern_mailreader;
+GRANT SELECT ON tlsrpt_reports_received_policies TO postern_mailreader;
+GRANT SELECT ON tlsrpt_reports_received_failures TO postern_mailreader;
 GRANT SELECT (id, user_id, delivery_id, queue_id, sent_at, received_at, size_bytes, attachment_count,
 	parse_state, spf_result, dkim_result, dmarc_result, arc_result, indexed_at, deleted_at)
 	ON messages TO postern_mailreader;

@@ -194,6 +194,13 @@ class Accounts(SqlCase):
             "DELETE FROM mailbox_usage WHERE email = ''",
             "SELECT quota_mb FROM domain_limits",
         ],
+        "dmarc-import": [
+            "SELECT id FROM virtual_domains WHERE name = 'x'",
+            "INSERT INTO dmarc_reports_received (domain, begin_at, end_at, org_name, report_id, ours) "
+            "VALUES ('x', NOW(), NOW(), 'o', 'i', 1); UPDATE dmarc_reports_received SET records = 1 WHERE id = 0",
+            "INSERT INTO tlsrpt_reports_received (begin_at, end_at, org_name, report_id, ours) "
+            "VALUES (NOW(), NOW(), 'o', 'i', 1)",
+        ],
         "mailuser": [
             "SELECT password FROM virtual_users",
             "SELECT destination FROM virtual_aliases",
@@ -208,6 +215,9 @@ class Accounts(SqlCase):
             "SELECT record_name, record_value FROM mail_dns_records",
             "SELECT email, storage_quota, is_active FROM mail_mailboxes",
             "SELECT COUNT(*) FROM auth_results",
+            "SELECT COUNT(*) FROM dmarc_reports_received r JOIN dmarc_reports_received_rows w ON w.report = r.id",
+            "SELECT COUNT(*) FROM tlsrpt_reports_received r JOIN tlsrpt_reports_received_policies p "
+            "ON p.report = r.id JOIN tlsrpt_reports_received_failures f ON f.report = r.id",
             "SELECT received_at, size_bytes, dkim_result FROM messages",
         ],
     }
@@ -221,6 +231,8 @@ class Accounts(SqlCase):
                          "UPDATE mailbox_usage SET messages = 0"],
         "quotad": ["SELECT password FROM virtual_users", "UPDATE virtual_users SET enabled = 1",
                    "INSERT INTO virtual_domains (name) VALUES ('x.example')", "SELECT id FROM messages"],
+        "dmarc-import": ["SELECT email FROM virtual_users", "DELETE FROM dmarc_reports_received",
+                         "SELECT COUNT(*) FROM auth_results", "SELECT domain FROM dkim_keys"],
         "mailuser": ["UPDATE virtual_users SET enabled = 1", "INSERT INTO virtual_aliases (domain_id) VALUES (1)",
                      "SELECT private_key FROM dkim_keys", "SELECT id FROM messages", "DELETE FROM mail_mailboxes"],
         "mailreader": ["SELECT password FROM virtual_users", "SELECT * FROM virtual_users",
