@@ -53,6 +53,17 @@ def memory_mb(pid):
     return 0.0
 
 
+def resident_mb(pid):
+    """What PID and the processes below it have in memory now; shared pages count in each."""
+    total = 0
+    for one in children(pid):
+        try:
+            total += int(pathlib.Path(f"/proc/{one}/statm").read_text().split()[1])
+        except OSError:
+            continue
+    return total * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
 class Server:
     """A program of the benchmark's own, ended with it."""
 

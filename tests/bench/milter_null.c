@@ -1,39 +1,65 @@
 /*
  * The empty milter: what any milter costs Postfix.  It looks at nothing and
  * inserts one field.  With -n it negotiates that Postfix waits for no answer
- * before the end of the message, as milter-dkim does.
+ * before the end of the message; with -m it negotiates just what milter-dkim does.
  *
- * usage: milter_null [-n] SOCKET
+ * usage: milter_null [-n|-m] SOCKET
  */
 #include <libmilter/mfapi.h>
-#include <stdbool.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/base/err.h"
 
-static bool no_replies;
+#define NO_REPLIES                                                                               \
+	(SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_MAIL | SMFIP_NR_RCPT | SMFIP_NR_DATA |         \
+	 SMFIP_NR_HDR | SMFIP_NR_EOH | SMFIP_NR_BODY | SMFIP_NOUNKNOWN)
+/* See on_negotiate() in milter-dkim/milter.c. */
+#define AS_MILTER_DKIM                                                                           \
+	(SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_HDR | SMFIP_NR_EOH | SMFIP_NR_BODY |           \
+	 SMFIP_NORCPT | SMFIP_NODATA | SMFIP_NOUNKNOWN | SMFIP_HDR_LEADSPC)
+
+static unsigned long steps_wanted;
+
+/* The same for all connections, as they all come from Postfix. */
+static sfsistat answer(unsigned long flag)
+{
+	return (steps_wanted & flag) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+}
 
 static sfsistat on_connect(SMFICTX *ctx, char *host, _SOCK_ADDR *addr)
 {
 	(void)ctx;
 	(void)host;
 	(void)addr;
-	return no_replies ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+	return answer(SMFIP_NR_CONN);
 }
 
-static sfsistat on_text(SMFICTX *ctx, char *text)
+static sfsistat on_helo(SMFICTX *ctx, char *text)
 {
 	(void)ctx;
 	(void)text;
-	return no_replies ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+	return answer(SMFIP_NR_HELO);
 }
 
-static sfsistat on_words(SMFICTX *ctx, char **words)
+static sfsistat on_mail(SMFICTX *ctx, char **words)
 {
 	(void)ctx;
 	(void)words;
-	return no_replies ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+	return answer(SMFIP_NR_MAIL);
+}
+
+static sfsistat on_recipient(SMFICTX *ctx, char **words)
+{
+	(void)ctx;
+	(void)words;
+	return answer(SMFIP_NR_RCPT);
+}
+
+static sfsistat on_data(SMFICTX *ctx)
+{
+	(void)ctx;
+	return answer(SMFIP_NR_DATA);
 }
 
 static sfsistat on_header(SMFICTX *ctx, char *name, char *value)
@@ -41,13 +67,13 @@ static sfsistat on_header(SMFICTX *ctx, char *name, char *value)
 	(void)ctx;
 	(void)name;
 	(void)value;
-	return no_replies ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+	return answer(SMFIP_NR_HDR);
 }
 
-static sfsistat on_step(SMFICTX *ctx)
+static sfsistat on_header_end(SMFICTX *ctx)
 {
 	(void)ctx;
-	return no_replies ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+	return answer(SMFIP_NR_EOH);
 }
 
 static sfsistat on_body(SMFICTX *ctx, unsigned char *bytes, size_t len)
@@ -55,7 +81,7 @@ static sfsistat on_body(SMFICTX *ctx, unsigned char *bytes, size_t len)
 	(void)ctx;
 	(void)bytes;
 	(void)len;
-	return no_replies ? SMFIS_NOREPLY : SMFIS_CONTINUE;
+	return answer(SMFIP_NR_BODY);
 }
 
 static sfsistat on_end_of_message(SMFICTX *ctx)
@@ -74,15 +100,14 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 			     unsigned long f3, unsigned long *actions_out, unsigned long *steps_out,
 			     unsigned long *f2_out, unsigned long *f3_out)
 {
-	const unsigned long quiet = SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_MAIL | SMFIP_NR_RCPT |
-				    SMFIP_NR_DATA | SMFIP_NR_HDR | SMFIP_NR_EOH | SMFIP_NR_BODY |
-				    SMFIP_NOUNKNOWN;
 	(void)ctx;
 	(void)actions;
 	(void)f2;
 	(void)f3;
+	if ((steps & steps_wanted) != steps_wanted)
+		PANIC("this is not Postfix");
 	*actions_out = SMFIF_ADDHDRS;
-	*steps_out = no_replies ? steps & quiet : 0;
+	*steps_out = steps_wanted;
 	*f2_out = *f3_out = 0;
 	return SMFIS_CONTINUE;
 }
@@ -95,21 +120,25 @@ int main(int argc, char **argv)
 		.xxfi_version = SMFI_VERSION,
 		.xxfi_flags = SMFIF_ADDHDRS,
 		.xxfi_connect = on_connect,
-		.xxfi_helo = on_text,
-		.xxfi_envfrom = on_words,
-		.xxfi_envrcpt = on_words,
+		.xxfi_helo = on_helo,
+		.xxfi_envfrom = on_mail,
+		.xxfi_envrcpt = on_recipient,
 		.xxfi_header = on_header,
-		.xxfi_eoh = on_step,
+		.xxfi_eoh = on_header_end,
 		.xxfi_body = on_body,
 		.xxfi_eom = on_end_of_message,
 		.xxfi_abort = on_end,
 		.xxfi_close = on_end,
-		.xxfi_data = on_step,
+		.xxfi_data = on_data,
 		.xxfi_negotiate = on_negotiate,
 	};
-	no_replies = argc == 3 && strcmp(argv[1], "-n") == 0;
-	if (argc != (no_replies ? 3 : 2)) {
-		fprintf(stderr, "usage: milter_null [-n] SOCKET\n");
+	const char *option = argc == 3 ? argv[1] : "";
+	if (strcmp(option, "-n") == 0)
+		steps_wanted = NO_REPLIES;
+	else if (strcmp(option, "-m") == 0)
+		steps_wanted = AS_MILTER_DKIM;
+	else if (argc != 2) {
+		fprintf(stderr, "usage: milter_null [-n|-m] SOCKET\n");
 		return 64;
 	}
 	umask(0);

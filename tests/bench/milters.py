@@ -1,12 +1,14 @@
-"""Postfix to discard: no milter, an empty one, milter-dkim, opendkim.
+"""Postfix to discard: no milter, empty ones, milter-dkim and its peers.
 
 One Postfix has a port for each variant, so that nothing but the milter differs.
 The rounds go over all variants in turn, so that a drift of the machine's speed
 meets all of them.
 """
+import json
 import subprocess
 
-from tests.bench.measure import ROUNDS, Sample, Server, cpu_seconds, memory_mb, ratio, scaled, table, timed
+from tests.bench.measure import ROUNDS, Sample, Server, cpu_seconds, ratio, resident_mb, scaled, table, timed
+from tests.bench.peers import Peers
 from tests.frame.layout import HOST
 from tests.frame.mail import message
 from tests.frame.stack import run
@@ -16,27 +18,7 @@ SESSIONS = 10
 MESSAGES = 1500
 SIZE = 4096
 FIRST_PORT = 600
-OPENDKIM_DNS = "127.0.0.53"  # opendkim asks port 53 only
-
-OPENDKIM = """\
-Mode {mode}
-Socket local:{socket}
-Domain bench.example
-Selector bench
-KeyFile {key}
-Canonicalization relaxed/relaxed
-SignatureAlgorithm rsa-sha256
-Nameservers {dns}
-InternalHosts {internal}
-ExternalIgnoreList {internal}
-RequireSafeKeys no
-Background no
-Syslog no
-UMask 000
-PidFile {pid}
-AuthservID bench.example.com
-"""
-
+PORT_53 = "127.0.0.53"  # where opendkim and opendmarc ask
 
 # A domain that does it right.  The SOA allows resolvers to keep what is not there.
 DOMAIN = "bench.example"
@@ -51,13 +33,24 @@ ZONE = {
 }
 
 
+AUTHSERV = "bench.example.com"
+HOW = {"a connection a message": [], "persistent connections": ["-d"]}
+
+
 class Variant:
-    def __init__(self, name, socket=None, argv=None, message_file=None, env=None):
-        self.name, self.socket, self.argv, self.message_file = name, socket, argv, message_file
-        self.env = env
-        self.server = None
-        self.sample = Sample()
-        self.memory = 0.0
+    """One or more milters in a row: PARTS are (socket, argv)."""
+
+    def __init__(self, name, parts=(), message_file=None):
+        self.name, self.parts, self.message_file = name, parts, message_file
+        self.servers = []
+        self.samples = {how: Sample() for how in HOW}
+        self.at_rest = self.after = 0.0
+
+    def cpu_seconds(self):
+        return sum(cpu_seconds(server.pid) for server in self.servers)
+
+    def resident_mb(self):
+        return sum(resident_mb(server.pid) for server in self.servers)
 
 
 class Milters:
@@ -90,17 +83,6 @@ class Milters:
         done = subprocess.run([str(a) for a in signer], input=self.plain.read_bytes(), capture_output=True, check=True)
         self.signed.write_bytes(done.stdout.replace(b"\r\n", b"\n"))
 
-    def opendkim(self, mode):
-        base = self.folder / f"opendkim-{mode}"
-        nobody = self.folder / "nobody"
-        nobody.write_text("192.0.2.1\n")
-        everybody = self.folder / "everybody"
-        everybody.write_text("127.0.0.0/8\n")
-        base.with_suffix(".conf").write_text(OPENDKIM.format(
-            mode=mode, socket=base.with_suffix(".sock"), key=self.key, dns=OPENDKIM_DNS,
-            internal=everybody if mode == "s" else nobody, pid=base.with_suffix(".pid")))
-        return base.with_suffix(".sock"), ["opendkim", "-f", "-x", base.with_suffix(".conf")]
-
     def postern(self, role):
         base = self.folder / f"milter-{role}"
         (self.folder / "KeyTable").write_text(f"bench {DOMAIN}:bench:{self.key}\n")
@@ -108,39 +90,46 @@ class Milters:
         state = self.folder / f"state-{role}"
         state.mkdir(exist_ok=True)
         base.with_suffix(".conf").write_text("\n".join([
-            f"listen = unix:{base}.sock", f"role = {role}", "authserv_id = bench.example.com",
+            f"listen = unix:{base}.sock", f"role = {role}", f"authserv_id = {AUTHSERV}",
             f"key_table = {self.folder}/KeyTable", f"signing_table = refile:{self.folder}/SigningTable",
             f"resolver = {HOST}:{self.stack.at.port('dns')}", f"runtime_dir = {state}", f"state_dir = {state}",
             "log_level = warning", ""]))
-        return base.with_suffix(".sock"), [self.stack.at.path("/bin/milter-dkim"), "-c", base.with_suffix(".conf")]
+        return [(base.with_suffix(".sock"), [self.stack.at.path("/bin/milter-dkim"), "-c", base.with_suffix(".conf")])]
+
+    def empty(self, *options):
+        socket = self.folder / f"null{''.join(options)}.sock"
+        return [(socket, [self.stack.at.build / "helpers/milter_null", *options, socket])]
 
     def variants(self):
-        null = self.stack.at.build / "helpers/milter_null"
-        sock, quiet = self.folder / "null.sock", self.folder / "null-n.sock"
+        peers = Peers(self.folder, self.key, DOMAIN, AUTHSERV, f"{HOST}:{self.stack.at.port('dns')}", PORT_53)
         return [
             Variant("no milter"),
-            Variant("empty milter", sock, [null, sock]),
-            Variant("empty milter, no replies", quiet, [null, "-n", quiet]),
-            Variant("milter-dkim sign", *self.postern("sign")),
-            Variant("opendkim sign", *self.opendkim("s")),
-            Variant("milter-dkim verify", *self.postern("verify"), self.signed),
-            Variant("opendkim verify", *self.opendkim("v"), self.signed),
+            Variant("empty", self.empty()),
+            Variant("empty, no replies", self.empty("-n")),
+            Variant("empty, our flags", self.empty("-m")),
+            Variant("milter-dkim sign", self.postern("sign")),
+            Variant("opendkim sign", peers.opendkim("s")),
+            Variant("Rspamd sign", peers.rspamd_sign()),
+            Variant("milter-dkim verify", self.postern("verify"), self.signed),
+            Variant("opendkim verify", peers.opendkim("v"), self.signed),
+            Variant("opendkim + opendmarc", peers.opendkim_opendmarc(), self.signed),
+            Variant("Rspamd verify", peers.rspamd_verify(), self.signed),
         ]
 
     def serve(self, variants):
         for number, variant in enumerate(variants):
             variant.port = self.stack.at.base + FIRST_PORT + number
-            milter = f"unix:{variant.socket}" if variant.socket else ""
+            milters = " ".join(f"unix:{socket}" for socket, _ in variant.parts).replace(" ", ",")
             run(["postconf", "-c", self.stack.at.path("/etc/postfix"), "-M",
                  f"{HOST}:{variant.port}/inet={HOST}:{variant.port} inet n - n - - smtpd "
-                 f"-o smtpd_milters={milter} -o smtpd_recipient_restrictions=permit_mynetworks,reject "
+                 f"-o smtpd_milters={milters} -o smtpd_recipient_restrictions=permit_mynetworks,reject "
                  "-o smtpd_end_of_data_restrictions= -o smtpd_sender_restrictions= "
                  "-o smtpd_client_connection_count_limit=0 -o smtpd_client_connection_rate_limit=0 "
                  "-o smtpd_reject_unlisted_sender=no"])
-            if variant.argv:
-                log = self.folder / f"{number}.log"
-                variant.server = Server(variant.argv, variant.socket.exists, log)
-                variant.socket.chmod(0o666)
+            for part, (socket, argv) in enumerate(variant.parts):
+                socket.unlink(missing_ok=True)
+                variant.servers.append(Server(argv, socket.exists, self.folder / f"{number}-{part}.log"))
+                socket.chmod(0o666)
         self.stack.reload("postfix")
         for variant in variants:
             wait_until(lambda port=variant.port: self.answers(port), 20, f"port {variant.port}")
@@ -151,52 +140,77 @@ class Milters:
                                f"inet:{HOST}:{port}"], capture_output=True, check=False)
         return done.returncode == 0
 
-    def round(self, variant, count):
-        source = ["smtp-source", "-s", SESSIONS, "-m", count, "-M", HELO, "-f", SENDER, "-t", "to@sink.example",
+    def round(self, variant, count, how):
+        source = ["smtp-source", *HOW[how], "-s", SESSIONS, "-m", count, "-M", HELO, "-f", SENDER, "-t", "to@sink.example",
                   "-F", variant.message_file or self.plain, f"inet:{HOST}:{variant.port}"]
-        before = cpu_seconds(variant.server.pid) if variant.server else 0
+        before = variant.cpu_seconds()
         seconds = timed(lambda: run(source))
-        cpu = cpu_seconds(variant.server.pid) - before if variant.server else None
-        variant.sample.add(count, seconds, cpu)
         self.stack.wait_queue_empty()
+        variant.samples[how].add(count, seconds, variant.cpu_seconds() - before if variant.servers else None)
 
     def measure(self):
         self.prepare()
-        variants = self.variants()
         dns = Server(["unbound", "-d", "-c", self.dns_on_port_53()], lambda: True, self.folder / "dns.log")
+        variants = self.variants()
         try:
             self.serve(variants)
             for variant in variants:
-                self.round(variant, 100)
-                variant.sample = Sample()
+                self.round(variant, 100, next(iter(HOW)))
+                variant.samples = {how: Sample() for how in HOW}
+                variant.at_rest = variant.resident_mb()
             for _ in range(ROUNDS):
-                for variant in variants:
-                    self.round(variant, scaled(MESSAGES))
+                for how in HOW:
+                    for variant in variants:
+                        self.round(variant, scaled(MESSAGES), how)
             for variant in variants:
-                if variant.server:
-                    variant.memory = memory_mb(variant.server.pid)
+                variant.after = variant.resident_mb()
         finally:
             for variant in variants:
-                if variant.server:
-                    variant.server.stop()
+                for server in variant.servers:
+                    server.stop()
             dns.stop()
         self.report(variants)
 
     def dns_on_port_53(self):
         text = self.stack.unbound_conf.read_text()
         port = self.stack.at.port("dns")
-        text = text.replace(f"interface: {HOST}@{port}", f"interface: {OPENDKIM_DNS}@53").replace(f"port: {port}", "port: 53")
+        text = text.replace(f"interface: {HOST}@{port}", f"interface: {PORT_53}@53").replace(f"port: {port}", "port: 53")
         text = text.replace("/run/unbound.", "/run/unbound-53.").replace("control-enable: yes", "control-enable: no")
         path = self.folder / "unbound.conf"
         path.write_text(text)
         return path
 
-    @staticmethod
-    def report(variants):
-        empty = variants[1].sample.rate
-        quiet = variants[2].sample.rate
-        table(f"Postfix to discard, {SIZE // 1024} KB, {SESSIONS} sessions, a connection a message, median of {ROUNDS}",
-              ["variant", "messages/s", "spread", "x empty milter", "x empty, no replies", "milter CPU ms/message", "peak MB"],
-              [[v.name, f"{v.sample.rate:.0f}", v.sample.spread(), ratio(v.sample.rate, empty), ratio(v.sample.rate, quiet),
-                f"{v.sample.cpu_ms:.2f}" if v.sample.cpu_ms is not None else None,
-                f"{v.memory:.0f}" if v.memory else None] for v in variants])
+    def report(self, variants):
+        by_name = {variant.name: variant for variant in variants}
+        for how in HOW:
+            empty = by_name["empty, our flags"].samples[how].rate
+            table(f"Postfix to discard, {SIZE // 1024} KB, {SESSIONS} sessions, {how}, median of {ROUNDS}",
+                  ["variant", "messages/s", "spread", "x empty, our flags", "milter CPU ms/message"],
+                  [[v.name, f"{v.samples[how].rate:.0f}", v.samples[how].spread(), ratio(v.samples[how].rate, empty),
+                    f"{v.samples[how].cpu_ms:.2f}" if v.servers else None] for v in variants])
+        table("Resident memory of the milter processes",
+              ["variant", "MB after 100 messages", f"MB after {100 + len(HOW) * ROUNDS * scaled(MESSAGES)}"],
+              [[v.name, f"{v.at_rest:.1f}", f"{v.after:.1f}"] for v in variants if v.servers])
+        self.report_bars(by_name)
+
+    def report_bars(self, by_name):
+        core = json.loads(run([self.stack.at.build / "helpers/dkim_core", self.key]))
+        speed = run(["openssl", "speed", "-seconds", "3", "rsa2048"]).splitlines()[-1].split()
+        openssl = float(speed[-2])
+        how = next(iter(HOW))
+        cpu = {name: variant.samples[how].cpu_ms for name, variant in by_name.items()}
+        rate = {name: variant.samples[how].rate for name, variant in by_name.items()}
+        raw, empty = 1000 / openssl, "empty, our flags"
+        rows = [
+            ["sign: CPU / (one RSA-2048 signature + empty)", "at most 1.10",
+             cpu["milter-dkim sign"] / (raw + cpu[empty])],
+            ["verify: CPU / opendkim's", "at most 0.33", cpu["milter-dkim verify"] / cpu["opendkim verify"]],
+            ["verify: CPU / that of opendkim + opendmarc", "", cpu["milter-dkim verify"] / cpu["opendkim + opendmarc"]],
+            ["sign: Postfix's rate / with an empty milter", "at least 0.90", rate["milter-dkim sign"] / rate[empty]],
+            ["verify: Postfix's rate / with an empty milter", "at least 0.95", rate["milter-dkim verify"] / rate[empty]],
+            ["core: messages signed / openssl speed rsa2048", "at least 0.95", core["signed_messages_per_s"] / openssl],
+            ["core: messages signed / bare signatures", "at least 0.95", core["signing_ratio"]],
+            ["core: relaxed body and SHA-256 / SHA-256 alone", "at least 0.85", core["relaxed_ratio"]],
+        ]
+        table(f"Bars; one signature takes {raw:.2f} ms (openssl speed: {openssl:.0f} a second)",
+              ["what", "bar", "measured"], [[what, bar, f"{value:.2f}"] for what, bar, value in rows])
