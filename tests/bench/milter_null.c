@@ -1,15 +1,18 @@
 /*
  * The empty milter: what any milter costs Postfix.  It looks at nothing and
  * inserts one field.  With -n it negotiates that Postfix waits for no answer
- * before the end of the message; with -m it negotiates just what milter-dkim does.
+ * before the end of the message; with -m it negotiates just what milter-dkim does;
+ * with -s it does that, too, and makes one bare signature with KEY for each message:
+ * the least that any milter that signs can cost.
  *
- * usage: milter_null [-n|-m] SOCKET
+ * usage: milter_null [-n | -m | -s KEY.pem] SOCKET
  */
+#include <fcntl.h>
 #include <libmilter/mfapi.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "lib/base/err.h"
+#include "milter-dkim/crypto.h"
 
 #define NO_REPLIES                                                                               \
 	(SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_MAIL | SMFIP_NR_RCPT | SMFIP_NR_DATA |         \
@@ -20,6 +23,7 @@
 	 SMFIP_NORCPT | SMFIP_NODATA | SMFIP_NOUNKNOWN | SMFIP_HDR_LEADSPC)
 
 static unsigned long steps_wanted;
+static struct crypto_key *signer; /* NULL: nothing is signed */
 
 /* The same for all connections, as they all come from Postfix. */
 static sfsistat answer(unsigned long flag)
@@ -86,7 +90,12 @@ static sfsistat on_body(SMFICTX *ctx, unsigned char *bytes, size_t len)
 
 static sfsistat on_end_of_message(SMFICTX *ctx)
 {
-	char name[] = "X-Null", value[] = "1";
+	static const uint8_t digest[CRYPTO_SHA256_BYTES];
+	char name[] = "X-Null", value[] = "1", mem[CRYPTO_SIGNATURE_MAX + 1];
+	struct sbuf signature;
+	sbuf_init(&signature, mem, sizeof(mem));
+	if (signer != NULL && crypto_sign(signer, digest, &signature) < 0)
+		return SMFIS_TEMPFAIL;
 	return smfi_insheader(ctx, 0, name, value) == MI_SUCCESS ? SMFIS_CONTINUE : SMFIS_TEMPFAIL;
 }
 
@@ -112,6 +121,28 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 	return SMFIS_CONTINUE;
 }
 
+static int read_key(const char *path)
+{
+	char text[CRYPTO_KEY_TEXT_MAX];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+	if (fd >= 0)
+		close(fd);
+	return n < 0 ? ERR_NOT_FOUND : crypto_private_new(span_of(text, (size_t)n), &signer);
+}
+
+/* What stands before the socket. */
+static int read_options(int count, char **words)
+{
+	if (count == 1 && strcmp(words[0], "-n") == 0)
+		steps_wanted = NO_REPLIES;
+	else if (count >= 1)
+		steps_wanted = AS_MILTER_DKIM;
+	if (count == 2 && strcmp(words[0], "-s") == 0)
+		return read_key(words[1]);
+	return count == 0 || (count == 1 && (words[0][1] == 'n' || words[0][1] == 'm')) ? 0 : ERR_SYNTAX;
+}
+
 int main(int argc, char **argv)
 {
 	char name[] = "null";
@@ -132,13 +163,8 @@ int main(int argc, char **argv)
 		.xxfi_data = on_data,
 		.xxfi_negotiate = on_negotiate,
 	};
-	const char *option = argc == 3 ? argv[1] : "";
-	if (strcmp(option, "-n") == 0)
-		steps_wanted = NO_REPLIES;
-	else if (strcmp(option, "-m") == 0)
-		steps_wanted = AS_MILTER_DKIM;
-	else if (argc != 2) {
-		fprintf(stderr, "usage: milter_null [-n|-m] SOCKET\n");
+	if (argc < 2 || read_options(argc - 2, argv + 1) < 0) {
+		fprintf(stderr, "usage: milter_null [-n | -m | -s KEY.pem] SOCKET\n");
 		return 64;
 	}
 	umask(0);

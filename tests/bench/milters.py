@@ -97,7 +97,7 @@ class Milters:
         return [(base.with_suffix(".sock"), [self.stack.at.path("/bin/milter-dkim"), "-c", base.with_suffix(".conf")])]
 
     def empty(self, *options):
-        socket = self.folder / f"null{''.join(options)}.sock"
+        socket = self.folder / f"null{''.join(options[:1])}.sock"
         return [(socket, [self.stack.at.build / "helpers/milter_null", *options, socket])]
 
     def variants(self):
@@ -107,6 +107,7 @@ class Milters:
             Variant("empty", self.empty()),
             Variant("empty, no replies", self.empty("-n")),
             Variant("empty, our flags", self.empty("-m")),
+            Variant("empty, one signature", self.empty("-s", self.key)),
             Variant("milter-dkim sign", self.postern("sign")),
             Variant("opendkim sign", peers.opendkim("s")),
             Variant("Rspamd sign", peers.rspamd_sign()),
@@ -200,10 +201,10 @@ class Milters:
         how = next(iter(HOW))
         cpu = {name: variant.samples[how].cpu_ms for name, variant in by_name.items()}
         rate = {name: variant.samples[how].rate for name, variant in by_name.items()}
-        raw, empty = 1000 / openssl, "empty, our flags"
+        empty = "empty, our flags"
         rows = [
-            ["sign: CPU / (one RSA-2048 signature + empty)", "at most 1.10",
-             cpu["milter-dkim sign"] / (raw + cpu[empty])],
+            ["sign: CPU / empty milter and one bare signature", "at most 1.10",
+             cpu["milter-dkim sign"] / cpu["empty, one signature"]],
             ["verify: CPU / opendkim's", "at most 0.33", cpu["milter-dkim verify"] / cpu["opendkim verify"]],
             ["verify: CPU / that of opendkim + opendmarc", "", cpu["milter-dkim verify"] / cpu["opendkim + opendmarc"]],
             ["sign: Postfix's rate / with an empty milter", "at least 0.90", rate["milter-dkim sign"] / rate[empty]],
@@ -212,5 +213,5 @@ class Milters:
             ["core: messages signed / bare signatures", "at least 0.95", core["signing_ratio"]],
             ["core: relaxed body and SHA-256 / SHA-256 alone", "at least 0.85", core["relaxed_ratio"]],
         ]
-        table(f"Bars; one signature takes {raw:.2f} ms (openssl speed: {openssl:.0f} a second)",
+        table(f"Bars (openssl speed: {openssl:.0f} signatures a second)",
               ["what", "bar", "measured"], [[what, bar, f"{value:.2f}"] for what, bar, value in rows])
