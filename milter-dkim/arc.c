@@ -1,7 +1,7 @@
 /*
  * Order of work: structure, then the body hash, then one signature, then the
- * seals from the newest down; each step only where the one before held, so a
- * chain that was touched costs no key query.
+ * seals from the newest down, then the older signatures; each step only where the
+ * one before held, so a chain that was touched costs no key query.
  */
 #include "milter-dkim/arc.h"
 
@@ -102,14 +102,17 @@ static void begin_signature(struct arc *arc, struct arena *a)
 		decide(arc, arc->count, reason);
 	else if (sig_signs(&arc->signature, SPAN_LIT("ARC-Seal")) > 0)
 		decide(arc, arc->count, "the signature covers ARC-Seal");
+	else if (arc->signature.expires_at != SIG_NO_TIME && arc->signature.expires_at < arc->now)
+		decide(arc, arc->count, "the signature is expired");
 	else if (bodyhash_want(arc->bodies, arc->signature.body_canon, arc->signature.body_limit, &arc->body) < 0)
 		decide(arc, arc->count, "too many different body hashes");
 	arc->signs_from = sig_signs(&arc->signature, SPAN_LIT("From")) > 0;
 }
 
-int arc_begin(struct arc *arc, const struct mail_header *header, struct bodyhash *bodies, struct arena *a)
+int arc_begin(struct arc *arc, const struct mail_header *header, struct bodyhash *bodies, struct arena *a,
+	      int64_t now)
 {
-	*arc = (struct arc){.header = header, .bodies = bodies};
+	*arc = (struct arc){.header = header, .bodies = bodies, .now = now, .oldest_pass = -1};
 	for (unsigned i = 0; i < ARC_SETS_MAX; i++)
 		arc->sets[i] = (struct arc_set){SPAN_NPOS, SPAN_NPOS, SPAN_NPOS};
 	collect(arc, "ARC-Authentication-Results", true, offsetof(struct arc_set, results));
@@ -129,7 +132,7 @@ int arc_begin(struct arc *arc, const struct mail_header *header, struct bodyhash
 		return rc;
 	arc->whole = !arc->decided;
 	begin_signature(arc, a);
-	return 0;
+	return arc->decided ? 0 : arc_oldest_begin(arc, a);
 }
 
 bool arc_believe(struct arc *arc, struct span results)
@@ -244,6 +247,8 @@ int arc_run(struct arc *arc, const struct dns_view *view, struct keycache *cache
 	int rc = check_signature(arc, view, cache, &scratch);
 	for (unsigned n = arc->count; rc == 0 && n > 0 && !arc->decided; n--)
 		rc = check_seal(arc, n, view, cache, &scratch);
+	if (rc == 0 && !arc->decided)
+		rc = arc_oldest(arc, view, cache, &scratch);
 	if (rc == 0)
 		decide(arc, arc->count, NULL);
 	sbuf_done(&scratch);

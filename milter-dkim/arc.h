@@ -10,6 +10,7 @@
 #include "milter-dkim/verify.h"
 
 #define ARC_SETS_MAX SIG_ARC_INSTANCE_MAX
+#define ARC_OLDER_MAX 4 /* signatures below the newest one that are looked at */
 #define ARC_FIELD_MAX (64u << 10) /* bytes of one field that we write */
 
 /* Fields of one set, as indices into the header. */
@@ -28,16 +29,27 @@ struct arc {
 	bool ended;            /* the newest seal says cv=fail: nothing may be added */
 	bool signs_from;       /* the newest signature covers From: without it a pass vouches for no author */
 	bool whole;            /* sets 1 to COUNT are complete and say cv= as they should */
+	/*
+	 * Of a chain that passes, the oldest instance whose signature still fits the
+	 * message; 0 where all do (section 5.2 step 5); negative where that is not
+	 * known, since only ARC_OLDER_MAX of them are looked at.
+	 */
+	int oldest_pass;
 	bool decided;
 	/* inside */
+	int64_t now;
 	unsigned body;
 	bool body_checked;
 	struct sig signature; /* of the newest set */
 	struct sig *seals;
+	struct arc_older *older; /* below the newest set, from it downwards */
+	unsigned older_count;
 };
 
-/* Collects the sets and asks BODIES for a hash.  ERR_LIMIT: the arena is full. */
-int arc_begin(struct arc *arc, const struct mail_header *header, struct bodyhash *bodies, struct arena *a) MUST_CHECK;
+/* Collects the sets and asks BODIES for hashes.  NOW is Unix time.  ERR_LIMIT: the
+ * arena is full. */
+int arc_begin(struct arc *arc, const struct mail_header *header, struct bodyhash *bodies, struct arena *a,
+	      int64_t now) MUST_CHECK;
 int arc_run(struct arc *arc, const struct dns_view *view, struct keycache *cache) MUST_CHECK;
 
 /*
@@ -76,6 +88,11 @@ void arc_fields_done(struct arc_fields *fields);
  */
 int arc_seal(const struct arc *arc, const struct arc_spec *spec, const struct mail_header *header,
 	     struct span bodyhash, struct arc_fields *fields_out) MUST_CHECK;
+
+/* For arc.c: the signatures below the newest one.  arc_oldest() is called where
+ * the chain passes, and sets oldest_pass; ERR_AGAIN while keys are missing. */
+int arc_oldest_begin(struct arc *arc, struct arena *a) MUST_CHECK;
+int arc_oldest(struct arc *arc, const struct dns_view *view, struct keycache *cache, struct sbuf *scratch) MUST_CHECK;
 
 /*
  * SHA-256 over the sets FROM to TO (1-based) in the order of section 5.1.1; the

@@ -1,6 +1,6 @@
 /*
  * Everything that is written goes through add_word(), which folds, and every
- * text from outside through add_clean(), which lets nothing through that has a
+ * text from outside through authres_add_clean(), which lets nothing through that has a
  * meaning of its own.
  */
 #include "milter-dkim/authres.h"
@@ -12,8 +12,7 @@
 
 #define ID_MAX 512 /* bytes of an authserv-id that are compared */
 
-/* Adds S, with a backslash in front of each character of SPECIALS. */
-static void add_clean(struct sbuf *out, struct span s, const char *specials)
+void authres_add_clean(struct sbuf *out, struct span s, const char *specials)
 {
 	s = span_take(s, AUTHRES_VALUE_MAX);
 	while (s.len > 0) {
@@ -76,7 +75,7 @@ void authres_begin(struct authres *a, struct sbuf *out, struct span authserv_id,
 		sbuf_add(out, authserv_id);
 	} else {
 		sbuf_addc(out, '"');
-		add_clean(out, authserv_id, "\"\\");
+		authres_add_clean(out, authserv_id, "\"\\");
 		sbuf_addc(out, '"');
 	}
 	a->column += out->len - before;
@@ -102,7 +101,7 @@ void authres_comment(struct authres *a, struct span text)
 	struct sbuf word;
 	sbuf_init(&word, mem, sizeof(mem));
 	sbuf_addc(&word, '(');
-	add_clean(&word, text, "()\\");
+	authres_add_clean(&word, text, "()\\");
 	sbuf_addc(&word, ')');
 	add_word(a, sbuf_span(&word));
 }
@@ -118,7 +117,7 @@ static void add_pair(struct authres *a, const char *name, struct span value, boo
 		sbuf_add(&word, value);
 	} else {
 		sbuf_addc(&word, '"');
-		add_clean(&word, value, "\"\\");
+		authres_add_clean(&word, value, "\"\\");
 		sbuf_addc(&word, '"');
 	}
 	add_word(a, sbuf_span(&word));

@@ -33,6 +33,10 @@ void authres_property(struct authres *a, const char *property, struct span value
 /* "; none" where no method was written. */
 void authres_end(struct authres *a);
 
+/* Adds at most AUTHRES_VALUE_MAX bytes of S with a backslash in front of each
+ * character of SPECIALS; for fields that quote as this one does. */
+void authres_add_clean(struct sbuf *out, struct span s, const char *specials);
+
 /*
  * Whether the field with this VALUE claims to come from AUTHSERV_ID, in any
  * letter case, quoted, with comments and blanks anywhere, with a version, with

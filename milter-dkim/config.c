@@ -7,6 +7,8 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "lib/mail/dnsname.h"
+#include "lib/mail/idn.h"
 #include "lib/run/listen.h"
 #include "milter-dkim/daemon.h"
 #include "milter-dkim/keytable_spec.h"
@@ -77,6 +79,23 @@ static int check_hosts(const char *option, const char *value, bool names_only, s
 	return rc;
 }
 
+static int check_arc(const struct milter_config *c, struct sbuf *error)
+{
+	struct span domain = span_str(c->arc_domain), selector = span_str(c->arc_selector);
+	const char *wrong = NULL;
+	if (domain.len > 0 && !dnsname_mail_valid(domain))
+		wrong = "arc_domain: expected the name of a domain";
+	else if (selector.len > 0 && !dnsname_valid(selector))
+		wrong = "arc_selector: expected a selector";
+	else if (c->arc_seal && domain.len == 0)
+		wrong = "arc_seal needs arc_domain";
+	else if (c->arc_key_file[0] != '\0' && (domain.len == 0 || selector.len == 0))
+		wrong = "arc_key_file needs arc_domain and arc_selector";
+	if (wrong != NULL)
+		sbuf_adds(error, wrong);
+	return wrong == NULL ? 0 : ERR_SYNTAX;
+}
+
 static int check_config(const void *arg, struct sbuf *error)
 {
 	const struct milter_config *c = arg;
@@ -91,6 +110,8 @@ static int check_config(const void *arg, struct sbuf *error)
 		return ERR_SYNTAX;
 	}
 	if (check_table("key_table", c->key_table, error) < 0 || check_table("signing_table", c->signing_table, error) < 0)
+		return ERR_SYNTAX;
+	if (check_arc(c, error) < 0)
 		return ERR_SYNTAX;
 	if (check_hosts("internal_hosts", c->internal_hosts, false, error) < 0 ||
 	    check_hosts("trusted_forwarders", c->trusted_forwarders, false, error) < 0)
@@ -226,6 +247,32 @@ static int share_resolver(const struct milter_config *c, const struct settings *
 	return 0;
 }
 
+/* A copy of NAME, in A-labels where it is a name: our fields go into mail whose
+ * header is ASCII. */
+static const char *ascii_name(const char *name)
+{
+	char mem[1024];
+	struct sbuf ascii;
+	sbuf_init(&ascii, mem, sizeof(mem));
+	bool converts = !idn_is_ascii(span_str(name)) && idn_to_ascii(span_str(name), &ascii) == 0 && sbuf_ok(&ascii);
+	return mem_strdup(converts ? sbuf_cstr(&ascii) : name);
+}
+
+static void use_arc(const struct milter_config *c, struct sealing_settings *seal)
+{
+	*seal = (struct sealing_settings){
+		.on = c->arc_seal,
+		.domain = ascii_name(c->arc_domain),
+		.selector = ascii_name(c->arc_selector),
+	};
+	if (c->arc_key_file[0] == '\0')
+		return;
+	struct signkey_cache *cache = signkey_cache_new(1);
+	seal->key = signkey_new_file(cache, span_str(seal->domain), span_str(seal->selector), c->arc_key_file,
+				     read_file, NULL);
+	signkey_cache_unref(&cache);
+}
+
 static int use_psl(struct settings *s, struct sbuf *error)
 {
 	int rc = psl_open(&s->psl);
@@ -245,7 +292,7 @@ int settings_new(const struct milter_config *config, const struct settings *old,
 	s->session = (struct session_settings){
 		.role = (enum session_role)config->role,
 		.daemon_names = mem_strdup(config->sign_daemon_names),
-		.authserv_id = mem_strdup(config->authserv_id),
+		.authserv_id = ascii_name(config->authserv_id),
 		.sign_headers = mem_strdup(config->sign_headers),
 		.header_canon = (enum canon)config->header_canonicalization,
 		.body_canon = (enum canon)config->body_canonicalization,
@@ -257,8 +304,10 @@ int settings_new(const struct milter_config *config, const struct settings *old,
 		},
 		.dmarc_enforce = (enum session_enforce)config->dmarc_enforce,
 		.quarantine_holds = config->dmarc_quarantine != 0,
+		.received_spf = config->received_spf,
 		.reject_bad_from = config->reject_bad_from,
 	};
+	use_arc(config, &s->session.seal);
 	int rc = read_all_hosts(config, &s->session, error);
 	if (rc == 0 && config->dmarc_discovery != 0)
 		rc = use_psl(s, error);
@@ -289,6 +338,9 @@ void settings_unref(struct settings **settings)
 	hostset_done(&s->session.internal_hosts);
 	hostset_done(&s->session.trusted_forwarders);
 	hostset_done(&s->session.trusted_sealers);
+	signkey_unref(&s->session.seal.key);
+	free((char *)(uintptr_t)s->session.seal.domain);
+	free((char *)(uintptr_t)s->session.seal.selector);
 	free((char *)(uintptr_t)s->session.daemon_names);
 	free((char *)(uintptr_t)s->session.authserv_id);
 	free((char *)(uintptr_t)s->session.sign_headers);

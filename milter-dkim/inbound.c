@@ -4,17 +4,23 @@
 #include "inbound.h"
 
 #include "milter-dkim/authres.h"
+#include "milter-dkim/receivedspf.h"
 
-static int judge_identity(struct inbound *in, struct span mail_from, const struct dns_view *view,
-			  struct spf_verdict *verdict, bool *done)
+static struct spf_request spf_request_of(const struct inbound *in, struct span mail_from)
 {
-	struct spf_request request = {
+	return (struct spf_request){
 		.ip = in->request.ip,
 		.helo = in->request.helo,
 		.mail_from = mail_from,
 		.receiver = in->request.receiver,
 		.now = in->request.now,
 	};
+}
+
+static int judge_identity(struct inbound *in, struct span mail_from, const struct dns_view *view,
+			  struct spf_verdict *verdict, bool *done)
+{
+	struct spf_request request = spf_request_of(in, mail_from);
 	if (*done)
 		return 0;
 	int rc = spf_check(&request, view, in->arena, verdict);
@@ -54,7 +60,7 @@ int inbound_header(struct inbound *in, const struct mail_header *header, struct 
 	if (rc == 0)
 		rc = verify_begin(&in->dkim, header, bodies, &in->author, in->arena, in->request.now);
 	if (rc == 0)
-		rc = arc_begin(&in->arc, header, bodies, in->arena);
+		rc = arc_begin(&in->arc, header, bodies, in->arena, in->request.now);
 	if (rc < 0)
 		return rc;
 	/* Only to ask early; what it says without identifiers is not kept. */
@@ -149,13 +155,28 @@ static void write_identity(const struct inbound *in, const struct spf_verdict *v
 		authres_property(a, "smtp.helo", in->request.helo);
 }
 
+/* HELO beside MAIL FROM is worth telling only where it says something. */
+static bool tells_helo(const struct inbound *in)
+{
+	return in->spf.identity == SPF_MAILFROM && in->helo.result != AUTH_NONE;
+}
+
 static void write_spf(const struct inbound *in, struct authres *a)
 {
 	if (in->request.ip.bits == 0)
 		return;
 	write_identity(in, &in->spf, a);
-	if (in->spf.identity == SPF_MAILFROM && in->helo.result != AUTH_NONE)
+	if (tells_helo(in))
 		write_identity(in, &in->helo, a);
+}
+
+bool inbound_received_spf(const struct inbound *in, size_t n, const char *eol, struct sbuf *out)
+{
+	struct spf_request request = spf_request_of(in, in->request.mail_from);
+	if (in->request.ip.bits == 0 || n > 1 || (n == 1 && !tells_helo(in)))
+		return false;
+	receivedspf_write(&request, n == 0 ? &in->spf : &in->helo, eol, out);
+	return true;
 }
 
 /* "p=reject sp=none t=y dis=quarantine": the record, and what is done. */
@@ -211,6 +232,11 @@ static void write_arc(const struct inbound *in, struct authres *a)
 		sbuf_reset(&note);
 		ip_format(&in->request.ip, &note);
 		authres_property(a, "smtp.remote-ip", sbuf_span(&note));
+	}
+	if (in->arc.result == AUTH_PASS && in->arc.oldest_pass >= 0) {
+		sbuf_reset(&note);
+		sbuf_addf(&note, "%d", in->arc.oldest_pass);
+		authres_property(a, "header.oldest-pass", sbuf_span(&note));
 	}
 }
 

@@ -63,4 +63,8 @@ int inbound_run(struct inbound *in, const struct dns_view *view) MUST_CHECK;
  * EOL is the line end inside of it. */
 void inbound_authres(const struct inbound *in, struct span authserv_id, const char *eol, struct sbuf *out);
 
+/* Adds the value of the Nth Received-SPF field, one for each identity that is
+ * named in Authentication-Results; false past the last. */
+bool inbound_received_spf(const struct inbound *in, size_t n, const char *eol, struct sbuf *out);
+
 #endif

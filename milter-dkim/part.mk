@@ -31,7 +31,7 @@ endef
 $(foreach t,$(AUTH_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
 
 # The core of DKIM and of the milter.
-DKIM_TESTS := taglist canon sign verify keytable keyring signkey hostset edits session outcome_record
+DKIM_TESTS := taglist canon sign verify keytable keyring signkey hostset edits session outcome_record sealing
 TESTS += $(DKIM_TESTS:%=test_%) test_rfc5322
 $(foreach t,$(DKIM_TESTS),$(eval $(call auth_test,$(t))))
 test_rfc5322_SRCS := tests/unit/test_rfc5322.c

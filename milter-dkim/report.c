@@ -84,6 +84,19 @@ static void report_ours(const struct session_outcome *o, struct span queue_id, s
 		  LOG_FIELD_STR("SIGNATURES", t->number));
 }
 
+static void report_seal(const struct session_outcome *o, struct span queue_id)
+{
+	if (o->sealed == SEALING_DONE)
+		metrics_inc(METRIC_ARC_SEALED);
+	else if (o->sealed == SEALING_LEFT)
+		metrics_inc(METRIC_ARC_LEFT);
+	if (o->sealed != SEALING_FAILED)
+		return;
+	metrics_inc(METRIC_ARC_UNSEALED);
+	LOG_EVENT(LOG_ERR, &ev_arc_unsealed, "the message passes without our ARC seal", LOG_FIELD("QUEUE_ID", queue_id),
+		  LOG_FIELD_STR("REASON", o->seal_problem));
+}
+
 static void report_judged(const struct session_outcome *o, struct span queue_id, struct texts *t)
 {
 	const struct inbound *in = o->inbound;
@@ -109,6 +122,7 @@ static void report_judged(const struct session_outcome *o, struct span queue_id,
 		  auth_result_name(in->dmarc.result));
 	if (o->quarantined)
 		metrics_inc(METRIC_DMARC_QUARANTINED);
+	report_seal(o, queue_id);
 	if (in->override.by != OVERRIDE_NONE)
 		metrics_inc(in->override.by == OVERRIDE_ARC ? METRIC_DMARC_OVERRIDDEN_ARC : METRIC_DMARC_OVERRIDDEN_FORWARDER);
 	LOG_EVENT(LOG_INFO, &ev_message_judged, "the message is judged", LOG_FIELD("QUEUE_ID", queue_id),

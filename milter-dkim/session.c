@@ -9,10 +9,12 @@
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
 #include "milter-dkim/authres.h"
+#include "milter-dkim/receivedspf.h"
 #include "milter-dkim/sign.h"
 
 #define NAME_MAX_BYTES 512
 #define AUTHRES_MAX (64u << 10)
+#define RECEIVEDSPF_MAX (8u << 10)
 #define ARENA_KEEP_MAX (128u << 10)
 
 struct session {
@@ -30,6 +32,7 @@ struct session {
 	struct span host_name;
 	int64_t now;
 	struct inbound inbound;
+	struct sealing sealing;
 	struct signkey *signkeys[SESSION_SIGNATURES_MAX];
 	struct span identities[SESSION_SIGNATURES_MAX]; /* for i= */
 	struct crypto_key *signers[SESSION_SIGNATURES_MAX];
@@ -54,6 +57,7 @@ void session_reset(struct session *s)
 		signkey_unref(&s->signkeys[i]);
 	}
 	s->signer_count = 0;
+	sealing_done(&s->sealing);
 	/* One large message must not make a connection large for its whole life. */
 	if (s->arena.used > ARENA_KEEP_MAX)
 		arena_done(&s->arena);
@@ -201,6 +205,8 @@ static struct span authserv_id(const struct session *s)
 
 static bool claims_to_be_ours(const struct session *s, struct span name, struct span value)
 {
+	if (span_eq(name, SPAN_LIT(RECEIVEDSPF_NAME)))
+		return receivedspf_is_from(value, s->host_name) || receivedspf_is_from(value, authserv_id(s));
 	return span_eq(name, SPAN_LIT(SESSION_QUARANTINE_FIELD)) || authres_is_from(value, authserv_id(s));
 }
 
@@ -321,11 +327,14 @@ void session_header_end(struct session *s, const struct dns_view *view)
 		return;
 	s->header_done = true;
 	remove_forged(s, SPAN_LIT(AUTHRES_NAME));
+	remove_forged(s, SPAN_LIT(RECEIVEDSPF_NAME));
 	remove_forged(s, SPAN_LIT(SESSION_QUARANTINE_FIELD));
 	if (s->outcome.ours) {
 		choose_keys(s);
 		return;
 	}
+	/* First, so that no signature to verify takes the last body hash. */
+	sealing_begin(&s->sealing, &s->settings->seal, s->keys.table, s->keys.ring, s->bodies, &s->arena);
 	if (inbound_header(&s->inbound, &s->header, s->bodies, view) < 0)
 		refuse_large(s);
 	const char *problem = author_problem(&s->inbound.author);
@@ -447,21 +456,61 @@ static void enforce(struct session *s)
 		refuse_large(s);
 }
 
+static void seal(struct session *s, struct span authres)
+{
+	struct sealing_message m = {
+		.header = &s->header,
+		.bodies = s->bodies,
+		.arc = &s->inbound.arc,
+		.authserv_id = authserv_id(s),
+		.authres = authres,
+		.now = s->now,
+	};
+	sealing_run(&s->sealing, &m, &s->outcome.edits);
+	s->outcome.sealed = s->sealing.state;
+	s->outcome.seal_problem = s->sealing.reason;
+}
+
+static void add_received_spf(struct session *s)
+{
+	struct sbuf value;
+	sbuf_init_heap(&value, RECEIVEDSPF_MAX);
+	for (size_t i = 0; i < 2 && s->settings->received_spf; i++) {
+		sbuf_reset(&value);
+		if (!inbound_received_spf(&s->inbound, i, "\n", &value))
+			break;
+		if (!sbuf_ok(&value) ||
+		    edits_insert(&s->outcome.edits, SPAN_LIT(RECEIVEDSPF_NAME), sbuf_span(&value)) < 0)
+			refuse_large(s);
+	}
+	sbuf_done(&value);
+}
+
+/* The fields that tell what was found, from the topmost one on. */
+static void add_results(struct session *s)
+{
+	struct sbuf value;
+	sbuf_init_heap(&value, AUTHRES_MAX);
+	inbound_authres(&s->inbound, authserv_id(s), "\n", &value);
+	if (s->inbound.applied != DMARC_REJECT && sbuf_ok(&value))
+		seal(s, sbuf_span(&value));
+	if (!sbuf_ok(&value) || edits_insert(&s->outcome.edits, SPAN_LIT(AUTHRES_NAME), sbuf_span(&value)) < 0)
+		refuse_large(s);
+	sbuf_done(&value);
+	add_received_spf(s);
+}
+
 static int judge(struct session *s, const struct dns_view *view)
 {
 	int rc = inbound_run(&s->inbound, view);
 	if (rc == ERR_AGAIN)
 		return rc;
-	struct sbuf value;
-	sbuf_init_heap(&value, AUTHRES_MAX);
-	if (rc == 0) {
-		decide_disposition(s);
-		inbound_authres(&s->inbound, authserv_id(s), "\n", &value);
-	}
-	if (rc < 0 || !sbuf_ok(&value) ||
-	    edits_insert(&s->outcome.edits, SPAN_LIT(AUTHRES_NAME), sbuf_span(&value)) < 0)
+	if (rc < 0) {
 		refuse_large(s);
-	sbuf_done(&value);
+		return 0;
+	}
+	decide_disposition(s);
+	add_results(s);
 	note_override(s);
 	enforce(s);
 	return 0;

@@ -21,6 +21,7 @@
 #include "milter-dkim/keyring.h"
 #include "milter-dkim/keytable.h"
 #include "milter-dkim/override.h"
+#include "milter-dkim/sealing.h"
 
 #define SESSION_SIGNATURES_MAX 4
 #define SESSION_ARENA_MAX (8u << 20) /* what one message may take besides its fields */
@@ -45,6 +46,8 @@ struct session_settings {
 	enum session_enforce dmarc_enforce;
 	bool quarantine_holds; /* else it adds SESSION_QUARANTINE_FIELD */
 	struct hostset trusted_sealers, trusted_forwarders;
+	struct sealing_settings seal;
+	bool received_spf;     /* a Received-SPF field is added, too */
 	bool reject_bad_from;  /* what author_problem() objects to, in judged mail */
 };
 
@@ -74,12 +77,14 @@ struct session_outcome {
 	struct edits edits;        /* ordered; only where accepted */
 	bool ours;
 	struct span author_domain; /* the first of From, or empty */
-	size_t removed;            /* forged Authentication-Results */
+	size_t removed;            /* forged fields in our name */
 	size_t signature_count;    /* that we made */
 	enum crypto_alg signed_with[SESSION_SIGNATURES_MAX];
 	struct span problem;       /* domain of the key that is broken, or empty */
 	const char *problem_reason;
 	const struct inbound *inbound; /* NULL where ours */
+	enum sealing_state sealed;
+	const char *seal_problem; /* static; where sealed is SEALING_FAILED */
 	/* Why less was done than the published policy says: a reason of RFC 9990
 	 * (local_policy, trusted_forwarder, policy_test_mode; static), and more about it
 	 * (static or in the arena); both NULL: all of it was done. */

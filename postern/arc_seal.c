@@ -77,7 +77,7 @@ static int print(struct sealer *s)
 static int judge_chain(struct sealer *s)
 {
 	unsigned body = 0;
-	int rc = arc_begin(&s->arc, &s->message.header, s->message.bodies, &s->tool.arena);
+	int rc = arc_begin(&s->arc, &s->message.header, s->message.bodies, &s->tool.arena, s->tool.now);
 	if (rc == 0)
 		rc = bodyhash_want(s->message.bodies, CANON_RELAXED, BODYHASH_WHOLE, &body);
 	if (rc < 0)

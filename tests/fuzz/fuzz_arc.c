@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	mail_splitter_init(&splitter, &header);
 	struct bodyhash *bodies = bodyhash_new();
 	if (mail_splitter_push(&splitter, span_of(data, size), &body) == 0 && mail_splitter_finish(&splitter) == 0 &&
-	    arc_begin(&arc, &header, bodies, &a) == 0) {
+	    arc_begin(&arc, &header, bodies, &a, 2000) == 0) {
 		bodyhash_push(bodies, body);
 		bodyhash_finish(bodies);
 		if (arc_run(&arc, &view, NULL) != 0 || arc.result == AUTH_PASS)

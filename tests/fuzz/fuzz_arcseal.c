@@ -39,7 +39,7 @@ static bool judge(struct message *m, struct span text)
 	mail_splitter_init(&m->splitter, &m->header);
 	m->bodies = bodyhash_new();
 	if (mail_splitter_push(&m->splitter, text, &body) < 0 || mail_splitter_finish(&m->splitter) < 0 ||
-	    arc_begin(&m->arc, &m->header, m->bodies, &m->arena) < 0 ||
+	    arc_begin(&m->arc, &m->header, m->bodies, &m->arena, 2000) < 0 ||
 	    bodyhash_want(m->bodies, CANON_RELAXED, BODYHASH_WHOLE, &m->whole) < 0)
 		return false;
 	bodyhash_push(m->bodies, body);

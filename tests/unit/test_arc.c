@@ -27,7 +27,7 @@ static void judge(struct dkim_message *m, struct arc *arc, struct span text)
 	unsigned index;
 	int rc;
 	message_open(m, text);
-	ck_assert_int_eq(arc_begin(arc, &m->header, m->bodies, &m->arena), 0);
+	ck_assert_int_eq(arc_begin(arc, &m->header, m->bodies, &m->arena, 2000), 0);
 	ck_assert_int_eq(bodyhash_want(m->bodies, CANON_RELAXED, BODYHASH_WHOLE, &index), 0);
 	bodyhash_push(m->bodies, m->body);
 	bodyhash_finish(m->bodies);
@@ -35,6 +35,10 @@ static void judge(struct dkim_message *m, struct arc *arc, struct span text)
 		ck_assert_uint_lt(dns.asked, 500);
 	ck_assert_int_eq(rc, 0);
 }
+
+/* The next sealer has changed the message, and takes the state of the chain from
+ * its border. */
+static bool believed;
 
 /* Seals TEXT in place. */
 static int seal(struct sbuf *text, const char *selector, const char *key_text)
@@ -46,6 +50,8 @@ static int seal(struct sbuf *text, const char *selector, const char *key_text)
 	unsigned index;
 	struct sbuf sealed;
 	judge(&m, &arc, sbuf_span(text));
+	if (believed)
+		ck_assert(arc_believe(&arc, SPAN_LIT("arc=pass")));
 	ck_assert_int_eq(crypto_private_new(span_str(key_text), &key), 0);
 	ck_assert_int_eq(bodyhash_want(m.bodies, CANON_RELAXED, BODYHASH_WHOLE, &index), 0);
 	struct arc_spec spec = {.domain = SPAN_LIT("list.example"), .selector = span_str(selector), .key = key,
@@ -96,6 +102,52 @@ START_TEST(chains_hold)
 		expect(sbuf_span(&text), sets == 0 ? AUTH_NONE : AUTH_PASS, sets, NULL);
 		sbuf_done(&text);
 	}
+}
+END_TEST
+
+/* How far back a chain of SETS fits after the subject was changed below set CHANGED
+ * (0: never). */
+static int oldest_after(unsigned sets, unsigned changed)
+{
+	struct sbuf text;
+	struct dkim_message m;
+	struct arc arc;
+	make_chain(&text, changed);
+	if (changed > 0) {
+		struct sbuf next;
+		sbuf_init_heap(&next, 1 << 20);
+		size_t at = span_find(sbuf_span(&text), SPAN_LIT("hello"));
+		sbuf_add(&next, span_take(sbuf_span(&text), at));
+		sbuf_adds(&next, "hullo");
+		sbuf_add(&next, span_skip(sbuf_span(&text), at + 5));
+		sbuf_done(&text);
+		text = next;
+		believed = true;
+	}
+	for (unsigned i = changed; i < sets; i++) {
+		ck_assert_int_eq(seal(&text, "s", RSA_PRIVATE), 0);
+		believed = false;
+	}
+	judge(&m, &arc, sbuf_span(&text));
+	ck_assert_int_eq(arc.result, AUTH_PASS);
+	int oldest = arc.oldest_pass;
+	message_close(&m);
+	sbuf_done(&text);
+	return oldest;
+}
+
+START_TEST(oldest_pass)
+{
+	ck_assert_int_eq(oldest_after(1, 0), 0);
+	ck_assert_int_eq(oldest_after(2, 0), 0);
+	ck_assert_int_eq(oldest_after(3, 1), 2);
+	ck_assert_int_eq(oldest_after(3, 2), 3);
+	ck_assert_int_eq(oldest_after(ARC_OLDER_MAX + 1, 0), 0);
+	ck_assert_int_eq(oldest_after(ARC_OLDER_MAX + 1, 1), 2);
+	/* Past the cap it is not known. */
+	ck_assert_int_eq(oldest_after(ARC_OLDER_MAX + 2, 0), -1);
+	ck_assert_int_eq(oldest_after(ARC_OLDER_MAX + 2, 1), -1);
+	ck_assert_int_eq(oldest_after(ARC_OLDER_MAX + 2, 2), 3);
 }
 END_TEST
 
@@ -159,6 +211,8 @@ START_TEST(chains_break)
 		{"ARC-Seal: i=2", "ARC-Seal", "X-Seal", "a set is incomplete", 2},
 		{"ARC-Message-Signature: i=1", "ARC-Message-Signature", "X-Sig", "a set is incomplete", 2},
 		{"Signature: i=2", "h=From:", "h=ARC-Seal:From:", "the signature covers ARC-Seal", 2},
+		{"Signature: i=2", "t=1000;", "t=1000; x=1999;", "the signature is expired", 2},
+		{"Signature: i=2", "t=1000;", "t=1000; x=2000;", "the signature does not fit the header", 2},
 		{"Signature: i=2", "t=1000;", "t=1000; l=3;", "the body hash does not fit", 2},
 	};
 	for (size_t i = 0; i < sizeof(breaks) / sizeof(breaks[0]); i++) {
@@ -308,7 +362,7 @@ START_TEST(fifty_sets)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&chains_hold,
+	&chains_hold, &oldest_pass,
 	&field_contents,
 	&chains_break,
 	&openarc_issue_45_malformed_fields,
