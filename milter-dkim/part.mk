@@ -12,7 +12,7 @@ milter-dkim_ARCHIVES := milter-core mail run base
 milter-dkim_LIBS := -lmilter $(MILTER_CORE_LIBS)
 
 # The evaluators over DNS answers.
-AUTH_TESTS := spf authres dmarc author arc culprit dnscache resolver inbound override report_uri report_external
+AUTH_TESTS := spf authres dmarc author arc culprit dnscache resolver inbound override report_uri report_external aggregate
 TESTS += $(AUTH_TESTS:%=test_%)
 define auth_test
 test_$(1)_SRCS := tests/unit/test_$(1).c
@@ -29,6 +29,11 @@ fuzz_$(1)_ARCHIVES := milter-core mail base
 fuzz_$(1)_LIBS := -lcrypto -lidn2
 endef
 $(foreach t,$(AUTH_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
+
+FUZZERS += fuzz_aggregate
+fuzz_aggregate_SRCS := tests/fuzz/fuzz_aggregate.c
+fuzz_aggregate_ARCHIVES := milter-core mail base
+fuzz_aggregate_LIBS := -ljansson -lidn2
 
 # The core of DKIM and of the milter.
 DKIM_TESTS := taglist canon sign verify keytable keyring signkey hostset edits session outcome_record sealing
