@@ -6,6 +6,9 @@ CPPFLAGS_postern := -DPOSTERN_SQL_DIR='"$(PREFIX)/share/postern/sql"'
 ARCHIVES += postern-core
 postern-core_SRCS := $(addprefix postern/,args.c migrations.c names.c table.c zone.c)
 
+# The aggregate reports that we send.
+postern-core_SRCS += $(addprefix postern/,gzip.c report_mail.c report_rules.c)
+
 # Reports that others send us: archives, XML, JSON, mail.
 ARCHIVES += reports-core
 reports-core_SRCS := $(wildcard postern/reports/*.c)
@@ -51,3 +54,8 @@ fuzz_reports_$(1)_ARCHIVES := reports-core mail base
 fuzz_reports_$(1)_LIBS := $(REPORTS_LIBS)
 endef
 $(foreach t,$(REPORTS_FUZZERS),$(eval $(call reports_fuzzer,$(t))))
+
+TESTS += test_report_mail
+test_report_mail_SRCS := tests/unit/test_report_mail.c
+test_report_mail_ARCHIVES := postern-core mail base
+test_report_mail_LIBS := -lz $(MAIL_LIBS)

@@ -27,7 +27,7 @@ static const struct account {
 	{"milter-dkim", "postern_milter"},   {"policyd-ratelimit", "postern_policyd"},
 	{"lmtp-indexer", "postern_indexer"}, {"quotad", "postern_quotad"},
 	{"mailuser", "postern_mailuser"},    {"mailreader", "postern_mailreader"},
-	{"dmarc-import", "postern_dmarc_import"},
+	{"dmarc-import", "postern_dmarc_import"}, {"dmarc-report", "postern_report"},
 };
 
 static bool is_name(const char *text)

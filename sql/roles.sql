@@ -47,6 +47,12 @@ GRANT INSERT ON tlsrpt_reports_received TO postern_dmarc_import;
 GRANT INSERT ON tlsrpt_reports_received_policies TO postern_dmarc_import;
 GRANT INSERT ON tlsrpt_reports_received_failures TO postern_dmarc_import;
 
+-- `postern dmarc report send`, run by a timer.
+CREATE ROLE IF NOT EXISTS postern_report;
+GRANT SELECT, DELETE ON auth_results TO postern_report;
+GRANT SELECT, INSERT, UPDATE ON dmarc_reports_sent TO postern_report;
+GRANT SELECT, INSERT, UPDATE ON dmarc_report_days TO postern_report;
+
 -- Postfix and Dovecot: look up, never write.
 CREATE ROLE IF NOT EXISTS postern_mailuser;
 GRANT SELECT ON virtual_domains TO postern_mailuser;
@@ -77,6 +83,8 @@ GRANT SELECT ON dmarc_reports_received_rows TO postern_mailreader;
 GRANT SELECT ON tlsrpt_reports_received TO postern_mailreader;
 GRANT SELECT ON tlsrpt_reports_received_policies TO postern_mailreader;
 GRANT SELECT ON tlsrpt_reports_received_failures TO postern_mailreader;
+GRANT SELECT ON dmarc_reports_sent TO postern_mailreader;
+GRANT SELECT ON dmarc_report_days TO postern_mailreader;
 GRANT SELECT (id, user_id, delivery_id, queue_id, sent_at, received_at, size_bytes, attachment_count,
 	parse_state, spf_result, dkim_result, dmarc_result, arc_result, indexed_at, deleted_at)
 	ON messages TO postern_mailreader;

@@ -447,8 +447,8 @@ static int fetch_rows(struct db *db, struct result *r, db_row_fn *row, void *arg
 	return rc;
 }
 
-int db_query(struct db *db, const char *sql, const struct db_param *params, size_t count, db_row_fn *row,
-	     void *arg)
+static int run_query(struct db *db, const char *sql, const struct db_param *params, size_t count, bool buffered,
+		     db_row_fn *row, void *arg)
 {
 	struct result *r = mem_zalloc(sizeof(*r));
 	int rc = execute(db, sql, params, count, &r->stmt);
@@ -464,8 +464,7 @@ int db_query(struct db *db, const char *sql, const struct db_param *params, size
 		r->columns[i].buffer = mem_alloc(COLUMN_FIRST_SIZE);
 		result_bind(r, i);
 	}
-	/* Buffered, so that a slow ROW holds no locks. */
-	if (mysql_stmt_bind_result(r->stmt, r->binds) != 0 || mysql_stmt_store_result(r->stmt) != 0)
+	if (mysql_stmt_bind_result(r->stmt, r->binds) != 0 || (buffered && mysql_stmt_store_result(r->stmt) != 0))
 		rc = fail_stmt(db, r->stmt);
 	else
 		rc = fetch_rows(db, r, row, arg);
@@ -475,6 +474,19 @@ int db_query(struct db *db, const char *sql, const struct db_param *params, size
 		free(r->columns[i].buffer);
 	free(r);
 	return rc;
+}
+
+int db_query(struct db *db, const char *sql, const struct db_param *params, size_t count, db_row_fn *row,
+	     void *arg)
+{
+	/* Buffered, so that a slow ROW holds no locks. */
+	return run_query(db, sql, params, count, true, row, arg);
+}
+
+int db_stream(struct db *db, const char *sql, const struct db_param *params, size_t count, db_row_fn *row,
+	      void *arg)
+{
+	return run_query(db, sql, params, count, false, row, arg);
 }
 
 struct first_value {

@@ -84,6 +84,10 @@ uint64_t db_insert_id(const struct db *db);
 /* Calls ROW for each row, in order. ROW must not use DB. */
 int db_query(struct db *db, const char *sql, const struct db_param *params, size_t count,
 	     db_row_fn *row, void *arg) MUST_CHECK;
+/* The same in constant memory, for results of any size: rows are read from the server while ROW runs,
+ * and its return that stops reads the rest without it. */
+int db_stream(struct db *db, const char *sql, const struct db_param *params, size_t count,
+	      db_row_fn *row, void *arg) MUST_CHECK;
 /* The first row's first column into OUT; ERR_NOT_FOUND without a row or for NULL. */
 int db_query_text(struct db *db, const char *sql, const struct db_param *params, size_t count,
 		  struct sbuf *out) MUST_CHECK;

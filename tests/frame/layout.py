@@ -22,6 +22,7 @@ USERS = {
     "policyd-ratelimit": 5102,
     "lmtp-indexer": 5103,
     "quotad": 5104,
+    "dmarc-report": 5105,
 }
 
 # Base + number must stay below 65536, and a folder short enough for the 107

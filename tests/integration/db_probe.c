@@ -129,6 +129,30 @@ START_TEST(row_function_can_stop)
 }
 END_TEST
 
+static int add_number(void *arg, const struct db_value *values, size_t columns)
+{
+	uint64_t *sum = arg;
+	ck_assert_uint_eq(columns, 2);
+	*sum += values[0].text.len;
+	return values[1].null ? 7 : 0;
+}
+
+/* Many rows one by one; after a stop the connection is of use again. */
+START_TEST(streams_rows)
+{
+	struct db *db = open_db("test_db");
+	uint64_t sum = 0;
+	ck_assert_int_eq(db_stream(db, QUERY("SELECT REPEAT('x', seq MOD 1000), 1 FROM seq_1_to_20000"), add_number, &sum), 0);
+	ck_assert_uint_eq(sum, 20 * 499500);
+	sum = 0;
+	ck_assert_int_eq(db_stream(db, QUERY("SELECT 'y', NULLIF(seq, 5) FROM seq_1_to_20000"), add_number, &sum), 7);
+	ck_assert_uint_eq(sum, 5);
+	ck_assert_uint_eq(count(db, "SELECT 5"), 5);
+	ck_assert_int_eq(db_stream(db, QUERY("SELEKT 1"), add_number, &sum), ERR_PERM);
+	db_free(&db);
+}
+END_TEST
+
 START_TEST(tells_errors_apart)
 {
 	struct db *db = fresh("errors");
@@ -251,7 +275,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&binds_and_reads_every_type,
 	&reads_values_of_any_length,
-	&row_function_can_stop,
+	&row_function_can_stop, &streams_rows,
 	&tells_errors_apart,
 	&nobody_listens,
 	&reconnects_outside_of_a_transaction,
