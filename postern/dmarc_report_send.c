@@ -10,7 +10,7 @@
 #include "postern/dmarc_report.h"
 
 #define SENDMAIL_MS 60000
-#define ERROR_MAX 512
+#define ERROR_MAX 2048
 #define ROWS_MAX 10000 /* that are listed in the end; all are counted */
 #define PROGRESS_S 5
 #define PRUNE_BATCH 2000

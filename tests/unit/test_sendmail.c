@@ -10,7 +10,7 @@
 
 #define TIMEOUT_MS 20000
 
-static char dir[64], script[128], output[128];
+static char dir[256], script[300], output[300];
 
 /* A script that is run with $OUT as the name of a file. */
 static void make_script(const char *body)
@@ -57,7 +57,7 @@ END_TEST
 START_TEST(says_why_it_was_refused)
 {
 	tmpdir_make(dir, sizeof(dir));
-	char text[64];
+	char text[64], longer[512];
 	make_script("cat >/dev/null; printf 'no such\\nuser\\n' >&2; exit 67");
 	ck_assert_int_eq(run(SPAN_LIT("x\n"), TIMEOUT_MS, text, sizeof(text)), ERR_TEMP);
 	ck_assert_str_eq(text, "no such user");
@@ -72,8 +72,8 @@ START_TEST(says_why_it_was_refused)
 	ck_assert_int_eq(run(SPAN_LIT("x\n"), TIMEOUT_MS, text, sizeof(text)), ERR_TEMP);
 	ck_assert_uint_eq(strlen(text), sizeof(text) - 1);
 	snprintf(script, sizeof(script), "%s/missing", dir);
-	ck_assert_int_eq(run(SPAN_LIT("x\n"), TIMEOUT_MS, text, sizeof(text)), ERR_TEMP);
-	ck_assert_ptr_nonnull(strstr(text, "No such file"));
+	ck_assert_int_eq(run(SPAN_LIT("x\n"), TIMEOUT_MS, longer, sizeof(longer)), ERR_TEMP);
+	ck_assert_ptr_nonnull(strstr(longer, "No such file"));
 	tmpdir_remove(dir);
 }
 END_TEST
