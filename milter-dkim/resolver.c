@@ -170,6 +170,17 @@ static bool send_queued(struct resolver *r)
 	return !stopping;
 }
 
+/* A server that only says by UDP that TCP is needed has not answered, but is there. */
+static void note_sign_of_life(struct resolver *r, short got)
+{
+	if (r->heard || (got & (POLLIN | POLLERR)) != POLLIN)
+		return;
+	r->heard = true;
+	pthread_mutex_lock(&r->lock);
+	r->stats.heard = true;
+	pthread_mutex_unlock(&r->lock);
+}
+
 static void serve_sockets(struct resolver *r)
 {
 	struct pollfd ready[SOCKETS_MAX];
@@ -190,6 +201,7 @@ static void serve_sockets(struct resolver *r)
 	}
 	for (nfds_t i = 1; i < count; i++) {
 		short got = ready[i].revents;
+		note_sign_of_life(r, got);
 		if (got != 0)
 			ares_process_fd(r->channel, (got & ~POLLOUT) != 0 ? ready[i].fd : ARES_SOCKET_BAD,
 					(got & POLLOUT) != 0 ? ready[i].fd : ARES_SOCKET_BAD);

@@ -49,6 +49,7 @@ struct resolver_stats {
 	uint64_t sent;      /* asked of the servers */
 	uint64_t answered;  /* of these, those that a server answered in some way */
 	uint64_t unreachable; /* of these, those that no server could be sent */
+	bool heard;         /* some server has sent something, whatever it was */
 	uint64_t entries, bytes, inflight;
 };
 

@@ -43,6 +43,7 @@ struct resolver {
 
 	pthread_t thread;
 	int wake_fd;
+	bool heard; /* of the thread alone; stats.heard is what others read */
 	struct ares_channeldata *channel;
 	struct pollfd sockets[SOCKETS_MAX]; /* [0] is wake_fd */
 	nfds_t socket_count;

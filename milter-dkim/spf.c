@@ -480,7 +480,7 @@ int spf_check(const struct spf_request *request, const struct dns_view *view, st
 	v.problem_at = error ? c.problem_at : SPAN_EMPTY;
 	v.mechanism = error || v.result == AUTH_NONE ? SPAN_EMPTY : c.mechanism;
 	v.lookups = c.lookups > SPF_LOOKUPS_MAX ? SPF_LOOKUPS_MAX : c.lookups;
-	v.void_lookups = c.voids > SPF_VOID_MAX ? SPF_VOID_MAX : c.voids;
+	v.void_lookups = c.voids;
 	*verdict_out = v;
 	return 0;
 }

@@ -37,7 +37,8 @@ struct spf_verdict {
 	const char *problem;     /* why temperror, permerror or none; static, or NULL */
 	struct span problem_at;  /* the term or the name that it is about; may be empty */
 	struct span mechanism;   /* the term that matched; may be empty */
-	unsigned lookups, void_lookups;
+	unsigned lookups;        /* terms that asked the DNS; the one past the cap did not */
+	unsigned void_lookups;   /* with the one past the cap: that is known only once it was asked */
 };
 
 /*

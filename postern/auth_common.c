@@ -127,7 +127,7 @@ int auth_tool_close(struct auth_tool *tool, int status)
 		psl_close(&tool->psl);
 	resolver_set_free(&tool->set);
 	resolver_close(&tool->resolver);
-	if (status == EX_OK && stats.unreachable > 0 && stats.answered == 0) {
+	if (status == EX_OK && stats.unreachable > 0 && stats.answered == 0 && !stats.heard) {
 		fprintf(tool->cli->err, "postern: no DNS server could be reached\n");
 		return EX_TEMPFAIL;
 	}

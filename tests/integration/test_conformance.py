@@ -26,6 +26,12 @@ class Conformance(unittest.TestCase):
     def test_dmarc(self):
         self.cases("dmarc_rfc9989.py", 89)
 
+    def test_dns_manners(self):
+        self.cases("dns_manners.py", 35)
+
+    def test_contract_of_the_tools(self):
+        self.cases("tools_contract.py", 14)
+
 
 if __name__ == "__main__":
     unittest.main()
