@@ -196,11 +196,12 @@ static bool kind_is_there(const struct collecting *c, size_t first, struct signk
 }
 
 /* Whether the very same signature is there already. */
-static bool match_is_there(const struct collecting *c, const struct signkey *key)
+static bool match_is_there(const struct collecting *c, const struct signkey *key, struct span identity)
 {
 	for (size_t i = 0; i < c->count; i++)
 		if (span_ieq(signkey_domain(c->matches[i].key), signkey_domain(key)) &&
-		    span_ieq(signkey_selector(c->matches[i].key), signkey_selector(key)))
+		    span_ieq(signkey_selector(c->matches[i].key), signkey_selector(key)) &&
+		    span_eq(c->matches[i].identity, identity))
 			return true;
 	return false;
 }
@@ -211,12 +212,12 @@ static void collect(struct collecting *c, const struct keytable_rule *rule, size
 	if (c->count == c->max)
 		return;
 	struct signkey *key = key_of(c->table, rule, c->domain);
-	if (match_is_there(c, key) || (one_of_a_kind && kind_is_there(c, first, key))) {
+	struct span identity = identity_of(c, rule->signer, signkey_domain(key));
+	if (match_is_there(c, key, identity) || (one_of_a_kind && kind_is_there(c, first, key))) {
 		signkey_unref(&key);
 		return;
 	}
-	c->matches[c->count].key = key;
-	c->matches[c->count++].identity = identity_of(c, rule->signer, signkey_domain(key));
+	c->matches[c->count++] = (struct keytable_match){.key = key, .identity = identity};
 }
 
 /* All rules with the pattern of the rule NUMBER, which may be NONE; true where the
@@ -268,7 +269,8 @@ static size_t lookup_joined(const struct keytable *t, struct span local, const c
 	return sbuf_ok(&key) ? lookup(t, sbuf_span(&key)) : NONE;
 }
 
-/* Other tables: the order of opendkim.conf(5); .DOMAIN is what lies below DOMAIN. */
+/* Other tables: the order in which opendkim asks, where its manual tells of all
+ * USER@.DOMAIN before all .DOMAIN.  .DOMAIN is what lies below DOMAIN. */
 static void find_exact(struct collecting *c, struct span address, size_t at)
 {
 	const struct keytable *t = c->table;
@@ -276,10 +278,8 @@ static void find_exact(struct collecting *c, struct span address, size_t at)
 	if (collect_same(c, lookup(t, address)) || collect_same(c, lookup(t, domain)))
 		return;
 	for (struct span d = dnsname_parent(domain); d.len > 0; d = dnsname_parent(d))
-		if (collect_same(c, lookup_joined(t, local, "@.", d)))
-			return;
-	for (struct span d = dnsname_parent(domain); d.len > 0; d = dnsname_parent(d))
-		if (collect_same(c, lookup_joined(t, SPAN_EMPTY, ".", d)))
+		if (collect_same(c, lookup_joined(t, local, "@.", d)) ||
+		    collect_same(c, lookup_joined(t, SPAN_EMPTY, ".", d)))
 			return;
 	if (!collect_same(c, lookup_joined(t, local, "@*", SPAN_EMPTY)))
 		collect_same(c, lookup(t, SPAN_LIT("*")));
