@@ -234,7 +234,8 @@ int keyring_decode(struct span text, struct signkey_cache *cache, struct keyring
 		return ERR_SYNTAX;
 	rest = span_skip(rest, sizeof(TEXT_FIRST) - 1);
 	struct keyring *ring = keyring_new(cache);
-	while (span_cut(&rest, '\n', &line) && !span_starts(line, SPAN_LIT("end "))) {
+	bool ended;
+	while ((ended = span_cut(&rest, '\n', &line)) && !span_starts(line, SPAN_LIT("end "))) {
 		if (decode_line(ring, line) < 0) {
 			keyring_unref(&ring);
 			return ERR_SYNTAX;
@@ -245,7 +246,7 @@ int keyring_decode(struct span text, struct signkey_cache *cache, struct keyring
 	sbuf_init(&want, mem, sizeof(mem));
 	size_t body = line.ptr == NULL ? 0 : (size_t)(line.ptr - text.ptr);
 	sbuf_addf(&want, "end %zu %08x", ring->count, hash_crc32c(0, span_take(text, body)));
-	if (!span_eq(sbuf_span(&want), line)) {
+	if (!ended || rest.len > 0 || !span_eq(sbuf_span(&want), line)) {
 		keyring_unref(&ring);
 		return ERR_SYNTAX;
 	}

@@ -5,6 +5,7 @@
  */
 #include "keysource.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -264,9 +265,15 @@ static int poll_keys(struct keysource *source)
 	source->current = true;
 	if (first || !same)
 		log_count(LOG_INFO, &ev_keys_read, "the signing keys were read", keyring_count(ring));
-	if (!same)
-		save(source, ring);
+	/* In use first: a large set takes a while to be on the disk. */
+	struct keyring *kept = same ? NULL : keyring_ref(ring);
 	swap_ring(source, ring);
+	/* The answer took as much memory once more. */
+	if (!same)
+		malloc_trim(0);
+	if (kept != NULL)
+		save(source, kept);
+	keyring_unref(&kept);
 	return 0;
 }
 
@@ -291,7 +298,7 @@ static void poll_once(struct keysource *source)
 static void wait_for_poll(struct keysource *source)
 {
 	struct timespec until;
-	int64_t wait_ms = source->empty_seen && source->sql.poll_ms > CONFIRM_MS ? CONFIRM_MS : source->sql.poll_ms;
+	int64_t wait_ms = source->empty_seen ? CONFIRM_MS : source->sql.poll_ms;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += wait_ms / 1000;
 	until.tv_nsec += wait_ms % 1000 * 1000000;

@@ -173,17 +173,21 @@ void sbuf_add_base64(struct sbuf *b, struct span s)
 	}
 }
 
+/* The value of each digit plus one; 0 for other bytes. */
+static const uint8_t base64_values[256] = {
+	['A'] = 1,  ['B'] = 2,	['C'] = 3,  ['D'] = 4,	['E'] = 5,  ['F'] = 6,	['G'] = 7,  ['H'] = 8,	['I'] = 9,
+	['J'] = 10, ['K'] = 11, ['L'] = 12, ['M'] = 13, ['N'] = 14, ['O'] = 15, ['P'] = 16, ['Q'] = 17, ['R'] = 18,
+	['S'] = 19, ['T'] = 20, ['U'] = 21, ['V'] = 22, ['W'] = 23, ['X'] = 24, ['Y'] = 25, ['Z'] = 26, ['a'] = 27,
+	['b'] = 28, ['c'] = 29, ['d'] = 30, ['e'] = 31, ['f'] = 32, ['g'] = 33, ['h'] = 34, ['i'] = 35, ['j'] = 36,
+	['k'] = 37, ['l'] = 38, ['m'] = 39, ['n'] = 40, ['o'] = 41, ['p'] = 42, ['q'] = 43, ['r'] = 44, ['s'] = 45,
+	['t'] = 46, ['u'] = 47, ['v'] = 48, ['w'] = 49, ['x'] = 50, ['y'] = 51, ['z'] = 52, ['0'] = 53, ['1'] = 54,
+	['2'] = 55, ['3'] = 56, ['4'] = 57, ['5'] = 58, ['6'] = 59, ['7'] = 60, ['8'] = 61, ['9'] = 62, ['+'] = 63,
+	['/'] = 64,
+};
+
 static int base64_value(char c)
 {
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (ascii_isdigit(c))
-		return c - '0' + 52;
-	if (c == '+')
-		return 62;
-	return c == '/' ? 63 : -1;
+	return base64_values[(unsigned char)c] - 1;
 }
 
 /* Ends the last quantum of HAVE digits and PADS pad characters. */
@@ -198,39 +202,53 @@ static bool base64_tail_ok(unsigned have, unsigned pads, uint32_t bits, bool loo
 	return have == 3 && pads == 1 && (bits & 3) == 0;
 }
 
-static void put_quantum(struct sbuf *b, uint32_t bits, unsigned digits)
+/* Bytes on their way into a builder: a call for each three would cost more than
+ * the decoding. */
+struct pieces {
+	struct sbuf *to;
+	size_t len;
+	char bytes[96];
+};
+
+static void put_quantum(struct pieces *p, uint32_t bits, unsigned digits)
 {
 	bits <<= 6 * (4 - digits);
-	const char bytes[3] = {(char)(bits >> 16), (char)(bits >> 8 & 255), (char)(bits & 255)};
-	sbuf_add(b, span_of(bytes, digits - 1));
+	p->bytes[p->len] = (char)(bits >> 16);
+	p->bytes[p->len + 1] = (char)(bits >> 8 & 255);
+	p->bytes[p->len + 2] = (char)(bits & 255);
+	p->len += digits - 1;
+	if (p->len + 3 <= sizeof(p->bytes))
+		return;
+	sbuf_add(p->to, span_of(p->bytes, p->len));
+	p->len = 0;
 }
 
 static int add_unbase64(struct sbuf *b, struct span s, bool loose)
 {
 	size_t start = b->len;
+	struct pieces out = {.to = b};
 	uint32_t bits = 0;
 	unsigned have = 0, pads = 0;
 	for (size_t i = 0; i < s.len; i++) {
 		int value = base64_value(s.ptr[i]);
-		if (ascii_isfws(s.ptr[i]))
-			continue;
-		if (s.ptr[i] == '=')
-			pads++;
-		else if (value < 0 || pads > 0)
-			goto bad;
-		else {
+		if (value >= 0 && pads == 0) {
 			bits = bits << 6 | (uint32_t)value;
-			if (++have == 4) {
-				put_quantum(b, bits, 4);
-				have = 0;
-				bits = 0;
-			}
+			if (++have < 4)
+				continue;
+			put_quantum(&out, bits, 4);
+			have = 0;
+			bits = 0;
+		} else if (s.ptr[i] == '=') {
+			pads++;
+		} else if (!ascii_isfws(s.ptr[i])) {
+			goto bad;
 		}
 	}
 	if (!base64_tail_ok(have, pads, bits, loose))
 		goto bad;
 	if (have > 0)
-		put_quantum(b, bits, have);
+		put_quantum(&out, bits, have);
+	sbuf_add(b, span_of(out.bytes, out.len));
 	if (sbuf_ok(b))
 		return 0;
 	sbuf_truncate(b, start);
