@@ -302,6 +302,36 @@ static void make_conf(void)
 	}
 }
 
+/* The fields of journald that the prose of an event may name. */
+static const char *const event_fields[] = {
+	"ACCOUNT", "ACTION", "COUNT", "DOMAIN", "ENTRY", "FILE", "IGNORED", "KEY", "LIMIT", "LINE", "OPTION",
+	"OVERRIDE", "REASON", "RECIPIENT", "REPLY", "RESULT", "SCOPE", "SELECTOR", "SIGNATURES", "TABLE", "UNTIL",
+};
+
+static bool names_field(const char *prose, const char *field)
+{
+	size_t len = strlen(field);
+	for (const char *at = prose; (at = strstr(at, field)) != NULL; at += len) {
+		char before = at == prose ? ' ' : at[-1], after = at[len];
+		if (!(before >= 'A' && before <= 'Z') && before != '_' && before != '-' &&
+		    !(after >= 'A' && after <= 'Z') && after != '_' && after != '-')
+			return true;
+	}
+	return false;
+}
+
+/* What the fields hold in the entry that is explained. */
+static void print_values(const char *prose)
+{
+	bool first = true;
+	for (size_t i = 0; i < sizeof(event_fields) / sizeof(event_fields[0]); i++) {
+		if (!names_field(prose, event_fields[i]))
+			continue;
+		printf("%s  %s: @%s@\n", first ? "\n" : "", event_fields[i], event_fields[i]);
+		first = false;
+	}
+}
+
 static void make_catalog(bool common)
 {
 	for (const struct event_row *row = events; row->name != NULL; row++) {
@@ -309,6 +339,7 @@ static void make_catalog(bool common)
 			continue;
 		printf("-- %s\nSubject: %s\nDefined-By: Postern\n\n", row->id, row->subject);
 		print_wrapped("", row->prose);
+		print_values(row->prose);
 		putchar('\n');
 	}
 }

@@ -1,0 +1,50 @@
+"""A journald of one's own, in mount and file system namespaces of their own.
+
+usage: unshare -m python3 -m tests.frame.journal CATALOG -- PROGRAM [ARGUMENT...]
+
+Starts systemd-journald on an empty /run with CATALOG as the only catalog, runs
+PROGRAM to its end, and prints as JSON what the journal then holds: "entries", each
+an object of fields, and "explained", the text of `journalctl -x`.
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+from tests.frame.wait import wait_until
+
+JOURNALD = "/lib/systemd/systemd-journald"
+EMPTY = ("/run", "/var/log", "/usr/lib/systemd/catalog", "/var/lib/systemd/catalog")
+
+
+def output(*argv):
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout.decode(errors="replace")
+
+
+def main():
+    catalog, program = sys.argv[1], sys.argv[3:]
+    with open(catalog, "rb") as file:
+        text = file.read()
+    for folder in EMPTY:
+        subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    with open("/usr/lib/systemd/catalog/test.catalog", "wb") as file:
+        file.write(text)
+    output("journalctl", "--update-catalog")
+    os.makedirs("/run/systemd/journal")
+    journald = subprocess.Popen([shutil.which(JOURNALD)], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: os.path.exists("/run/systemd/journal/socket"), 10, "journald")
+        subprocess.run(program, check=True, stdout=sys.stderr)
+        output("journalctl", "--sync")
+        lines = output("journalctl", "-o", "json", "--no-pager", "_TRANSPORT=journal").splitlines()
+        explained = output("journalctl", "-x", "--no-pager", "_TRANSPORT=journal")
+    finally:
+        journald.send_signal(signal.SIGTERM)
+        journald.wait()
+    json.dump({"entries": [json.loads(line) for line in lines], "explained": explained}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
