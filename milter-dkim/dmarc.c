@@ -423,3 +423,14 @@ int dmarc_check(const struct dmarc_request *request, const struct dns_view *view
 		*verdict_out = c->v;
 	return rc;
 }
+
+bool dmarc_could_align(const struct dmarc_verdict *v, enum dmarc_mechanism mechanism, struct span domain)
+{
+	bool strict = mechanism == DMARC_SPF ? v->record.strict_spf : v->record.strict_dkim;
+	if (domain.len == 0)
+		return false;
+	if (span_ieq(domain, v->author_domain) || span_ieq(domain, v->aligned[mechanism]))
+		return true;
+	return v->has_policy && !strict && v->organizational_domain.len > 0 &&
+	       dnsname_under(domain, v->organizational_domain);
+}

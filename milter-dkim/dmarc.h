@@ -75,4 +75,12 @@ int dmarc_check(const struct dmarc_request *request, const struct dns_view *view
 int dmarc_organizational(struct span domain, const struct dmarc_psl *psl, const struct dns_view *view,
 			 struct arena *a, struct span *organizational_out) MUST_CHECK;
 
+/*
+ * Whether an identifier of DOMAIN is aligned, or would be if it had passed, as
+ * far as names tell: what is at or, where the record is not strict, below the
+ * Organizational Domain.  dmarc_check() itself looks no further than the first
+ * aligned identifier of each mechanism, and at none that has failed.
+ */
+bool dmarc_could_align(const struct dmarc_verdict *v, enum dmarc_mechanism mechanism, struct span domain);
+
 #endif

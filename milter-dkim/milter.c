@@ -320,7 +320,7 @@ static sfsistat on_end(SMFICTX *ctx)
 			  LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("REASON", refused));
 	} else {
 		report_outcome(outcome, queue_id, &c->ip);
-		results_add(the_milter->results, outcome, queue_id, &c->ip);
+		results_add(the_milter->results, outcome, &view, queue_id, &c->ip);
 		status = reply(ctx, outcome);
 	}
 	metrics_observe(METRIC_END_OF_MESSAGE, (double)(clock_mono_us() - from_us) / 1e6);

@@ -7,20 +7,19 @@
 
 #include "lib/base/bytes.h"
 #include "lib/base/utf8.h"
-#include "lib/mail/dnsname.h"
 
 #define SIG_TEXT_MAX 255 /* characters of a text of a signature */
 #define ITEM_HEADER 3
 #define UTF8_MAX 4
 
-enum kind { KIND_ASCII, KIND_CHARS, KIND_BYTES };
+enum kind { KIND_ASCII, KIND_CHARS, KIND_BYTES, KIND_LINES };
 
 static const struct {
 	size_t width; /* of the column; BYTES: bytes, otherwise characters */
 	enum kind kind;
-} columns[OUTCOME_FIELDS] = {
+} columns[OUTCOME_ALL_FIELDS] = {
 #define COLUMN(name, width, kind) {width, KIND_##kind},
-	OUTCOME_FIELD_ROWS(COLUMN)
+	OUTCOME_FIELD_ROWS(COLUMN) OUTCOME_FAILURE_ROWS(COLUMN)
 #undef COLUMN
 };
 
@@ -55,19 +54,9 @@ static struct span flag(bool value)
 	return value ? SPAN_LIT("1") : SPAN_LIT("0");
 }
 
-/*
- * Whether a signature of DOMAIN is or would be aligned.  DMARC looks no further
- * than the first aligned identifier, so the others are told by their names:
- * what lies at or below the author's Organizational Domain.
- */
 static struct span alignment(const struct dmarc_verdict *v, struct span domain)
 {
-	if (v->author_domain.len == 0)
-		return SPAN_EMPTY;
-	if (span_ieq(domain, v->author_domain) || span_ieq(domain, v->aligned[DMARC_DKIM]))
-		return flag(true);
-	return flag(v->has_policy && !v->record.strict_dkim && v->organizational_domain.len > 0 &&
-		    dnsname_under(domain, v->organizational_domain));
+	return v->author_domain.len == 0 ? SPAN_EMPTY : flag(dmarc_could_align(v, DMARC_DKIM, domain));
 }
 
 static enum auth_result better(enum auth_result a, enum auth_result b)
@@ -167,6 +156,18 @@ static void fill_signed(const struct session_outcome *o, struct outcome_record *
 	}
 }
 
+static void fill_failure(const struct failure *f, struct outcome_record *r)
+{
+	set_word(r, OUTCOME_AUTH_FAILURE, f->auth_failure);
+	set_word(r, OUTCOME_ALIGNMENT, f->alignment);
+	set(r, OUTCOME_SENDER, f->sender);
+	set_if_any(r, OUTCOME_DKIM_DOMAIN, f->dkim_domain);
+	set_if_any(r, OUTCOME_DKIM_IDENTITY, f->dkim_identity);
+	set_if_any(r, OUTCOME_DKIM_SELECTOR, f->dkim_selector);
+	set_if_any(r, OUTCOME_SPF_RECORD, f->spf_record);
+	set(r, OUTCOME_HEADER, f->header);
+}
+
 static void fill_message_id(const struct mail_header *header, struct outcome_record *r)
 {
 	size_t at = mail_header_find(header, SPAN_LIT("Message-ID"), 0);
@@ -198,6 +199,8 @@ void outcome_record_fill(const struct outcome_facts *facts, struct outcome_recor
 		fill_signed(o, r);
 	else
 		fill_judged(o, r);
+	if (facts->failure != NULL)
+		fill_failure(facts->failure, r);
 }
 
 /* ---- bytes ---- */
@@ -224,12 +227,26 @@ static void put_signature(struct sbuf *out, const struct span *sig)
 	put_item(out, OUTCOME_SIGNATURE, sbuf_span(&items), UINT16_MAX);
 }
 
+/* Tag of a field and back; OUTCOME_ALL_FIELDS for a tag of none. */
+static unsigned tag_of(unsigned field)
+{
+	return field < OUTCOME_FIELDS ? field : OUTCOME_FAILURE + field - OUTCOME_FIELDS;
+}
+
+static unsigned field_of(unsigned tag)
+{
+	if (tag < OUTCOME_FIELDS)
+		return tag;
+	bool known = tag >= OUTCOME_FAILURE && tag - OUTCOME_FAILURE < OUTCOME_ALL_FIELDS - OUTCOME_FIELDS;
+	return known ? tag - OUTCOME_FAILURE + OUTCOME_FIELDS : OUTCOME_ALL_FIELDS;
+}
+
 void outcome_record_encode(const struct outcome_record *r, struct sbuf *out)
 {
 	sbuf_addc(out, OUTCOME_VERSION);
 	bytes_add_u64(out, (uint64_t)r->received_ms);
-	for (unsigned i = 0; i < OUTCOME_FIELDS; i++)
-		put_item(out, i, r->fields[i], columns[i].width * (columns[i].kind == KIND_CHARS ? UTF8_MAX : 1));
+	for (unsigned i = 0; i < OUTCOME_ALL_FIELDS; i++)
+		put_item(out, tag_of(i), r->fields[i], columns[i].width * (columns[i].kind == KIND_CHARS ? UTF8_MAX : 1));
 	for (size_t i = 0; i < r->signature_count; i++)
 		put_signature(out, r->signatures[i]);
 }
@@ -276,8 +293,9 @@ int outcome_record_decode(struct span bytes, struct outcome_record *r)
 	r->received_ms = (int64_t)bytes_get_u64(bytes.ptr + 1);
 	bytes = span_skip(bytes, 9);
 	while ((rc = take_item(&bytes, &tag, &value)) == 0) {
-		if (tag < OUTCOME_FIELDS)
-			r->fields[tag] = value;
+		unsigned field = field_of(tag);
+		if (field < OUTCOME_ALL_FIELDS)
+			r->fields[field] = value;
 		else if (tag == OUTCOME_SIGNATURE && (rc = take_signature(r, value)) < 0)
 			return rc;
 	}
@@ -286,18 +304,20 @@ int outcome_record_decode(struct span bytes, struct outcome_record *r)
 
 /* ---- for SQL ---- */
 
-static void clean_ascii(struct span value, size_t max, struct sbuf *out)
+static void clean_ascii(struct span value, size_t max, bool lines, struct sbuf *out)
 {
 	value = span_take(value, max);
-	for (size_t i = 0; i < value.len; i++)
-		sbuf_addc(out, value.ptr[i] < ' ' || value.ptr[i] > '~' ? '?' : value.ptr[i]);
+	for (size_t i = 0; i < value.len; i++) {
+		char c = value.ptr[i];
+		sbuf_addc(out, (c >= ' ' && c <= '~') || (lines && c == '\n') ? c : '?');
+	}
 }
 
 void outcome_field_clean(enum outcome_field field, struct span value, struct sbuf *out)
 {
 	size_t start = out->len, width = columns[field].width;
-	if (columns[field].kind == KIND_ASCII) {
-		clean_ascii(value, width, out);
+	if (columns[field].kind == KIND_ASCII || columns[field].kind == KIND_LINES) {
+		clean_ascii(value, width, columns[field].kind == KIND_LINES, out);
 		return;
 	}
 	utf8_add_clean(out, value, width);

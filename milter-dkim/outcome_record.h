@@ -4,18 +4,20 @@
  *
  *   u8 OUTCOME_VERSION, u64 time, then items: u8 tag, u16 length, bytes
  *
- * Integers are little endian.  Tags below OUTCOME_FIELDS are those fields; the
- * tag OUTCOME_SIGNATURE holds items whose tags are OUTCOME_SIG_*.  Tags that a
+ * Integers are little endian.  Tags below OUTCOME_FIELDS are those fields, those from
+ * OUTCOME_FAILURE on the fields of a failure; the tag OUTCOME_SIGNATURE holds items
+ * whose tags are OUTCOME_SIG_*.  Tags that a
  * reader does not know are skipped, so that versions may be mixed.
  */
 #ifndef MILTER_OUTCOME_RECORD_H
 #define MILTER_OUTCOME_RECORD_H
 
-#include "milter-dkim/session.h"
+#include "milter-dkim/failure.h"
 
 #define OUTCOME_VERSION 1
 #define OUTCOME_SIGNATURES_MAX 100     /* RFC 9990 reports no more; the rest is left out */
 #define OUTCOME_RECORD_MAX (512u << 10) /* bytes */
+#define OUTCOME_FAILURE 100
 #define OUTCOME_SIGNATURE 200
 
 /*
@@ -48,11 +50,25 @@
 	ROW(OVERRIDE_TYPE, 24, ASCII)     \
 	ROW(OVERRIDE_REASON, 255, CHARS)
 
+/* What a failure report needs besides; absent where none is wanted. */
+#define OUTCOME_FAILURE_ROWS(ROW)   \
+	ROW(AUTH_FAILURE, 16, ASCII)      \
+	ROW(ALIGNMENT, 16, ASCII)         \
+	ROW(SENDER, 320, CHARS)           \
+	ROW(DKIM_DOMAIN, 255, CHARS)      \
+	ROW(DKIM_IDENTITY, 320, CHARS)    \
+	ROW(DKIM_SELECTOR, 255, CHARS)    \
+	ROW(SPF_RECORD, 65535, BYTES)     \
+	ROW(HEADER, 65535, LINES)
+
 enum outcome_field {
 #define OUTCOME_FIELD_ID(name, width, kind) OUTCOME_##name,
 	OUTCOME_FIELD_ROWS(OUTCOME_FIELD_ID)
+	OUTCOME_FIELDS,
+	OUTCOME_BEFORE_FAILURE = OUTCOME_FIELDS - 1,
+	OUTCOME_FAILURE_ROWS(OUTCOME_FIELD_ID)
 #undef OUTCOME_FIELD_ID
-	OUTCOME_FIELDS
+	OUTCOME_ALL_FIELDS
 };
 
 enum outcome_sig_field {
@@ -70,7 +86,7 @@ enum outcome_sig_field {
 /* A field is absent where its pointer is NULL. */
 struct outcome_record {
 	int64_t received_ms; /* wall clock */
-	struct span fields[OUTCOME_FIELDS];
+	struct span fields[OUTCOME_ALL_FIELDS];
 	struct span signatures[OUTCOME_SIGNATURES_MAX][OUTCOME_SIG_FIELDS];
 	size_t signature_count;
 	char ip[IP_TEXT_SIZE], message_id[OUTCOME_SCRATCH]; /* what fields may point into */
@@ -81,6 +97,7 @@ struct outcome_facts {
 	struct span queue_id; /* empty: unknown */
 	const struct ip *client; /* bits == 0: none */
 	int64_t received_ms;
+	const struct failure *failure; /* NULL: none is to be reported */
 };
 
 /* Whether the message was judged or signed; a deferred one comes again. */
@@ -95,8 +112,8 @@ void outcome_record_encode(const struct outcome_record *record, struct sbuf *out
  * OUTCOME_SIGNATURES_MAX.  Borrows from BYTES. */
 int outcome_record_decode(struct span bytes, struct outcome_record *record_out) MUST_CHECK;
 
-/* Adds VALUE as its column takes it: valid, without control characters, cut at
- * the end of a character. */
+/* Adds VALUE as its column takes it: valid, without control characters (but LF in
+ * what has lines), cut at the end of a character. */
 void outcome_field_clean(enum outcome_field field, struct span value, struct sbuf *out);
 
 /*

@@ -36,14 +36,14 @@ fuzz_aggregate_ARCHIVES := milter-core mail base
 fuzz_aggregate_LIBS := -ljansson -lidn2
 
 # The core of DKIM and of the milter.
-DKIM_TESTS := taglist canon sign verify keytable keyring signkey hostset edits session outcome_record sealing
+DKIM_TESTS := taglist canon sign verify keytable keyring signkey hostset edits session outcome_record sealing failure
 TESTS += $(DKIM_TESTS:%=test_%) test_rfc5322
 $(foreach t,$(DKIM_TESTS),$(eval $(call auth_test,$(t))))
 test_rfc5322_SRCS := tests/unit/test_rfc5322.c
 test_rfc5322_ARCHIVES := mail base
 
 DKIM_FUZZERS := taglist sig keyrecord keytable message outcome_record
-DKIM_FUZZERS += session author dnsname hostset signingtable arcseal
+DKIM_FUZZERS += session author dnsname hostset signingtable arcseal redact
 FUZZERS += $(DKIM_FUZZERS:%=fuzz_%)
 $(foreach t,$(DKIM_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
 

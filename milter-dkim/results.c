@@ -8,9 +8,12 @@
  */
 #include "results.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "lib/run/db.h"
 #include "lib/run/outbox.h"
@@ -21,21 +24,38 @@
 #define RETRY_MAX_MS 5000
 #define SEGMENT_MAX (8u << 20)
 #define SEGMENTS_MIN 8
-/* Instance, sequence number and time in front of the fields, the signatures behind. */
-#define FIRST_FIELD 3
-#define PARAMS (FIRST_FIELD + OUTCOME_FIELDS + 1)
+#define FIRST_FIELD 3 /* behind instance, sequence number and time */
+#define FIELDS_MAX 32
+#define KEY_FILE "redaction-key"
+#define FAILURE_ARENA_MAX (1u << 20)
 #define ROW_TEXT_MAX (1u << 20)
-#define TIME_TEXT 32
+
+/* The values of a statement behind the first three, in their order. */
+static const enum outcome_field result_fields[] = {
+#define FIELD_ID(name, width, kind) OUTCOME_##name,
+	OUTCOME_FIELD_ROWS(FIELD_ID)
+};
+
+static const enum outcome_field failure_fields[] = {
+	OUTCOME_DMARC_DOMAIN,  OUTCOME_FROM_DOMAIN, OUTCOME_DMARC_RECORD, OUTCOME_DMARC_DISCOVERY,
+	OUTCOME_CLIENT_IP,     OUTCOME_DISPOSITION, OUTCOME_SPF_DOMAIN,
+	OUTCOME_FAILURE_ROWS(FIELD_ID)
+#undef FIELD_ID
+};
 
 struct sql {
 	struct db *db; /* NULL: no SQL */
-	char *query;
+	char *results, *failures; /* queries */
 };
 
 struct results {
 	pthread_mutex_t lock;
 	struct outbox *box; /* NULL: none is open */
 	atomic_bool on;     /* records are wanted */
+	atomic_bool failures; /* and what failure reports need */
+	bool has_key;
+	struct redact_key key; /* not changed once `failures` was set */
+	char *key_path;
 	struct sql next;    /* for the consumer to take over */
 	bool next_is_there;
 	char *dir;
@@ -48,7 +68,8 @@ struct results {
 static void sql_done(struct sql *sql)
 {
 	db_free(&sql->db);
-	free(sql->query);
+	free(sql->results);
+	free(sql->failures);
 	*sql = (struct sql){0};
 }
 
@@ -58,7 +79,8 @@ static int sql_init(const struct milter_config *config, struct sql *sql_out, str
 	int rc = db_new_from_conf(&milter_conf, config, &sql.db, error);
 	if (rc < 0 && rc != ERR_NOT_FOUND)
 		return rc;
-	sql.query = mem_strdup(config->results_query);
+	sql.results = mem_strdup(config->results_query);
+	sql.failures = mem_strdup(config->failures_query);
 	*sql_out = sql;
 	return 0;
 }
@@ -86,43 +108,64 @@ static void add_time(struct sbuf *out, int64_t wall_ms)
 		  tm.tm_min, tm.tm_sec, (int)(wall_ms % 1000));
 }
 
+struct row {
+	uint64_t instance, seq;
+	const struct outcome_record *record;
+	const enum outcome_field *fields;
+	size_t count;
+	bool signatures; /* stand behind the fields */
+};
+
 /* Builds the texts of a row, then points PARAMS at them: the builder may move
  * while it grows. */
-static int make_row(struct results *r, const struct outcome_record *record, struct db_param params[OUTCOME_FIELDS + 1])
+static int make_params(struct sbuf *text, const struct row *row, struct db_param *params)
 {
-	size_t starts[OUTCOME_FIELDS + 2];
-	struct sbuf *text = &r->text;
+	size_t ends[FIELDS_MAX + FIRST_FIELD], n = 0;
 	sbuf_reset(text);
-	for (unsigned i = 0; i < OUTCOME_FIELDS; i++) {
-		starts[i] = text->len;
-		outcome_field_clean(i, record->fields[i], text);
+	add_time(text, row->record->received_ms);
+	ends[n++] = text->len;
+	for (size_t i = 0; i < row->count; i++) {
+		outcome_field_clean(row->fields[i], row->record->fields[row->fields[i]], text);
+		ends[n++] = text->len;
 	}
-	starts[OUTCOME_FIELDS] = text->len;
-	outcome_signatures_json(record, text);
-	starts[OUTCOME_FIELDS + 1] = text->len;
+	if (row->signatures) {
+		outcome_signatures_json(row->record, text);
+		ends[n++] = text->len;
+	}
 	if (!sbuf_ok(text))
 		return ERR_LIMIT;
-	for (unsigned i = 0; i <= OUTCOME_FIELDS; i++) {
-		bool absent = i < OUTCOME_FIELDS && record->fields[i].ptr == NULL;
-		params[i] = absent ? DB_P_NULL : DB_P_TEXT(span_of(text->ptr + starts[i], starts[i + 1] - starts[i]));
-	}
-	return 0;
+	params[0] = DB_P_UINT(row->instance);
+	params[1] = DB_P_UINT(row->seq);
+	for (size_t i = 0, start = 0; i < n; start = ends[i++])
+		params[2 + i] = DB_P_TEXT(span_of(text->ptr + start, ends[i] - start));
+	for (size_t i = 0; i < row->count; i++)
+		if (row->record->fields[row->fields[i]].ptr == NULL)
+			params[FIRST_FIELD + i] = DB_P_NULL;
+	return (int)(2 + n);
 }
 
-static int insert(struct results *r, uint64_t instance, uint64_t seq, const struct outcome_record *record)
+static int insert(struct results *r, const char *query, const struct row *row)
 {
-	char mem[TIME_TEXT];
-	struct sbuf time_text;
-	struct db_param params[PARAMS];
-	sbuf_init(&time_text, mem, sizeof(mem));
-	add_time(&time_text, record->received_ms);
-	params[0] = DB_P_UINT(instance);
-	params[1] = DB_P_UINT(seq);
-	params[2] = DB_P_TEXT(sbuf_span(&time_text));
-	int rc = make_row(r, record, params + FIRST_FIELD);
-	if (rc == 0)
-		rc = db_exec(r->sql.db, r->sql.query, params, PARAMS);
+	struct db_param params[FIELDS_MAX + FIRST_FIELD + 1];
+	int count = make_params(&r->text, row, params);
+	if (count < 0)
+		return count;
+	int rc = db_exec(r->sql.db, query, params, (size_t)count);
 	return rc == ERR_EXISTS ? 0 : rc;
+}
+
+static int insert_record(struct results *r, uint64_t instance, uint64_t seq, const struct outcome_record *record)
+{
+	const struct row result = {
+		instance, seq, record, result_fields, sizeof(result_fields) / sizeof(result_fields[0]), true,
+	};
+	const struct row failure = {
+		instance, seq, record, failure_fields, sizeof(failure_fields) / sizeof(failure_fields[0]), false,
+	};
+	int rc = insert(r, r->sql.results, &result);
+	if (rc == 0 && record->fields[OUTCOME_AUTH_FAILURE].ptr != NULL)
+		rc = insert(r, r->sql.failures, &failure);
+	return rc;
 }
 
 static int insert_all(struct results *r, uint64_t instance, const struct outbox_record *records, size_t count)
@@ -132,7 +175,7 @@ static int insert_all(struct results *r, uint64_t instance, const struct outbox_
 	for (size_t i = 0; i < count && rc == 0; i++) {
 		rc = outcome_record_decode(records[i].payload, &record);
 		if (rc == 0)
-			rc = insert(r, instance, records[i].seq, &record);
+			rc = insert_record(r, instance, records[i].seq, &record);
 	}
 	if (rc == 0)
 		rc = db_commit(r->sql.db);
@@ -168,6 +211,47 @@ static int deliver(void *arg, uint64_t instance, const struct outbox_record *rec
 }
 
 /* ---- the daemon's side ---- */
+
+/* Reads the site's key, or draws one and keeps it: tokens must stay the same. */
+static int load_key(const char *path, struct redact_key *key_out)
+{
+	char mem[REDACT_KEY_BYTES + 1];
+	struct sbuf text;
+	struct redact_key key;
+	sbuf_init(&text, mem, sizeof(mem));
+	int rc = read_file(NULL, path, &text);
+	if (rc == 0 && text.len == sizeof(key.bytes)) {
+		memcpy(key_out->bytes, mem, sizeof(key_out->bytes));
+		return 0;
+	}
+	if (rc != ERR_NOT_FOUND)
+		return ERR_PERM;
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return ERR_PERM;
+	bool ok = getrandom(key.bytes, sizeof(key.bytes), 0) == (ssize_t)sizeof(key.bytes) &&
+		  write(fd, key.bytes, sizeof(key.bytes)) == (ssize_t)sizeof(key.bytes) && fsync(fd) == 0;
+	close(fd);
+	if (!ok) {
+		unlink(path);
+		return ERR_PERM;
+	}
+	*key_out = key;
+	return 0;
+}
+
+/* Once a key is there it stays, because messages may be using it. */
+static void want_failures(struct results *r, const struct milter_config *config)
+{
+	bool wanted = config->failure_reports && r->on;
+	if (wanted && !r->has_key) {
+		r->has_key = load_key(r->key_path, &r->key) == 0;
+		if (!r->has_key)
+			LOG_EVENT(LOG_ERR, &ev_failures_unavailable, "failures are not recorded",
+				  LOG_FIELD_STR("FILE", r->key_path));
+	}
+	atomic_store(&r->failures, wanted && r->has_key);
+}
 
 static void open_box(struct results *r, const struct milter_config *config)
 {
@@ -208,6 +292,7 @@ int results_reload(struct results *r, const struct milter_config *config, struct
 	pthread_mutex_unlock(&r->lock);
 	if (opens)
 		open_box(r, config);
+	want_failures(r, config);
 	return 0;
 }
 
@@ -215,15 +300,19 @@ int results_open(const struct milter_config *config, const char *state_dir,
 		 struct results **results_out, struct sbuf *error)
 {
 	struct results *r = mem_zalloc(sizeof(*r));
-	char dir[1024];
-	snprintf(dir, sizeof(dir), "%s/results", state_dir);
-	r->dir = mem_strdup(dir);
+	char path[1024];
+	snprintf(path, sizeof(path), "%s/results", state_dir);
+	r->dir = mem_strdup(path);
+	snprintf(path, sizeof(path), "%s/" KEY_FILE, state_dir);
+	r->key_path = mem_strdup(path);
 	pthread_mutex_init(&r->lock, NULL);
 	sbuf_init_heap(&r->text, ROW_TEXT_MAX);
 	int rc = results_reload(r, config, error);
 	if (rc < 0) {
 		pthread_mutex_destroy(&r->lock);
+		sbuf_done(&r->text);
 		free(r->dir);
+		free(r->key_path);
 		free(r);
 		return rc;
 	}
@@ -242,16 +331,32 @@ void results_close(struct results *r, int64_t timeout_ms)
 	outbox_close(&box, timeout_ms);
 }
 
-void results_add(struct results *r, const struct session_outcome *outcome, struct span queue_id,
-		 const struct ip *client)
+/* Takes over what was described, where a failure report is wanted. */
+static const struct failure *describe(struct results *r, const struct session_outcome *outcome,
+				      const struct dns_view *view, struct arena *a, struct failure *failure)
+{
+	enum failure_kind kind = atomic_load(&r->failures) ? failure_wanted(outcome) : FAILURE_NONE;
+	if (kind == FAILURE_NONE)
+		return NULL;
+	int rc = failure_describe(outcome, kind, view, &r->key, a, failure);
+	metrics_inc(rc == 0 ? METRIC_FAILURES_DESCRIBED : METRIC_FAILURES_DROPPED);
+	return rc == 0 ? failure : NULL;
+}
+
+void results_add(struct results *r, const struct session_outcome *outcome, const struct dns_view *view,
+		 struct span queue_id, const struct ip *client)
 {
 	struct outcome_record record;
+	struct failure failure;
+	struct arena arena;
 	struct sbuf bytes;
 	int rc = ERR_CLOSED;
 	if (!r->on || !outcome_wanted(outcome))
 		return;
+	arena_init(&arena, FAILURE_ARENA_MAX);
 	const struct outcome_facts facts = {
 		.outcome = outcome, .queue_id = queue_id, .client = client, .received_ms = clock_wall_ms(),
+		.failure = describe(r, outcome, view, &arena, &failure),
 	};
 	outcome_record_fill(&facts, &record);
 	sbuf_init_heap(&bytes, OUTCOME_RECORD_MAX);
@@ -261,6 +366,7 @@ void results_add(struct results *r, const struct session_outcome *outcome, struc
 		rc = sbuf_ok(&bytes) ? outbox_append(r->box, sbuf_span(&bytes), NULL) : ERR_LIMIT;
 	pthread_mutex_unlock(&r->lock);
 	sbuf_done(&bytes);
+	arena_done(&arena);
 	metrics_inc(rc == 0 ? METRIC_RESULTS_QUEUED : METRIC_RESULTS_DROPPED);
 }
 

@@ -24,9 +24,10 @@ int results_reload(struct results *results, const struct milter_config *config, 
  * RESULTS, which may be NULL, stays valid, and what is added from now on is dropped. */
 void results_close(struct results *results, int64_t timeout_ms);
 
-/* Thread-safe; a few microseconds. */
-void results_add(struct results *results, const struct session_outcome *outcome, struct span queue_id,
-		 const struct ip *client);
+/* Thread-safe; a few microseconds.  VIEW has the answers that the message was judged
+ * by. */
+void results_add(struct results *results, const struct session_outcome *outcome, const struct dns_view *view,
+		 struct span queue_id, const struct ip *client);
 
 /* Records that are not in the database yet. */
 uint64_t results_waiting(struct results *results);

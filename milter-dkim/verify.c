@@ -39,7 +39,7 @@ static bool record_fits(const struct sig *sig, struct span text, struct keyrecor
 	else if (rc < 0)
 		reason = "the key record is malformed";
 	else if (record->key.len == 0)
-		reason = "the key is revoked";
+		reason = VERIFY_KEY_REVOKED;
 	else if (record->ed25519 != (sig->alg == CRYPTO_ED25519_SHA256))
 		reason = "the key is of another kind than a=";
 	else if (!record->sha256)
@@ -220,7 +220,7 @@ static void judge_body(struct verify *v, struct verify_signature *s)
 	struct span digest = bodyhash_digest(v->bodies, s->body);
 	uint64_t length = bodyhash_length(v->bodies, s->sig.body_canon);
 	if (memcmp(digest.ptr, s->sig.bodyhash, CRYPTO_SHA256_BYTES) != 0)
-		decide(s, AUTH_FAIL, "the body hash does not fit");
+		decide(s, AUTH_FAIL, VERIFY_BODY_DIFFERS);
 	else if (s->sig.body_limit == BODYHASH_WHOLE)
 		return;
 	else if (s->sig.body_limit < length)

@@ -15,6 +15,10 @@
 #define VERIFY_KEYS_MAX 4        /* key records of one selector that are tried */
 #define VERIFY_CLOCK_SKEW_S 300  /* t= may be so far in the future */
 
+/* Reasons that reports must tell from others. */
+#define VERIFY_BODY_DIFFERS "the body hash does not fit"
+#define VERIFY_KEY_REVOKED "the key is revoked"
+
 struct sig_verdict {
 	enum auth_result result;
 	const char *reason; /* static text; NULL for a plain pass */

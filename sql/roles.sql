@@ -8,6 +8,7 @@ CREATE ROLE IF NOT EXISTS postern_milter;
 GRANT SELECT ON change_counters TO postern_milter;
 GRANT SELECT ON dkim_keys TO postern_milter;
 GRANT SELECT, INSERT ON auth_results TO postern_milter;
+GRANT SELECT, INSERT ON dmarc_failures TO postern_milter;
 GRANT SELECT, INSERT, UPDATE ON applied_batches TO postern_milter;
 
 CREATE ROLE IF NOT EXISTS postern_policyd;
@@ -52,6 +53,9 @@ CREATE ROLE IF NOT EXISTS postern_report;
 GRANT SELECT, DELETE ON auth_results TO postern_report;
 GRANT SELECT, INSERT, UPDATE ON dmarc_reports_sent TO postern_report;
 GRANT SELECT, INSERT, UPDATE ON dmarc_report_days TO postern_report;
+-- `postern dmarc failure send`, likewise.
+GRANT SELECT, UPDATE, DELETE ON dmarc_failures TO postern_report;
+GRANT SELECT, INSERT, UPDATE, DELETE ON dmarc_failure_reports TO postern_report;
 
 -- Postfix and Dovecot: look up, never write.
 CREATE ROLE IF NOT EXISTS postern_mailuser;
@@ -85,6 +89,9 @@ GRANT SELECT ON tlsrpt_reports_received_policies TO postern_mailreader;
 GRANT SELECT ON tlsrpt_reports_received_failures TO postern_mailreader;
 GRANT SELECT ON dmarc_reports_sent TO postern_mailreader;
 GRANT SELECT ON dmarc_report_days TO postern_mailreader;
+GRANT SELECT (id, received_at, policy_domain, from_domain, client_ip, disposition, auth_failure, identity_alignment,
+	state) ON dmarc_failures TO postern_mailreader;
+GRANT SELECT ON dmarc_failure_reports TO postern_mailreader;
 GRANT SELECT (id, user_id, delivery_id, queue_id, sent_at, received_at, size_bytes, attachment_count,
 	parse_state, spf_result, dkim_result, dmarc_result, arc_result, indexed_at, deleted_at)
 	ON messages TO postern_mailreader;

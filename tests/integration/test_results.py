@@ -143,6 +143,39 @@ class Columns(ResultsCase):
         self.assertEqual(self.dead_letters(), [])
 
 
+class Failures(ResultsCase):
+    """What is kept for failure reports (RFC 9991)."""
+
+    def failures(self, domain):
+        return self.rows("SELECT client_ip, auth_failure, identity_alignment, sender, spf_record, header, dmarc_record, "
+                         "disposition, state FROM dmarc_failures WHERE policy_domain = %s", domain)
+
+    def test_off_by_default(self):
+        domain = self.new_domain("v=DMARC1; p=none; ruf=mailto:x@ruf.example")
+        self.row(self.receive(f"x@{domain}", f"a@{domain}")[0])
+        self.assertEqual(self.failures(domain), [])
+
+    def test_recorded_and_redacted(self):
+        policy = "v=DMARC1; p=none; ruf=mailto:x@ruf.example"
+        domain = self.new_domain(policy)
+        self.stack.dns_add_text(domain, "v=spf1 -all")
+        with self.configured("milter-dkim", failure_reports="yes"):
+            self.receive(f"secret.sender@{domain}", f"Secret Name <secret.author@{domain}>", subject="secret matter",
+                         text="secret body\n")
+            _, source = self.receive(f"secret.sender@{domain}", f"secret.author@{domain}")
+            rows = self.wait_until(lambda: len(self.failures(domain)) == 2 and self.failures(domain), 20, "two rows")
+        self.assertEqual(rows[1][0], source)
+        self.assertEqual({row[1:3] + row[6:] for row in rows}, {("dmarc", "dkim, spf", policy, "none", "new")})
+        self.assertEqual({row[4] for row in rows}, {"v=spf1 -all"})
+        self.assertEqual(rows[0][3], rows[1][3])
+        self.assertRegex(rows[0][3], rf"^[A-Za-z0-9+/]{{20}}@{re.escape(domain)}$")
+        self.assertNotIn("secret", repr(rows).lower())
+        self.assertIn("From: ", rows[0][5])
+        key = self.stack.at.path("/var/lib/postern/milter-dkim/redaction-key")
+        self.assertEqual((key.stat().st_mode & 0o777, key.stat().st_size), (0o600, 32))
+        self.assertEqual(self.dead_letters(), [])
+
+
 class Faults(ResultsCase):
     def log(self):
         return self.stack.log_file("milter-dkim").read_text(errors="replace")

@@ -59,7 +59,7 @@ static void travel(struct scene *s)
 	static char mem[OUTCOME_RECORD_MAX];
 	static struct outcome_record filled;
 	struct sbuf bytes;
-	const struct outcome_facts facts = {&s->outcome, SPAN_LIT("4ABC"), &s->client, 1700000000123};
+	const struct outcome_facts facts = {&s->outcome, SPAN_LIT("4ABC"), &s->client, 1700000000123, NULL};
 	outcome_record_fill(&facts, &filled);
 	sbuf_init(&bytes, mem, sizeof(mem));
 	outcome_record_encode(&filled, &bytes);
