@@ -6,7 +6,10 @@
 #include <time.h>
 
 #include "lib/base/num.h"
+#include "lib/mail/dnsname.h"
+#include "lib/mail/idn.h"
 #include "milter-dkim/sign.h"
+#include "milter-dkim/sigwrite.h"
 #include "postern/commands.h"
 
 #define MESSAGE_MAX (512u << 20)
@@ -21,6 +24,7 @@ struct signing {
 	struct mail_header header;
 	struct mail_splitter splitter;
 	struct bodyhash *bodies;
+	char domain[2 * DNSNAME_MAX], selector[2 * DNSNAME_MAX];
 };
 
 /* "header/body", or "header" alone for a simple body (RFC 6376 section 3.5). */
@@ -35,13 +39,44 @@ static int read_canon(struct signing *s, const char *text)
 	return EX_OK;
 }
 
+/* A name as it stands in the field: what is not ASCII as A-labels, which are right
+ * in any message (RFC 8616 section 3). */
+static int read_name(struct signing *s, const char *option, char *mem, size_t size, struct span *name_out)
+{
+	const char *given = cli_option(s->cli, option);
+	struct span name = span_str(given);
+	struct sbuf ascii;
+	sbuf_init(&ascii, mem, size);
+	if (idn_is_ascii(name))
+		sbuf_add(&ascii, name);
+	else if (idn_to_ascii(name, &ascii) < 0)
+		return cli_fail(s->cli, EX_USAGE, "--%s: \"%s\" is no name", option, given);
+	*name_out = sbuf_span(&ascii);
+	if (!sbuf_ok(&ascii) || !dnsname_valid(*name_out) || !sigwrite_value_valid(*name_out))
+		return cli_fail(s->cli, EX_USAGE, "--%s: \"%s\" is no name", option, given);
+	return EX_OK;
+}
+
+static int read_names(struct signing *s)
+{
+	s->spec.names = span_str(cli_option(s->cli, "headers"));
+	if (cli_has(s->cli, "headers") && !sigwrite_names_valid(s->spec.names))
+		return cli_fail(s->cli, EX_USAGE, "--headers: expected at most %d names of fields separated by "
+				"colons, From among them", SIG_NAMES_MAX);
+	return EX_OK;
+}
+
 static int read_options(struct signing *s)
 {
 	const char *canon = cli_option(s->cli, "canonicalization"), *now = cli_option(s->cli, "now");
 	uint64_t seconds = (uint64_t)time(NULL);
-	s->spec.domain = span_str(cli_option(s->cli, "domain"));
-	s->spec.selector = span_str(cli_option(s->cli, "selector"));
-	s->spec.names = span_str(cli_option(s->cli, "headers"));
+	int status = read_name(s, "domain", s->domain, sizeof(s->domain), &s->spec.domain);
+	if (status == EX_OK)
+		status = read_name(s, "selector", s->selector, sizeof(s->selector), &s->spec.selector);
+	if (status == EX_OK)
+		status = read_names(s);
+	if (status != EX_OK)
+		return status;
 	if (now != NULL && num_parse_u64(span_str(now), 999999999999u, &seconds) < 0)
 		return cli_fail(s->cli, EX_USAGE, "--now is no Unix time");
 	s->spec.now = (int64_t)seconds;
@@ -53,9 +88,10 @@ static int read_key(struct signing *s)
 	struct sbuf text;
 	sbuf_init_heap(&text, CRYPTO_KEY_TEXT_MAX);
 	int status = cli_read_file(s->cli, cli_option(s->cli, "key"), &text);
-	if (status == EX_OK && crypto_private_new(sbuf_span(&text), &s->key) < 0)
-		status = cli_fail(s->cli, EX_NOINPUT, "%s holds no RSA or Ed25519 key to sign with",
-				  cli_option(s->cli, "key"));
+	int rc = status == EX_OK ? crypto_private_new(sbuf_span(&text), &s->key) : 0;
+	if (rc < 0)
+		status = cli_fail(s->cli, EX_NOINPUT, "%s holds no key to sign with: %s", cli_option(s->cli, "key"),
+				  crypto_private_problem(rc));
 	if (text.ptr != NULL)
 		explicit_bzero(text.ptr, text.size);
 	sbuf_done(&text);
@@ -77,6 +113,8 @@ static int read_message(struct signing *s, unsigned *index_out)
 		return cli_fail(s->cli, EX_DATAERR, "the header of the message is too large");
 	if (rc < 0 || s->header.count == 0)
 		return cli_fail(s->cli, EX_DATAERR, "the input is no message");
+	if (mail_header_find(&s->header, SPAN_LIT("From"), 0) == SPAN_NPOS)
+		return cli_fail(s->cli, EX_DATAERR, "the message has no From field");
 	rc = bodyhash_want(s->bodies, s->spec.body_canon, BODYHASH_WHOLE, index_out);
 	if (rc < 0)
 		return cli_fail(s->cli, EX_SOFTWARE, "%s", err_text(rc));
@@ -107,10 +145,9 @@ static int sign(struct signing *s)
 		return status;
 	sbuf_init_heap(&value, SIGN_FIELD_MAX);
 	int rc = sign_field(&s->spec, &s->header, bodyhash_digest(s->bodies, index), &value);
-	if (rc == ERR_SYNTAX)
-		status = cli_fail(s->cli, EX_USAGE, "--domain, --selector or --headers cannot stand in a signature");
-	else if (rc < 0)
-		status = cli_fail(s->cli, rc == ERR_LIMIT ? EX_DATAERR : EX_SOFTWARE, "%s", err_text(rc));
+	if (rc < 0)
+		status = cli_fail(s->cli, rc == ERR_LIMIT ? EX_DATAERR : EX_SOFTWARE, "the message cannot be signed: %s",
+				  err_text(rc));
 	else
 		status = write_signed(s, sbuf_span(&value));
 	sbuf_done(&value);

@@ -1,4 +1,5 @@
 """`postern dkim sign`: its output, checked with opendkim, and its exit codes."""
+import base64
 import pathlib
 import re
 import subprocess
@@ -31,8 +32,9 @@ class Sign(unittest.TestCase):
         cls.folder.cleanup()
 
     def sign(self, data, *options, key=None):
-        argv = [Layout().build / "bin/postern", "dkim", "sign", "--domain", "example.com", "--selector", "s",
-                "--key", key or self.key, *options]
+        names = {"--domain": "example.com", "--selector": "s"}
+        argv = [Layout().build / "bin/postern", "dkim", "sign", "--key", key or self.key, *options,
+                *(word for name, value in names.items() if name not in options for word in (name, value))]
         return subprocess.run(argv, input=data, capture_output=True, check=False)
 
     def test_opendkim_verifies_all_forms(self):
@@ -62,7 +64,53 @@ class Sign(unittest.TestCase):
         text = self.sign(HEADER.encode(), "--headers", "from:subject:subject").stdout.decode()
         self.assertIn("h=from:subject:subject;", re.sub(r"\n\t", "", text))
 
+    def test_order_of_headers_is_kept(self):
+        text = self.sign(HEADER.encode(), "--headers", "To : x-absent:FROM:to").stdout.decode()
+        self.assertIn("h=To:x-absent:FROM:to;", re.sub(r"\n\t", "", text))
+
+    def test_names_in_unicode_become_a_labels(self):
+        for options, tag in ((("--domain", "b\u00fccher.example"), "d=xn--bcher-kva.example;"),
+                             (("--selector", "s\u00fc"), "s=xn--s-eha;")):
+            text = self.sign(HEADER.encode(), *options).stdout.decode()
+            self.assertIn(tag, text)
+
+    def test_just_these_tags(self):
+        for key in (self.key, self.ed25519):
+            value = self.sign(HEADER.encode(), key=key).stdout.decode().partition("\nFrom:")[0]
+            tags = [tag.strip().partition("=")[0] for tag in value.partition(":")[2].split(";")]
+            self.assertEqual(tags, ["v", "a", "c", "d", "s", "t", "h", "bh", "b"])
+
+    def test_forms_of_keys(self):
+        base = pathlib.Path(self.folder.name)
+        plain = self.sign(HEADER.encode(), "--now", "1").stdout
+        for form in (["-traditional"], ["-traditional", "-outform", "DER"]):
+            data = subprocess.run(["openssl", "rsa", "-in", self.key, *form], check=True, capture_output=True).stdout
+            (base / "form").write_bytes(base64.b64encode(data) if "DER" in form else data)
+            self.assertEqual(self.sign(HEADER.encode(), "--now", "1", key=base / "form").stdout, plain)
+        # The key of RFC 8463 as it stands there.
+        (base / "seed").write_text("nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=\n")
+        self.assertIn(b"a=ed25519-sha256;", self.sign(HEADER.encode(), key=base / "seed").stdout)
+
+    def test_keys_that_cannot_sign(self):
+        base = pathlib.Path(self.folder.name)
+        for argv, why in ((["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:512"], b"RSA of less than 1024"),
+                          (["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], b"neither an RSA nor"),
+                          (["-algorithm", "ed25519", "-aes256", "-pass", "pass:x"], b"without a passphrase")):
+            subprocess.run(["openssl", "genpkey", *argv, "-out", base / "bad"], check=True, capture_output=True)
+            done = self.sign(HEADER.encode(), key=base / "bad")
+            self.assertEqual(done.returncode, 66)
+            self.assertIn(str(base / "bad").encode(), done.stderr)
+            self.assertIn(why, done.stderr)
+        (base / "bad").write_text(self.key.read_text()[:500])
+        self.assertEqual(self.sign(HEADER.encode(), key=base / "bad").returncode, 66)
+
     def test_exit_codes(self):
+        self.assertEqual(self.sign(b"Subject: x\n\nx\n").returncode, 65)
+        self.assertEqual(self.sign(HEADER.encode(), "--headers", "").returncode, 64)
+        self.assertEqual(self.sign(HEADER.encode(), "--headers", "from::to").returncode, 64)
+        self.assertEqual(self.sign(HEADER.encode(), "--domain", "a;b").returncode, 64)
+        self.assertEqual(self.sign(HEADER.encode(), "--domain", "a b.example").returncode, 64)
+        self.assertEqual(self.sign(HEADER.encode(), "--selector", "").returncode, 64)
         self.assertEqual(self.sign(b"no message\n").returncode, 65)
         self.assertEqual(self.sign(b"").returncode, 65)
         self.assertEqual(self.sign(HEADER.encode(), key="/nonexistent").returncode, 66)
