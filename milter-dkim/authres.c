@@ -43,17 +43,18 @@ static bool is_token(struct span s)
 	return s.len > 0 && s.len <= AUTHRES_VALUE_MAX;
 }
 
-/* local@domain that needs no quotes: dots and tokens on both sides. */
+/* local@domain that needs no quotes (RFC 8601 section 2.2): the local part, which
+ * may be missing, is tokens with dots between them. */
 static bool is_address(struct span s)
 {
 	size_t at = span_chr(s, '@');
-	struct span local = span_take(s, at == SPAN_NPOS ? 0 : at);
-	for (size_t i = 0; i < local.len; i++)
-		if (strchr("()<>,;:\\\"[]", local.ptr[i]) != NULL)
-			return false;
+	struct span local = span_take(s, at == SPAN_NPOS ? 0 : at), domain = span_skip(s, at == SPAN_NPOS ? 0 : at + 1);
+	if (at == SPAN_NPOS || s.len > AUTHRES_VALUE_MAX || !is_token(domain) || !dnsname_mail_valid(domain) ||
+	    span_chr(domain, '_') != SPAN_NPOS)
+		return false;
 	/* Slash, question mark and equals sign are atoms, but no tokens. */
-	return at != SPAN_NPOS && is_token(span_skip(s, at + 1)) && s.len <= AUTHRES_VALUE_MAX &&
-	       (local.len == 0 || is_token(local));
+	return local.len == 0 || (is_token(local) && local.ptr[0] != '.' && local.ptr[local.len - 1] != '.' &&
+				  span_find(local, SPAN_LIT("..")) == SPAN_NPOS);
 }
 
 /* Adds a blank or a fold, then WORD. */

@@ -26,6 +26,9 @@ class Conformance(unittest.TestCase):
     def test_dmarc(self):
         self.cases("dmarc_rfc9989.py", 89)
 
+    def test_authentication_results(self):
+        self.cases("authres_rfc8601.py", 400)
+
     def test_dns_manners(self):
         self.cases("dns_manners.py", 35)
 
