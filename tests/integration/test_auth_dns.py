@@ -51,6 +51,12 @@ class Resolver(unittest.TestCase):
         self.assertEqual(result, "pass")
         self.assertEqual([q[0] for q in queries], ["example.com", "a.example.net", "b.example.org"])
 
+    def test_as_many_aliases_as_are_followed(self):
+        for count, wanted in ((8, "pass"), (9, "temperror")):
+            zone = {"example.com": [["LAZY-CNAME", "n1.example.net"]], f"n{count}.example.net": [["TXT", "v=spf1 +all"]]}
+            zone |= {f"n{i}.example.net": [["LAZY-CNAME", f"n{i + 1}.example.net"]] for i in range(1, count)}
+            self.assertEqual(self.result(zone)[0], wanted, count)
+
     def test_alias_loop_is_an_error(self):
         zone = {"example.com": [["LAZY-CNAME", "a.example.net"]], "a.example.net": [["LAZY-CNAME", "example.com"]]}
         self.assertEqual(self.result(zone)[0], "temperror")

@@ -237,6 +237,17 @@ class Signatures(ToolCase):
         ours = re.search(rb"DKIM-Signature:(.*\n([ \t].*\n)*)", self.sign()).group(1)
         self.assertNotRegex(ours, rb"\bl=", "we never write it")
 
+    def test_rfc_8301_short_keys_do_not_pass(self):
+        for bits, wanted in ((1024, "pass"), (1016, "policy")):
+            key, record = new_key(self.folder.name, bits)
+            code, signed, _ = run("dkim", "sign", "--domain", "example.com", "--selector", "s", "--key", key, stdin=MESSAGE)
+            self.assertEqual(code == 0, bits == 1024, "nor do we sign with one")
+            with Server({"s._domainkey.example.com": [["TXT", record]]}) as server:
+                code, out, _ = run("auth", "check", "--ip", "192.0.2.1", "--helo", "h", "--mail-from", "",
+                                   "--resolver", server.address, stdin=signed or self.sign())
+            verdict = json.loads(out)["dkim"][0]
+            self.assertEqual((verdict["result"], verdict["key_bits"]), (wanted, bits))
+
     def test_rspamd_4_1_3_bh_out_of_bounds(self):
         for bh in (b"", b"=", b"A", b"AA==", b"!" * 50, b"A" * 100000, b"\xff" * 44):
             with self.subTest(bh[:10]):
