@@ -96,16 +96,22 @@ void sbuf_vaddf(struct sbuf *b, const char *fmt, va_list args)
 {
 	va_list again;
 	va_copy(again, args);
-	int need = vsnprintf(NULL, 0, fmt, again);
+	/* Most often it fits at once; where not, the NUL is put back before anything else. */
+	size_t room = b->full || b->ptr == NULL ? 0 : b->size - b->len;
+	int need = vsnprintf(room > 0 ? b->ptr + b->len : NULL, room, fmt, again);
 	va_end(again);
+	if (room > 0 && (need < 0 || (size_t)need >= room))
+		b->ptr[b->len] = '\0';
 	if (need < 0) {
 		b->full = true;
 		return;
 	}
 	size_t len = (size_t)need;
-	if (!reserve(b, len))
-		return;
-	vsnprintf(b->ptr + b->len, len + 1, fmt, args);
+	if (len >= room) {
+		if (!reserve(b, len))
+			return;
+		vsnprintf(b->ptr + b->len, len + 1, fmt, args);
+	}
 	b->len += len;
 }
 

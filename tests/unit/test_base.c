@@ -74,6 +74,53 @@ START_TEST(sbuf_overflow_sticks)
 	sbuf_addf(&b, "%d", 12345678);
 	ck_assert(!sbuf_ok(&b));
 	ck_assert_uint_eq(b.len, 0);
+	sbuf_reset(&b);
+	sbuf_adds(&b, "ab");
+	sbuf_addf(&b, "%s", "toolong");
+	ck_assert(!sbuf_ok(&b));
+	ck_assert_str_eq(sbuf_cstr(&b), "ab");
+}
+END_TEST
+
+START_TEST(sbuf_formats_into_what_has_to_grow)
+{
+	struct sbuf b, whole;
+	sbuf_init_heap(&b, 5000);
+	sbuf_init_heap(&whole, 5000);
+	for (unsigned i = 0; i < 1000; i++) {
+		char digits[16];
+		snprintf(digits, sizeof(digits), "%u,", i);
+		sbuf_addf(&b, "%u,", i);
+		sbuf_adds(&whole, digits);
+	}
+	ck_assert(sbuf_ok(&b));
+	ck_assert_str_eq(sbuf_cstr(&b), sbuf_cstr(&whole));
+	sbuf_done(&b);
+	sbuf_done(&whole);
+}
+END_TEST
+
+START_TEST(base64_of_every_byte)
+{
+	uint8_t bytes[256];
+	struct sbuf text, back;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (uint8_t)i;
+	sbuf_init_heap(&text, 1000);
+	sbuf_init_heap(&back, 1000);
+	sbuf_add_base64(&text, span_of(bytes, sizeof(bytes)));
+	ck_assert_int_eq(sbuf_add_unbase64(&back, sbuf_span(&text)), 0);
+	ck_assert(span_eq(sbuf_span(&back), span_of(bytes, sizeof(bytes))));
+	/* And no other byte is a digit. */
+	size_t digits = 0;
+	for (unsigned c = 0; c < 256; c++) {
+		char quad[4] = {'A', 'A', 'A', (char)c};
+		sbuf_reset(&back);
+		digits += sbuf_add_unbase64(&back, span_of(quad, 4)) == 0 && back.len == 3;
+	}
+	ck_assert_uint_eq(digits, 64);
+	sbuf_done(&text);
+	sbuf_done(&back);
 }
 END_TEST
 
@@ -441,7 +488,7 @@ static const TTest *const *const tests[] = {
 	&arena_cap_and_alignment,
 	&arena_keeps_what_it_gave,
 	&sbuf_overflow_sticks,
-	&sbuf_heap_grows_to_its_cap,
+	&sbuf_formats_into_what_has_to_grow, &base64_of_every_byte, &sbuf_heap_grows_to_its_cap,
 	&sbuf_numbers_and_case,
 	&base64_both_ways,
 	&base64_refuses, &base64_without_padding,
