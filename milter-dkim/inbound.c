@@ -118,7 +118,7 @@ static void write_signature(struct authres *a, const struct verify_signature *s)
 	sbuf_init(&note, mem, sizeof(mem));
 	authres_method(a, "dkim", s->verdict.result);
 	if (s->verdict.key_bits > 0) {
-		sbuf_addf(&note, "%u-bit key", s->verdict.key_bits);
+		sbuf_addf(&note, "%u-bit key%s", s->verdict.key_bits, s->verdict.secure ? ", DNSSEC" : "");
 		authres_comment(a, sbuf_span(&note));
 	}
 	if (s->verdict.reason != NULL)

@@ -106,6 +106,7 @@ int sig_verify(const struct sig *sig, const uint8_t digest[CRYPTO_SHA256_BYTES],
 		if (i == 0 || next.key_bits > 0 || v.key_bits == 0)
 			v = next;
 	}
+	v.secure = v.key_bits > 0 && answer->authenticated;
 	*verdict_out = v;
 	return 0;
 }

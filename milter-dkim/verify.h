@@ -24,6 +24,7 @@ struct sig_verdict {
 	const char *reason; /* static text; NULL for a plain pass */
 	unsigned key_bits;  /* 0: no key was found */
 	bool testing;       /* the key record says t=y */
+	bool secure;        /* the key came with DNSSEC, as a trusted resolver says */
 };
 
 /*

@@ -18,6 +18,7 @@ struct dns_row {
 struct dns_table {
 	const struct dns_row *rows;
 	size_t count;
+	bool authenticated; /* all answers, by DNSSEC */
 	unsigned asked;
 	bool seen[64];
 	struct dns_record records[3];
@@ -38,6 +39,7 @@ static const struct dns_answer *dns_table_lookup(void *arg, struct span name, en
 			return NULL;
 		}
 		t->answer.status = row->status;
+		t->answer.authenticated = t->authenticated;
 		for (; t->answer.count < 3 && row->text[t->answer.count] != NULL; t->answer.count++)
 			t->records[t->answer.count] =
 				(struct dns_record){.text = span_str(row->text[t->answer.count])};

@@ -160,6 +160,9 @@ START_TEST(what_is_signed_verifies)
 	ck_assert_ptr_nonnull(strstr(value, "header.d=example.com"));
 	ck_assert_ptr_nonnull(strstr(value, "spf=pass"));
 	ck_assert_ptr_nonnull(strstr(value, "smtp.mailfrom=a@example.com"));
+	f.dns.authenticated = true;
+	o = run(&f, &back);
+	ck_assert_ptr_nonnull(strstr(o->edits.items[0].value, "dkim=pass (2048-bit key, DNSSEC)"));
 	back.body = "body\ttext!\r\n";
 	o = run(&f, &back);
 	ck_assert_ptr_nonnull(strstr(o->edits.items[0].value, "dkim=fail"));
