@@ -125,11 +125,14 @@ static void report_judged(const struct session_outcome *o, struct span queue_id,
 	report_seal(o, queue_id);
 	if (in->override.by != OVERRIDE_NONE)
 		metrics_inc(in->override.by == OVERRIDE_ARC ? METRIC_DMARC_OVERRIDDEN_ARC : METRIC_DMARC_OVERRIDDEN_FORWARDER);
-	LOG_EVENT(LOG_INFO, &ev_message_judged, "the message is judged", LOG_FIELD("QUEUE_ID", queue_id),
-		  LOG_FIELD_STR("CLIENT_IP", t->ip), LOG_FIELD("DOMAIN", o->author_domain),
-		  LOG_FIELD("RESULT", sbuf_span(&result)),
-		  LOG_FIELD_STR("DISPOSITION", o->quarantined ? "quarantine" : "none"),
-		  LOG_FIELD_STR("OVERRIDE", in->override.type), LOG_FIELD_STR("OVERRIDE_REASON", in->override.comment));
+	const struct log_field fields[] = {
+		LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("CLIENT_IP", t->ip), LOG_FIELD("DOMAIN", o->author_domain),
+		LOG_FIELD("RESULT", sbuf_span(&result)),
+		LOG_FIELD_STR("DISPOSITION", o->quarantined ? "quarantine" : "none"),
+		LOG_FIELD_STR("OVERRIDE", in->override.type), LOG_FIELD_STR("OVERRIDE_REASON", in->override.comment),
+	};
+	size_t count = sizeof(fields) / sizeof(fields[0]) - (in->override.type == NULL ? 2 : 0);
+	log_event_write(LOG_INFO, &ev_message_judged, "the message is judged", fields, count);
 }
 
 void report_outcome(const struct session_outcome *outcome, struct span queue_id, const struct ip *ip)
