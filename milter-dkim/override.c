@@ -36,14 +36,13 @@ static bool property_is_of(const struct authres_item *item, const char *property
 static bool says_authentic(struct span results, struct span domain)
 {
 	struct authres_item item;
-	bool dmarc = false, pass = false, identical = false;
+	bool dmarc = false, identical = false;
 	int rc;
 	while ((rc = authres_next(&results, &item)) == 0) {
 		bool passes = item.result == AUTH_PASS;
 		if (span_ieq(item.method, SPAN_LIT("dmarc"))) {
-			dmarc = true;
-			pass = passes && property_is_of(&item, "header.from", domain);
-			if (!pass)
+			dmarc = passes && property_is_of(&item, "header.from", domain);
+			if (!dmarc)
 				return false;
 		} else if (span_ieq(item.method, SPAN_LIT("dkim"))) {
 			identical = identical || (passes && property_is_of(&item, "header.d", domain));
@@ -51,7 +50,7 @@ static bool says_authentic(struct span results, struct span domain)
 			identical = identical || (passes && property_is_of(&item, "smtp.mailfrom", domain));
 		}
 	}
-	return rc == ERR_NOT_FOUND && (dmarc ? pass : identical);
+	return rc == ERR_NOT_FOUND && (dmarc || identical);
 }
 
 /* Results of set N (1-based): behind the instance and the authserv-id. */

@@ -6,7 +6,6 @@
  */
 #include "lib/mail/addr_internal.h"
 
-#include "lib/mail/dnsname.h"
 
 struct cursor {
 	struct span rest;
@@ -58,14 +57,6 @@ static void skip_cfws(struct cursor *c)
 		else
 			return;
 	}
-}
-
-/* Whether there was a comment. */
-static bool skip_cfws_seen(struct cursor *c)
-{
-	struct span before = c->rest;
-	skip_cfws(c);
-	return span_chr(span_take(before, before.len - c->rest.len), '(') != SPAN_NPOS;
 }
 
 /* Between the quotes, quoted pairs left as they are. */
@@ -143,12 +134,9 @@ static void take_domain(struct cursor *c, struct addr_mailbox *box)
 		return;
 	}
 	box->domain = take_atom(c);
-	bool comment = skip_cfws_seen(c);
+	skip_cfws(c);
 	while (box->domain.len > 0 && peek(c) == '.' && !c->full) {
 		take(c, '.');
-		/* A reader may stop at the comment. */
-		if (comment && dnsname_labels(box->domain) >= 2)
-			addr_add(c->list, &(struct addr_mailbox){.domain = box->domain, .hint = true});
 		skip_cfws(c);
 		struct span label = take_atom(c);
 		if (label.len == 0) {
@@ -156,7 +144,7 @@ static void take_domain(struct cursor *c, struct addr_mailbox *box)
 			break;
 		}
 		box->domain = add_label(c, box->domain, label);
-		comment = skip_cfws_seen(c);
+		skip_cfws(c);
 	}
 	if (box->domain.len == 0)
 		c->ok = false;

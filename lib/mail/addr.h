@@ -38,8 +38,8 @@ int addr_list_parse(struct span field, struct arena *a, struct addr_list *list_o
 /*
  * The same field as read by programs that are careless, all items being hints:
  * they know no backslash in a quoted string, take an address in a quoted local
- * part for the address, and decode encoded words (RFC 2047) before they look for
- * addresses.  Display names, quoted or encoded, are no addresses to them either.
+ * part for the address, stop at a comment between labels, and decode encoded words
+ * (RFC 2047) before they look for addresses.  Display names, quoted or encoded, are no addresses to them either.
  * ERR_LIMIT only where A is full.
  */
 int addr_list_careless(struct span field, struct arena *a, struct addr_list *list_out) MUST_CHECK;

@@ -119,6 +119,7 @@ static const struct {
 	{"pass of a domain below", MESSAGE, {{"list.example", "dmarc=pass header.from=a.bank.example"}}, TRUST, false},
 	{"pass without a domain", MESSAGE, {{"list.example", "dmarc=pass"}}, TRUST, false},
 	{"pass and fail", MESSAGE, {{"list.example", PASS "; dmarc=fail header.from=bank.example"}}, TRUST, false},
+	{"fail and pass", MESSAGE, {{"list.example", "dmarc=fail header.from=bank.example; " PASS}}, TRUST, false},
 	{"letter case and a version", MESSAGE, {{"list.example", "DMARC / 1 = (x) PASS header.FROM=\"Bank.Example\""}}, TRUST, true},
 	{"pass in a comment", MESSAGE, {{"list.example", "dmarc=fail (; " PASS ") header.from=bank.example"}}, TRUST, false},
 	{"pass in a reason", MESSAGE, {{"list.example", "spf=fail reason=\"; " PASS ";\" smtp.mailfrom=x"}}, TRUST, false},
