@@ -13,6 +13,7 @@ extern const struct cli_command commands_dkim_sign[];
 extern const struct cli_command commands_dmarc[];
 extern const struct cli_command commands_dmarc_import[];
 extern const struct cli_command commands_dmarc_report[];
+extern const struct cli_command commands_dmarc_summary[];
 extern const struct cli_command commands_domain[];
 extern const struct cli_command commands_search[];
 extern const struct cli_command commands_limits[];

@@ -201,14 +201,18 @@ static int on_end(void *arg, const struct feedback_report *f)
 	json_object_set_new(r->entry, "deviations", json_integer((json_int_t)f->oddities));
 	if (r->report_id == 0)
 		return 0;
-	const struct db_param params[] = {DB_P_UINT(f->records), DB_P_UINT(f->messages),
-					  DB_P_UINT(f->oddities), DB_P_UINT(r->report_id)};
+	const struct db_param params[] = {
+		DB_P_UINT(f->records),	    DB_P_UINT(f->messages),    DB_P_UINT(f->passed),
+		DB_P_UINT(f->dkim_aligned), DB_P_UINT(f->spf_aligned), DB_P_UINT(f->oddities),
+		DB_P_UINT(r->report_id),
+	};
 	int rc = received_batch_flush(r->batch, r->db);
 	if (rc == 0)
 		rc = db_exec(
 			r->db,
-			"UPDATE dmarc_reports_received SET records = ?, messages = ?, deviations = ? WHERE id = ?",
-			params, 4);
+			"UPDATE dmarc_reports_received SET records = ?, messages = ?, passed = ?, "
+			"dkim_aligned = ?, spf_aligned = ?, deviations = ? WHERE id = ?",
+			params, sizeof(params) / sizeof(params[0]));
 	return rc;
 }
 

@@ -4,15 +4,15 @@
  */
 #include "postern/received_rows.h"
 
-#define COLUMNS 13
+#define COLUMNS 14
 #define ARENA_MAX (16u << 20)
 #define STATEMENT_MAX 65536
 
 static const char columns[] =
 	"INSERT INTO dmarc_reports_received_rows (report, position, source_ip, messages, "
-	"disposition, dkim_aligned, spf_aligned, header_from, envelope_from, envelope_to, "
+	"disposition, dkim_aligned, spf_aligned, let_pass, header_from, envelope_from, envelope_to, "
 	"reasons, dkim_results, spf_results) VALUES ";
-static const char values[] = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+static const char values[] = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 struct received_batch {
 	struct arena arena;
@@ -106,6 +106,18 @@ static void set(json_t *object, const char *key, struct span text)
 		json_object_set_new(object, key, received_json_text(text));
 }
 
+/* The other reasons of the RFCs say that the policy was a test. */
+static bool is_let_pass(const struct feedback_record *record)
+{
+	static const char *const types[] = {"forwarded", "local_policy", "mailing_list", "other",
+					    "trusted_forwarder"};
+	for (size_t i = 0; i < record->reason_count; i++)
+		for (size_t k = 0; k < sizeof(types) / sizeof(types[0]); k++)
+			if (span_eq(record->reasons[i].type, span_str(types[k])))
+				return true;
+	return false;
+}
+
 static json_t *list_reasons(const struct feedback_record *record)
 {
 	json_t *list = record->reason_count > 0 ? json_array() : NULL;
@@ -160,6 +172,7 @@ int received_batch_add(struct received_batch *batch, struct db *db, uint64_t rep
 	*p++ = keep(batch, record->disposition);
 	*p++ = DB_P_INT(record->dkim_aligned);
 	*p++ = DB_P_INT(record->spf_aligned);
+	*p++ = DB_P_INT(is_let_pass(record));
 	*p++ = keep(batch, record->header_from);
 	*p++ = keep(batch, record->envelope_from);
 	*p++ = keep(batch, record->envelope_to);

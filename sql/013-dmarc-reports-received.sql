@@ -28,6 +28,9 @@ CREATE TABLE IF NOT EXISTS dmarc_reports_received (
 	pct TINYINT UNSIGNED NULL,
 	records INT UNSIGNED NOT NULL DEFAULT 0,
 	messages BIGINT UNSIGNED NOT NULL DEFAULT 0,
+	passed BIGINT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'messages with an aligned pass of DKIM or SPF',
+	dkim_aligned BIGINT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'messages',
+	spf_aligned BIGINT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'messages',
 	deviations BIGINT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'places that do not follow the RFCs',
 	ours TINYINT(1) NOT NULL COMMENT 'the domain was hosted here when it was imported',
 	file VARCHAR(1024) NULL COMMENT 'attachment or member that it came in',
@@ -46,6 +49,8 @@ CREATE TABLE IF NOT EXISTS dmarc_reports_received_rows (
 		COMMENT 'none, pass, quarantine or reject; NULL where the report says something else',
 	dkim_aligned TINYINT(1) NOT NULL COMMENT 'an aligned signature has passed',
 	spf_aligned TINYINT(1) NOT NULL,
+	let_pass TINYINT(1) NOT NULL
+		COMMENT 'a reason tells that the receiver would not apply a policy: a forwarder, a list, local policy',
 	header_from VARCHAR(255) NULL,
 	envelope_from VARCHAR(255) NULL,
 	envelope_to VARCHAR(255) NULL,
@@ -56,6 +61,8 @@ CREATE TABLE IF NOT EXISTS dmarc_reports_received_rows (
 	spf_results LONGTEXT NULL COMMENT 'JSON: [{domain, scope, result, human_result}]'
 		CHECK (spf_results IS NULL OR JSON_VALID(spf_results)),
 	PRIMARY KEY (report, position),
+	KEY dmarc_reports_received_rows_sums (report, source_ip, dkim_aligned, spf_aligned, disposition, let_pass,
+		messages),
 	CONSTRAINT dmarc_reports_received_rows_report FOREIGN KEY (report)
 		REFERENCES dmarc_reports_received (id) ON DELETE CASCADE
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;

@@ -36,6 +36,7 @@ struct feedback {
 	bool blank;		   /* there was white space in front of the document */
 	unsigned long blank_lines; /* in front of what the parser sees */
 	bool reported;		   /* the sink has the head */
+	bool ended;		   /* the root element is closed */
 	int rc;
 	struct sbuf error;
 	char error_mem[ERROR_MAX];
@@ -64,6 +65,13 @@ static void ignore_error(void *arg, xmlErrorPtr error)
 {
 	(void)arg;
 	(void)error;
+}
+
+/* Charsets are complained about past the handler of the document. */
+static void ignore_text(void *arg, const char *fmt, ...)
+{
+	(void)arg;
+	(void)fmt;
 }
 
 static int refuse_xml(struct feedback *f)
@@ -149,7 +157,8 @@ static int close_section(struct feedback *f)
 		rc = f->sink->record(f->sink->arg, &f->fields.report, &f->fields.record);
 	if (rc == 0 && section == SECTION_FEEDBACK)
 		rc = tell_head(f);
-	if (rc == 0 && section == SECTION_FEEDBACK)
+	f->ended = section == SECTION_FEEDBACK;
+	if (rc == 0 && f->ended)
 		rc = f->sink->end(f->sink->arg, &f->fields.report);
 	return rc;
 }
@@ -247,6 +256,7 @@ struct feedback *feedback_new(uint64_t records_max, const struct feedback_sink *
 	sbuf_init(&f->error, f->error_mem, sizeof(f->error_mem));
 	sbuf_init_heap(&f->text, FEEDBACK_TEXT_MAX);
 	feedback_fields_init(&f->fields, &f->error);
+	xmlSetGenericErrorFunc(NULL, ignore_text);
 	f->handlers.initialized = XML_SAX2_MAGIC;
 	f->handlers.startElementNs = on_start;
 	f->handlers.endElementNs = on_end;
@@ -280,6 +290,9 @@ static int push_slice(struct feedback *f, struct span slice, bool last)
 		return f->rc;
 	if (!f->xml->wellFormed)
 		return refuse_xml(f);
+	/* Where a charset cannot be decoded the parser stops without an error of its own. */
+	if (f->xml->disableSAX)
+		return refuse(f, ERR_SYNTAX, "not well-formed XML: not in the charset that it names");
 	if (f->since_event > FEEDBACK_TOKEN_MAX + SLICE)
 		return refuse(f, ERR_LIMIT, "a tag or comment is too long");
 	return 0;
@@ -335,7 +348,9 @@ int feedback_finish(struct feedback *f)
 {
 	if (f->rc == 0 && f->xml == NULL)
 		return refuse(f, ERR_SYNTAX, "the document is empty");
-	return f->rc == 0 ? push_slice(f, span_of("", 0), true) : f->rc;
+	if (f->rc == 0 && push_slice(f, span_of("", 0), true) == 0 && !f->ended)
+		return refuse(f, ERR_SYNTAX, "not well-formed XML: it ends too early");
+	return f->rc;
 }
 
 const char *feedback_error(const struct feedback *f)

@@ -42,6 +42,7 @@ struct feedback_report {
 	int pct; /* -1 without */
 	/* What was counted up to now. */
 	uint64_t records, messages;
+	uint64_t passed, dkim_aligned, spf_aligned; /* messages; passed: aligned by either */
 	uint64_t oddities; /* places that do not follow the RFCs, or where something was dropped */
 };
 

@@ -370,6 +370,9 @@ static int end_record(struct feedback_fields *f)
 		f->report.oddities++;
 	f->report.records++;
 	f->report.messages += r->count;
+	f->report.passed += r->dkim_aligned || r->spf_aligned ? r->count : 0;
+	f->report.dkim_aligned += r->dkim_aligned ? r->count : 0;
+	f->report.spf_aligned += r->spf_aligned ? r->count : 0;
 	return 0;
 }
 

@@ -125,7 +125,7 @@ def directories(at):
         path = at.path(name)
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o755)
-    for name in ("/var/lib/mysql", "/run/mysqld"):
+    for name in ("/var/lib/mysql", "/var/lib/mysql-tmp", "/run/mysqld"):
         at.path(name).mkdir()
         owned(at.path(name), "mysql", "mysql")
     for name, mode in (("/var/lib/postfix", 0o755), ("/var/spool/postfix/private", 0o700)):

@@ -201,6 +201,8 @@ class Stack:
             "mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}",
             f"--socket={self.mysql_socket}", f"--port={self.at.port('sql')}", f"--bind-address={HOST}",
             f"--pid-file={self.at.path('/run/mysqld/mysqld.pid')}", "--skip-name-resolve",
+            # Of its own: a server that starts removes what others have left in theirs.
+            f"--tmpdir={self.at.path('/var/lib/mysql-tmp')}",
             "--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=48M",
         ])
         self.wait("mysql", lambda: self.pid("mysql") and self.answers(["mariadb-admin", "--no-defaults", "-uroot", "-S", self.mysql_socket, "ping"]))

@@ -9,10 +9,11 @@ import pathlib
 import pty
 import subprocess
 import tempfile
+import time
 import zipfile
 
 from tests.frame.layout import REPO
-from tests.integration.test_postern import DATAERR, NOINPUT, TEMPFAIL, PosternCase
+from tests.integration.test_postern import DATAERR, NOINPUT, TEMPFAIL, USAGE, PosternCase
 from tests.integration.test_sql import NUMBERS
 
 SAMPLES = REPO / "tests/fuzz/corpus"
@@ -307,3 +308,100 @@ class Import(ImportCase):
             self.assertEqual((status, shown["reports"][0]["records"]), (0, records))
             peaks.append(usage.ru_maxrss)
         self.assertLess(peaks[1], peaks[0] + 4096)
+
+
+class Summary(ImportCase):
+    """Each test has a domain of its own."""
+
+    def summary(self, domain, *words):
+        return self.json("dmarc", "summary", domain, "--since", "2026-01-01", "--until", "2026-02-01", *words)
+
+    def add(self, domain, *records, **more):
+        self.imported(self.write(report(self.ident(), *records, domain=domain, **more)))
+
+    def test_counts(self):
+        domain = self.domain()
+        forwarded = "<reason><type>mailing_list</type></reason>"
+        test_mode = "<reason><type>policy_test_mode</type></reason>"
+        self.add(domain, record("192.0.2.1", 10, dkim="pass", spf="pass"), record("192.0.2.2", 5, dkim="pass", spf="fail"),
+                 record("192.0.2.3", 7, dkim="fail", spf="fail"),
+                 record("192.0.2.3", 2, "quarantine", "fail", "fail"), record("192.0.2.4", 1, "reject", "fail", "fail"))
+        self.add("sub." + domain, record("192.0.2.3", 20, dkim="fail", spf="fail", more=forwarded),
+                 record("2001:db8::1", 3, dkim="fail", spf="fail", more=test_mode), org="Other")
+        self.add("x" + domain, record("192.0.2.9", 1000))  # another name that ends alike
+        self.add(domain, record("192.0.2.9", 1000), begin=1767225600 - 86400)  # before
+        self.add(domain, record("192.0.2.9", 1000), begin=1769904000)  # behind
+        shown = self.summary(domain)
+        self.assertEqual((shown["domain"], shown["since"], shown["until"]),
+                         (domain, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"))
+        self.assertEqual(shown["received"], {"reports": 2, "reporters": 2, "messages": 48, "passed": 15, "failed": 33,
+                                             "dkim_aligned": 15, "spf_aligned": 10})
+        self.assertEqual(shown["simulation"], {"failed": 33, "let_pass": 20, "hit": 13, "new_by_quarantine": 10,
+                                               "new_by_reject": 12})
+        self.assertEqual([(r["org_name"], r["reports"], r["messages"], r["passed"], r["failed"])
+                          for r in shown["reporters"]], [("Receiver", 1, 25, 15, 10), ("Other", 1, 23, 0, 23)])
+        self.assertEqual([(r["source_ip"], r["messages"], r["passed"], r["failed"], r["dkim_aligned"], r["spf_aligned"])
+                          for r in shown["sources"]],
+                         [("192.0.2.3", 29, 0, 29, 0, 0), ("192.0.2.1", 10, 10, 0, 10, 10), ("192.0.2.2", 5, 5, 0, 5, 0),
+                          ("2001:db8::1", 3, 0, 3, 0, 0), ("192.0.2.4", 1, 0, 1, 0, 0)])
+        self.assertEqual([(r["source_ip"], r["failed"], r["quarantined"], r["rejected"], r["reporters"])
+                          for r in shown["failing_sources"]],
+                         [("192.0.2.3", 29, 2, 0, 2), ("2001:db8::1", 3, 0, 0, 1), ("192.0.2.4", 1, 0, 1, 1)])
+        self.assertEqual([(r["domain"], r["p"]) for r in shown["policies"]], [(domain, "none"), ("sub." + domain, "none")])
+        self.assertEqual([r["source_ip"] for r in self.summary(domain, "--top", "1")["sources"]], ["192.0.2.3"])
+        self.assertEqual(self.summary("sub." + domain)["received"]["messages"], 23)
+
+    def test_tls(self):
+        domain = self.domain()
+        for failures in ((("certificate-expired", 3), ("starttls-not-supported", 4)), (("certificate-expired", 5),)):
+            self.imported(self.write(tls_report(self.ident(), domain, 10, failures), "t.json"))
+        self.imported(self.write(tls_report(self.ident(), domain, 1000, begin="2025-12-31T00:00:00Z"), "t.json"))
+        shown = self.summary(domain)
+        self.assertEqual(shown["tls"], {"reports": 2, "reporters": 1, "successful": 20, "failed": 12})
+        self.assertEqual([(r["result_type"], r["sessions"]) for r in shown["tls_failures"]],
+                         [("certificate-expired", 8), ("starttls-not-supported", 4)])
+
+    def test_own_verdicts(self):
+        domain = self.domain()
+        rows = (("pass", 1, 0, "none", "192.0.2.1"), ("fail", 0, 0, "none", "192.0.2.2"),
+                ("fail", 0, 0, "quarantine", "192.0.2.2"), ("fail", 0, 0, "reject", "192.0.2.3"),
+                ("temperror", 0, 0, "none", "192.0.2.4"))
+        for result, dkim, spf, disposition, ip in rows:
+            self.stack.mariadb(
+                "INSERT INTO auth_results (outbox_instance, outbox_seq, received_at, direction, client_ip, from_domain, "
+                f"dmarc_result, dmarc_aligned_dkim, dmarc_aligned_spf, disposition) VALUES ({os.getpid()}, "
+                f"{next(NUMBERS)}, '2026-01-05', 'verified', '{ip}', 'sub.{domain}', '{result}', {dkim}, {spf}, "
+                f"'{disposition}')")
+        shown = self.summary(domain)
+        self.assertEqual(shown["local"], {"messages": 5, "passed": 1, "failed": 3, "undecided": 1, "dkim_aligned": 1,
+                                          "spf_aligned": 0, "quarantined": 1, "rejected": 1})
+        self.assertEqual([(r["source_ip"], r["failed"]) for r in shown["local_failing_sources"]],
+                         [("192.0.2.2", 2), ("192.0.2.3", 1)])
+
+    def test_text(self):
+        domain = self.domain()
+        words = ("dmarc", "summary", domain, "--since", "2026-01-01")
+        self.assertIn("nothing was reported", self.run_postern(*words)[1])
+        self.add(domain, record(dkim="fail", spf="fail", header_from="\u009b31m\u202e"), org="A\u009b2JB",
+                 policy="<p>\u009bnone</p>")
+        out = self.run_postern(*words)[1]
+        self.assertRegex(out, r"\nSources with most failing mail\nSource +Fail .*\n192\.0\.2\.1 +1 ")
+        self.assertNotIn("TLS", out)
+        self.assertNotRegex(out, "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
+
+    def test_period(self):
+        domain = self.domain()
+        self.imported(self.write(report(self.ident(), record(), domain=domain, begin=int(time.time()) - 3 * 86400)))
+        self.assertEqual(self.json("dmarc", "summary", domain)["received"]["reports"], 1)
+        self.assertEqual(self.json("dmarc", "summary", domain, "--since", "4d")["received"]["reports"], 1)
+        self.assertEqual(self.json("dmarc", "summary", domain, "--since", "2d")["received"]["reports"], 0)
+        self.assertEqual(self.json("dmarc", "summary", domain, "--until", "100h")["received"]["reports"], 0)
+        for words in (("--since", "yesterday"), ("--until", "2026-02-30"), ("--since", "-1d"), ("--top", "0"),
+                      ("--top", "10001")):
+            self.refused(USAGE, "--(since|until|top) is", "dmarc", "summary", domain, *words)
+        self.refused(USAGE, "domain", "dmarc", "summary", "no domain")
+
+    def test_dashboards_may_read_it(self):
+        for table in ("dmarc_reports_received", "dmarc_reports_received_rows", "tlsrpt_reports_received",
+                      "tlsrpt_reports_received_policies", "tlsrpt_reports_received_failures"):
+            self.assertEqual(self.query("mailreader", f"SELECT COUNT(*) FROM {table}")[0], 0)

@@ -341,6 +341,9 @@ START_TEST(refusals)
 		{SPAN_LIT("<feedback>\xff\xfe</feedback>"), "not well-formed"},
 		{SPAN_LIT("<feedback>&nbsp;</feedback>"), "not well-formed"},
 		{SPAN_LIT("<?xml version='1.0' encoding='x-none'?><feedback/>"), "not well-formed"},
+		{SPAN_LIT("<?xml version='1.0' encoding='euc-jp'?><feedback>" META("") POLICY
+			  "</feedback><!-- \xa1 -->"),
+		 "not in the charset"},
 		{SPAN_LIT("<!DOCTYPE feedback><feedback/>"), "document type"},
 		{SPAN_LIT("<!DOCTYPE feedback SYSTEM 'file:///etc/passwd'><feedback/>"),
 		 "document type"},
@@ -585,8 +588,7 @@ static const TTest *const *const tests[] = {
 	&oddities,  &refusals,	  &xinclude_is_ignored,
 	&encodings, &depth_cap,	  &name_and_prose_caps,
 	&text_cap,  &list_caps,	  &record_and_count_caps,
-	&token_cap, &sink_errors, 
-	NULL,
+	&token_cap, &sink_errors, NULL,
 };
 
 TEST_MAIN("reports_feedback", tests)
