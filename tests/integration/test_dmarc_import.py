@@ -103,7 +103,7 @@ class Import(ImportCase):
                       "deviations, ours FROM dmarc_reports_received WHERE report_id = %s", ident),
             [("example.com", "2026-01-01 00:00:00", "2026-01-01 23:59:59", "Receiver", "d@receiver.example",
               "urn:ietf:params:xml:ns:dmarc-2.0", "1.0", "none", "NULL", "NULL", "2", "7", "0", "1")])
-        rows = self.rows("SELECT w.position, source_ip, w.messages, disposition, dkim_aligned, spf_aligned, header_from, "
+        rows = self.rows("SELECT w.position, source_ip, w.messages, disposition, w.dkim_aligned, w.spf_aligned, header_from, "
                          "reasons, dkim_results, spf_results FROM dmarc_reports_received_rows w JOIN "
                          "dmarc_reports_received r ON r.id = w.report WHERE report_id = %s ORDER BY position", ident)
         self.assertEqual(rows[0][:8], ("1", "192.0.2.1", "3", "pass", "1", "0", "example.com", "NULL"))
@@ -148,7 +148,7 @@ class Import(ImportCase):
     def test_all_shapes(self):
         """The samples in the shapes of known reporters, each in each wrapping, hold the same."""
         for sample in sorted((SAMPLES / "reports_feedback").glob("*.xml")):
-            if sample.stem in ("entities", "unfinished"):
+            if sample.stem in ("charset", "entities", "unfinished"):
                 continue
             content = sample.read_bytes()
             mail = (b"Subject: Report\r\nMIME-Version: 1.0\r\nContent-Type: application/xml; name=r.xml\r\n"
