@@ -6,6 +6,7 @@
 #include "milter-dkim/authres.h"
 #include "postern/auth_common.h"
 #include "postern/commands.h"
+#include "postern/mail_input.h"
 
 #define RESULTS_MAX (32u << 10)
 
@@ -16,23 +17,9 @@ struct sealer {
 	struct arc_spec spec;
 	struct arc_fields fields;
 	struct crypto_key *key;
+	struct mail_input_name domain, selector;
 	struct sbuf results;
 };
-
-static int read_key(struct sealer *s)
-{
-	struct cli *cli = s->tool.cli;
-	const char *path = cli_option(cli, "key");
-	struct sbuf text;
-	sbuf_init_heap(&text, CRYPTO_KEY_TEXT_MAX);
-	int status = cli_read_file(cli, path, &text);
-	if (status == EX_OK && crypto_private_new(sbuf_span(&text), &s->key) < 0)
-		status = cli_fail(cli, EX_NOINPUT, "%s holds no RSA or Ed25519 key to sign with", path);
-	if (text.ptr != NULL)
-		explicit_bzero(text.ptr, text.size);
-	sbuf_done(&text);
-	return status;
-}
 
 /* What the message's own Authentication-Results of our authserv-id say. */
 static void gather_results(struct sealer *s)
@@ -66,7 +53,9 @@ static const char *line_end(const struct auth_message *m)
 static int print(struct sealer *s)
 {
 	FILE *out = s->tool.cli->out;
-	struct span message = sbuf_span(&s->message.text);
+	struct span message = span_skip(sbuf_span(&s->message.text), s->message.envelope.len);
+	if (s->message.envelope.len > 0)
+		fwrite(s->message.envelope.ptr, 1, s->message.envelope.len, out);
 	fprintf(out, "ARC-Seal:%s%s", sbuf_cstr(&s->fields.seal), s->spec.eol);
 	fprintf(out, "ARC-Message-Signature:%s%s", sbuf_cstr(&s->fields.signature), s->spec.eol);
 	fprintf(out, "ARC-Authentication-Results:%s%s", sbuf_cstr(&s->fields.results), s->spec.eol);
@@ -95,17 +84,22 @@ static int seal(struct sealer *s)
 {
 	struct cli *cli = s->tool.cli;
 	s->spec = (struct arc_spec){
-		.domain = span_str(cli_option(cli, "domain")),
-		.selector = span_str(cli_option(cli, "selector")),
-		.names = span_str(cli_option(cli, "headers")),
 		.authserv_id = span_str(cli_option(cli, "authserv-id")),
 		.now = s->tool.now,
 	};
-	int rc = read_key(s);
+	int rc = mail_input_name(cli, "domain", &s->domain);
+	if (rc == EX_OK)
+		rc = mail_input_name(cli, "selector", &s->selector);
+	if (rc == EX_OK)
+		rc = mail_input_headers(cli, &s->spec.names);
+	if (rc == EX_OK)
+		rc = mail_input_key(cli, &s->key);
 	if (rc == EX_OK)
 		rc = auth_message_read(&s->message, cli, &s->tool.arena);
 	if (rc != EX_OK)
 		return rc;
+	s->spec.domain = s->domain.text;
+	s->spec.selector = s->selector.text;
 	s->spec.key = s->key;
 	s->spec.eol = line_end(&s->message);
 	gather_results(s);
@@ -114,7 +108,7 @@ static int seal(struct sealer *s)
 		return print_unchanged(s, s->arc.ended ? "the newest seal says cv=fail, which ends the chain"
 						       : "the chain has as many sets as it may have");
 	if (rc == ERR_SYNTAX)
-		return cli_fail(cli, EX_USAGE, "--domain, --selector or --headers cannot stand in a signature");
+		return cli_fail(cli, EX_USAGE, "--headers: ARC-Seal has no place in a signature");
 	if (rc < 0)
 		return cli_fail(cli, EX_DATAERR, "the message cannot be sealed: %s", err_text(rc));
 	return print(s);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "lib/base/num.h"
+#include "postern/mail_input.h"
 #include "lib/base/utf8.h"
 
 #define QUESTION_MS 5000
@@ -169,7 +170,8 @@ int auth_message_read(struct auth_message *m, struct cli *cli, struct arena *a)
 	int status = cli_read_input(cli, &m->text);
 	if (status != EX_OK)
 		return status;
-	int rc = mail_splitter_push(&m->splitter, sbuf_span(&m->text), &m->body);
+	m->envelope = mail_input_envelope(sbuf_span(&m->text));
+	int rc = mail_splitter_push(&m->splitter, span_skip(sbuf_span(&m->text), m->envelope.len), &m->body);
 	if (rc == 0)
 		rc = mail_splitter_finish(&m->splitter);
 	if (rc == ERR_LIMIT)

@@ -49,6 +49,7 @@ int auth_tool_client(struct cli *cli, struct ip *ip_out, struct span *mail_from_
 /* A message from the input. */
 struct auth_message {
 	struct sbuf text; /* as it came */
+	struct span envelope; /* the line of a mailbox file in front of the message, or empty */
 	struct mail_header header;
 	struct mail_splitter splitter;
 	struct span body;

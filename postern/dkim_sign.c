@@ -6,11 +6,9 @@
 #include <time.h>
 
 #include "lib/base/num.h"
-#include "lib/mail/dnsname.h"
-#include "lib/mail/idn.h"
 #include "milter-dkim/sign.h"
-#include "milter-dkim/sigwrite.h"
 #include "postern/commands.h"
+#include "postern/mail_input.h"
 
 #define MESSAGE_MAX (512u << 20)
 #define HEADER_ARENA (16u << 20)
@@ -24,7 +22,8 @@ struct signing {
 	struct mail_header header;
 	struct mail_splitter splitter;
 	struct bodyhash *bodies;
-	char domain[2 * DNSNAME_MAX], selector[2 * DNSNAME_MAX];
+	struct mail_input_name domain, selector;
+	struct span envelope; /* the line of a mailbox file in front of the message */
 };
 
 /* "header/body", or "header" alone for a simple body (RFC 6376 section 3.5). */
@@ -39,64 +38,23 @@ static int read_canon(struct signing *s, const char *text)
 	return EX_OK;
 }
 
-/* A name as it stands in the field: what is not ASCII as A-labels, which are right
- * in any message (RFC 8616 section 3). */
-static int read_name(struct signing *s, const char *option, char *mem, size_t size, struct span *name_out)
-{
-	const char *given = cli_option(s->cli, option);
-	struct span name = span_str(given);
-	struct sbuf ascii;
-	sbuf_init(&ascii, mem, size);
-	if (idn_is_ascii(name))
-		sbuf_add(&ascii, name);
-	else if (idn_to_ascii(name, &ascii) < 0)
-		return cli_fail(s->cli, EX_USAGE, "--%s: \"%s\" is no name", option, given);
-	*name_out = sbuf_span(&ascii);
-	if (!sbuf_ok(&ascii) || !dnsname_valid(*name_out) || !sigwrite_value_valid(*name_out))
-		return cli_fail(s->cli, EX_USAGE, "--%s: \"%s\" is no name", option, given);
-	return EX_OK;
-}
-
-static int read_names(struct signing *s)
-{
-	s->spec.names = span_str(cli_option(s->cli, "headers"));
-	if (cli_has(s->cli, "headers") && !sigwrite_names_valid(s->spec.names))
-		return cli_fail(s->cli, EX_USAGE, "--headers: expected at most %d names of fields separated by "
-				"colons, From among them", SIG_NAMES_MAX);
-	return EX_OK;
-}
-
 static int read_options(struct signing *s)
 {
 	const char *canon = cli_option(s->cli, "canonicalization"), *now = cli_option(s->cli, "now");
 	uint64_t seconds = (uint64_t)time(NULL);
-	int status = read_name(s, "domain", s->domain, sizeof(s->domain), &s->spec.domain);
+	int status = mail_input_name(s->cli, "domain", &s->domain);
 	if (status == EX_OK)
-		status = read_name(s, "selector", s->selector, sizeof(s->selector), &s->spec.selector);
+		status = mail_input_name(s->cli, "selector", &s->selector);
 	if (status == EX_OK)
-		status = read_names(s);
+		status = mail_input_headers(s->cli, &s->spec.names);
 	if (status != EX_OK)
 		return status;
+	s->spec.domain = s->domain.text;
+	s->spec.selector = s->selector.text;
 	if (now != NULL && num_parse_u64(span_str(now), 999999999999u, &seconds) < 0)
 		return cli_fail(s->cli, EX_USAGE, "--now is no Unix time");
 	s->spec.now = (int64_t)seconds;
 	return read_canon(s, canon == NULL ? "relaxed/relaxed" : canon);
-}
-
-static int read_key(struct signing *s)
-{
-	struct sbuf text;
-	sbuf_init_heap(&text, CRYPTO_KEY_TEXT_MAX);
-	int status = cli_read_file(s->cli, cli_option(s->cli, "key"), &text);
-	int rc = status == EX_OK ? crypto_private_new(sbuf_span(&text), &s->key) : 0;
-	if (rc < 0)
-		status = cli_fail(s->cli, EX_NOINPUT, "%s holds no key to sign with: %s", cli_option(s->cli, "key"),
-				  crypto_private_problem(rc));
-	if (text.ptr != NULL)
-		explicit_bzero(text.ptr, text.size);
-	sbuf_done(&text);
-	s->spec.key = s->key;
-	return status;
 }
 
 /* Reads the message and computes its body hash under INDEX. */
@@ -106,7 +64,8 @@ static int read_message(struct signing *s, unsigned *index_out)
 	int status = cli_read_input(s->cli, &s->message);
 	if (status != EX_OK)
 		return status;
-	int rc = mail_splitter_push(&s->splitter, sbuf_span(&s->message), &body);
+	s->envelope = mail_input_envelope(sbuf_span(&s->message));
+	int rc = mail_splitter_push(&s->splitter, span_skip(sbuf_span(&s->message), s->envelope.len), &body);
 	if (rc == 0)
 		rc = mail_splitter_finish(&s->splitter);
 	if (rc == ERR_LIMIT)
@@ -126,7 +85,9 @@ static int read_message(struct signing *s, unsigned *index_out)
 
 static int write_signed(struct signing *s, struct span value)
 {
-	struct span message = sbuf_span(&s->message);
+	struct span message = span_skip(sbuf_span(&s->message), s->envelope.len);
+	if (s->envelope.len > 0)
+		fwrite(s->envelope.ptr, 1, s->envelope.len, s->cli->out);
 	fprintf(s->cli->out, "DKIM-Signature:%.*s%s", SPAN_ARG(value), s->spec.eol);
 	fwrite(message.ptr, 1, message.len, s->cli->out);
 	return fflush(s->cli->out) == 0 ? EX_OK : cli_fail(s->cli, EX_IOERR, "cannot write the message");
@@ -138,11 +99,12 @@ static int sign(struct signing *s)
 	struct sbuf value;
 	int status = read_options(s);
 	if (status == EX_OK)
-		status = read_key(s);
+		status = mail_input_key(s->cli, &s->key);
 	if (status == EX_OK)
 		status = read_message(s, &index);
 	if (status != EX_OK)
 		return status;
+	s->spec.key = s->key;
 	sbuf_init_heap(&value, SIGN_FIELD_MAX);
 	int rc = sign_field(&s->spec, &s->header, bodyhash_digest(s->bodies, index), &value);
 	if (rc < 0)

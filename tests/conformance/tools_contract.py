@@ -221,7 +221,7 @@ def messages(d):
                     b"From: joe@example.com\n\n" + b"x" * 3000000, b"Subject: hi\n\nno author\n"):
         d.auth(message)
     expect(d.auth(b"Subject: hi\n\n")["dmarc"]["result"], "permerror", "dmarc without From")
-    for message in (b"hello\n", b"From joe Mon Jan  1 00:00:00 2026\nFrom: joe@example.com\n\n", b" x: y\n\n",
+    for message in (b"hello\n", b"From joe\n From joe\n\n", b">From joe\nFrom: joe@example.com\n\n", b" x: y\n\n",
                     b"From: joe@example.com\nno field\n\n", b": y\n\n", b"\x89PNG\r\n\x1a\n\0\0", bytes(range(1, 256)),
                     b"X: " + b"a" * 300000 + b"\n\n", b"X: a\n" * 10001 + b"\n"):
         words = [word for pair in CLIENT.items() for word in pair]
@@ -231,6 +231,31 @@ def messages(d):
             done = d.run(*command, stdin=message)
             expect((done.returncode, done.stdout), (65, b""), "the end for %r" % message[:20])
             expect(done.stderr.startswith(b"postern: "), True, "the text on standard error")
+
+
+def mailbox_line(d):
+    """The line in front of a message in a mailbox file is no part of it, and stays where it is."""
+    line = b"From joe@example.com Mon Nov  2 10:00:00 2026\r\n"
+    expect(d.auth(line + MESSAGE), d.auth(MESSAGE), "the verdict")
+    signed = d.sign(line + MESSAGE, "--now", "1700000000")
+    expect(signed, line + d.sign(MESSAGE, "--now", "1700000000"), "the signed message")
+    expect(d.auth(signed)["dkim"][0]["result"], "pass", "the result")
+    words = ["arc", "seal", "--domain", "example.com", "--selector", "s", "--key", d.keys["s"].path, "--authserv-id", "mx.test"]
+    sealed = d.run(*words, stdin=signed).stdout
+    expect(sealed.startswith(line + b"ARC-Seal:"), True, "that the line comes first")
+    expect(d.auth(sealed)["arc"]["result"], "pass", "the chain")
+
+
+def names_of_signers(d):
+    """U-labels become A-labels, and what is no name is refused."""
+    for command in (["dkim", "sign"], ["arc", "seal", "--authserv-id", "mx.test"]):
+        words = [*command, "--key", d.keys["s"].path]
+        out = d.run(*words, "--domain", "b\u00fccher.example", "--selector", "s\u00e9l", stdin=MESSAGE, resolver="").stdout
+        expect(b"d=xn--bcher-kva.example;" in out and b"s=xn--sl-bja;" in out, True, "that there are A-labels")
+        for domain, selector in (("a..b", "s"), ("a b", "s"), ("", "s"), ("a;b", "s"), ("example.com", ""), ("example.com", "s;"),
+                                 ("x" * 64 + ".example", "s"), ("example.com", "s\n")):
+            done = d.run(*words, "--domain", domain, "--selector", selector, stdin=MESSAGE, resolver="")
+            expect((done.returncode, done.stdout), (64, b""), "the end with %r and %r" % (domain, selector))
 
 
 def usage(d):
@@ -306,7 +331,7 @@ def large(d):
 
 
 CASES = (spf_counts, spf_explanation, spf_sender, spf_client, spf_in_auth, signatures_in_order, line_ends,
-         tags_of_a_signature, expiry, messages, usage, resolvers, trace, large)
+         tags_of_a_signature, expiry, messages, mailbox_line, names_of_signers, usage, resolvers, trace, large)
 
 
 def main():

@@ -33,7 +33,7 @@ class Conformance(unittest.TestCase):
         self.cases("dns_manners.py", 35)
 
     def test_contract_of_the_tools(self):
-        self.cases("tools_contract.py", 14)
+        self.cases("tools_contract.py", 16)
 
 
 if __name__ == "__main__":
