@@ -9,7 +9,7 @@ asan: SANITIZER = address
 ubsan: SANITIZER = undefined
 tsan: SANITIZER = thread
 asan ubsan tsan:
-	$(Q)$(MAKE) --no-print-directory SAN=$(SANITIZER) BUILD=build/$(SANITIZER) check-unit
+	$(Q)CK_TIMEOUT_MULTIPLIER=10 $(MAKE) --no-print-directory SAN=$(SANITIZER) BUILD=build/$(SANITIZER) check-unit
 
 # valgrind: the unit tests under memcheck
 VALGRIND = valgrind -q --error-exitcode=9 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \

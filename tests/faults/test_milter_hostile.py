@@ -51,7 +51,7 @@ class Malformed(HostileCase):
         tags = [f"{self.id().rpartition('.')[2]}-{way}-{time.monotonic_ns()}" for way in ("in", "out")]
         with mail.smtp(self.stack, self.new_source()) as client:
             judged = self.reply(client, f"X-Try: {tags[0]}\r\n".encode() + data, "a@b.example")
-        with mail.submission(self.stack, SENDER) as client:
+        with self.submission() as client:
             signed = self.reply(client, f"X-Try: {tags[1]}\r\n".encode() + data, SENDER)
         self.assertEqual((judged[0], signed[0]), (code, code), (judged, signed))
         if code != 250:

@@ -4,7 +4,6 @@ The oracle: the client sees a 4xx, the same message sent again is accepted, is
 delivered once, and bears one signature (or one verdict) of ours.
 """
 import re
-import resource
 import signal
 import smtplib
 import threading
@@ -77,7 +76,7 @@ class Killed(FaultCase):
 
     def signing(self, point):
         data = mail.message(SENDER, self.user)
-        self.die_at(point, lambda: mail.submit(self.stack, SENDER, [self.user], data))
+        self.die_at(point, lambda: mail.submit(self.stack, SENDER, [self.user], data, source=self.new_source()))
         self.assertEqual(len(fields(self.the_copy(data), "DKIM-Signature")), 1)
 
     def test_at_connect(self):
@@ -108,13 +107,13 @@ class Killed(FaultCase):
 
     def test_at_rcpt(self):
         data = mail.message(SENDER, self.user)
-        with mail.submission(self.stack, SENDER) as client:
+        with self.submission() as client:
             client.ehlo_or_helo_if_needed()
             client.mail(SENDER)
             client.rcpt(self.user)
             self.stack.kill("milter-dkim")
             self.assertEqual(client.data(data)[0], 451)
-        self.send_until_accepted(lambda: mail.submit(self.stack, SENDER, [self.user], data))
+        self.send_until_accepted(lambda: mail.submit(self.stack, SENDER, [self.user], data, source=self.new_source()))
         self.assertEqual(len(fields(self.the_copy(data), "DKIM-Signature")), 1)
 
 
@@ -134,12 +133,12 @@ class Stopped(FaultCase):
         data = mail.message(SENDER, self.user)
 
         def send():
-            mail.submit(self.stack, SENDER, [self.user], data)
+            mail.submit(self.stack, SENDER, [self.user], data, source=self.new_source())
 
         self.stack.postconf(f"postern_milter={short}")
         self.stack.reload("postfix")
         try:
-            with mail.submission(self.stack, SENDER) as client:
+            with self.submission() as client:
                 client.ehlo_or_helo_if_needed()
                 client.mail(SENDER)
                 client.rcpt(self.user)
@@ -164,7 +163,7 @@ class Stopped(FaultCase):
         try:
             unit.write_text(before.replace("WatchdogSec=30s", "WatchdogSec=2s"))
             self.stack.restart("milter-dkim")
-            with mail.submission(self.stack, SENDER) as client:
+            with self.submission() as client:
                 client.ehlo_or_helo_if_needed()
                 client.mail(SENDER)
                 client.rcpt(self.user)
@@ -172,7 +171,7 @@ class Stopped(FaultCase):
                 self.assertEqual(client.data(data)[0], 451)
             self.wait_until(lambda: self.stack.pid("milter-dkim") not in (None, pid), 15, "the next milter-dkim")
             self.assertIn("supervise: milter-dkim: watchdog", self.log())
-            self.send_until_accepted(lambda: mail.submit(self.stack, SENDER, [self.user], data))
+            self.send_until_accepted(lambda: mail.submit(self.stack, SENDER, [self.user], data, source=self.new_source()))
         finally:
             unit.write_text(before)
             self.stack.restart("milter-dkim")
@@ -184,16 +183,16 @@ class OutOfMemory(FaultCase):
 
     CLIENTS = 6
 
-    def test_address_space_limit(self):
+    def test_data_limit(self):
         pid = self.stack.pid("milter-dkim")
-        with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
-            size = int(statm.read().split()[0]) * resource.getpagesize()
+        with open(f"/proc/{pid}/status", encoding="ascii") as status:
+            size = int(re.search(r"VmData:\s+(\d+) kB", status.read()).group(1)) << 10
         filler = b"".join(b"X-%d: %s\r\n" % (i, b"y" * 900) for i in range(900))
         messages = [filler + mail.message(SENDER, self.user) for _ in range(self.CLIENTS)]
-        self.stack.limit("milter-dkim", "as", size)
+        self.stack.limit("milter-dkim", "data", size)
 
         def client(data):
-            self.send_until_accepted(lambda: mail.submit(self.stack, SENDER, [self.user], data))
+            self.send_until_accepted(lambda: mail.submit(self.stack, SENDER, [self.user], data, source=self.new_source()))
 
         threads = [threading.Thread(target=client, args=(data,)) for data in messages]
         for thread in threads:

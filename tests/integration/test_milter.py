@@ -57,8 +57,12 @@ class MilterCase(StackCase):
     def submit(self, sender=SENDER, **more):
         """A message that SENDER submits, as it was stored."""
         data = mail.message(sender, self.user, **more)
-        mail.submit(self.stack, SENDER, [self.user], data)
+        mail.submit(self.stack, SENDER, [self.user], data, source=self.new_source())
         return mail.wait_for_mail(self.stack, self.user, mail.parse(data)["message-id"])
+
+    def submission(self):
+        """An authenticated connection; its source is new because logins from one are limited."""
+        return mail.submission(self.stack, SENDER, source=self.new_source())
 
     def results(self, data):
         """Our Authentication-Results field, which is the topmost one."""
@@ -175,7 +179,7 @@ class Signing(MilterCase):
             self.stack.stop("milter-dkim")
             saved.unlink()
             self.stack.start("milter-dkim")
-            with mail.submission(self.stack, SENDER) as client:
+            with self.submission() as client:
                 client.ehlo_or_helo_if_needed()
                 client.mail(SENDER)
                 client.rcpt(self.user)
@@ -296,7 +300,7 @@ class Operation(MilterCase):
 
     def test_killed_milter_defers_and_signs_once(self):
         data = mail.message(SENDER, self.user)
-        with mail.submission(self.stack, SENDER) as client:
+        with self.submission() as client:
             client.ehlo_or_helo_if_needed()
             client.mail(SENDER)
             client.rcpt(self.user)
@@ -307,7 +311,7 @@ class Operation(MilterCase):
 
     def test_stop_finishes_the_message_in_hand(self):
         data = mail.message(SENDER, self.user)
-        with mail.submission(self.stack, SENDER) as client:
+        with self.submission() as client:
             client.ehlo_or_helo_if_needed()
             client.mail(SENDER)
             client.rcpt(self.user)
