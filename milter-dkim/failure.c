@@ -31,7 +31,7 @@ static struct options read_options(struct span fo)
 
 static bool has_failed(enum auth_result result)
 {
-	return result == AUTH_FAIL || result == AUTH_SOFTFAIL || result == AUTH_POLICY || result == AUTH_PERMERROR;
+	return result == AUTH_FAIL || result == AUTH_POLICY || result == AUTH_PERMERROR;
 }
 
 static bool is_report(const struct mail_header *header)
@@ -40,20 +40,31 @@ static bool is_report(const struct mail_header *header)
 	return at != SPAN_NPOS && span_istarts(span_trim(header->fields[at].value), SPAN_LIT("multipart/report"));
 }
 
-/* The signature to tell of: one that failed, of an aligned domain if there is one;
- * with ONLY_ALIGNED no other. */
-static const struct verify_signature *failed_signature(const struct inbound *in, bool only_aligned)
+/* A signature that failed, of a domain that would have been aligned. */
+static const struct verify_signature *aligned_signature(const struct inbound *in)
 {
-	const struct verify_signature *other = NULL;
 	for (size_t i = 0; i < in->dkim.count; i++) {
 		const struct verify_signature *s = &in->dkim.signatures[i];
-		if (s->sig.domain.len == 0 || !has_failed(s->verdict.result))
-			continue;
-		if (dmarc_could_align(&in->dmarc, DMARC_DKIM, s->sig.domain))
+		if (has_failed(s->verdict.result) && dmarc_could_align(&in->dmarc, DMARC_DKIM, s->sig.domain))
 			return s;
-		other = other == NULL ? s : other;
 	}
-	return only_aligned ? NULL : other;
+	return NULL;
+}
+
+/* A signature that is wrong, other than one that could not be judged or is against
+ * our own rules. */
+static bool is_wrong(const struct verify_signature *s)
+{
+	return s->sig.domain.len > 0 &&
+	       (s->verdict.result == AUTH_FAIL || span_eq(span_str(s->verdict.reason), SPAN_LIT(VERIFY_KEY_REVOKED)));
+}
+
+static const struct verify_signature *wrong_signature(const struct inbound *in)
+{
+	for (size_t i = 0; i < in->dkim.count; i++)
+		if (is_wrong(&in->dkim.signatures[i]))
+			return &in->dkim.signatures[i];
+	return NULL;
 }
 
 enum failure_kind failure_wanted(const struct session_outcome *o)
@@ -69,9 +80,9 @@ enum failure_kind failure_wanted(const struct session_outcome *o)
 	bool dkim = v->aligned[DMARC_DKIM].len > 0, spf = v->aligned[DMARC_SPF].len > 0;
 	if ((fo.all && !dkim && !spf) || (fo.any && (!dkim || !spf)))
 		return FAILURE_DMARC;
-	if (fo.dkim && failed_signature(in, false) != NULL)
+	if (fo.dkim && wrong_signature(in) != NULL)
 		return FAILURE_DKIM;
-	return fo.spf && in->request.ip.bits > 0 && has_failed(in->spf.result) ? FAILURE_SPF : FAILURE_NONE;
+	return fo.spf && in->request.ip.bits > 0 && in->spf.result == AUTH_FAIL ? FAILURE_SPF : FAILURE_NONE;
 }
 
 static const char *name_failure(enum failure_kind kind, const struct verify_signature *s)
@@ -137,8 +148,10 @@ int failure_describe(const struct session_outcome *o, enum failure_kind kind, co
 	const struct verify_signature *s = NULL;
 	struct failure f = {.alignment = name_alignment(v)};
 	struct sbuf header;
-	if (kind == FAILURE_DKIM || (kind == FAILURE_DMARC && v->aligned[DMARC_DKIM].len == 0))
-		s = failed_signature(in, kind == FAILURE_DMARC);
+	if (kind == FAILURE_DKIM)
+		s = wrong_signature(in);
+	else if (kind == FAILURE_DMARC && v->aligned[DMARC_DKIM].len == 0)
+		s = aligned_signature(in);
 	f.auth_failure = name_failure(kind, s);
 	int rc = redacted(key, o->mail_from, a, &f.sender);
 	if (rc == 0 && s != NULL)

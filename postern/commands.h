@@ -11,6 +11,7 @@ extern const struct cli_command commands_auth[];
 extern const struct cli_command commands_dkim[];
 extern const struct cli_command commands_dkim_sign[];
 extern const struct cli_command commands_dmarc[];
+extern const struct cli_command commands_dmarc_failure[];
 extern const struct cli_command commands_dmarc_import[];
 extern const struct cli_command commands_dmarc_report[];
 extern const struct cli_command commands_dmarc_summary[];

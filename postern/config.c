@@ -43,6 +43,9 @@ static int check(const void *config, struct sbuf *error)
 	if (c->auth_results_keep > 0 && c->auth_results_keep < KEEP_DAYS_MIN)
 		return conf_fail_option(&postern_conf, config, "auth_results_keep", error,
 					"auth_results_keep: at least %d days, or 0", KEEP_DAYS_MIN);
+	if (c->dmarc_failure_reports && c->dmarc_report_email[0] == '\0')
+		return conf_fail_option(&postern_conf, config, "dmarc_failure_reports", error,
+					"dmarc_failure_reports: needs dmarc_report_email");
 	if (c->dmarc_reports && (c->dmarc_report_email[0] == '\0' || c->dmarc_report_organization[0] == '\0'))
 		return conf_fail_option(&postern_conf, config, "dmarc_reports", error,
 					"dmarc_reports: needs dmarc_report_email and dmarc_report_organization");

@@ -95,7 +95,7 @@ int dmarc_report_plan(struct cli *cli, struct report_network *net, const struct 
 {
 	const struct postern_config *config = cli->config;
 	const struct report_plan_request request = {report->domain, sbuf_span(&report->discovery), &report->record,
-						    &config->dmarc_report_exclude};
+						    REPORT_RUA, &config->dmarc_report_exclude};
 	return report_plan_make(net, &request, plan);
 }
 

@@ -261,7 +261,7 @@ static int open_run(struct run *run)
 				"aggregate reports are not switched on: set dmarc_reports = yes, "
 				"dmarc_report_organization and dmarc_report_email in %s",
 				cli->args.config_path != NULL ? cli->args.config_path : POSTERN_CONFIG_PATH);
-	int rc = report_store_lock(cli->db);
+	int rc = report_store_lock(cli->db, "report");
 	if (rc == ERR_EXISTS)
 		return cli_fail(cli, EX_TEMPFAIL, "another run is sending reports");
 	return rc < 0 ? cli_fail_db(cli, rc) : dmarc_report_network(cli, &run->net);

@@ -6,8 +6,8 @@ CPPFLAGS_postern := -DPOSTERN_SQL_DIR='"$(PREFIX)/share/postern/sql"'
 ARCHIVES += postern-core
 postern-core_SRCS := $(addprefix postern/,args.c migrations.c names.c table.c zone.c)
 
-# The aggregate reports that we send.
-postern-core_SRCS += $(addprefix postern/,gzip.c report_mail.c report_rules.c)
+# The reports that we send.
+postern-core_SRCS += $(addprefix postern/,gzip.c report_mail.c report_rules.c failure_mail.c)
 
 # Reports that others send us: archives, XML, JSON, mail.
 ARCHIVES += reports-core
@@ -59,3 +59,7 @@ TESTS += test_report_mail
 test_report_mail_SRCS := tests/unit/test_report_mail.c
 test_report_mail_ARCHIVES := postern-core mail base
 test_report_mail_LIBS := -lz $(MAIL_LIBS)
+
+TESTS += test_failure_mail
+test_failure_mail_SRCS := tests/unit/test_failure_mail.c
+test_failure_mail_ARCHIVES := postern-core base

@@ -46,7 +46,7 @@ int report_day_parse(struct span text, int64_t *begin_out)
 	return 0;
 }
 
-static void add_date(int64_t time, struct sbuf *out)
+void report_mail_add_date(int64_t time, struct sbuf *out)
 {
 	static const char days[][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
 	static const char months[][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
@@ -65,16 +65,16 @@ void report_mail_file_name(const struct report_mail *mail, struct sbuf *out)
 		  (long long)mail->end, SPAN_ARG(mail->report_id));
 }
 
-static void add_from(const struct report_mail *mail, struct sbuf *out)
+void report_mail_add_from(struct span organization, struct span from, struct sbuf *out)
 {
-	bool plain = mail->organization.len > 0 && mail->organization.len <= 64;
-	for (size_t i = 0; plain && i < mail->organization.len; i++)
-		plain = mail->organization.ptr[i] >= ' ' && mail->organization.ptr[i] <= '~' &&
-			mail->organization.ptr[i] != '"' && mail->organization.ptr[i] != '\\';
+	bool plain = organization.len > 0 && organization.len <= 64;
+	for (size_t i = 0; plain && i < organization.len; i++)
+		plain = organization.ptr[i] >= ' ' && organization.ptr[i] <= '~' &&
+			organization.ptr[i] != '"' && organization.ptr[i] != '\\';
 	if (plain)
-		sbuf_addf(out, "From: \"%.*s\"\n <%.*s>\n", SPAN_ARG(mail->organization), SPAN_ARG(mail->from));
+		sbuf_addf(out, "From: \"%.*s\"\n <%.*s>\n", SPAN_ARG(organization), SPAN_ARG(from));
 	else
-		sbuf_addf(out, "From: %.*s\n", SPAN_ARG(mail->from));
+		sbuf_addf(out, "From: %.*s\n", SPAN_ARG(from));
 }
 
 /* The same for the same report to the same address, and for no other. */
@@ -86,12 +86,12 @@ static void add_message_id(const struct report_mail *mail, struct sbuf *out)
 
 static void add_header(const struct report_mail *mail, struct sbuf *out)
 {
-	add_from(mail, out);
+	report_mail_add_from(mail->organization, mail->from, out);
 	sbuf_addf(out, "To: %.*s\n", SPAN_ARG(mail->to));
 	sbuf_addf(out, "Subject: Report Domain: %.*s\n Submitter: %.*s\n Report-ID: <%.*s>\n", SPAN_ARG(mail->domain),
 		  SPAN_ARG(submitter(mail)), SPAN_ARG(mail->report_id));
 	sbuf_adds(out, "Date: ");
-	add_date(mail->date, out);
+	report_mail_add_date(mail->date, out);
 	sbuf_addc(out, '\n');
 	add_message_id(mail, out);
 	sbuf_adds(out, "Auto-Submitted: auto-generated\nMIME-Version: 1.0\n");

@@ -23,6 +23,11 @@ void report_mail_file_name(const struct report_mail *mail, struct sbuf *out);
 /* The whole message; lines end in LF. */
 void report_mail_build(const struct report_mail *mail, struct sbuf *out);
 
+/* The parts that failure reports have, too: the From field with its line end, and a
+ * date of RFC 5322. */
+void report_mail_add_from(struct span organization, struct span from, struct sbuf *out);
+void report_mail_add_date(int64_t time, struct sbuf *out);
+
 /* YYYY-MM-DD of a Unix time, in UTC; and the other way around: ERR_SYNTAX. */
 void report_day_format(int64_t time, struct sbuf *out);
 int report_day_parse(struct span text, int64_t *begin_out) MUST_CHECK;

@@ -95,7 +95,7 @@ static int decide(struct report_plan *plan, const struct report_plan_request *r,
 	plan->undecided = false;
 	for (size_t i = 0; i < uris->count; i++) {
 		const struct report_uri *uri = &uris->items[i];
-		const struct report_external_request request = {r->domain, uri, REPORT_RUA, psl};
+		const struct report_external_request request = {r->domain, uri, r->tag, psl};
 		struct report_external verdict;
 		int rc = report_external_check(&request, view, &plan->arena, &verdict);
 		if (rc == ERR_LIMIT)
@@ -130,7 +130,8 @@ int report_plan_make(struct report_network *net, const struct report_plan_reques
 	struct report_uri_list uris;
 	*plan = (struct report_plan){.count = 0};
 	arena_init(&plan->arena, ARENA_BYTES);
-	int rc = report_uri_list(request->record->rua, &plan->arena, &uris);
+	int rc = report_uri_list(request->tag == REPORT_RUA ? request->record->rua : request->record->ruf, &plan->arena,
+				 &uris);
 	if (rc < 0)
 		return rc;
 	plan->refused = uris.refused;

@@ -1,5 +1,5 @@
 /*
- * Where the report of one policy domain goes: its rua, verified and without
+ * Where the reports of one policy domain go: its rua or ruf, verified and without
  * what is excluded.
  */
 #ifndef POSTERN_REPORT_PLAN_H
@@ -34,7 +34,7 @@ struct report_plan {
 	struct arena arena; /* what the destinations live in */
 	struct report_destination items[REPORT_DESTINATIONS_MAX];
 	size_t count;
-	size_t refused;  /* URIs of rua that cannot be used */
+	size_t refused;  /* URIs that cannot be used */
 	bool more;       /* addresses past a cap */
 	bool undecided;  /* DNS failed for one of them */
 };
@@ -43,6 +43,7 @@ struct report_plan_request {
 	struct span domain;    /* policy domain */
 	struct span discovery; /* how it was found: "psl" or "treewalk" */
 	const struct dmarc_record *record;
+	enum report_tag tag;   /* which of its tags is asked */
 	const struct conf_list *excludes; /* items of dmarc_report_exclude */
 };
 

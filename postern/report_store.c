@@ -27,11 +27,12 @@ void report_period_set(int64_t begin, struct report_period *p)
 	set_text(p->until, begin + REPORT_DAY_S, " 00:00:00");
 }
 
-int report_store_lock(struct db *db)
+int report_store_lock(struct db *db, const char *what)
 {
+	const struct db_param param = DB_P_STR(what);
 	uint64_t locked = 0;
-	int rc = db_query_u64(db, "SELECT GET_LOCK(CONCAT('postern-dmarc-report-', LEFT(MD5(DATABASE()), 16)), 0)",
-			      NULL, 0, &locked);
+	int rc = db_query_u64(db, "SELECT GET_LOCK(CONCAT('postern-dmarc-', ?, '-', LEFT(MD5(DATABASE()), 16)), 0)",
+			      &param, 1, &locked);
 	return rc == ERR_NOT_FOUND || (rc == 0 && locked == 0) ? ERR_EXISTS : rc;
 }
 

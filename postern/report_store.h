@@ -20,8 +20,8 @@ struct report_period {
 
 void report_period_set(int64_t begin, struct report_period *period_out);
 
-/* One run at a time; ERR_EXISTS while there is another. */
-int report_store_lock(struct db *db) MUST_CHECK;
+/* One run of WHAT ("report", "failure") at a time; ERR_EXISTS while there is another. */
+int report_store_lock(struct db *db, const char *what) MUST_CHECK;
 
 /* The next policy domain behind AFTER, of any day; ERR_NOT_FOUND at the end. */
 int report_store_next_domain(struct db *db, struct span after, struct sbuf *domain_out) MUST_CHECK;
