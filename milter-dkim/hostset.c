@@ -4,6 +4,7 @@
 #include "hostset.h"
 
 #include "lib/mail/dnsname.h"
+#include "lib/mail/idn.h"
 
 struct hostset_entry {
 	bool negated;
@@ -42,7 +43,10 @@ static int parse_entry(struct span word, struct hostset_entry *entry_out)
 		sbuf_init(&lower, mem, sizeof(mem));
 		/* "*.DOMAIN", which many write, means .DOMAIN; a final dot is nothing. */
 		word = span_skip(word, span_starts(word, SPAN_LIT("*.")));
-		sbuf_add_lower(&lower, dnsname_trim(word));
+		if (word.len > 0 && word.ptr[0] == '.')
+			sbuf_addc(&lower, '.');
+		if (idn_to_ascii(dnsname_trim(span_skip(word, lower.len)), &lower) < 0)
+			return ERR_SYNTAX;
 		if (!sbuf_ok(&lower) || !host_chars(sbuf_span(&lower)))
 			return ERR_SYNTAX;
 		e.name = mem_strdup(sbuf_cstr(&lower));

@@ -2,7 +2,8 @@
  * Sets of hosts as in OpenDKIM's TrustedHosts: addresses, networks
  * (ADDRESS/BITS), host names, and .DOMAIN or *.DOMAIN for all names below a
  * domain; an exclamation mark in front excludes.  The most specific entry decides.
- * Separators are white space and commas; # begins a comment.
+ * Separators are white space and commas; # begins a comment.  U-labels are taken
+ * as their A-labels.
  */
 #ifndef MILTER_HOSTSET_H
 #define MILTER_HOSTSET_H

@@ -97,29 +97,31 @@ static void report_seal(const struct session_outcome *o, struct span queue_id)
 		  LOG_FIELD_STR("REASON", o->seal_problem));
 }
 
-static void report_judged(const struct session_outcome *o, struct span queue_id, struct texts *t)
+/* Each verdict, whatever became of the message; RESULT gets them as text. */
+static void count_verdicts(const struct inbound *in, struct sbuf *result)
 {
-	const struct inbound *in = o->inbound;
-	struct sbuf result;
-	sbuf_init(&result, t->result, sizeof(t->result));
-	metrics_inc(METRIC_MESSAGES_JUDGED);
 	if (in->dkim.count == 0) {
 		metrics_inc(METRIC_DKIM_NONE);
-		sbuf_adds(&result, "dkim=none ");
+		sbuf_adds(result, "dkim=none ");
 	}
 	for (size_t i = 0; i < in->dkim.count; i++) {
 		enum auth_result r = in->dkim.signatures[i].verdict.result;
 		count_result(dkim_metrics, r);
-		sbuf_addf(&result, "dkim=%s ", auth_result_name(r));
+		sbuf_addf(result, "dkim=%s ", auth_result_name(r));
 	}
 	if (in->request.ip.bits != 0) {
 		count_result(spf_metrics, in->spf.result);
-		sbuf_addf(&result, "spf=%s ", auth_result_name(in->spf.result));
+		sbuf_addf(result, "spf=%s ", auth_result_name(in->spf.result));
 	}
 	count_result(arc_metrics, in->arc.result);
 	count_result(dmarc_metrics, in->dmarc.result);
-	sbuf_addf(&result, "arc=%s dmarc=%s", auth_result_name(in->arc.result),
-		  auth_result_name(in->dmarc.result));
+	sbuf_addf(result, "arc=%s dmarc=%s", auth_result_name(in->arc.result), auth_result_name(in->dmarc.result));
+}
+
+static void report_judged(const struct session_outcome *o, struct span queue_id, struct texts *t, struct span result)
+{
+	const struct inbound *in = o->inbound;
+	metrics_inc(METRIC_MESSAGES_JUDGED);
 	if (o->quarantined)
 		metrics_inc(METRIC_DMARC_QUARANTINED);
 	report_seal(o, queue_id);
@@ -127,7 +129,7 @@ static void report_judged(const struct session_outcome *o, struct span queue_id,
 		metrics_inc(in->override.by == OVERRIDE_ARC ? METRIC_DMARC_OVERRIDDEN_ARC : METRIC_DMARC_OVERRIDDEN_FORWARDER);
 	const struct log_field fields[] = {
 		LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("CLIENT_IP", t->ip), LOG_FIELD("DOMAIN", o->author_domain),
-		LOG_FIELD("RESULT", sbuf_span(&result)),
+		LOG_FIELD("RESULT", result),
 		LOG_FIELD_STR("DISPOSITION", o->quarantined ? "quarantine" : "none"),
 		LOG_FIELD_STR("OVERRIDE", in->override.type), LOG_FIELD_STR("OVERRIDE_REASON", in->override.comment),
 	};
@@ -146,10 +148,14 @@ void report_outcome(const struct session_outcome *outcome, struct span queue_id,
 			  LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("CLIENT_IP", t.ip),
 			  LOG_FIELD_STR("COUNT", t.number));
 	}
+	struct sbuf result;
+	sbuf_init(&result, t.result, sizeof(t.result));
+	if (outcome->inbound != NULL && outcome->inbound->dmarc_done)
+		count_verdicts(outcome->inbound, &result);
 	if (outcome->action != SESSION_ACCEPT)
 		report_refused(outcome, queue_id, &t);
 	else if (outcome->ours)
 		report_ours(outcome, queue_id, &t);
 	else
-		report_judged(outcome, queue_id, &t);
+		report_judged(outcome, queue_id, &t, sbuf_span(&result));
 }

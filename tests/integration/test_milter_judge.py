@@ -87,6 +87,9 @@ class Overrides(JudgeCase):
             self.assertEqual(self.say(data.replace(b"From:", b"From: a@b.example\r\nFrom:"))[0], 550)
         with self.configured("milter-dkim", dmarc_enforce="reject", arc_trusted_sealers="other.example"):
             self.assertEqual(self.say(data)[0], 550)
+            # What was refused was judged all the same.
+            self.assertEqual(self.metric('postern_milter_dmarc_total{result="fail"}'), 1)
+            self.assertEqual(self.metric('postern_milter_arc_total{result="pass"}'), 1)
 
     def test_trusted_forwarder(self):
         data = mail.message(f"ceo@{self.strict_domain()}", self.user)
@@ -97,9 +100,10 @@ class Overrides(JudgeCase):
         self.assertIn(f"(client {source})", judged)
         self.assertIn("policy.override=trusted_forwarder", judged)
 
-    def test_bad_lists_are_told(self):
+    def test_bad_options_are_told(self):
         for name, value in (("arc_trusted_sealers", "192.0.2.1"), ("arc_trusted_sealers", "a@b"),
-                            ("trusted_forwarders", "a b@c")):
+                            ("trusted_forwarders", "a b@c"), ("arc_seal", "yes"), ("arc_domain", "nobody"),
+                            ("arc_selector", "a b"), ("arc_key_file", "/x")):
             done = subprocess.run([self.stack.at.path("/bin/milter-dkim"), "-c",
                                    self.stack.at.path("/etc/postern/milter-dkim.conf"), "-o", f"{name}={value}", "-t"],
                                   capture_output=True, text=True, check=False)

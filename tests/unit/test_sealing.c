@@ -169,6 +169,46 @@ START_TEST(which_key)
 }
 END_TEST
 
+static int read_nothing(void *arg, const char *path, struct sbuf *out)
+{
+	(void)arg;
+	(void)path;
+	(void)out;
+	return ERR_NOT_FOUND;
+}
+
+static int check_nothing(void *arg, const char *path)
+{
+	return read_nothing(arg, path, NULL);
+}
+
+/* The tables are asked before SQL, as for signatures. */
+START_TEST(key_of_a_table)
+{
+	struct fixture f;
+	struct keytable *table;
+	setup(&f);
+	struct keytable_source source = {
+		.keys = SPAN_LIT("seal relay.example:ed:" ED25519_PRIVATE "\ngone gone.example:s:/nonexistent\n"),
+		.signing = SPAN_LIT("*@relay.example seal\n*@gone.example gone\n"), .patterns = true, .folder = "",
+		.read = read_nothing, .check = check_nothing, .cache = f.cache,
+	};
+	ck_assert_int_eq(keytable_load(&source, &table), 0);
+	f.keys.table = table;
+	ck_assert_int_eq(run(&f, "192.0.2.1", HEADER)->sealed, SEALING_DONE);
+	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&f.header), "ARC-Seal: i=1; a=ed25519-sha256;"));
+	f.settings.seal.domain = "gone.example";
+	const struct session_outcome *o = run(&f, "192.0.2.1", HEADER);
+	ck_assert_int_eq(o->sealed, SEALING_FAILED);
+	ck_assert_int_eq(o->action, SESSION_ACCEPT);
+	f.settings.seal.domain = "unknown.example";
+	ck_assert_int_eq(run(&f, "192.0.2.1", HEADER)->sealed, SEALING_FAILED);
+	session_reset(f.session);
+	keytable_unref(&table);
+	teardown(&f);
+}
+END_TEST
+
 START_TEST(rejected_mail_is_not_sealed)
 {
 	struct fixture f;
@@ -327,7 +367,7 @@ START_TEST(forged_received_spf)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&sealed_on_top, &which_key, &rejected_mail_is_not_sealed, &rspamd_issue_4529_broken_chains,
+	&sealed_on_top, &which_key, &key_of_a_table, &rejected_mail_is_not_sealed, &rspamd_issue_4529_broken_chains,
 	&no_more_than_fifty_sets, &received_spf, &received_spf_is_bounded, &forged_received_spf, NULL,
 };
 
