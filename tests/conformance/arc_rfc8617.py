@@ -38,6 +38,7 @@ class World:
             "short._domainkey.list.example": [["TXT", self.keys[768].record()]],
             "test._domainkey.list.example": [["TXT", first.record(" t=y;")]],
             "strict._domainkey.list.example": [["TXT", first.record(" t=s;")]],
+            "xn--sl-bja._domainkey.xn--bcher-kva.example": [["TXT", first.record()]],
             "revoked._domainkey.list.example": [["TXT", "v=DKIM1; p="]],
             "wrong._domainkey.list.example": [["TXT", self.keys[2048].record()]],
             "kind._domainkey.list.example": [["TXT", ed.record()]],
@@ -226,7 +227,10 @@ def signatures(w):
     size = len("Hello,\r\n\r\nthe minutes are below.\r\n--\r\nJoe\r\n")
     yield "l= of the whole body", "pass", chain(w, 1, ams_more=["l=%d" % size])
     yield "l= and more body", "fail", chain(w, 1, ams_more=["l=%d" % size]) + "more\r\n"
-    yield "AUID is not imported: i= of the set only", "pass", chain(w, 1, ams_more=["x=9999999999"])
+    yield "x= that is to come", "pass", chain(w, 1, ams_more=["x=9999999999"])
+    yield "x= that is over", "fail", chain(w, 1, ams_more=["x=1700000002"])
+    yield "x= in front of t=", "fail", chain(w, 1, ams_more=["x=1600000000"])
+    yield "4.1.4 U-labels", "pass", Maker(w.keys[1024], "b\u00fccher.example", "s\u00e9l").add(MESSAGE)
     yield "4.1.1 comments around the instance", "pass", w.maker.add(MESSAGE, aar=" (a) i (b) =\r\n\t(c;) 1 (d) ; mx; none")
     yield "4.1.1 instance not first", "fail", w.maker.add(MESSAGE, aar=" mx.list.example; i=1; spf=pass")
     yield "4.1.1 no semicolon behind the instance", "fail", w.maker.add(MESSAGE, aar=" i=1")
@@ -252,7 +256,17 @@ def mixed(w):
     return join([[NAMES[2], seal]] + fields[1:], body)
 
 
-GROUPS = (whole_chains, sets, seals, tags, signatures, key_records)
+def how_far_back(w):
+    """Section 5.2 step 5: header.oldest-pass; 0 where all signatures still fit."""
+    yield "5.2-5 nothing was changed", "pass header.oldest-pass=0", chain(w, 3)
+    yield "5.2-5 a single set", "pass header.oldest-pass=0", chain(w, 1)
+    yield "5.2-5 changed behind the first", "pass header.oldest-pass=2", w.ed.add(chain(w, 1).replace(": minutes", ": hours"))
+    changed = chain(w, 2) + "footer\r\n"
+    yield "5.2-5 changed behind the second", "pass header.oldest-pass=3", w.maker.add(changed)
+    yield "5.2-5 and not since", "pass header.oldest-pass=3", w.ed.add(w.maker.add(changed))
+
+
+GROUPS = (whole_chains, sets, seals, tags, signatures, key_records, how_far_back)
 
 
 class Runner:
@@ -272,6 +286,7 @@ class Runner:
             return {"result": "exit %d" % done.returncode}
         verdict = json.loads(done.stdout)
         arc = verdict["arc"]
+        arc["field"] = verdict["authentication_results"]
         if "arc=%s" % arc["result"] not in verdict["authentication_results"]:
             arc["result"] += ", but another word in Authentication-Results"
         if (arc["reason"] is None) != (arc["result"] != "fail"):
@@ -279,12 +294,15 @@ class Runner:
         return arc
 
     def problem(self, wanted, message):
+        wanted, _, told = wanted.partition(" ")
         for text in (message, message.replace("\r\n", "\n")):
             got = self.validate(text)
             if got["result"] != wanted:
                 return "%s instead of %s (%s)" % (got["result"], wanted, got.get("reason"))
             if wanted == "pass" and got["instance"] != text.count("Seal:") + text.count("SEAL:"):
                 return "instance %s" % got["instance"]
+            if told not in got.get("field", ""):
+                return "no %s in %s" % (told, got["field"])
         return None
 
     def close(self):

@@ -109,7 +109,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct span all = span_of(data, size), id = SPAN_LIT("mx.example.org");
 	(void)authres_is_from(all, id);
-	(void)authres_results(all);
+	struct span results = authres_results(all);
+	enum auth_result said;
+	if (results.len > size || authres_instance(all, 50) > 50 || (authres_find(results, "arc", &said) && said >= AUTH_RESULTS))
+		PANIC("more is read than there is");
 	check_strange(all);
 	check_received_spf(all, id);
 	struct sbuf out;
