@@ -549,6 +549,46 @@ class Days(ReportCase):
         self.assertEqual(self.call("send", auth_results_keep="7")[0], CONFIG)
 
 
+class RealMail(ReportCase):
+    """From mail that came in to the report about it."""
+
+    def test_what_came_in_is_told(self):
+        domain, source = self.domain(), self.new_source()
+        self.stack.dns_add_text(f"_dmarc.{domain}", f"v=DMARC1; p=quarantine; rua=mailto:{self.box}")
+        self.stack.dns_add_text(domain, f"v=spf1 ip4:{source} -all")
+        for name in (f"_dmarc.{domain}", domain):
+            self.addCleanup(self.stack.dns_remove, name)
+        wanted = []
+        for author, sender in ((f"a@{domain}", f"x@{domain}"), (f"a@{domain}", f"y@{domain}"),
+                               (f"b@news.{domain}", "<>"), (f"c@{domain}", "z@example.org")):
+            data = mail.message(author, self.box)
+            mail.deliver(self.stack, sender, [self.box], data, source)
+            wanted.append(mail.parse(data)["message-id"])
+        ids = ", ".join(quote(i) for i in wanted)
+        self.wait_until(lambda: self.value(f"SELECT COUNT(*) FROM auth_results WHERE message_id_header IN ({ids})") == "4",
+                        30, "four rows")
+        today = self.day_of(int(time.time()))
+        status, out, err = self.call("preview", domain, "--day", today)
+        self.assertEqual((status, validate(out.encode())), (0, ""), err)
+        self.stack.mariadb(f"UPDATE auth_results SET received_at = '{self.day} 10:00:00' WHERE message_id_header IN ({ids})")
+        self.assertEqual(self.send("--domain", domain)["sent"], 1)
+        root = self.report(self.xml_of(self.mails()[0]))
+        told = sorted((r.findtext("d:identifiers/d:header_from", None, NS),
+                       r.findtext("d:identifiers/d:envelope_from", None, NS),
+                       r.findtext("d:row/d:policy_evaluated/d:disposition", None, NS),
+                       r.findtext("d:row/d:policy_evaluated/d:reason/d:type", None, NS),
+                       r.findtext("d:row/d:policy_evaluated/d:spf", None, NS),
+                       r.findtext("d:row/d:count", None, NS)) for r in root.findall("d:record", NS))
+        self.assertEqual({r.text for r in root.findall("d:record/d:row/d:source_ip", NS)}, {source})
+        self.assertEqual(told, [
+            (domain, domain, "pass", None, "pass", "2"),
+            (domain, "example.org", "none", "local_policy", "fail", "1"),
+            (f"news.{domain}", "", "none", "local_policy", "fail", "1"),
+        ])
+        self.assertEqual(root.findtext("d:policy_published/d:p", None, NS), "quarantine")
+        self.assertEqual(root.findtext("d:policy_published/d:discovery_method", None, NS), "treewalk")
+
+
 class Preview(ReportCase):
     def test_the_table(self):
         domain, denied = self.domain(), f"ext{self.number}.test"
