@@ -553,10 +553,11 @@ class RealMail(ReportCase):
     """From mail that came in to the report about it."""
 
     def test_what_came_in_is_told(self):
-        domain, source = self.domain(), self.new_source()
-        self.stack.dns_add_text(f"_dmarc.{domain}", f"v=DMARC1; p=quarantine; rua=mailto:{self.box}")
-        self.stack.dns_add_text(domain, f"v=spf1 ip4:{source} -all")
-        for name in (f"_dmarc.{domain}", domain):
+        domain, source = self.domain("example"), self.new_source()
+        for name, text in ((f"_dmarc.{domain}", f"v=DMARC1; p=quarantine; rua=mailto:{self.box}"),
+                           (domain, f"v=spf1 ip4:{source} -all"),
+                           (f"{domain}._report._dmarc.example.net", "v=DMARC1")):
+            self.stack.dns_add_text(name, text)
             self.addCleanup(self.stack.dns_remove, name)
         wanted = []
         for author, sender in ((f"a@{domain}", f"x@{domain}"), (f"a@{domain}", f"y@{domain}"),
