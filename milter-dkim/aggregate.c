@@ -1,15 +1,16 @@
 /*
- * A tuple is the text that follows the count in its record: two rows belong
- * together where these texts are equal, so nothing that a reader could tell
- * apart is merged, and nothing is told twice.  Signatures are sorted, and the
- * records of an address too, so the order of the rows changes nothing.
+ * A tuple is the text of its record but for the count: two rows belong together
+ * where these texts are equal, so nothing that a reader could tell apart is
+ * merged, and nothing is told twice.  Signatures are sorted, so their order in
+ * the mail changes nothing.  Of the texts only 128 bits under random keys are
+ * kept, which nobody can make collide.
  */
 #include "milter-dkim/aggregate.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 
-#include "lib/base/htab.h"
+#include "lib/base/hash.h"
 #include "lib/mail/addr.h"
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
@@ -206,34 +207,36 @@ int aggregate_ip(struct span client_ip, char text_out[AGGREGATE_IP_SIZE])
 	return 0;
 }
 
-/* ---- grouping ---- */
+/* ---- tuples ---- */
 
-struct group {
-	struct span body;
-	uint64_t count;
+struct tuple {
+	uint64_t hash[2];
+	uint32_t count;	  /* 0: a free slot; does not wrap */
+	uint32_t written; /* the reading in which it was written */
 };
 
 struct aggregate {
-	aggregate_sink *sink;
-	void *arg;
-	char ip[AGGREGATE_IP_SIZE]; /* whose records are held; "" for none */
-	struct htab table;
-	struct group *groups[AGGREGATE_RECORDS_MAX];
-	size_t count;
-	struct arena memory, scratch;
-	struct sbuf body;
-	uint64_t left_out;
+	struct hash_key keys[2];
+	struct tuple *slots;
+	size_t size, used, max; /* slots (a power of two), tuples, their cap */
+	uint32_t reading;
+	struct arena scratch;
+	struct sbuf text; /* address, NUL, body */
+	struct aggregate_totals totals;
 };
 
-struct aggregate *aggregate_new(aggregate_sink *sink, void *arg)
+#define SLOTS_FIRST 1024
+
+struct aggregate *aggregate_new(size_t max_tuples)
 {
 	struct aggregate *g = mem_zalloc(sizeof(*g));
-	g->sink = sink;
-	g->arg = arg;
-	htab_init(&g->table, AGGREGATE_RECORDS_MAX);
-	arena_init(&g->memory, AGGREGATE_RECORD_BYTES);
+	g->keys[0] = hash_key_random();
+	g->keys[1] = hash_key_random();
+	g->max = max_tuples;
+	g->size = SLOTS_FIRST;
+	g->slots = mem_zalloc(g->size * sizeof(*g->slots));
 	arena_init(&g->scratch, SCRATCH_BYTES);
-	sbuf_init_heap(&g->body, AGGREGATE_BODY_MAX);
+	sbuf_init_heap(&g->text, AGGREGATE_IP_SIZE + AGGREGATE_BODY_MAX);
 	return g;
 }
 
@@ -241,89 +244,97 @@ void aggregate_free(struct aggregate **g)
 {
 	if (*g == NULL)
 		return;
-	htab_done(&(*g)->table, NULL);
-	arena_done(&(*g)->memory);
+	free((*g)->slots);
 	arena_done(&(*g)->scratch);
-	sbuf_done(&(*g)->body);
+	sbuf_done(&(*g)->text);
 	free(*g);
 	*g = NULL;
 }
 
-static int compare_groups(const void *pa, const void *pb)
+/* The slot of a tuple, or the free one where it would be. */
+static struct tuple *find(struct tuple *slots, size_t size, const uint64_t hash[2])
 {
-	const struct group *const *a = pa, *const *b = pb;
-	return span_cmp((*a)->body, (*b)->body);
+	size_t at = (size_t)hash[0] & (size - 1);
+	while (slots[at].count != 0 && (slots[at].hash[0] != hash[0] || slots[at].hash[1] != hash[1]))
+		at = (at + 1) & (size - 1);
+	return &slots[at];
 }
 
-int aggregate_end(struct aggregate *g)
+static void grow(struct aggregate *g)
 {
-	int rc = 0;
-	if (g->count == 0)
-		return 0;
-	qsort(g->groups, g->count, sizeof(g->groups[0]), compare_groups);
-	for (size_t i = 0; rc == 0 && i < g->count; i++)
-		rc = g->sink(g->arg, span_str(g->ip), g->groups[i]->count, g->groups[i]->body);
-	htab_done(&g->table, NULL);
-	htab_init(&g->table, AGGREGATE_RECORDS_MAX);
-	arena_reset(&g->memory);
-	g->count = 0;
-	g->ip[0] = '\0';
-	return rc;
+	size_t size = g->size * 2;
+	struct tuple *slots = mem_zalloc(size * sizeof(*slots));
+	for (size_t i = 0; i < g->size; i++)
+		if (g->slots[i].count != 0)
+			*find(slots, size, g->slots[i].hash) = g->slots[i];
+	free(g->slots);
+	g->slots = slots;
+	g->size = size;
 }
 
-/* A new group for the text in `body`; NULL past a cap. */
-static struct group *add_group(struct aggregate *g)
-{
-	struct group *group = arena_alloc(&g->memory, sizeof(*group));
-	if (g->count == AGGREGATE_RECORDS_MAX || group == NULL ||
-	    arena_dup(&g->memory, sbuf_span(&g->body), &group->body) < 0 ||
-	    htab_put(&g->table, group->body, group, NULL) < 0)
-		return NULL;
-	g->groups[g->count++] = group;
-	return group;
-}
-
-static int add_body(struct aggregate *g, const char *ip)
-{
-	int rc = 0;
-	if (strcmp(g->ip, ip) != 0 && (rc = aggregate_end(g)) != 0)
-		return rc;
-	struct group *group = htab_get(&g->table, sbuf_span(&g->body));
-	if (group == NULL)
-		group = add_group(g);
-	if (group == NULL) {
-		if ((rc = aggregate_end(g)) != 0)
-			return rc;
-		group = add_group(g);
-	}
-	if (group == NULL)
-		return ERR_LIMIT;
-	memcpy(g->ip, ip, AGGREGATE_IP_SIZE);
-	group->count++;
-	return 0;
-}
-
-int aggregate_add(struct aggregate *g, const struct aggregate_row *row)
+/* Makes the text of ROW's record; false where it cannot be reported. */
+static bool make_text(struct aggregate *g, const struct aggregate_row *row, uint64_t hash_out[2])
 {
 	struct aggregate_record record;
-	char ip[AGGREGATE_IP_SIZE] = "";
-	if (aggregate_ip(row->client_ip, ip) < 0) {
-		g->left_out++;
-		return 0;
-	}
+	char ip[AGGREGATE_IP_SIZE];
 	arena_reset(&g->scratch);
-	sbuf_reset(&g->body);
-	int rc = aggregate_record_make(row, &g->scratch, &record);
-	if (rc == 0)
-		aggregate_xml_body(&record, &g->body);
-	if (rc < 0 || !sbuf_ok(&g->body)) {
-		g->left_out++;
-		return 0;
-	}
-	return add_body(g, ip);
+	sbuf_reset(&g->text);
+	if (aggregate_ip(row->client_ip, ip) < 0 || aggregate_record_make(row, &g->scratch, &record) < 0)
+		return false;
+	sbuf_adds(&g->text, ip);
+	sbuf_addc(&g->text, '\0');
+	aggregate_xml_body(&record, &g->text);
+	for (unsigned i = 0; i < 2; i++)
+		hash_out[i] = hash_siphash(&g->keys[i], sbuf_span(&g->text));
+	return sbuf_ok(&g->text);
 }
 
-uint64_t aggregate_left_out(const struct aggregate *g)
+void aggregate_count(struct aggregate *g, const struct aggregate_row *row)
 {
-	return g->left_out;
+	uint64_t hash[2];
+	if (!make_text(g, row, hash)) {
+		g->totals.left_out++;
+		return;
+	}
+	g->totals.messages++;
+	struct tuple *tuple = find(g->slots, g->size, hash);
+	if (tuple->count != 0) {
+		tuple->count += tuple->count < UINT32_MAX;
+		return;
+	}
+	g->totals.records++;
+	if (g->used == g->max)
+		return;
+	*tuple = (struct tuple){{hash[0], hash[1]}, 1, 0};
+	if (++g->used > g->size / 2)
+		grow(g);
+}
+
+struct aggregate_totals aggregate_totals(const struct aggregate *g)
+{
+	return g->totals;
+}
+
+void aggregate_rewind(struct aggregate *g)
+{
+	g->reading++;
+}
+
+bool aggregate_next(struct aggregate *g, const struct aggregate_row *row, struct span *ip_out, uint64_t *count_out,
+		    struct span *body_out)
+{
+	uint64_t hash[2];
+	if (!make_text(g, row, hash))
+		return false;
+	struct tuple *tuple = find(g->slots, g->size, hash);
+	if (tuple->count != 0 && tuple->written == g->reading)
+		return false;
+	*count_out = 1;
+	if (tuple->count != 0) {
+		tuple->written = g->reading;
+		*count_out = tuple->count;
+	}
+	*ip_out = span_str(g->text.ptr);
+	*body_out = span_skip(sbuf_span(&g->text), ip_out->len + 1);
+	return true;
 }

@@ -1,7 +1,8 @@
 /*
  * Aggregate reports (RFC 9990) as data: rows of auth_results become the records
- * of a report, one for each tuple of address, results and identifiers.  Rows
- * must come ordered by address: only the records of one address are held.
+ * of a report, one for each tuple of address, results and identifiers.  The
+ * rows are read twice, first to count the tuples and then to write each where it
+ * is met first; in between a tuple is 24 bytes, however long its record.
  */
 #ifndef MILTER_AGGREGATE_H
 #define MILTER_AGGREGATE_H
@@ -15,10 +16,7 @@
 #define AGGREGATE_TEXT_MAX 255       /* characters of a comment or explanation */
 #define AGGREGATE_IP_SIZE 64         /* of an address as text */
 #define AGGREGATE_REASONS_MAX 2
-/* Records of one address that are held; with more of them a tuple may occur
- * twice, so that a sender cannot fill our memory. */
-#define AGGREGATE_RECORDS_MAX 20000
-#define AGGREGATE_RECORD_BYTES (32u << 20)
+#define AGGREGATE_TUPLES_MAX 1000000 /* that are counted; the rows of more are records of their own */
 
 /* One row, as it stands in the table; empty is NULL, but for the sender. */
 struct aggregate_row {
@@ -66,19 +64,29 @@ int aggregate_record_make(const struct aggregate_row *row, struct arena *a,
  */
 int aggregate_ip(struct span client_ip, char text_out[AGGREGATE_IP_SIZE]) MUST_CHECK;
 
-/* Takes the finished records, in order; BODY is what aggregate_xml_body() wrote.
- * Not 0 stops, and is what the call below returns. */
-typedef int aggregate_sink(void *arg, struct span ip, uint64_t count, struct span body);
-
 struct aggregate;
 
-/* Returns owned. */
-struct aggregate *aggregate_new(aggregate_sink *sink, void *arg);
+/* Counts at most MAX_TUPLES.  Returns owned. */
+struct aggregate *aggregate_new(size_t max_tuples);
 void aggregate_free(struct aggregate **g);
-/* Rows without an address are left out and counted. */
-int aggregate_add(struct aggregate *g, const struct aggregate_row *row) MUST_CHECK;
-/* Hands on what is still held. */
-int aggregate_end(struct aggregate *g) MUST_CHECK;
-uint64_t aggregate_left_out(const struct aggregate *g);
+
+/* The first reading.  Rows without an address cannot be reported and are left
+ * out. */
+void aggregate_count(struct aggregate *g, const struct aggregate_row *row);
+
+struct aggregate_totals {
+	uint64_t messages, records, left_out;
+};
+struct aggregate_totals aggregate_totals(const struct aggregate *g);
+
+/* Before each further reading. */
+void aggregate_rewind(struct aggregate *g);
+/*
+ * The same row again: true where a record is to be written now, with its
+ * address, its count and what aggregate_xml_body() wrote; valid until the next
+ * call.  A row that was not there at the first reading is a record of its own.
+ */
+bool aggregate_next(struct aggregate *g, const struct aggregate_row *row, struct span *ip_out,
+		    uint64_t *count_out, struct span *body_out);
 
 #endif

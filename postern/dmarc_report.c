@@ -121,13 +121,6 @@ static int make_plan(struct preview *p, const struct report *report, struct repo
 	return cli_fail(p->cli, EX_SOFTWARE, "%.*s: its policy record is too complex", SPAN_ARG(report->domain));
 }
 
-static int count_only(void *arg, struct span bytes)
-{
-	(void)arg;
-	(void)bytes;
-	return 0;
-}
-
 /* A row for each destination, with what is known of it. */
 static int add_rows(struct preview *p, const struct report *report, const struct report_plan *plan, json_t *rows)
 {
@@ -153,7 +146,7 @@ static int list_report(void *arg, struct report *report)
 	if (report->record.rua.len == 0)
 		return EX_OK;
 	int status = make_plan(p, report, &plan);
-	int rc = status == EX_OK ? report_write(report, count_only, NULL) : 0;
+	int rc = status == EX_OK ? report_count(report) : 0;
 	if (rc < 0)
 		status = cli_fail_db(p->cli, rc);
 	if (status == EX_OK && report->size.records > 0)

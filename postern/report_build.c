@@ -1,7 +1,8 @@
 /*
- * Rows stream through the groups of one address into the writer: memory does
- * not grow with the report.  That a report is cut stands in its head, so it is
- * made twice then; the second time the number of records is known.
+ * The rows are read twice, in one snapshot of the database, in the order in which
+ * they came: memory grows by 24 bytes a record.  That a report is cut stands in
+ * its head, so it is written twice then; the second time the number of records
+ * is known.
  */
 #include "postern/report_build.h"
 
@@ -90,11 +91,33 @@ void report_done(struct report *r)
 {
 	sbuf_done(&r->record_text);
 	sbuf_done(&r->discovery);
+	aggregate_free(&r->tuples);
 }
 
-static int write_record(void *arg, struct span ip, uint64_t count, struct span body)
+static int count_row(void *arg, const struct aggregate_row *row)
+{
+	aggregate_count(arg, row);
+	return 0;
+}
+
+static int count_rows(struct report *r)
+{
+	aggregate_free(&r->tuples);
+	r->tuples = aggregate_new(AGGREGATE_TUPLES_MAX);
+	int rc = report_store_rows(r->db, &r->period, r->domain, count_row, r->tuples);
+	const struct aggregate_totals totals = aggregate_totals(r->tuples);
+	r->size = (struct report_size){.messages = totals.messages, .records = totals.records};
+	r->left_out = totals.left_out;
+	return rc;
+}
+
+static int write_row(void *arg, const struct aggregate_row *row)
 {
 	struct writer *w = arg;
+	struct span ip, body;
+	uint64_t count;
+	if (!aggregate_next(w->report->tuples, row, &ip, &count, &body))
+		return 0;
 	if (w->report->size.records == w->max_records) {
 		w->report->cut = true;
 		return STOP;
@@ -107,11 +130,6 @@ static int write_record(void *arg, struct span ip, uint64_t count, struct span b
 	w->report->size.records++;
 	w->report->size.messages += count;
 	return rc;
-}
-
-static int add_row(void *arg, const struct aggregate_row *row)
-{
-	return aggregate_add(arg, row);
 }
 
 static int write_head(const struct report *r, uint64_t max_records, report_write_fn *write, void *arg)
@@ -152,12 +170,8 @@ static int write_all(struct report *r, uint64_t max_records, report_write_fn *wr
 	if (rc != 0)
 		return rc;
 	sbuf_init(&w.row, mem, sizeof(mem));
-	struct aggregate *groups = aggregate_new(write_record, &w);
-	rc = report_store_rows(r->db, &r->period, r->domain, add_row, groups);
-	if (rc == 0)
-		rc = aggregate_end(groups);
-	r->left_out = aggregate_left_out(groups);
-	aggregate_free(&groups);
+	aggregate_rewind(r->tuples);
+	rc = report_store_rows(r->db, &r->period, r->domain, write_row, &w);
 	if (rc == STOP)
 		rc = 0;
 	sbuf_reset(&w.row);
@@ -165,9 +179,27 @@ static int write_all(struct report *r, uint64_t max_records, report_write_fn *wr
 	return rc == 0 ? write(arg, sbuf_span(&w.row)) : rc;
 }
 
+/* Begins a snapshot and counts; the caller ends it by db_rollback(). */
+static int begin(struct report *r)
+{
+	int rc = db_begin(r->db);
+	return rc < 0 ? rc : count_rows(r);
+}
+
+int report_count(struct report *r)
+{
+	int rc = begin(r);
+	db_rollback(r->db);
+	return rc;
+}
+
 int report_write(struct report *r, report_write_fn *write, void *arg)
 {
-	return write_all(r, UINT64_MAX, write, arg);
+	int rc = begin(r);
+	if (rc == 0)
+		rc = write_all(r, UINT64_MAX, write, arg);
+	db_rollback(r->db);
+	return rc;
 }
 
 struct compressor {
@@ -203,14 +235,15 @@ static int compress_once(struct report *r, uint64_t max_records, struct sbuf *ou
 
 int report_compress(struct report *r, struct sbuf *out)
 {
-	int rc = compress_once(r, UINT64_MAX, out);
-	if (rc != ERR_LIMIT || !r->cut)
-		return rc;
-	/* The record that did not fit, and one for the longer head. */
-	if (r->size.records <= 2)
-		return rc;
-	rc = compress_once(r, r->size.records - 2, out);
-	r->cut = true;
+	int rc = begin(r);
+	if (rc == 0)
+		rc = compress_once(r, UINT64_MAX, out);
+	/* Without the record that did not fit, and one for the longer head. */
+	if (rc == ERR_LIMIT && r->cut && r->size.records > 2) {
+		rc = compress_once(r, r->size.records - 2, out);
+		r->cut = true;
+	}
+	db_rollback(r->db);
 	return rc;
 }
 

@@ -34,6 +34,7 @@ struct report {
 	struct report_size size;
 	uint64_t left_out; /* rows that cannot be reported */
 	bool cut;
+	struct aggregate *tuples;
 };
 
 /*
@@ -48,6 +49,8 @@ void report_done(struct report *r);
 /* Takes the text piece by piece; not 0 ends it. */
 typedef int report_write_fn(void *arg, struct span bytes);
 
+/* Only counts: fills in `size` but for the bytes. */
+int report_count(struct report *r) MUST_CHECK;
 /* Writes all of the XML and counts its size. */
 int report_write(struct report *r, report_write_fn *write, void *arg) MUST_CHECK;
 /* Writes it compressed into OUT, cut where it would be longer than the

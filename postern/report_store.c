@@ -114,7 +114,7 @@ int report_store_rows(struct db *db, const struct report_period *period, struct 
 	return db_stream(db,
 			 "SELECT client_ip, from_domain, envelope_sender, spf_result, spf_domain, dkim_signatures, "
 			 "dmarc_result, dmarc_policy, dmarc_applied, disposition, dmarc_aligned_dkim, "
-			 "dmarc_aligned_spf, override_type, override_reason " REPORTED "ORDER BY client_ip",
+			 "dmarc_aligned_spf, override_type, override_reason " REPORTED "ORDER BY received_at, id",
 			 params, 3, read_row, &reader);
 }
 

@@ -29,7 +29,7 @@ int report_store_next_domain(struct db *db, struct span after, struct sbuf *doma
  * can be reported. */
 int report_store_policy(struct db *db, const struct report_period *period, struct span domain,
 			struct sbuf *record_out, struct sbuf *discovery_out) MUST_CHECK;
-/* All rows of a report, ordered by address, in constant memory. */
+/* All rows of a report, in the order in which they came, in constant memory. */
 typedef int report_row_fn(void *arg, const struct aggregate_row *row);
 int report_store_rows(struct db *db, const struct report_period *period, struct span domain, report_row_fn *fn,
 		      void *arg) MUST_CHECK;

@@ -63,7 +63,7 @@ class ReportCase(StackCase):
         return datetime.datetime.fromtimestamp(begin, datetime.timezone.utc).strftime("%Y-%m-%d")
 
     def clean(self, day):
-        self.stack.mariadb(f"DELETE FROM auth_results WHERE DATE(received_at) = '{day}';"
+        self.stack.mariadb(f"DELETE FROM auth_results WHERE received_at >= '{day}' AND received_at < '{day}' + INTERVAL 1 DAY;"
                            f"DELETE FROM dmarc_reports_sent WHERE DATE(begin_at) = '{day}';"
                            f"DELETE FROM dmarc_report_days WHERE day = '{day}';")
 

@@ -192,41 +192,53 @@ START_TEST(cap_of_signatures)
 }
 END_TEST
 
-/* ---- groups ---- */
+/* ---- tuples ---- */
 
-struct collected {
+struct written {
 	struct sbuf text;
-	size_t calls;
-	uint64_t messages;
-	int stop_at;
+	uint64_t records, messages;
+	struct aggregate_totals totals;
 };
 
-static int collect(void *arg, struct span ip, uint64_t count, struct span body)
+/* One more reading; appends to the text. */
+static void write_rows(struct aggregate *g, const struct aggregate_row *rows, size_t count, struct written *w)
 {
-	struct collected *c = arg;
-	aggregate_xml_row(ip, count, &c->text);
-	sbuf_add(&c->text, body);
-	c->messages += count;
-	c->calls++;
-	return c->stop_at != 0 && c->calls == (size_t)c->stop_at ? 7 : 0;
+	aggregate_rewind(g);
+	for (size_t i = 0; i < count; i++) {
+		struct span ip, body;
+		uint64_t n;
+		if (!aggregate_next(g, &rows[i], &ip, &n, &body))
+			continue;
+		aggregate_xml_row(ip, n, &w->text);
+		sbuf_add(&w->text, body);
+		w->records++;
+		w->messages += n;
+	}
 }
 
-static struct collected run_rows(const struct aggregate_row *rows, size_t count)
+static struct written run_rows(const struct aggregate_row *rows, size_t count, size_t max_tuples, unsigned readings)
 {
-	struct collected c = {.calls = 0};
-	sbuf_init_heap(&c.text, 64 << 20);
-	struct aggregate *g = aggregate_new(collect, &c);
+	struct written w = {.records = 0};
+	struct aggregate *g = aggregate_new(max_tuples);
 	for (size_t i = 0; i < count; i++)
-		ck_assert_int_eq(aggregate_add(g, &rows[i]), 0);
-	ck_assert_int_eq(aggregate_end(g), 0);
+		aggregate_count(g, &rows[i]);
+	for (unsigned i = 0; i < readings; i++) {
+		if (i > 0)
+			sbuf_done(&w.text);
+		w = (struct written){.records = 0};
+		sbuf_init_heap(&w.text, 64 << 20);
+		write_rows(g, rows, count, &w);
+	}
+	w.totals = aggregate_totals(g);
 	aggregate_free(&g);
-	return c;
+	aggregate_free(&g);
+	return w;
 }
 
 START_TEST(one_record_for_each_tuple)
 {
-	struct aggregate_row rows[9];
-	for (size_t i = 0; i < 9; i++)
+	struct aggregate_row rows[10];
+	for (size_t i = 0; i < 10; i++)
 		rows[i] = plain_row();
 	rows[1].envelope_sender = SPAN_LIT("someone.else@EXAMPLE.com");
 	rows[2].dkim_signatures = SPAN_LIT("[ {\"reason\":\"not told of a pass\", \"algorithm\":\"rsa-sha256\", "
@@ -237,87 +249,79 @@ START_TEST(one_record_for_each_tuple)
 	rows[6].envelope_sender = SPAN_EMPTY;
 	rows[7].spf_result = SPAN_EMPTY;
 	rows[8].client_ip = SPAN_LIT("192.0.2.2");
-	struct collected c = run_rows(rows, 9);
-	ck_assert_uint_eq(c.calls, 7);
-	ck_assert_uint_eq(c.messages, 9);
-	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&c.text), "<count>3</count>"));
-	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&c.text), "<envelope_from></envelope_from>"));
-	/* Another order of rows, the same report. */
-	struct aggregate_row turned[9];
-	for (size_t i = 0; i < 8; i++)
-		turned[i] = rows[7 - i];
-	turned[8] = rows[8];
-	struct collected again = run_rows(turned, 9);
-	ck_assert(span_eq(sbuf_span(&c.text), sbuf_span(&again.text)));
-	sbuf_done(&c.text);
+	rows[9].client_ip = SPAN_LIT("::ffff:192.0.2.2");
+	struct written w = run_rows(rows, 10, 1000, 1);
+	ck_assert_uint_eq(w.records, 7);
+	ck_assert_uint_eq(w.messages, 10);
+	ck_assert_uint_eq(w.totals.records, 7);
+	ck_assert_uint_eq(w.totals.messages, 10);
+	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&w.text), "<count>3</count>"));
+	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&w.text), "<count>2</count>"));
+	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&w.text), "<envelope_from></envelope_from>"));
+	/* Any number of readings, and any other table of hashes: the same text. */
+	struct written again = run_rows(rows, 10, 1000, 3);
+	ck_assert(span_eq(sbuf_span(&w.text), sbuf_span(&again.text)));
+	sbuf_done(&w.text);
 	sbuf_done(&again.text);
 }
 END_TEST
 
 START_TEST(rows_without_address_are_left_out)
 {
-	struct collected c = {.calls = 0};
-	struct aggregate_row row = plain_row();
-	sbuf_init_heap(&c.text, 1 << 20);
-	struct aggregate *g = aggregate_new(collect, &c);
-	row.client_ip = SPAN_EMPTY;
-	ck_assert_int_eq(aggregate_add(g, &row), 0);
-	row.client_ip = SPAN_LIT("unknown");
-	ck_assert_int_eq(aggregate_add(g, &row), 0);
-	ck_assert_int_eq(aggregate_end(g), 0);
-	ck_assert_uint_eq(aggregate_left_out(g), 2);
-	ck_assert_uint_eq(c.calls, 0);
-	aggregate_free(&g);
-	aggregate_free(&g);
-	sbuf_done(&c.text);
+	struct aggregate_row rows[3] = {plain_row(), plain_row(), plain_row()};
+	rows[0].client_ip = SPAN_EMPTY;
+	rows[2].client_ip = SPAN_LIT("unknown");
+	struct written w = run_rows(rows, 3, 1000, 1);
+	ck_assert_uint_eq(w.records, 1);
+	ck_assert_uint_eq(w.totals.messages, 1);
+	ck_assert_uint_eq(w.totals.left_out, 2);
+	sbuf_done(&w.text);
 }
 END_TEST
 
-START_TEST(a_sink_may_stop)
+START_TEST(rows_that_come_in_between)
 {
-	struct collected c = {.stop_at = 2};
-	struct aggregate_row row = plain_row();
-	sbuf_init_heap(&c.text, 1 << 20);
-	struct aggregate *g = aggregate_new(collect, &c);
-	ck_assert_int_eq(aggregate_add(g, &row), 0);
-	row.from_domain = SPAN_LIT("b.test");
-	ck_assert_int_eq(aggregate_add(g, &row), 0);
-	row.from_domain = SPAN_LIT("c.test");
-	ck_assert_int_eq(aggregate_add(g, &row), 0);
-	row.client_ip = SPAN_LIT("192.0.2.2");
-	ck_assert_int_eq(aggregate_add(g, &row), 7);
-	ck_assert_uint_eq(c.calls, 2);
+	struct written w = {.records = 0};
+	struct aggregate_row rows[2] = {plain_row(), plain_row()};
+	rows[1].from_domain = SPAN_LIT("late.test");
+	struct aggregate *g = aggregate_new(1000);
+	aggregate_count(g, &rows[0]);
+	sbuf_init_heap(&w.text, 1 << 20);
+	write_rows(g, rows, 2, &w);
+	ck_assert_uint_eq(w.records, 2);
+	ck_assert_uint_eq(w.messages, 2);
+	sbuf_done(&w.text);
 	aggregate_free(&g);
-	sbuf_done(&c.text);
 }
 END_TEST
 
-static struct collected many_tuples(size_t count)
+/* COUNT tuples, twice each. */
+static struct written many_tuples(size_t count, size_t max_tuples)
 {
-	char name[64];
-	struct collected c = {.calls = 0};
-	struct aggregate_row row = plain_row();
-	sbuf_init_heap(&c.text, 64 << 20);
-	struct aggregate *g = aggregate_new(collect, &c);
-	for (size_t turn = 0; turn < 2; turn++)
-		for (size_t i = 0; i < count; i++) {
-			snprintf(name, sizeof(name), "d%zu.test", i);
-			row.from_domain = span_str(name);
-			ck_assert_int_eq(aggregate_add(g, &row), 0);
-		}
-	ck_assert_int_eq(aggregate_end(g), 0);
-	aggregate_free(&g);
-	sbuf_done(&c.text);
-	return c;
+	struct aggregate_row *rows = mem_zalloc(2 * count * sizeof(*rows));
+	char(*names)[16] = mem_zalloc(count * sizeof(*names));
+	for (size_t i = 0; i < 2 * count; i++) {
+		rows[i] = plain_row();
+		snprintf(names[i % count], sizeof(names[0]), "d%zu.test", i % count);
+		rows[i].from_domain = span_str(names[i % count]);
+	}
+	struct written w = run_rows(rows, 2 * count, max_tuples, 2);
+	sbuf_done(&w.text);
+	free(rows);
+	free(names);
+	return w;
 }
 
-START_TEST(cap_of_records_held)
+START_TEST(cap_of_tuples)
 {
-	struct collected c = many_tuples(AGGREGATE_RECORDS_MAX);
-	ck_assert_uint_eq(c.calls, AGGREGATE_RECORDS_MAX);
-	c = many_tuples(AGGREGATE_RECORDS_MAX + 1);
-	ck_assert_uint_gt(c.calls, AGGREGATE_RECORDS_MAX + 1);
-	ck_assert_uint_eq(c.messages, 2 * (AGGREGATE_RECORDS_MAX + 1));
+	struct written w = many_tuples(5000, 5000); /* the table grows thrice */
+	ck_assert_uint_eq(w.records, 5000);
+	ck_assert_uint_eq(w.messages, 10000);
+	/* The rows of the one above the cap are records of their own. */
+	w = many_tuples(5001, 5000);
+	ck_assert_uint_eq(w.records, 5002);
+	ck_assert_uint_eq(w.messages, 10002);
+	ck_assert_uint_eq(w.totals.records, 5002);
 }
 END_TEST
 
@@ -405,7 +409,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&addresses_as_the_schema_takes_them, &dispositions_and_reasons, &signatures_by_rank, &cap_of_signatures,
-	&one_record_for_each_tuple, &rows_without_address_are_left_out, &a_sink_may_stop, &cap_of_records_held,
+	&one_record_for_each_tuple, &rows_without_address_are_left_out, &rows_that_come_in_between, &cap_of_tuples,
 	&text_is_always_xml, &policy_as_published, NULL,
 };
 TEST_MAIN("aggregate", tests)
