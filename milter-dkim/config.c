@@ -13,6 +13,7 @@
 #include "milter-dkim/daemon.h"
 #include "milter-dkim/keytable_spec.h"
 #include "milter-dkim/psl.h"
+#include "milter-dkim/sigwrite.h"
 #include "milter-dkim/taglist.h"
 
 #define HOSTS_FILE_MAX (4u << 20)
@@ -85,7 +86,7 @@ static int check_arc(const struct milter_config *c, struct sbuf *error)
 	const char *wrong = NULL;
 	if (domain.len > 0 && !dnsname_mail_valid(domain))
 		wrong = "arc_domain: expected the name of a domain";
-	else if (selector.len > 0 && !dnsname_valid(selector))
+	else if (selector.len > 0 && (!dnsname_valid(selector) || !sigwrite_value_valid(selector)))
 		wrong = "arc_selector: expected a selector";
 	else if (c->arc_seal && domain.len == 0)
 		wrong = "arc_seal needs arc_domain";
