@@ -158,7 +158,8 @@ static bool goes_on(struct link *l, uint32_t no_reply)
 
 /* ---- macros ---- */
 
-static void add_macro(const struct link *l, struct sbuf *out, unsigned stage, const char *name, const char *value)
+static void add_macro(const struct link *l, struct sbuf *out, unsigned stage, const char *name,
+		      const char *value)
 {
 	char mem[64];
 	struct sbuf word;
