@@ -81,7 +81,7 @@ class Peers:
         self.nobody, self.everybody = folder / "nobody", folder / "everybody"
         self.tld = folder / "tld"  # the whole list takes Rspamd half a minute to compile
         self.nobody.write_text("192.0.2.1\n")
-        self.everybody.write_text("127.0.0.0/8\n")
+        self.everybody.write_text("127.0.0.0/8\n192.0.2.0/24\n")
 
     def write(self, name, text, **values):
         """Writes NAME.conf; returns the paths of the socket and the file."""
