@@ -30,6 +30,7 @@ struct check {
 	const struct dmarc_request *request;
 	struct dmarc_verdict v;
 	struct span *queries;
+	size_t queries_size;
 	struct walk author;
 	bool walked; /* the author's walk is complete */
 };
@@ -41,6 +42,10 @@ static int note_query(struct check *c, struct span name)
 			return 0;
 	if (c->v.query_count == DMARC_QUERIES_MAX)
 		return ERR_LIMIT;
+	struct span *queries = arena_grow(c->arena, c->queries, c->v.query_count, &c->queries_size, sizeof(*queries));
+	if (queries == NULL)
+		return ERR_LIMIT;
+	c->v.queries = c->queries = queries;
 	c->queries[c->v.query_count++] = name;
 	return 0;
 }
@@ -378,9 +383,7 @@ static struct check *new_check(const struct dns_view *view, struct arena *a)
 	if (c == NULL)
 		return NULL;
 	*c = (struct check){.view = view, .arena = a};
-	c->queries = arena_calloc(a, DMARC_QUERIES_MAX, sizeof(*c->queries));
-	c->v.queries = c->queries;
-	return c->queries == NULL ? NULL : c;
+	return c;
 }
 
 int dmarc_organizational(struct span domain, const struct dmarc_psl *psl, const struct dns_view *view,

@@ -6,8 +6,7 @@
 
 void edits_init(struct edits *e, struct arena *arena)
 {
-	e->arena = arena;
-	e->count = 0;
+	*e = (struct edits){.arena = arena};
 }
 
 static int add(struct edits *e, struct span name, const char *value, size_t ordinal)
@@ -15,6 +14,10 @@ static int add(struct edits *e, struct span name, const char *value, size_t ordi
 	char *copy = arena_strdup(e->arena, name);
 	if (copy == NULL || e->count == EDITS_MAX)
 		return ERR_LIMIT;
+	struct edit *items = arena_grow(e->arena, e->items, e->count, &e->size, sizeof(*items));
+	if (items == NULL)
+		return ERR_LIMIT;
+	e->items = items;
 	e->items[e->count++] = (struct edit){.name = copy, .value = value, .ordinal = ordinal};
 	return 0;
 }

@@ -18,8 +18,8 @@ struct edit {
 
 struct edits {
 	struct arena *arena;
-	struct edit items[EDITS_MAX];
-	size_t count;
+	struct edit *items; /* in the arena */
+	size_t count, size;
 };
 
 void edits_init(struct edits *e, struct arena *arena);

@@ -63,8 +63,8 @@ struct slot {
 struct resolver_set {
 	struct resolver *resolver;
 	pthread_cond_t answered;
-	struct slot *slots[RESOLVER_QUESTIONS_MAX];
-	size_t count, pending;
+	struct slot **slots;
+	size_t count, size, pending;
 	int64_t budget_us;
 	bool expired;
 };

@@ -11,6 +11,8 @@
 
 #include "lib/run/loop.h"
 
+#define SLOTS_FIRST 8
+
 static const struct dns_answer failed_answer = {.status = DNS_FAILED};
 static const struct dns_answer no_name_answer = {.status = DNS_NXDOMAIN};
 
@@ -62,6 +64,7 @@ void resolver_set_free(struct resolver_set **set)
 	pthread_mutex_unlock(&s->resolver->lock);
 	for (size_t i = 0; i < s->count; i++)
 		free(s->slots[i]);
+	free(s->slots);
 	pthread_cond_destroy(&s->answered);
 	free(s);
 	*set = NULL;
@@ -100,6 +103,10 @@ static struct slot *add_slot(struct resolver_set *set, struct span name, enum dn
 	struct slot *slot = mem_zalloc(sizeof(*slot));
 	slot->set = set;
 	slot->entry = entry;
+	if (set->count == set->size) {
+		set->size = set->size == 0 ? SLOTS_FIRST : set->size * 2;
+		set->slots = mem_realloc(set->slots, set->size * sizeof(*set->slots));
+	}
 	set->slots[set->count++] = slot;
 	if (entry->answer == NULL) {
 		slot->next_waiter = entry->waiters;

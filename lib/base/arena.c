@@ -7,6 +7,7 @@
 #include <stdalign.h>
 
 #define ARENA_FIRST_BLOCK 4096
+#define ARENA_FIRST_ITEMS 8
 
 struct arena_block {
 	struct arena_block *next;
@@ -83,6 +84,20 @@ void *arena_calloc(struct arena *a, size_t count, size_t size)
 	if (__builtin_mul_overflow(count, size, &total))
 		return NULL;
 	return arena_alloc(a, total);
+}
+
+void *arena_grow(struct arena *a, void *items, size_t count, size_t *size, size_t item_bytes)
+{
+	if (count < *size)
+		return items;
+	size_t larger = *size == 0 ? ARENA_FIRST_ITEMS : *size * 2;
+	void *copy = arena_calloc(a, larger, item_bytes);
+	if (copy == NULL)
+		return NULL;
+	if (count > 0)
+		memcpy(copy, items, count * item_bytes);
+	*size = larger;
+	return copy;
 }
 
 char *arena_strdup(struct arena *a, struct span s)

@@ -27,6 +27,11 @@ void arena_reset(struct arena *a);
 void *arena_alloc(struct arena *a, size_t size) MUST_CHECK;
 /* COUNT objects of SIZE bytes; NULL also on overflow of the product. */
 void *arena_calloc(struct arena *a, size_t count, size_t size) MUST_CHECK;
+/*
+ * Room for one item more than the COUNT that ITEMS holds of *SIZE: ITEMS as it is, or
+ * a copy of twice the size.  NULL, with nothing changed, once the cap is reached.
+ */
+void *arena_grow(struct arena *a, void *items, size_t count, size_t *size, size_t item_bytes) MUST_CHECK;
 /* A terminated copy of S, or NULL. */
 char *arena_strdup(struct arena *a, struct span s) MUST_CHECK;
 /* As above, as a span; ERR_LIMIT when full. */

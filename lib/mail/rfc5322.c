@@ -5,8 +5,6 @@
  */
 #include "rfc5322.h"
 
-#define FIELDS_FIRST 32
-
 void mail_header_init(struct mail_header *h, struct arena *arena, const struct mail_limits *limits)
 {
 	*h = (struct mail_header){.arena = arena, .limits = *limits};
@@ -14,14 +12,10 @@ void mail_header_init(struct mail_header *h, struct arena *arena, const struct m
 
 static int grow(struct mail_header *h)
 {
-	size_t size = h->size == 0 ? FIELDS_FIRST : h->size * 2;
-	struct mail_field *fields = arena_calloc(h->arena, size, sizeof(*fields));
+	struct mail_field *fields = arena_grow(h->arena, h->fields, h->count, &h->size, sizeof(*fields));
 	if (fields == NULL)
 		return ERR_LIMIT;
-	if (h->count > 0)
-		memcpy(fields, h->fields, h->count * sizeof(*fields));
 	h->fields = fields;
-	h->size = size;
 	return 0;
 }
 

@@ -100,6 +100,27 @@ START_TEST(sbuf_formats_into_what_has_to_grow)
 }
 END_TEST
 
+START_TEST(arena_arrays_grow_to_the_cap)
+{
+	struct arena a;
+	size_t size = 0, count = 0;
+	uint32_t *items = NULL, *grown;
+	arena_init(&a, 10000);
+	while ((grown = arena_grow(&a, items, count, &size, sizeof(*items))) != NULL) {
+		items = grown;
+		ck_assert_uint_lt(count, size);
+		items[count] = (uint32_t)count;
+		count++;
+	}
+	/* 8, 16, ... 1024 items are 8160 bytes; 2048 do not fit. */
+	ck_assert_uint_eq(count, 1024);
+	ck_assert_uint_eq(size, 1024);
+	for (size_t i = 0; i < count; i++)
+		ck_assert_uint_eq(items[i], i);
+	arena_done(&a);
+}
+END_TEST
+
 START_TEST(base64_of_every_byte)
 {
 	uint8_t bytes[256];
@@ -488,7 +509,7 @@ static const TTest *const *const tests[] = {
 	&arena_cap_and_alignment,
 	&arena_keeps_what_it_gave,
 	&sbuf_overflow_sticks,
-	&sbuf_formats_into_what_has_to_grow, &base64_of_every_byte, &sbuf_heap_grows_to_its_cap,
+	&sbuf_formats_into_what_has_to_grow, &base64_of_every_byte, &arena_arrays_grow_to_the_cap, &sbuf_heap_grows_to_its_cap,
 	&sbuf_numbers_and_case,
 	&base64_both_ways,
 	&base64_refuses, &base64_without_padding,
