@@ -28,6 +28,7 @@
 #define FIELDS_MAX 32
 #define KEY_FILE "redaction-key"
 #define FAILURE_ARENA_MAX (1u << 20)
+#define MINUTE_MS 60000
 #define ROW_TEXT_MAX (1u << 20)
 
 /* The values of a statement behind the first three, in their order. */
@@ -56,6 +57,7 @@ struct results {
 	bool has_key;
 	struct redact_key key; /* not changed once `failures` was set */
 	char *key_path;
+	int64_t failure_rate, failures_noted, minute_ms; /* under the lock */
 	struct sql next;    /* for the consumer to take over */
 	bool next_is_there;
 	char *dir;
@@ -285,6 +287,7 @@ int results_reload(struct results *r, const struct milter_config *config, struct
 		return rc;
 	pthread_mutex_lock(&r->lock);
 	r->on = config->results && sql.db != NULL;
+	r->failure_rate = config->failure_rate;
 	sql_done(&r->next);
 	r->next = sql;
 	r->next_is_there = true;
@@ -331,6 +334,21 @@ void results_close(struct results *r, int64_t timeout_ms)
 	outbox_close(&box, timeout_ms);
 }
 
+/* Whoever forges a domain may do it a thousand times a second. */
+static bool within_rate(struct results *r)
+{
+	int64_t now_ms = clock_boot_ms();
+	pthread_mutex_lock(&r->lock);
+	if (now_ms - r->minute_ms >= MINUTE_MS) {
+		r->minute_ms = now_ms;
+		r->failures_noted = 0;
+	}
+	bool within = r->failures_noted < r->failure_rate;
+	r->failures_noted += within;
+	pthread_mutex_unlock(&r->lock);
+	return within;
+}
+
 /* Takes over what was described, where a failure report is wanted. */
 static const struct failure *describe(struct results *r, const struct session_outcome *outcome,
 				      const struct dns_view *view, struct arena *a, struct failure *failure)
@@ -338,7 +356,7 @@ static const struct failure *describe(struct results *r, const struct session_ou
 	enum failure_kind kind = atomic_load(&r->failures) ? failure_wanted(outcome) : FAILURE_NONE;
 	if (kind == FAILURE_NONE)
 		return NULL;
-	int rc = failure_describe(outcome, kind, view, &r->key, a, failure);
+	int rc = within_rate(r) ? failure_describe(outcome, kind, view, &r->key, a, failure) : ERR_LIMIT;
 	metrics_inc(rc == 0 ? METRIC_FAILURES_DESCRIBED : METRIC_FAILURES_DROPPED);
 	return rc == 0 ? failure : NULL;
 }

@@ -51,6 +51,11 @@ class ResultsCase(StackCase):
     def folder(self):
         return self.stack.at.path("/var/lib/postern/milter-dkim/results")
 
+    def counter(self, sample):
+        text = subprocess.run(["curl", "-s", "--unix-socket", self.stack.at.path("/run/postern/milter-dkim.metrics.sock"),
+                               "http://localhost/metrics"], check=True, capture_output=True, text=True).stdout
+        return int(re.search(rf"^{re.escape(sample)} (\d+)$", text, re.M).group(1))
+
     def new_domain(self, policy):
         domain = f"r-{uuid.uuid4().hex[:8]}.example"
         self.stack.dns_add_text(f"_dmarc.{domain}", policy)
@@ -176,6 +181,16 @@ class Failures(ResultsCase):
         self.assertEqual(self.dead_letters(), [])
 
 
+    def test_a_flood_is_bounded(self):
+        domain = self.new_domain("v=DMARC1; p=none; ruf=mailto:x@ruf.example")
+        with self.configured("milter-dkim", failure_reports="yes", failure_rate="2"):
+            sent = [self.receive("", f"a@{domain}")[0] for _ in range(4)]
+            for message_id in sent:
+                self.row(message_id)
+            self.assertEqual(len(self.failures(domain)), 2)
+            self.assertEqual(self.counter('postern_milter_failures_total{result="dropped"}'), 2)
+
+
 class Faults(ResultsCase):
     def log(self):
         return self.stack.log_file("milter-dkim").read_text(errors="replace")
@@ -242,9 +257,7 @@ class Faults(ResultsCase):
         self.row(message_id)
 
     def dropped(self):
-        text = subprocess.run(["curl", "-s", "--unix-socket", self.stack.at.path("/run/postern/milter-dkim.metrics.sock"),
-                               "http://localhost/metrics"], check=True, capture_output=True, text=True).stdout
-        return int(re.search(r'^postern_milter_results_total\{result="dropped"\} (\d+)$', text, re.M).group(1))
+        return self.counter('postern_milter_results_total{result="dropped"}')
 
     def test_an_outbox_that_cannot_be_opened_stops_no_mail(self):
         folder = self.folder()
