@@ -73,7 +73,8 @@ START_TEST(says_why_it_was_refused)
 	ck_assert_uint_eq(strlen(text), sizeof(text) - 1);
 	snprintf(script, sizeof(script), "%s/missing", dir);
 	ck_assert_int_eq(run(SPAN_LIT("x\n"), TIMEOUT_MS, longer, sizeof(longer)), ERR_TEMP);
-	ck_assert_ptr_nonnull(strstr(longer, "No such file"));
+	/* valgrind gives the child memory of its own, so why it has not begun is lost. */
+	ck_assert_ptr_nonnull(strstr(longer, getenv("UNDER_VALGRIND") != NULL ? "it ended with 127" : "No such file"));
 	tmpdir_remove(dir);
 }
 END_TEST
