@@ -255,7 +255,10 @@ static int print(struct import *im)
 	}
 	if (json_array_size(im->reports) == 0)
 		return EX_OK;
-	json_array_foreach(im->reports, i, row) add_note(row);
+	json_array_foreach(im->reports, i, row)
+	{
+		add_note(row);
+	}
 	return cli_print_rows(im->cli, columns, json_incref(im->reports));
 }
 

@@ -20,7 +20,8 @@
 	WITHIN("r.begin_at", "r.domain")
 #define TLS_POLICIES \
 	" FROM tlsrpt_reports_received r JOIN tlsrpt_reports_received_policies p ON p.report = r.id "
-#define OWN " FROM auth_results a WHERE a.direction = 'verified' AND " WITHIN("a.received_at", "a.from_domain")
+#define OWN \
+	" FROM auth_results a WHERE a.direction = 'verified' AND " WITHIN("a.received_at", "a.from_domain")
 
 #define PASSED "(w.dkim_aligned OR w.spf_aligned)"
 #define FAILED "NOT (w.dkim_aligned OR w.spf_aligned)"
@@ -64,7 +65,8 @@ const struct dmarc_section dmarc_sections[DMARC_SECTIONS] = {
 		 TEXT("testing", "t", 4), NUMBER("reports", "Reports"), TEXT("last_at", "Until", 0)),
 	 true},
 	{"reporters", "Reporters",
-	 "SELECT r.org_name, COUNT(*), SUM(r.messages), SUM(r.passed), SUM(r.messages - r.passed), MAX(r.end_at)" REPORTS
+	 "SELECT r.org_name, COUNT(*), SUM(r.messages), SUM(r.passed), SUM(r.messages - r.passed)"
+	 ", MAX(r.end_at)" REPORTS
 	 " GROUP BY r.org_name ORDER BY SUM(r.messages) DESC, r.org_name LIMIT ?",
 	 KEYS("org_name", "reports#", "messages#", "passed#", "failed#", "last_at"),
 	 COLUMNS(TEXT("org_name", "Reporter", 40), NUMBER("reports", "Reports"), NUMBER("messages", "Messages"),

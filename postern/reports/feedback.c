@@ -5,7 +5,8 @@
  * looked at; so no entity is ever defined, and nothing is ever fetched.  The
  * parser keeps an unfinished tag or comment in memory: `since_event` counts the
  * bytes since it last told us something, and past FEEDBACK_TOKEN_MAX we stop.
- * The dictionary of names has libxml2's own cap of 10 MB.
+ * The parser's dictionary of names never shrinks and becomes slow: it is capped,
+ * to the precision of a slice.
  * `rc` sticks: after an error nothing reaches the sink.
  */
 #include "postern/reports/feedback.h"
@@ -293,6 +294,8 @@ static int push_slice(struct feedback *f, struct span slice, bool last)
 	/* Where a charset cannot be decoded the parser stops without an error of its own. */
 	if (f->xml->disableSAX)
 		return refuse(f, ERR_SYNTAX, "not well-formed XML: not in the charset that it names");
+	if (xmlDictSize(f->xml->dict) > FEEDBACK_NAMES_MAX)
+		return refuse(f, ERR_LIMIT, "there are too many different names");
 	if (f->since_event > FEEDBACK_TOKEN_MAX + SLICE)
 		return refuse(f, ERR_LIMIT, "a tag or comment is too long");
 	return 0;

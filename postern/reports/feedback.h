@@ -19,6 +19,7 @@
 #define FEEDBACK_RECORDS_MAX 2000000	/* of one report */
 #define FEEDBACK_DEPTH_MAX 32		/* nested elements */
 #define FEEDBACK_TOKEN_MAX (256u << 10) /* bytes of one tag, comment or instruction */
+#define FEEDBACK_NAMES_MAX 10000	/* different names of elements, attributes and namespaces */
 #define FEEDBACK_NAME_MAX 255		/* bytes of a name or id: what identifies something */
 #define FEEDBACK_PROSE_MAX 1024 /* bytes of what is written for people; the rest is dropped */
 #define FEEDBACK_TEXT_MAX 65536 /* bytes of any text; more is refused */

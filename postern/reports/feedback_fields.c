@@ -15,8 +15,8 @@
 #define PCT_MAX 100
 
 struct feedback_leaf {
-	enum feedback_section section;
 	const char *name;
+	enum feedback_section section;
 	enum { IN_REPORT, IN_ERRORS, IN_RECORD, IN_REASON, IN_DKIM, IN_SPF, IN_NUMBERS } place;
 	size_t offset;
 	enum { TEXT_NAME, TEXT_WORD, TEXT_DOMAIN, TEXT_PROSE } kind;
@@ -30,62 +30,61 @@ struct feedback_leaf {
 #define NUMBER(member) IN_NUMBERS, offsetof(struct feedback_numbers, member)
 
 static const struct feedback_leaf leaves[] = {
-	{SECTION_FEEDBACK, "version", REPORT(version), TEXT_WORD},
-	{SECTION_METADATA, "org_name", REPORT(org_name), TEXT_NAME},
-	{SECTION_METADATA, "email", REPORT(email), TEXT_NAME},
-	{SECTION_METADATA, "extra_contact_info", REPORT(extra_contact), TEXT_PROSE},
-	{SECTION_METADATA, "report_id", REPORT(report_id), TEXT_NAME},
-	{SECTION_METADATA, "generator", REPORT(generator), TEXT_PROSE},
-	{SECTION_METADATA, "error", IN_ERRORS, 0, TEXT_PROSE},
-	{SECTION_DATE_RANGE, "begin", NUMBER(begin), TEXT_NAME},
-	{SECTION_DATE_RANGE, "end", NUMBER(end), TEXT_NAME},
-	{SECTION_POLICY, "domain", REPORT(domain), TEXT_DOMAIN},
-	{SECTION_POLICY, "discovery_method", REPORT(discovery_method), TEXT_WORD},
-	{SECTION_POLICY, "p", REPORT(p), TEXT_WORD},
-	{SECTION_POLICY, "sp", REPORT(sp), TEXT_WORD},
-	{SECTION_POLICY, "np", REPORT(np), TEXT_WORD},
-	{SECTION_POLICY, "adkim", REPORT(adkim), TEXT_WORD},
-	{SECTION_POLICY, "aspf", REPORT(aspf), TEXT_WORD},
-	{SECTION_POLICY, "fo", REPORT(fo), TEXT_WORD},
-	{SECTION_POLICY, "testing", REPORT(testing), TEXT_WORD},
-	{SECTION_POLICY, "pct", NUMBER(pct), TEXT_NAME},
-	{SECTION_ROW, "source_ip", NUMBER(source_ip), TEXT_NAME},
-	{SECTION_ROW, "count", NUMBER(count), TEXT_NAME},
-	{SECTION_EVALUATED, "disposition", RECORD(disposition), TEXT_WORD},
-	{SECTION_EVALUATED, "dkim", NUMBER(dkim_aligned), TEXT_WORD},
-	{SECTION_EVALUATED, "spf", NUMBER(spf_aligned), TEXT_WORD},
-	{SECTION_REASON, "type", REASON(type), TEXT_WORD},
-	{SECTION_REASON, "comment", REASON(comment), TEXT_PROSE},
-	{SECTION_IDENTIFIERS, "header_from", RECORD(header_from), TEXT_DOMAIN},
-	{SECTION_IDENTIFIERS, "envelope_from", RECORD(envelope_from), TEXT_DOMAIN},
-	{SECTION_IDENTIFIERS, "envelope_to", RECORD(envelope_to), TEXT_DOMAIN},
-	{SECTION_DKIM, "domain", DKIM(domain), TEXT_DOMAIN},
-	{SECTION_DKIM, "selector", DKIM(selector), TEXT_NAME},
-	{SECTION_DKIM, "result", DKIM(result), TEXT_WORD},
-	{SECTION_DKIM, "human_result", DKIM(human_result), TEXT_PROSE},
-	{SECTION_SPF, "domain", SPF(domain), TEXT_DOMAIN},
-	{SECTION_SPF, "scope", SPF(scope), TEXT_WORD},
-	{SECTION_SPF, "result", SPF(result), TEXT_WORD},
-	{SECTION_SPF, "human_result", SPF(human_result), TEXT_PROSE},
+	{"version", SECTION_FEEDBACK, REPORT(version), TEXT_WORD},
+	{"org_name", SECTION_METADATA, REPORT(org_name), TEXT_NAME},
+	{"email", SECTION_METADATA, REPORT(email), TEXT_NAME},
+	{"extra_contact_info", SECTION_METADATA, REPORT(extra_contact), TEXT_PROSE},
+	{"report_id", SECTION_METADATA, REPORT(report_id), TEXT_NAME},
+	{"generator", SECTION_METADATA, REPORT(generator), TEXT_PROSE},
+	{"error", SECTION_METADATA, IN_ERRORS, 0, TEXT_PROSE},
+	{"begin", SECTION_DATE_RANGE, NUMBER(begin), TEXT_NAME},
+	{"end", SECTION_DATE_RANGE, NUMBER(end), TEXT_NAME},
+	{"domain", SECTION_POLICY, REPORT(domain), TEXT_DOMAIN},
+	{"discovery_method", SECTION_POLICY, REPORT(discovery_method), TEXT_WORD},
+	{"p", SECTION_POLICY, REPORT(p), TEXT_WORD},
+	{"sp", SECTION_POLICY, REPORT(sp), TEXT_WORD},
+	{"np", SECTION_POLICY, REPORT(np), TEXT_WORD},
+	{"adkim", SECTION_POLICY, REPORT(adkim), TEXT_WORD},
+	{"aspf", SECTION_POLICY, REPORT(aspf), TEXT_WORD},
+	{"fo", SECTION_POLICY, REPORT(fo), TEXT_WORD},
+	{"testing", SECTION_POLICY, REPORT(testing), TEXT_WORD},
+	{"pct", SECTION_POLICY, NUMBER(pct), TEXT_NAME},
+	{"source_ip", SECTION_ROW, NUMBER(source_ip), TEXT_NAME},
+	{"count", SECTION_ROW, NUMBER(count), TEXT_NAME},
+	{"disposition", SECTION_EVALUATED, RECORD(disposition), TEXT_WORD},
+	{"dkim", SECTION_EVALUATED, NUMBER(dkim_aligned), TEXT_WORD},
+	{"spf", SECTION_EVALUATED, NUMBER(spf_aligned), TEXT_WORD},
+	{"type", SECTION_REASON, REASON(type), TEXT_WORD},
+	{"comment", SECTION_REASON, REASON(comment), TEXT_PROSE},
+	{"header_from", SECTION_IDENTIFIERS, RECORD(header_from), TEXT_DOMAIN},
+	{"envelope_from", SECTION_IDENTIFIERS, RECORD(envelope_from), TEXT_DOMAIN},
+	{"envelope_to", SECTION_IDENTIFIERS, RECORD(envelope_to), TEXT_DOMAIN},
+	{"domain", SECTION_DKIM, DKIM(domain), TEXT_DOMAIN},
+	{"selector", SECTION_DKIM, DKIM(selector), TEXT_NAME},
+	{"result", SECTION_DKIM, DKIM(result), TEXT_WORD},
+	{"human_result", SECTION_DKIM, DKIM(human_result), TEXT_PROSE},
+	{"domain", SECTION_SPF, SPF(domain), TEXT_DOMAIN},
+	{"scope", SECTION_SPF, SPF(scope), TEXT_WORD},
+	{"result", SECTION_SPF, SPF(result), TEXT_WORD},
+	{"human_result", SECTION_SPF, SPF(human_result), TEXT_PROSE},
 };
 
 static const struct {
-	enum feedback_section parent;
 	const char *name;
-	enum feedback_section section;
+	enum feedback_section parent, section;
 } sections[] = {
-	{SECTION_DOCUMENT, "feedback", SECTION_FEEDBACK},
-	{SECTION_FEEDBACK, "report_metadata", SECTION_METADATA},
-	{SECTION_METADATA, "date_range", SECTION_DATE_RANGE},
-	{SECTION_FEEDBACK, "policy_published", SECTION_POLICY},
-	{SECTION_FEEDBACK, "record", SECTION_RECORD},
-	{SECTION_RECORD, "row", SECTION_ROW},
-	{SECTION_ROW, "policy_evaluated", SECTION_EVALUATED},
-	{SECTION_EVALUATED, "reason", SECTION_REASON},
-	{SECTION_RECORD, "identifiers", SECTION_IDENTIFIERS},
-	{SECTION_RECORD, "auth_results", SECTION_AUTH_RESULTS},
-	{SECTION_AUTH_RESULTS, "dkim", SECTION_DKIM},
-	{SECTION_AUTH_RESULTS, "spf", SECTION_SPF},
+	{"feedback", SECTION_DOCUMENT, SECTION_FEEDBACK},
+	{"report_metadata", SECTION_FEEDBACK, SECTION_METADATA},
+	{"date_range", SECTION_METADATA, SECTION_DATE_RANGE},
+	{"policy_published", SECTION_FEEDBACK, SECTION_POLICY},
+	{"record", SECTION_FEEDBACK, SECTION_RECORD},
+	{"row", SECTION_RECORD, SECTION_ROW},
+	{"policy_evaluated", SECTION_ROW, SECTION_EVALUATED},
+	{"reason", SECTION_EVALUATED, SECTION_REASON},
+	{"identifiers", SECTION_RECORD, SECTION_IDENTIFIERS},
+	{"auth_results", SECTION_RECORD, SECTION_AUTH_RESULTS},
+	{"dkim", SECTION_AUTH_RESULTS, SECTION_DKIM},
+	{"spf", SECTION_AUTH_RESULTS, SECTION_SPF},
 };
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))

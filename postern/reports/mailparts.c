@@ -99,6 +99,65 @@ static int walk_leaf(struct walk *w, GMimePart *part)
 	return rc;
 }
 
+/* ---- Before GMime sees it ---- */
+
+static bool looks_like_field(struct span line)
+{
+	size_t i = 0;
+	while (i < line.len && (ascii_isalnum(line.ptr[i]) || line.ptr[i] == '-'))
+		i++;
+	while (i > 0 && i < line.len && (line.ptr[i] == ' ' || line.ptr[i] == '\t'))
+		i++;
+	return i > 0 && i < line.len && line.ptr[i] == ':';
+}
+
+static bool is_address_field(struct span line)
+{
+	static const char *const names[] = {"from", "sender", "reply-to", "to", "cc", "bcc"};
+	struct span name;
+	span_cut(&line, ':', &name);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (span_ieq(span_trim(name), span_str(names[i])))
+			return true;
+	return false;
+}
+
+static size_t count_colons(struct span line)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < line.len; i++)
+		count += line.ptr[i] == ':';
+	return count;
+}
+
+/* GMime makes objects of each field, address, parameter and part, wherever they
+ * stand: what could become many of them is refused by its lines. */
+static int measure(struct walk *w, struct span mail)
+{
+	struct span rest = mail, line;
+	size_t header = 0, dashes = 0, colons = 0;
+	bool in_field = false, in_addresses = false;
+	while (rest.len > 0) {
+		span_cut(&rest, '\n', &line);
+		bool folded = line.len > 0 && (line.ptr[0] == ' ' || line.ptr[0] == '\t');
+		if (!folded || !in_field) {
+			in_field = looks_like_field(line);
+			in_addresses = in_field && is_address_field(line);
+			colons = 0;
+		}
+		colons += in_addresses ? count_colons(line) : 0;
+		header += in_field ? line.len + 1 : 0;
+		dashes += span_starts(line, SPAN_LIT("--"));
+		if (colons > MAILPARTS_COLONS_MAX)
+			return refuse(w, ERR_LIMIT, "an address field of the mail is too complex");
+		if (header > MAILPARTS_HEADER_MAX)
+			return refuse(w, ERR_LIMIT, "the header of the mail is too large");
+		if (dashes > MAILPARTS_DASHES_MAX)
+			return refuse(w, ERR_LIMIT, "the mail has too many parts");
+	}
+	return 0;
+}
+
 /* ---- The walk ---- */
 
 static int walk(struct walk *w, GMimeObject *object, unsigned depth)
@@ -126,6 +185,9 @@ int mailparts_each(struct span mail, mailparts_fn *found, void *arg, struct sbuf
 	struct walk w = {.found = found, .arg = arg, .error = error};
 	if (mail.len > MAILPARTS_BYTES_MAX)
 		return refuse(&w, ERR_LIMIT, "the mail is too large");
+	int rc = measure(&w, mail);
+	if (rc < 0)
+		return rc;
 	g_mime_init(); /* counts, and does nothing the second time */
 	GMimeStream *stream = g_mime_stream_mem_new_with_buffer(mail.ptr, mail.len);
 	GMimeParser *parser = g_mime_parser_new_with_stream(stream);
@@ -135,7 +197,7 @@ int mailparts_each(struct span mail, mailparts_fn *found, void *arg, struct sbuf
 	g_object_unref(parser);
 	g_object_unref(stream);
 	GMimeObject *top = message == NULL ? NULL : g_mime_message_get_mime_part(message);
-	int rc = top == NULL ? refuse(&w, ERR_SYNTAX, "not a mail") : walk(&w, top, 0);
+	rc = top == NULL ? refuse(&w, ERR_SYNTAX, "not a mail") : walk(&w, top, 0);
 	if (message != NULL)
 		g_object_unref(message);
 	if (rc == 0 && w.reports == 0)

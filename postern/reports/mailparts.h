@@ -12,7 +12,10 @@
 #define MAILPARTS_BYTES_MAX (64u << 20) /* of a mail; of a decoded part */
 #define MAILPARTS_DEPTH_MAX 8		/* nested multiparts and messages */
 #define MAILPARTS_MAX 64		/* leaf parts that are looked at */
-#define MAILPARTS_NAME_MAX 255		/* bytes of a file name; the rest is dropped */
+#define MAILPARTS_HEADER_MAX (1u << 20) /* bytes of all lines that look like header fields */
+#define MAILPARTS_DASHES_MAX 10000	/* lines that begin with "--", as boundaries do */
+#define MAILPARTS_COLONS_MAX 100 /* in an address field: GMime's parser of groups calls itself */
+#define MAILPARTS_NAME_MAX 255	 /* bytes of a file name; the rest is dropped */
 
 /* A part that may be a report; NAME is its file name, UTF-8, or "".  Less than
  * 0 ends the walk with that. */

@@ -167,6 +167,27 @@ START_TEST(damage_behind_the_document)
 }
 END_TEST
 
+/* The parser keeps every name that it has seen; the count is looked at after each piece. */
+START_TEST(names_cap)
+{
+	const size_t root = sizeof("</feedback>") - 1;
+	for (size_t over = 0; over < 2; over++) {
+		struct sbuf b;
+		sbuf_init_heap(&b, 1u << 20);
+		sbuf_add(&b, span_take(SPAN_LIT(XML), sizeof(XML) - 1 - root));
+		for (size_t i = 0; i < FEEDBACK_NAMES_MAX - 100 + over * 1100; i++)
+			sbuf_addf(&b, "<x%05zu/>", i);
+		sbuf_adds(&b, "</feedback>");
+		if (over)
+			refuse(sbuf_span(&b), ERR_LIMIT,
+			       "line 1: there are too many different names");
+		else
+			expect(sbuf_span(&b), "[]dmarc;");
+		sbuf_done(&b);
+	}
+}
+END_TEST
+
 START_TEST(json_cap)
 {
 	for (size_t n = TLSRPT_BYTES_MAX; n <= TLSRPT_BYTES_MAX + 1; n++) {
@@ -311,6 +332,40 @@ START_TEST(mail_caps)
 }
 END_TEST
 
+/* What GMime would make many objects of. */
+START_TEST(mail_line_caps)
+{
+	for (size_t over = 0; over < 2; over++) {
+		struct sbuf mail;
+		sbuf_init_heap(&mail, 2u << 20);
+		while (mail.len < MAILPARTS_HEADER_MAX - 32)
+			sbuf_adds(&mail, mail.len % 64 == 0
+						 ? "X: 4567890123456\n\tfolded9012345\n"
+						 : "Y: 4567890123456\n\tfolded9012345\n");
+		while (mail.len < MAILPARTS_HEADER_MAX - 1 + over)
+			sbuf_adds(&mail, mail.len == MAILPARTS_HEADER_MAX - 32 ? "Z:" : "z");
+		sbuf_adds(&mail, "\n\nhello\n");
+		refuse(sbuf_span(&mail), over ? ERR_LIMIT : ERR_SYNTAX,
+		       over ? "the header of the mail is too large" : "the mail holds no report");
+		sbuf_done(&mail);
+		mail = begin_mail();
+		for (size_t i = 0; i < MAILPARTS_DASHES_MAX + over; i++)
+			sbuf_adds(&mail, "--c\n");
+		refuse(sbuf_span(&mail), over ? ERR_LIMIT : ERR_SYNTAX,
+		       over ? "the mail has too many parts" : "the mail holds no report");
+		sbuf_reset(&mail);
+		sbuf_adds(&mail, "Subject: x\nTo\t: a\n ");
+		for (size_t i = 1; i < MAILPARTS_COLONS_MAX + over; i++)
+			sbuf_adds(&mail, "a:");
+		sbuf_adds(&mail, "\nX-Colons: ::::\n\nhello\n");
+		refuse(sbuf_span(&mail), over ? ERR_LIMIT : ERR_SYNTAX,
+		       over ? "an address field of the mail is too complex"
+			    : "the mail holds no report");
+		sbuf_done(&mail);
+	}
+}
+END_TEST
+
 START_TEST(mail_size_cap)
 {
 	for (size_t n = MAILPARTS_BYTES_MAX; n <= (size_t)MAILPARTS_BYTES_MAX + 1; n++) {
@@ -352,9 +407,11 @@ static const TTest *const *const tests[] = {
 	&refusals,
 	&damage_behind_the_document,
 	&json_cap,
+	&names_cap,
 	&attachments,
 	&mail_refusals,
 	&mail_caps,
+	&mail_line_caps,
 	&mail_size_cap,
 	&sink_error_has_no_sentence,
 	NULL,
