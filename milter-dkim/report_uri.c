@@ -91,7 +91,7 @@ static bool has_address(const struct report_uri_list *list, struct span address)
 int report_uri_list(struct span value, struct arena *a, struct report_uri_list *list_out)
 {
 	struct report_uri_list list = {.count = 0};
-	struct report_uri item;
+	struct report_uri item = {.host = SPAN_EMPTY};
 	struct span uri;
 	while (dmarc_uri_next(&value, &uri)) {
 		int rc = report_uri_parse(uri, a, &item);

@@ -235,7 +235,7 @@ static int preview(struct cli *cli)
 		{"verification", "Verified", false, 0}, {"state", "State", false, 0},
 		{"reason", "Reason", false, 0},	       {NULL, NULL, false, 0}};
 	struct preview p = {.cli = cli};
-	struct report_sender sender;
+	struct report_sender sender = {.contact = ""};
 	struct report_period period;
 	char domain[REPORT_DOMAIN_SIZE];
 	int64_t begin, today;

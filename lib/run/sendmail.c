@@ -17,8 +17,6 @@
 
 #define POLL_MS 50 /* between looks at a child that has closed its standard error */
 
-extern char **environ;
-
 static int64_t clock_ms(void)
 {
 	struct timespec now;

@@ -299,7 +299,7 @@ END_TEST
 static struct written many_tuples(size_t count, size_t max_tuples)
 {
 	struct aggregate_row *rows = mem_zalloc(2 * count * sizeof(*rows));
-	char(*names)[16] = mem_zalloc(count * sizeof(*names));
+	char(*names)[32] = mem_zalloc(count * sizeof(*names));
 	for (size_t i = 0; i < 2 * count; i++) {
 		rows[i] = plain_row();
 		snprintf(names[i % count], sizeof(names[0]), "d%zu.test", i % count);
