@@ -33,12 +33,14 @@ struct dns_record {
 	struct span text;    /* TXT: the strings joined; MX, PTR: the name, lower case, no final dot */
 	struct ip address;   /* A, AAAA */
 	uint16_t preference; /* MX */
+	uint16_t strings;    /* TXT: how many were joined */
 };
 
 struct dns_answer {
 	enum dns_status status;
 	bool authenticated; /* AD from a resolver that is trusted to say so */
 	uint32_t ttl_s;
+	unsigned aliases; /* CNAMEs on the way */
 	size_t count;
 	const struct dns_record *records;
 };

@@ -184,7 +184,7 @@ static int read_header(struct span message, struct span name, enum dns_type type
 	return 0;
 }
 
-static bool parse_text(struct reader *r, struct arena *a, struct span *text_out)
+static bool parse_text(struct reader *r, struct arena *a, struct dns_record *out)
 {
 	size_t size = r->message.len - r->at;
 	char *text = arena_alloc(a, size + 1);
@@ -195,12 +195,13 @@ static bool parse_text(struct reader *r, struct arena *a, struct span *text_out)
 		size_t piece = read_u8(r);
 		if (piece > r->message.len - r->at)
 			r->bad = true;
+		out->strings++;
 		for (size_t i = 0; i < piece && !r->bad; i++)
 			text[len++] = (char)read_u8(r);
 		if (r->bad)
 			break;
 	}
-	*text_out = span_of(text, len);
+	out->text = span_of(text, len);
 	return true;
 }
 
@@ -221,7 +222,7 @@ static int parse_data(const struct record *record, struct arena *a, struct dns_r
 	*out = (struct dns_record){0};
 	switch (record->type) {
 	case DNS_TXT:
-		if (!parse_text(&r, a, &out->text))
+		if (!parse_text(&r, a, out))
 			return ERR_LIMIT;
 		return r.bad ? ERR_SYNTAX : 0;
 	case DNS_A:
@@ -333,6 +334,7 @@ static int fill_reply(const struct sections *s, struct span name, enum dns_type 
 			break;
 		}
 		rc = scan_answers(s, type, &owner, c);
+		reply->answer.aliases = aliases;
 	}
 	if (rc < 0)
 		return rc;

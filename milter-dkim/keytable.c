@@ -284,10 +284,3 @@ size_t keytable_count(const struct keytable *table)
 {
 	return table->row_count;
 }
-
-struct signkey *keytable_key(const struct keytable *table, size_t number)
-{
-	while (number < table->row_count && table->rows[number]->key == NULL)
-		number++;
-	return number < table->row_count ? table->rows[number]->key : NULL;
-}

@@ -59,8 +59,8 @@ struct keytable_match {
 size_t keytable_find(struct keytable *table, struct span local, struct span domain, struct arena *a,
 		     struct keytable_match *matches_out, size_t max);
 
-/* Each line of the KeyTable with a key of its own, for tools: DOMAIN may be "%".
- * NULL past the last. */
-struct signkey *keytable_key(const struct keytable *table, size_t number);
+/* A reference to the key of the line NUMBER (below keytable_count()) of the KeyTable
+ * where it signs for DOMAIN; NULL where it is for another.  For tools. */
+struct signkey *keytable_key(struct keytable *table, size_t number, struct span domain);
 
 #endif

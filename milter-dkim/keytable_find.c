@@ -125,6 +125,12 @@ static struct signkey *expanded_key(struct keytable *t, const struct keytable_ro
 	return key;
 }
 
+static struct signkey *key_of_row(struct keytable *t, const struct keytable_row *row, struct span domain)
+{
+	bool fixed = row->path == NULL && (row->domain == NULL || strcmp(row->domain, "%") != 0);
+	return fixed ? signkey_ref(row->key) : expanded_key(t, row, domain);
+}
+
 /* A reference to the key of RULE for mail of DOMAIN. */
 static struct signkey *key_of(struct keytable *t, const struct keytable_rule *rule, struct span domain)
 {
@@ -133,8 +139,7 @@ static struct signkey *key_of(struct keytable *t, const struct keytable_rule *ru
 		row = keytable_row_named(t, domain);
 	if (row == NULL)
 		return signkey_new_broken(domain, SPAN_EMPTY, "the SigningTable names no key for it");
-	bool fixed = row->path == NULL && (row->domain == NULL || strcmp(row->domain, "%") != 0);
-	return fixed ? signkey_ref(row->key) : expanded_key(t, row, domain);
+	return key_of_row(t, row, domain);
 }
 
 /* What has a meaning of its own in the field, and what is no ASCII, encoded (RFC
@@ -305,4 +310,12 @@ size_t keytable_find(struct keytable *table, struct span local, struct span doma
 	else
 		find_exact(&c, text, local.len);
 	return c.count;
+}
+
+struct signkey *keytable_key(struct keytable *table, size_t number, struct span domain)
+{
+	const struct keytable_row *row = table->rows[number];
+	if (row->domain == NULL || (strcmp(row->domain, "%") != 0 && !span_ieq(span_str(row->domain), domain)))
+		return NULL;
+	return key_of_row(table, row, domain);
 }

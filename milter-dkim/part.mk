@@ -36,7 +36,7 @@ fuzz_aggregate_ARCHIVES := milter-core mail base
 fuzz_aggregate_LIBS := -ljansson -lidn2
 
 # The core of DKIM and of the milter.
-DKIM_TESTS := taglist canon sign verify keytable keyring signkey hostset edits session outcome_record sealing failure caps
+DKIM_TESTS := taglist canon sign verify keytable keyring signkey keycheck hostset edits session outcome_record sealing failure caps
 TESTS += $(DKIM_TESTS:%=test_%) test_rfc5322
 $(foreach t,$(DKIM_TESTS),$(eval $(call auth_test,$(t))))
 test_rfc5322_SRCS := tests/unit/test_rfc5322.c

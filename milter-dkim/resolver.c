@@ -55,6 +55,7 @@ static void finish(struct query *q, struct dns_answer *answer)
 	if (q->ttl_s < answer->ttl_s)
 		answer->ttl_s = q->ttl_s;
 	answer->authenticated = answer->authenticated && q->authenticated && r->trust_ad;
+	answer->aliases += q->hops;
 	struct dns_answer *copy = dnsmsg_answer_dup(answer, &bytes);
 	int64_t now = clock_mono_us();
 	if (config->observe != NULL)
@@ -83,6 +84,7 @@ static void follow_alias(struct query *q, const struct dnsmsg_reply *reply)
 		finish_failed(q);
 		return;
 	}
+	q->hops += reply->answer.aliases;
 	q->authenticated = q->authenticated && reply->answer.authenticated;
 	if (reply->answer.ttl_s < q->ttl_s)
 		q->ttl_s = reply->answer.ttl_s;

@@ -28,7 +28,8 @@ struct query {
 	struct dnscache_entry *entry; /* held */
 	char name[DNSNAME_MAX];       /* the alias that is asked for now */
 	size_t name_len;
-	unsigned aliases;
+	unsigned aliases; /* asked for one after the other */
+	unsigned hops;    /* CNAMEs in the replies so far */
 	bool authenticated;
 	uint32_t ttl_s;
 	int64_t sent_us;

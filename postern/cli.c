@@ -103,22 +103,40 @@ int cli_print_done(struct cli *cli, json_t *result, const char *fmt, ...)
 	return flush(cli);
 }
 
-static int read_fd(struct cli *cli, int fd, const char *name, struct sbuf *b)
+/* 0, ERR_TEMP with errno, or ERR_LIMIT. */
+static int read_all(int fd, struct sbuf *b)
 {
 	char chunk[65536];
 	for (;;) {
 		ssize_t n = read(fd, chunk, sizeof(chunk));
 		if (n == 0)
-			break;
+			return 0;
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return cli_fail(cli, EX_IOERR, "cannot read %s: %s", name, strerror(errno));
+			return ERR_TEMP;
 		sbuf_add(b, span_of(chunk, (size_t)n));
 		if (!sbuf_ok(b))
-			return cli_fail(cli, EX_DATAERR, "%s is too long", name);
+			return ERR_LIMIT;
 	}
-	return EX_OK;
+}
+
+static int read_fd(struct cli *cli, int fd, const char *name, struct sbuf *b)
+{
+	int rc = read_all(fd, b);
+	if (rc == ERR_TEMP)
+		return cli_fail(cli, EX_IOERR, "cannot read %s: %s", name, strerror(errno));
+	return rc < 0 ? cli_fail(cli, EX_DATAERR, "%s is too long", name) : EX_OK;
+}
+
+int cli_load_file(const char *path, struct sbuf *b)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return ERR_NOT_FOUND;
+	int rc = read_all(fd, b);
+	close(fd);
+	return rc;
 }
 
 int cli_read_input(struct cli *cli, struct sbuf *b)

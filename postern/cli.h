@@ -95,5 +95,7 @@ int cli_print_done(struct cli *cli, json_t *result, const char *fmt, ...) PRINTF
 int cli_read_input(struct cli *cli, struct sbuf *b) MUST_CHECK;
 /* The same for a file. */
 int cli_read_file(struct cli *cli, const char *path, struct sbuf *b) MUST_CHECK;
+/* The same without a word: 0 or an error. */
+int cli_load_file(const char *path, struct sbuf *b) MUST_CHECK;
 
 #endif

@@ -5,25 +5,18 @@
  */
 #include "lib/base/num.h"
 #include "postern/commands.h"
-#include "postern/keys.h"
+#include "postern/dkim_store.h"
 #include "postern/lookup.h"
-#include "postern/zone.h"
 
 #include "lib/run/conf.h"
 
 #define RSA_BITS_DEFAULT 2048
-#define RECORD_MAX 8192
 
 struct key_request {
 	char domain[LOOKUP_NAME_SIZE], selector[LOOKUP_NAME_SIZE];
 	bool ed25519;
 	uint64_t bits;
 };
-
-static const char *algorithm_name(bool ed25519)
-{
-	return ed25519 ? "ed25519-sha256" : "rsa-sha256";
-}
 
 static int read_selector(struct cli *cli, const char *text, char out[LOOKUP_NAME_SIZE])
 {
@@ -86,61 +79,12 @@ static int read_request(struct cli *cli, struct key_request *r)
 	return status == EX_OK ? read_new_selector(cli, r) : status;
 }
 
-/* Makes the key sign, and its predecessors retire. */
-static int activate(struct cli *cli, const char *domain, const char *selector)
-{
-	const struct db_param params[] = {DB_P_STR(domain), DB_P_STR(selector)};
-	uint64_t id = 0;
-	int rc = db_query_u64(
-		cli->db,
-		"SELECT id FROM dkim_keys WHERE domain = ? AND selector = ? AND state <> 'retired' "
-		"FOR UPDATE",
-		params, 2, &id);
-	if (rc == ERR_NOT_FOUND)
-		return cli_fail(cli, EX_NOINPUT, "there is no key %s of %s that could sign",
-				selector, domain);
-	const struct db_param key = DB_P_UINT(id);
-	const struct db_param both[] = {key, key};
-	if (rc == 0)
-		rc = db_exec(cli->db,
-			     "UPDATE dkim_keys old JOIN dkim_keys new ON new.id = ? "
-			     "AND old.domain = new.domain "
-			     "AND old.algorithm = new.algorithm SET old.state = 'retiring', "
-			     "old.retiring_at = CURRENT_TIMESTAMP "
-			     "WHERE old.state = 'active' AND old.id <> ?",
-			     both, 2);
-	if (rc == 0)
-		rc = db_exec(
-			cli->db,
-			"UPDATE dkim_keys SET state = 'active', activated_at = CURRENT_TIMESTAMP, "
-			"retiring_at = NULL WHERE id = ? AND state <> 'active'",
-			&key, 1);
-	return rc < 0 ? cli_fail_db(cli, rc) : EX_OK;
-}
-
 static int insert_key(struct cli *cli, const struct key_request *r, const struct keys_pair *pair)
 {
-	const struct db_param params[] = {DB_P_STR(r->domain),
-					  DB_P_STR(r->selector),
-					  DB_P_STR(algorithm_name(r->ed25519)),
-					  DB_P_TEXT(sbuf_span(&pair->private_pem)),
-					  DB_P_TEXT(sbuf_span(&pair->public_base64)),
-					  DB_P_INT(pair->bits)};
-	int status = EX_OK;
 	int rc = db_begin(cli->db);
-	if (rc == 0)
-		rc = db_exec(cli->db,
-			     "INSERT INTO dkim_keys "
-			     "(domain, selector, algorithm, private_key, public_key, key_bits) "
-			     "VALUES (?, ?, ?, ?, ?, ?)",
-			     params, 6);
-	if (rc == ERR_EXISTS)
-		status = cli_fail(cli, EX_CANTCREAT, "the key %s of %s is there already",
-				  r->selector, r->domain);
-	else if (rc < 0)
-		status = cli_fail_db(cli, rc);
-	else if (cli_has(cli, "activate"))
-		status = activate(cli, r->domain, r->selector);
+	int status = rc < 0 ? cli_fail_db(cli, rc) : dkim_store_insert(cli, r->domain, r->selector, r->ed25519, pair);
+	if (status == EX_OK && cli_has(cli, "activate"))
+		status = dkim_store_activate(cli, r->domain, r->selector);
 	if (status == EX_OK && (rc = db_commit(cli->db)) < 0)
 		status = cli_fail_db(cli, rc);
 	if (status != EX_OK)
@@ -152,30 +96,22 @@ static int insert_key(struct cli *cli, const struct key_request *r, const struct
 static int print_record(struct cli *cli, const struct key_request *r, const char *state,
 			struct span public_key)
 {
-	struct sbuf name, value, zone;
-	sbuf_init_heap(&name, RECORD_MAX);
-	sbuf_init_heap(&value, RECORD_MAX);
-	sbuf_init_heap(&zone, RECORD_MAX);
-	sbuf_addf(&name, "%s._domainkey.%s", r->selector, r->domain);
-	zone_add_dkim_value(&value, r->ed25519, public_key);
-	zone_add_txt(&zone, sbuf_span(&name), sbuf_span(&value));
+	struct dkim_record record;
 	int status;
-	if (!sbuf_ok(&zone)) {
+	dkim_record_init(&record, r->domain, r->selector, r->ed25519, public_key);
+	if (!sbuf_ok(&record.zone)) {
 		status = cli_fail(cli, EX_SOFTWARE, "the record is too long");
 	} else if (cli->json) {
-		status = cli_print_json(cli,
-					json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "domain",
-						  r->domain, "selector", r->selector, "algorithm",
-						  algorithm_name(r->ed25519), "state", state,
-						  "record_name", sbuf_cstr(&name), "record_value",
-						  sbuf_cstr(&value), "zone", sbuf_cstr(&zone)));
+		status = cli_print_json(
+			cli, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s}", "domain", r->domain, "selector", r->selector,
+				       "algorithm", dkim_algorithm_name(r->ed25519), "state", state, "record_name",
+				       sbuf_cstr(&record.name), "record_value", sbuf_cstr(&record.value), "zone",
+				       sbuf_cstr(&record.zone)));
 	} else {
-		fputs(sbuf_cstr(&zone), cli->out);
+		fputs(sbuf_cstr(&record.zone), cli->out);
 		status = fflush(cli->out) == 0 ? EX_OK : EX_IOERR;
 	}
-	sbuf_done(&name);
-	sbuf_done(&value);
-	sbuf_done(&zone);
+	dkim_record_done(&record);
 	return status;
 }
 
@@ -229,14 +165,17 @@ static int dkim_list(struct cli *cli)
 {
 	static const char *const keys[] = {
 		"domain",     "selector",     "algorithm",   "key_bits#",  "state",
-		"created_at", "activated_at", "retiring_at", "retired_at", NULL};
+		"created_at", "visible_at",   "activated_at", "retiring_at", "retired_at", NULL};
 	static const struct table_column columns[] = {{"domain", "Domain", false, 0},
 						      {"selector", "Selector", false, 0},
 						      {"algorithm", "Algorithm", false, 0},
 						      {"key_bits", "Bits", true, 0},
 						      {"state", "State", false, 0},
 						      {"created_at", "Created (UTC)", false, 0},
+						      {"visible_at", "Visible (UTC)", false, 0},
 						      {"activated_at", "Activated (UTC)", false, 0},
+						      {"retiring_at", "Retiring (UTC)", false, 0},
+						      {"retired_at", "Retired (UTC)", false, 0},
 						      {NULL, NULL, false, 0}};
 	char domain[LOOKUP_NAME_SIZE] = "";
 	int status = cli_arg(cli, 0) == NULL ? EX_OK
@@ -247,7 +186,7 @@ static int dkim_list(struct cli *cli)
 		status = lookup_rows(
 			cli,
 			"SELECT domain, selector, algorithm, key_bits, state, created_at, "
-			"activated_at, "
+			"visible_at, activated_at, "
 			"retiring_at, retired_at FROM dkim_keys WHERE ? = '' OR domain = ? "
 			"ORDER BY domain, selector",
 			params, 2, keys, &rows);
@@ -261,7 +200,7 @@ static int dkim_activate(struct cli *cli)
 	if (status != EX_OK)
 		return status;
 	int rc = db_begin(cli->db);
-	status = rc < 0 ? cli_fail_db(cli, rc) : activate(cli, r.domain, r.selector);
+	status = rc < 0 ? cli_fail_db(cli, rc) : dkim_store_activate(cli, r.domain, r.selector);
 	if (status == EX_OK && (rc = db_commit(cli->db)) < 0)
 		status = cli_fail_db(cli, rc);
 	if (status != EX_OK) {

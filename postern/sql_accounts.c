@@ -28,6 +28,7 @@ static const struct account {
 	{"lmtp-indexer", "postern_indexer"}, {"quotad", "postern_quotad"},
 	{"mailuser", "postern_mailuser"},    {"mailreader", "postern_mailreader"},
 	{"dmarc-import", "postern_dmarc_import"}, {"dmarc-report", "postern_report"},
+	{"dkim-rotate", "postern_rotate"},
 };
 
 static bool is_name(const char *text)

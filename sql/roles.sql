@@ -48,6 +48,10 @@ GRANT INSERT ON tlsrpt_reports_received TO postern_dmarc_import;
 GRANT INSERT ON tlsrpt_reports_received_policies TO postern_dmarc_import;
 GRANT INSERT ON tlsrpt_reports_received_failures TO postern_dmarc_import;
 
+-- `postern dkim rotate`, run by a timer; the counter is raised by trigger.
+CREATE ROLE IF NOT EXISTS postern_rotate;
+GRANT SELECT, INSERT, UPDATE ON dkim_keys TO postern_rotate;
+
 -- `postern dmarc report send`, run by a timer.
 CREATE ROLE IF NOT EXISTS postern_report;
 GRANT SELECT, DELETE ON auth_results TO postern_report;
@@ -77,8 +81,8 @@ GRANT SELECT (id, domain_id, email, quota_mb, enabled, created_at) ON virtual_us
 GRANT SELECT ON virtual_aliases TO postern_mailreader;
 GRANT SELECT ON mailbox_usage TO postern_mailreader;
 GRANT SELECT ON domain_limits TO postern_mailreader;
-GRANT SELECT (id, domain, selector, algorithm, public_key, key_bits, state, created_at, activated_at,
-	retiring_at, retired_at, updated_at) ON dkim_keys TO postern_mailreader;
+GRANT SELECT (id, domain, selector, algorithm, public_key, key_bits, state, created_at, visible_at,
+	absent_until, activated_at, retiring_at, retired_at, updated_at) ON dkim_keys TO postern_mailreader;
 GRANT SELECT ON rate_limits TO postern_mailreader;
 GRANT SELECT ON rate_events TO postern_mailreader;
 GRANT SELECT ON auth_results TO postern_mailreader;

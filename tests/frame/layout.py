@@ -23,6 +23,7 @@ USERS = {
     "lmtp-indexer": 5103,
     "quotad": 5104,
     "dmarc-report": 5105,
+    "dkim-rotate": 5106,
 }
 
 # Base + number must stay below 65536, and a folder short enough for the 107

@@ -201,6 +201,10 @@ class Accounts(SqlCase):
             "INSERT INTO tlsrpt_reports_received (begin_at, end_at, org_name, report_id, ours) "
             "VALUES (NOW(), NOW(), 'o', 'i', 1)",
         ],
+        "dkim-rotate": [
+            "SELECT private_key FROM dkim_keys WHERE id = 0",
+            "UPDATE dkim_keys SET visible_at = NULL, absent_until = NULL WHERE id = 0",
+        ],
         "mailuser": [
             "SELECT password FROM virtual_users",
             "SELECT destination FROM virtual_aliases",
@@ -233,6 +237,7 @@ class Accounts(SqlCase):
                    "INSERT INTO virtual_domains (name) VALUES ('x.example')", "SELECT id FROM messages"],
         "dmarc-import": ["SELECT email FROM virtual_users", "DELETE FROM dmarc_reports_received",
                          "SELECT COUNT(*) FROM auth_results", "SELECT domain FROM dkim_keys"],
+        "dkim-rotate": ["DELETE FROM dkim_keys WHERE id = 0", "SELECT email FROM virtual_users", "SELECT id FROM messages"],
         "mailuser": ["UPDATE virtual_users SET enabled = 1", "INSERT INTO virtual_aliases (domain_id) VALUES (1)",
                      "SELECT private_key FROM dkim_keys", "SELECT id FROM messages", "DELETE FROM mail_mailboxes"],
         "mailreader": ["SELECT password FROM virtual_users", "SELECT * FROM virtual_users",

@@ -1,0 +1,264 @@
+"""`postern dkim test` and `dkim rotate`: what is published against what is kept, and
+the life of a key from pending to retired."""
+import json
+import pathlib
+import subprocess
+import tempfile
+import threading
+import unittest
+import uuid
+
+from tests.dns.dnsd import Server
+from tests.frame.lone_milter import LoneMilter, private_key
+from tests.frame.stack import Stack
+
+
+class KeysCase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.stack = Stack()
+        cls.stack.start("mysql")
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.base = pathlib.Path(cls.folder.name)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def setUp(self):
+        self.domain = f"r{uuid.uuid4().hex[:12]}.example"
+        self.dns = Server({self.domain: []})
+        self.addCleanup(self.dns.close)
+        self.addCleanup(self.stack.mariadb, f"DELETE FROM dkim_keys WHERE domain = '{self.domain}'")
+
+    def postern(self, *words, status=0, conf=(), resolver=True):
+        argv = [self.stack.at.build / "bin/postern", "--json", "-c", self.stack.at.path("/etc/postern/postern.conf")]
+        argv += [word for option in conf for word in ("-o", option)] + list(words)
+        if resolver:
+            argv += ["--resolver", self.dns.address]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+        return json.loads(done.stdout)
+
+    def keygen(self, selector, *more):
+        return self.postern("dkim", "keygen", self.domain, selector, "--unhosted", *more, resolver=False)
+
+    def publish(self, made, **changes):
+        value = changes.pop("value", made["record_value"])
+        self.dns.zone.rows[made["record_name"].lower()] = changes.pop("rows", [["TXT", value]])
+        self.dns.zone.nodes.update([made["record_name"].lower(), "_domainkey." + self.domain])
+
+    def sql(self, script):
+        return self.stack.mariadb(script)
+
+    def states(self):
+        rows = self.sql(f"SELECT selector, state FROM dkim_keys WHERE domain = '{self.domain}' ORDER BY id")
+        return [tuple(line.split("\t")) for line in rows.splitlines()]
+
+
+class Test(KeysCase):
+    def check(self, *words, status=0, **more):
+        return self.postern("dkim", "test", self.domain, *words, status=status, **more)
+
+    def test_states(self):
+        made = self.keygen("a", "--activate")
+        row = self.check(status=1)[0]
+        self.assertEqual((row["selector"], row["key_state"], row["result"], row["record"]), ("a", "active", "missing", None))
+        self.publish(made)
+        row = self.check()[0]
+        self.assertEqual((row["result"], row["problem"], row["record"], row["ttl"]), ("ok", None, made["record_value"], 60))
+        value = made["record_value"]
+        for record, result in (("v=DKIM1; p=", "revoked"), (value.replace("p=MI", "p=*MI"), "malformed"),
+                               (value + "; t=y", "useless"), (value.replace("k=rsa", "k=rsa; h=sha1"), "useless"),
+                               (self.keygen("b" + uuid.uuid4().hex[:6])["record_value"], "different"),
+                               (value.replace("; k", " k"), "malformed")):
+            self.publish(made, value=record)
+            self.assertEqual(self.check("a", status=1)[0]["result"], result, record)
+        self.publish(made, rows=[["TXT", value], ["TXT", value]])
+        self.assertEqual(self.check("a", status=1)[0]["result"], "several")
+        self.publish(made, rows=[["SERVFAIL"]])
+        self.assertEqual(self.check("a", status=75)[0]["result"], "temperror")
+
+    def test_alias_and_strings(self):
+        made = self.keygen("a")
+        value = made["record_value"]
+        self.publish(made, rows=[["CNAME", "keys.example.org"]])
+        self.dns.zone.rows["keys.example.org"] = [["TXT", [value[:50], value[50:]]]]
+        row = self.check()[0]
+        self.assertEqual((row["result"], row["aliases"]), ("ok", 1))
+        self.assertIn("it is joined of", " ".join(row["notes"]))
+        self.dns.zone.rows["keys.example.org"] = [["CNAME", "more.example.org"]]
+        self.dns.zone.rows["more.example.org"] = [["LAZY-CNAME", "end.example.org"]]
+        self.dns.zone.rows["end.example.org"] = [["TXT", value]]
+        self.assertEqual(self.check()[0]["aliases"], 3)
+
+    def test_no_such_key(self):
+        self.assertIn("error", self.check(status=66))
+        self.assertIn("error", self.check("x", status=66))
+        self.assertIn("error", self.postern("dkim", "test", "not a domain", status=64))
+
+    def test_key_table(self):
+        made = self.keygen("t", "--algorithm", "ed25519")
+        key = private_key(self.base / f"{self.domain}.pem", "-algorithm", "ed25519")
+        (self.base / "table").write_text(f"a {self.domain}:t:{key}\nb %:u:{self.base}/%.pem\nc other.example:t:{key}\nd {self.domain}:v:/absent\n")
+        self.publish(made)
+        rows = self.check("--key-table", f"file:{self.base}/table", status=1)
+        self.assertEqual([(r["selector"], r["result"]) for r in rows], [("t", "different"), ("u", "missing"), ("v", "malformed")])
+        self.assertIn("cannot be read", rows[2]["problem"])
+        self.postern("dkim", "test", self.domain, "--key-table", "db:/x", status=64)
+
+
+SOON = ("dkim_visible_for=0", "dkim_retire_after=0")
+
+
+class Rotate(KeysCase):
+    def rotate(self, *words, status=0, conf=("dkim_visible_for=0",)):
+        return self.postern("dkim", "rotate", self.domain, *words, status=status, conf=conf)
+
+    def back(self, column, seconds):
+        """As if so much time had gone by since."""
+        self.sql(f"UPDATE dkim_keys SET {column} = {column} - INTERVAL {seconds} SECOND WHERE domain = '{self.domain}'")
+
+    def test_whole_life(self):
+        self.publish(self.keygen("old", "--activate"))
+        step = self.rotate()[0]
+        self.assertEqual((step["action"], step["state"]), ("made", "pending"))
+        self.assertRegex(step["selector"], r"^mail-\d{8}$")
+        new = step["selector"]
+        waits = self.rotate()
+        self.assertEqual([(s["selector"], s["action"]) for s in waits], [(new, "none")])
+        self.assertEqual(waits[0]["record_value"], step["record_value"])
+        self.assertIn("does not exist", waits[0]["waits_for"])
+        self.assertEqual(self.states(), [("old", "active"), (new, "pending")])
+        # The servers may remember for the zone's negative TTL that it was not there.
+        self.publish(step)
+        seen = self.rotate()[0]
+        self.assertEqual((seen["action"], seen["state"]), ("seen in DNS", "pending"))
+        self.assertGreater(seen["until"], 0)
+        self.assertEqual(self.rotate()[0]["action"], "none")
+        self.back("absent_until", 60)
+        done = self.rotate()
+        self.assertEqual([(s["selector"], s["action"], s["state"]) for s in done][0], (new, "activated", "active"))
+        self.assertEqual(self.states(), [("old", "retiring"), (new, "active")])
+        self.assertEqual([(s["selector"], s["action"]) for s in self.rotate()], [(new, "none"), ("old", "none")])
+        self.back("retiring_at", 7 * 86400 + 1)
+        last = self.rotate()
+        self.assertEqual([(s["selector"], s["action"]) for s in last], [(new, "none"), ("old", "retired")])
+        self.assertRegex(last[1]["record_value"], "p=$")
+        self.assertEqual(self.states(), [("old", "retired"), (new, "active")])
+        # Asked for again, on the same day.
+        self.assertEqual(self.rotate()[0]["selector"], new + "-2")
+
+    def test_every_server_must_show_it(self):
+        other = Server({self.domain: []})
+        self.addCleanup(other.close)
+        made = self.rotate()[0]
+        self.assertEqual(made["action"], "made")
+        self.publish(made)
+        both = ("dkim", "rotate", self.domain, "--resolver", f"{self.dns.address},{other.address}")
+        step = self.postern(*both, conf=SOON, resolver=False)[0]
+        self.assertIn(other.address, step["waits_for"])
+        other.zone.rows[made["record_name"].lower()] = [["TXT", made["record_value"]]]
+        self.sql(f"UPDATE dkim_keys SET absent_until = NULL WHERE domain = '{self.domain}'")
+        self.assertEqual(self.postern(*both, conf=SOON, resolver=False)[0]["action"], "activated")
+
+    def test_record_must_stay_and_be_right(self):
+        made = self.rotate(conf=("dkim_visible_for=1h",))[0]
+        self.publish(made)
+        self.assertEqual(self.rotate(conf=("dkim_visible_for=1h",))[0]["action"], "seen in DNS")
+        self.publish(made, value="v=DKIM1; p=")
+        self.assertIn("revoked", self.rotate()[0]["waits_for"])
+        self.publish(made)
+        self.assertEqual(self.rotate(conf=("dkim_visible_for=1h",))[0]["action"], "seen in DNS")
+        # A server that fails for a moment takes nothing back.
+        self.publish(made, rows=[["SERVFAIL"]])
+        self.assertIn("DNS", self.rotate()[0]["waits_for"])
+        self.publish(made)
+        self.back("visible_at", 3601)
+        self.assertEqual(self.rotate(conf=("dkim_visible_for=1h",))[0]["action"], "activated")
+
+    def test_dry_run_changes_nothing(self):
+        before = self.sql("SELECT * FROM dkim_keys; SELECT value FROM change_counters")
+        self.assertEqual(self.rotate("--dry-run")[0]["action"], "would be made")
+        self.assertEqual(self.sql("SELECT * FROM dkim_keys; SELECT value FROM change_counters"), before)
+        made = self.rotate()[0]
+        self.publish(made)
+        before = self.sql("SELECT * FROM dkim_keys")
+        self.assertEqual(self.rotate("--dry-run")[0]["action"], "would be activated")
+        self.assertEqual(self.sql("SELECT * FROM dkim_keys"), before)
+
+    def test_all_makes_new_keys_only_when_due(self):
+        self.publish(self.keygen("old", "--activate"))
+        def mine(**more):
+            return [s for s in self.postern("dkim", "rotate", "--all", **more) if s["domain"] == self.domain]
+        step = mine()[0]
+        self.assertEqual((step["action"], step["waits_for"]), ("none", "its age"))
+        self.assertEqual(mine(conf=("dkim_rotate_after=0",))[0]["until"], None)
+        self.back("activated_at", 181 * 86400)
+        self.assertEqual(mine()[0]["action"], "made")
+        self.assertEqual(mine()[0]["action"], "none")
+
+    def test_algorithms(self):
+        self.publish(self.keygen("r", "--activate"))
+        self.publish(self.keygen("e", "--activate", "--algorithm", "ed25519"))
+        only = self.rotate("--algorithm", "ed25519")
+        self.assertEqual([s["algorithm"] for s in only], ["ed25519-sha256"])
+        self.assertRegex(only[0]["selector"], r"^mail-ed25519-\d{8}$")
+        self.assertEqual([(s["algorithm"], s["action"]) for s in self.rotate()],
+                         [("rsa-sha256", "made"), ("ed25519-sha256", "none")])
+        self.rotate("--algorithm", "dsa", status=64)
+        self.postern("dkim", "rotate", status=64)
+
+    def test_one_run_at_a_time(self):
+        holder = subprocess.Popen(["mariadb", "--no-defaults", "-uroot", "-S", self.stack.mysql_socket, "postern", "-N", "-B", "-n"],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.stdin.close)
+        self.addCleanup(holder.stdout.close)
+        holder.stdin.write("SELECT GET_LOCK(CONCAT('postern-rotate-', LEFT(MD5(DATABASE()), 16)), 9);\n")
+        holder.stdin.flush()
+        self.assertEqual(holder.stdout.readline().strip(), "1")
+        self.assertIn("under way", self.rotate(status=75)["error"])
+        self.assertEqual(self.states(), [])
+
+    def test_never_a_moment_without_an_active_key(self):
+        """A daemon signs all the time while keys are rotated."""
+        self.publish(self.keygen("first", "--activate"))
+        query = (f"SELECT domain, selector, algorithm, private_key FROM dkim_keys WHERE state = 'active' "
+                 f"AND domain = '{self.domain}' ORDER BY activated_at DESC, id DESC")
+        used, stop, errors = set(), threading.Event(), []
+        with LoneMilter(database_user="root", database_socket=self.stack.mysql_socket, database_name="postern",
+                        dkim_keys_poll="100ms", dkim_keys_query=query) as milter:
+            milter.wait_signed(b"a@" + self.domain.encode())
+
+            def sign():
+                while not stop.is_set():
+                    made = milter.sign(b"a@" + self.domain.encode())
+                    if not made:
+                        errors.append(made)
+                    else:
+                        used.add(made[0]["s"])
+            thread = threading.Thread(target=sign)
+            thread.start()
+            try:
+                for _ in range(3):
+                    new = self.rotate(conf=SOON)[0]
+                    self.publish(new)
+                    self.assertEqual(self.rotate(conf=SOON)[0]["action"], "activated")
+                    milter_uses = new["selector"]
+                    self.stack_wait(lambda: milter_uses in used)
+                    self.rotate(conf=SOON)
+            finally:
+                stop.set()
+                thread.join()
+        self.assertEqual(errors, [])
+        self.assertGreaterEqual(len(used), 4)
+
+    @staticmethod
+    def stack_wait(condition):
+        from tests.frame.wait import wait_until
+        wait_until(condition, 20, "the new key signs")
+
+
+if __name__ == "__main__":
+    unittest.main()
