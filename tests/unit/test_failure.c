@@ -199,6 +199,9 @@ START_TEST(kinds_of_dkim_and_spf)
 	setup(&s, "From: a@example.com\n");
 	set_record(&s, "v=DMARC1; fo=s; ruf=mailto:f@example.com");
 	align(&s, "d");
+	s.in.spf.result = AUTH_SOFTFAIL;
+	ck_assert_int_eq(failure_wanted(&s.outcome), FAILURE_NONE);
+	s.in.spf.result = AUTH_FAIL;
 	struct failure f = describe(&s);
 	ck_assert_str_eq(f.auth_failure, "spf");
 	ck_assert_str_eq(f.alignment, "spf");
@@ -248,6 +251,7 @@ START_TEST(no_local_part_and_no_text_leaks)
 		"Cc: secret:a@b.example,secret@c.example;\n"
 		"Reply-To: secret\n"
 		"Subject: the secret\n secret\n"
+		"Subject: 13:05 Berlin\n"
 		"Date: Mon, 1 Jan 2026 00:00:00 +0000 (secret)\n"
 		"Date: secret\n"
 		"Message-ID: <secret.1@example.com>\n"
@@ -270,6 +274,7 @@ START_TEST(no_local_part_and_no_text_leaks)
 	const char *text = sbuf_cstr(&out);
 	ck_assert_ptr_null(strcasestr(text, "secret"));
 	ck_assert_ptr_null(strstr(text, "sec\\"));
+	ck_assert_ptr_null(strstr(text, "Berlin"));
 	static const char *const shown[] = {
 		"From: ", "@example.com\n", "@example.net, ", "Date: Mon, 1 Jan 2026 00:00:00 +0000\n",
 		"Content-Type: multipart/mixed\n", "Content-Type: text/plain\n", "MIME-Version: 1.0\n", "@list.example>\n", "@b.example, ",

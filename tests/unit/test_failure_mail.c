@@ -141,7 +141,7 @@ START_TEST(hostile_values)
 	sbuf_init_heap(&out, FAILURE_MAIL_MAX);
 	for (size_t i = 0; i < COUNT_OF(texts); i++)
 		*texts[i] = bad;
-	f.header = SPAN_LIT("A: b\n\nbody\r\nC: \xff\nD: e");
+	f.header = SPAN_LIT("A: b\n\nbody\r\nC: \xff x\nD: e");
 	struct failure_mail mail = plain_mail(&f);
 	failure_mail_build(&mail, &out);
 	ck_assert_ptr_null(strstr(sbuf_cstr(&out), "\nInjected"));
