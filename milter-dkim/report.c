@@ -150,7 +150,7 @@ void report_outcome(const struct session_outcome *outcome, struct span queue_id,
 	}
 	struct sbuf result;
 	sbuf_init(&result, t.result, sizeof(t.result));
-	if (outcome->inbound != NULL && outcome->inbound->dmarc_done)
+	if (!outcome->ours && outcome->inbound->dmarc_done)
 		count_verdicts(outcome->inbound, &result);
 	if (outcome->action != SESSION_ACCEPT)
 		report_refused(outcome, queue_id, &t);
