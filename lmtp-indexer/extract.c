@@ -229,7 +229,7 @@ static GMimeStream *open_stream(const struct extract_source *source)
 
 static GMimeMessage *parse(const struct extract_source *source)
 {
-	GMimeStream *stream = open_stream(source);
+	GMimeStream *stream = extract_guard(source) ? open_stream(source) : NULL;
 	if (stream == NULL)
 		return NULL;
 	GMimeParser *parser = g_mime_parser_new_with_stream(stream);

@@ -33,4 +33,7 @@ void extract_parts(struct extract_run *run, GMimeObject *root);
  */
 bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes);
 
+/* False for a message that GMime cannot take without using up the stack. */
+bool extract_guard(const struct extract_source *source) MUST_CHECK;
+
 #endif

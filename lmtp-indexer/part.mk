@@ -7,7 +7,7 @@ CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c html.c \
-	extract.c extract_headers.c extract_parts.c delivery.c payload.c)
+	extract.c extract_guard.c extract_headers.c extract_parts.c delivery.c payload.c)
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c spool.c \

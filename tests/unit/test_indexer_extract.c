@@ -240,7 +240,44 @@ START_TEST(cut_keeps_characters)
 }
 END_TEST
 
+static enum extract_state state_of_file(struct span mail)
+{
+	FILE *file = tmpfile();
+	ck_assert_uint_eq(fwrite(mail.ptr, 1, mail.len, file), mail.len);
+	fflush(file);
+	struct extract_source source = {.fd = fileno(file)};
+	struct extract *x = extract_new(&limits, "mx.example.com", &source);
+	enum extract_state state = x->state;
+	extract_free(&x);
+	fclose(file);
+	return state;
+}
+
+/* Each colon of an address field is a call within a call in GMime: 100 are fine. */
+START_TEST(groups_within_groups)
+{
+	static const char *const heads[] = {"To: a", "Subject: x\r\nCC : a\r\n ",
+					    "Content-Type: message/rfc822\n\nbcc: a\n\t", "X: a\n\n to"};
+	for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++)
+		for (size_t colons = 100; colons <= 250000; colons = colons == 100 ? 101 : colons * 2500) {
+			struct sbuf mail;
+			sbuf_init_heap(&mail, 1u << 20);
+			sbuf_adds(&mail, heads[i]);
+			for (size_t n = 1; n < colons; n++)
+				sbuf_adds(&mail, "a:");
+			sbuf_adds(&mail, "\n\ntext");
+			struct extract *x = extract_of(sbuf_cstr(&mail));
+			bool refused = i < 3 && colons > 100;
+			ck_assert_int_eq(x->state == EXTRACT_FAILED, refused);
+			ck_assert_int_eq(state_of_file(sbuf_span(&mail)), x->state);
+			extract_free(&x);
+			sbuf_done(&mail);
+		}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
+	&groups_within_groups,
 	&table_of_mails,
 	&people_and_identity,
 	&attachments,
