@@ -5,6 +5,7 @@
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
 #include "milter-dkim/keytable_internal.h"
+#include "milter-dkim/sigwrite.h"
 
 #define ADDRESS_MAX 1024
 #define PATH_MAX_BYTES 4096
@@ -177,7 +178,8 @@ static struct span identity_of(const struct collecting *c, const char *signer, s
 	if (idn_to_ascii(span_skip(address, at + 1), &out) < 0 || !sbuf_ok(&out))
 		return SPAN_EMPTY;
 	struct span domain = span_skip(sbuf_span(&out), start);
-	if (!dnsname_valid(domain) || !dnsname_under(domain, signing) || arena_dup(c->arena, sbuf_span(&out), &copy) < 0)
+	if (!dnsname_valid(domain) || !dnsname_under(domain, signing) || !sigwrite_value_valid(sbuf_span(&out)) ||
+	    arena_dup(c->arena, sbuf_span(&out), &copy) < 0)
 		return SPAN_EMPTY;
 	return copy;
 }

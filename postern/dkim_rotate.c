@@ -356,8 +356,9 @@ static int print_steps(struct rotating *r)
 	json_t *step;
 	if (r->cli->json)
 		return cli_print_json(r->cli, json_incref(r->steps));
-	json_array_foreach(r->steps, i, step)
+	json_array_foreach(r->steps, i, step) {
 		print_step(r->cli->out, step);
+	}
 	return fflush(r->cli->out) == 0 ? EX_OK : EX_IOERR;
 }
 

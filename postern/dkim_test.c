@@ -167,8 +167,9 @@ static int print_text(struct testing *t)
 		if (!json_is_null(problem))
 			fprintf(t->cli->out, "    %s: %s\n", json_string_value(json_object_get(row, "record_name")),
 				json_string_value(problem));
-		json_array_foreach(json_object_get(row, "notes"), k, one)
+		json_array_foreach(json_object_get(row, "notes"), k, one) {
 			fprintf(t->cli->out, "    %s\n", json_string_value(one));
+		}
 	}
 	return fflush(t->cli->out) == 0 ? EX_OK : EX_IOERR;
 }

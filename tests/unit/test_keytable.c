@@ -312,6 +312,12 @@ START_TEST(any_bytes_in_an_address)
 	ck_assert_str_eq(found(t, "x@../../etc"), "mail@example.com");
 	ck_assert_str_eq(found(t, "*@example.org"), "any@example.org");
 	keytable_unref(&t);
+	/* What cannot stand in i= stays out of it. */
+	t = load("any %:any:" ED25519_PRIVATE "\n", "* any:u@%\n", PATTERNS, &files);
+	ck_assert_str_eq(found(t, "a@b;c.example"), "any@b;c.example");
+	ck_assert_str_eq(found(t, "a@b\x14.example"), "any@b\x14.example");
+	ck_assert_str_eq(found(t, "a@b.example"), "any@b.example[u@b.example]");
+	keytable_unref(&t);
 	t = load("any %:any:/keys/%/ed\n", "* any\n", 0, &files);
 	ck_assert_str_eq(found(t, "x@../keys/example.org"), "BROKEN");
 	keytable_unref(&t);
