@@ -124,9 +124,14 @@ static int walk_author(struct check *c)
 {
 	if (c->walked)
 		return 0;
+	/* A walk that could not be ended is begun anew by the next identifier:
+	 * what it found must not stay, or the notes overflow. */
+	size_t known = c->author.count;
 	int rc = walk_up(c, &c->author);
-	if (rc < 0)
+	if (rc < 0) {
+		c->author.count = known;
 		return rc;
+	}
 	c->walked = true;
 	c->v.organizational_domain = organizational_domain(&c->author);
 	return 0;

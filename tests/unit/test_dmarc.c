@@ -5,6 +5,7 @@
 #include "tests/unit/fakedns.h"
 #include "tests/unit/runner.h"
 
+#define A8 "a.b.c.d.e.f.g.deep"
 #define A13 "a.b.c.d.e.f.g.h.i.j.k.example.com"
 
 static const struct fakedns_row rfc_zone[] = {
@@ -38,6 +39,14 @@ static const struct fakedns_row rfc_zone[] = {
 	{"_dmarc.half.down2.test", DNS_TXT, "v=DMARC1; p=reject"},
 	{"_dmarc.down2.test", DNS_TXT, NULL},
 	{"_dmarc.xn--bcher-kva.test", DNS_TXT, "v=DMARC1; p=reject"},
+	{"_dmarc." A8, DNS_TXT, "v=DMARC1; p=reject"},
+	{"_dmarc.b.c.d.e.f.g.deep", DNS_TXT, "v=DMARC1; p=none"},
+	{"_dmarc.c.d.e.f.g.deep", DNS_TXT, "v=DMARC1; p=none"},
+	{"_dmarc.d.e.f.g.deep", DNS_TXT, "v=DMARC1; p=none"},
+	{"_dmarc.e.f.g.deep", DNS_TXT, "v=DMARC1; p=none"},
+	{"_dmarc.f.g.deep", DNS_TXT, "v=DMARC1; p=none"},
+	{"_dmarc.g.deep", DNS_TXT, "v=DMARC1; p=none"},
+	{"_dmarc.deep", DNS_TXT, NULL},
 	{NULL, DNS_A, NULL},
 };
 
@@ -113,6 +122,8 @@ static const struct row rows[] = {
 	 "reject reject none", "", "", NULL},
 	{"failure on the way, equal", "half.down2.test", "x.half.down2.test", "half.down2.test", "pass",
 	 "half.down2.test", "half.down2.test", "reject reject none", "", "half.down2.test", NULL},
+	{"failure at the end of a full walk, for each identifier anew", A8, "x.g.deep", "x.f.g.deep x.e.f.g.deep",
+	 "temperror", A8, "", "reject reject none", "", "", NULL},
 	{"failure on the way of somebody else", "example.com", "", "x.half.down2.test", "fail", "example.com",
 	 "example.com", "reject reject reject", "", "", NULL},
 	{"opendkim_176_unknown, the same domain", "example.com", "", "?example.com", "temperror", "example.com", "",
