@@ -7,9 +7,9 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "lib/base/num.h"
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
-#include "lib/run/listen.h"
 #include "milter-dkim/daemon.h"
 #include "milter-dkim/keytable_spec.h"
 #include "milter-dkim/psl.h"
@@ -51,7 +51,13 @@ static bool is_file(const char *value, const char **path_out)
 	return v.len > skip && v.ptr[skip] == '/';
 }
 
-static int check_table(const char *name, const char *value, struct sbuf *error)
+/* Fails with the place of the option NAME, and its name. */
+static int fail_option(const struct milter_config *c, const char *name, struct sbuf *error, const char *why)
+{
+	return conf_fail_option(&milter_conf, c, name, error, "%s: %s", name, why);
+}
+
+static int check_table(const struct milter_config *c, const char *name, const char *value, struct sbuf *error)
 {
 	char mem[512];
 	struct sbuf why;
@@ -59,65 +65,104 @@ static int check_table(const char *name, const char *value, struct sbuf *error)
 	sbuf_init(&why, mem, sizeof(mem));
 	if (value[0] == '\0' || keytable_spec_parse(value, &spec, &why) == 0)
 		return 0;
-	sbuf_addf(error, "%s: %s", name, sbuf_cstr(&why));
-	return ERR_SYNTAX;
+	return fail_option(c, name, error, sbuf_cstr(&why));
 }
 
 /* A file is read when the settings are made. */
-static int check_hosts(const char *option, const char *value, bool names_only, struct sbuf *error)
+static int check_hosts(const struct milter_config *c, const char *name, const char *value, bool names_only,
+		       struct sbuf *error)
 {
 	const char *path;
 	struct hostset hosts = {0};
 	struct span bad;
 	int rc = is_file(value, &path) ? 0 : hostset_add(&hosts, span_str(value), &bad);
-	if (rc < 0)
-		sbuf_addf(error, "%s: %.*s is no %s", option, SPAN_ARG(bad), names_only ? "domain" : "host");
-	else if (names_only && hostset_has_addresses(&hosts)) {
-		sbuf_addf(error, "%s: domains only", option);
-		rc = ERR_SYNTAX;
-	}
+	if (rc == ERR_LIMIT)
+		fail_option(c, name, error, "too many entries");
+	else if (rc < 0)
+		conf_fail_option(&milter_conf, c, name, error, "%s: %.*s is no %s", name, SPAN_ARG(bad),
+				 names_only ? "domain" : "host");
+	else if (names_only && hostset_has_addresses(&hosts))
+		rc = fail_option(c, name, error, "domains only");
 	hostset_done(&hosts);
 	return rc;
+}
+
+/* An address or, where NETS, a network; else an address that may have a port. */
+static bool is_server(struct span text, bool nets)
+{
+	struct ip_net net;
+	uint64_t port = 1;
+	if (nets)
+		return ip_net_parse(text, &net) == 0;
+	size_t colon = span_rchr(text, ':');
+	bool bracket = text.len > 0 && text.ptr[0] == '[';
+	if (colon != SPAN_NPOS && (bracket ? text.ptr[colon - 1] == ']' : span_chr(text, ':') == colon)) {
+		if (num_parse_u64(span_skip(text, colon + 1), 65535, &port) < 0)
+			return false;
+		text = span_take(text, colon);
+	}
+	return port > 0 && span_chr(text, '/') == SPAN_NPOS && ip_net_parse(text, &net) == 0;
+}
+
+static int check_servers(const struct milter_config *c, const char *name, const char *value, bool nets,
+			 struct sbuf *error)
+{
+	struct span rest = span_str(value), item;
+	bool more = true;
+	while (more) {
+		more = span_cut(&rest, ',', &item);
+		item = span_trim(item);
+		if (item.len > 0 && !is_server(item, nets))
+			return conf_fail_option(&milter_conf, c, name, error, "%s: %.*s is no address of a DNS server",
+						name, SPAN_ARG(item));
+	}
+	return 0;
 }
 
 static int check_arc(const struct milter_config *c, struct sbuf *error)
 {
 	struct span domain = span_str(c->arc_domain), selector = span_str(c->arc_selector);
-	const char *wrong = NULL;
 	if (domain.len > 0 && !dnsname_mail_valid(domain))
-		wrong = "arc_domain: expected the name of a domain";
-	else if (selector.len > 0 && (!dnsname_valid(selector) || !sigwrite_value_valid(selector)))
-		wrong = "arc_selector: expected a selector";
-	else if (c->arc_seal && domain.len == 0)
-		wrong = "arc_seal needs arc_domain";
-	else if (c->arc_key_file[0] != '\0' && (domain.len == 0 || selector.len == 0))
-		wrong = "arc_key_file needs arc_domain and arc_selector";
-	if (wrong != NULL)
-		sbuf_adds(error, wrong);
-	return wrong == NULL ? 0 : ERR_SYNTAX;
+		return fail_option(c, "arc_domain", error, "expected the name of a domain");
+	if (selector.len > 0 && (!dnsname_valid(selector) || !sigwrite_value_valid(selector)))
+		return fail_option(c, "arc_selector", error, "expected a selector");
+	if (c->arc_seal && domain.len == 0)
+		return fail_option(c, "arc_seal", error, "needs arc_domain");
+	if (c->arc_key_file[0] != '\0' && (domain.len == 0 || selector.len == 0))
+		return fail_option(c, "arc_key_file", error, "needs arc_domain and arc_selector");
+	return 0;
+}
+
+static int check_keys(const struct milter_config *c, struct sbuf *error)
+{
+	if (check_sign_headers(c->sign_headers) < 0)
+		return fail_option(c, "sign_headers", error,
+				   "expected names of fields separated by colons, From among them");
+	if (c->key_table[0] == '\0' && c->signing_table[0] != '\0')
+		return fail_option(c, "signing_table", error, "needs key_table");
+	if (c->key_table[0] != '\0' && c->signing_table[0] == '\0')
+		return fail_option(c, "key_table", error, "needs signing_table");
+	int rc = check_table(c, "key_table", c->key_table, error);
+	return rc < 0 ? rc : check_table(c, "signing_table", c->signing_table, error);
 }
 
 static int check_config(const void *arg, struct sbuf *error)
 {
 	const struct milter_config *c = arg;
-	if (listen_check(c->listen, error) < 0)
-		return ERR_SYNTAX;
-	if (check_sign_headers(c->sign_headers) < 0) {
-		sbuf_adds(error, "sign_headers: expected names of fields separated by colons, From among them");
-		return ERR_SYNTAX;
-	}
-	if ((c->key_table[0] == '\0') != (c->signing_table[0] == '\0')) {
-		sbuf_adds(error, "key_table and signing_table belong together");
-		return ERR_SYNTAX;
-	}
-	if (check_table("key_table", c->key_table, error) < 0 || check_table("signing_table", c->signing_table, error) < 0)
-		return ERR_SYNTAX;
-	if (check_arc(c, error) < 0)
-		return ERR_SYNTAX;
-	if (check_hosts("internal_hosts", c->internal_hosts, false, error) < 0 ||
-	    check_hosts("trusted_forwarders", c->trusted_forwarders, false, error) < 0)
-		return ERR_SYNTAX;
-	return check_hosts("arc_trusted_sealers", c->arc_trusted_sealers, true, error);
+	if (strchr(c->listen, ',') != NULL)
+		return fail_option(c, "listen", error, "libmilter serves one socket only");
+	int rc = check_keys(c, error);
+	if (rc == 0)
+		rc = check_arc(c, error);
+	if (rc == 0)
+		rc = check_hosts(c, "internal_hosts", c->internal_hosts, false, error);
+	if (rc == 0)
+		rc = check_hosts(c, "trusted_forwarders", c->trusted_forwarders, false, error);
+	if (rc == 0)
+		rc = check_hosts(c, "arc_trusted_sealers", c->arc_trusted_sealers, true, error);
+	if (rc == 0)
+		rc = check_servers(c, "resolver", c->resolver, false, error);
+	return rc < 0 ? rc : check_servers(c, "resolver_trusted", c->resolver_trusted, true, error);
 }
 
 const struct conf_spec milter_conf = {
@@ -297,7 +342,7 @@ int settings_new(const struct milter_config *config, const struct settings *old,
 		.sign_headers = mem_strdup(config->sign_headers),
 		.header_canon = (enum canon)config->header_canonicalization,
 		.body_canon = (enum canon)config->body_canonicalization,
-		.expire_s = config->signature_lifetime / 1000,
+		.expire_s = (config->signature_lifetime + 999) / 1000,
 		.limits = {
 			.header_bytes = (size_t)config->header_size_limit,
 			.field_bytes = (size_t)config->header_size_limit,

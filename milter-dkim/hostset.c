@@ -29,6 +29,17 @@ static bool host_chars(struct span name)
 	return dnsname_valid(span_skip(name, name.len > 0 && name.ptr[0] == '.'));
 }
 
+/* No name ends so: a mistyped address, which would never match. */
+static bool like_address(struct span name)
+{
+	size_t dot = span_rchr(name, '.');
+	struct span last = dot == SPAN_NPOS ? name : span_skip(name, dot + 1);
+	for (size_t i = 0; i < last.len; i++)
+		if (!ascii_isdigit(last.ptr[i]))
+			return false;
+	return true;
+}
+
 static int parse_entry(struct span word, struct hostset_entry *entry_out)
 {
 	struct hostset_entry e = {0};
@@ -47,7 +58,7 @@ static int parse_entry(struct span word, struct hostset_entry *entry_out)
 			sbuf_addc(&lower, '.');
 		if (idn_to_ascii(dnsname_trim(span_skip(word, lower.len)), &lower) < 0)
 			return ERR_SYNTAX;
-		if (!sbuf_ok(&lower) || !host_chars(sbuf_span(&lower)))
+		if (!sbuf_ok(&lower) || !host_chars(sbuf_span(&lower)) || like_address(sbuf_span(&lower)))
 			return ERR_SYNTAX;
 		e.name = mem_strdup(sbuf_cstr(&lower));
 	}

@@ -140,7 +140,7 @@ static void status(struct skel *skel, json_t *object)
 	json_object_set_new(object, "active_messages", json_integer(metrics_get(METRIC_ACTIVE_MESSAGES)));
 }
 
-static const char *const fixed_options[] = {"results_max_bytes", NULL};
+static const char *const fixed_options[] = {"packet_timeout", "results_max_bytes", NULL};
 
 int main(int argc, char **argv)
 {

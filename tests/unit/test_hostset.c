@@ -41,7 +41,8 @@ END_TEST
 
 START_TEST(bad_entries_are_named)
 {
-	static const char *const bad[] = {"192.0.2.0/33", "a_b/c", "!", "*", "*.", "a..b", "h\xc3st"};
+	static const char *const bad[] = {"192.0.2.0/33", "a_b/c", "!", "*", "*.", "a..b", "h\xc3st", "192.0.2",
+		"300.0.2.1", "192.0.2.1-192.0.2.9", "!7"};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		struct hostset set = {0};
 		struct span word = SPAN_EMPTY;

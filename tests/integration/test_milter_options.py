@@ -1,0 +1,50 @@
+"""milter-dkim's options: a bad value is told with its place before anything starts, and a
+change that has to wait for a restart is told, too."""
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+from tests.frame.layout import Layout
+from tests.frame.lone_milter import LoneMilter
+
+
+class Places(unittest.TestCase):
+    BAD = (
+        ("listen", "unix:/a,inet:127.0.0.1:8891"), ("listen", "inet:8891@localhost"),
+        ("sign_headers", "To:Subject"), ("key_table", "/x"), ("signing_table", "/x"),
+        ("internal_hosts", "10.0.0.0/33"), ("internal_hosts", "10.0.0"), ("trusted_forwarders", "192.0.2.1-192.0.2.9"),
+        ("arc_trusted_sealers", "192.0.2.1"), ("arc_seal", "yes"), ("arc_domain", "nobody"), ("arc_selector", "a b"),
+        ("arc_key_file", "/x"), ("resolver", "127.0.0.1, ns.example"), ("resolver", "127.0.0.1:0"),
+        ("resolver", "[::1]:65536"), ("resolver_trusted", "ns.example"), ("dns_timeout", "99ms"), ("role", "both"),
+    )
+
+    def check(self, text):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "conf"
+            path.write_text(text)
+            done = subprocess.run([Layout().build / "bin/milter-dkim", "-c", path, "-t"], capture_output=True, text=True,
+                                  check=False)
+            return done.returncode, done.stderr.replace(str(path), "FILE")
+
+    def test_bad_values(self):
+        for name, value in self.BAD:
+            with self.subTest(name=name, value=value):
+                code, text = self.check(f"# one\n\n{name} = {value}\n")
+                self.assertEqual(code, 78)
+                self.assertTrue(text.startswith("FILE:3: "), text)
+                self.assertIn(name, text)
+                self.assertEqual(text.count("\n"), 1)
+
+    def test_good_values(self):
+        for line in ("resolver = 127.0.0.1, [::1]:53, ::1, 192.0.2.1:5353", "resolver_trusted = 192.0.2.0/24, ::1",
+                     "internal_hosts = 192.0.2.1, 10.0.0.0/8, !10.1.0.0/16, .example.com, *.example.org, 2001:db8::/32"):
+            self.assertEqual(self.check(line + "\n"), (0, ""))
+
+
+class Restart(unittest.TestCase):
+    def test_fixed_options_are_told(self):
+        with LoneMilter() as milter:
+            milter.reload(packet_timeout="30s", dns_timeout="4s")
+            self.assertRegex(milter.text(), "restart_needed .*=packet_timeout")
+            self.assertNotIn("dns_timeout", milter.text())
