@@ -27,6 +27,7 @@ struct feedback {
 	const struct feedback_sink *sink;
 	uint64_t records_max;
 	struct feedback_fields fields;
+	char *root_prefix;			       /* NULL without */
 	enum feedback_section sections[SECTION_COUNT]; /* those that are open */
 	size_t section_count;
 	const struct feedback_leaf *leaf; /* open; its text is collected */
@@ -132,13 +133,28 @@ static int open_unknown(struct feedback *f, struct span name)
 	return 0;
 }
 
-static int open_element(struct feedback *f, struct span name)
+/*
+ * An extension (RFC 9990 section 3) may name its elements as ours are named.
+ * Elements without a prefix in a report without a namespace are ours whatever
+ * they declare: some reporters put the namespace below the root.
+ */
+static bool is_foreign(const struct feedback *f, const char *prefix, const char *uri)
+{
+	struct span ours = f->fields.report.xmlns;
+	if (f->depth == 0)
+		return false;
+	if (uri != NULL && ours.len > 0)
+		return !span_eq(span_take(span_str(uri), FEEDBACK_NAME_MAX), ours);
+	return prefix != NULL && (f->root_prefix == NULL || strcmp(prefix, f->root_prefix) != 0);
+}
+
+static int open_element(struct feedback *f, struct span name, bool foreign)
 {
 	if (++f->depth > FEEDBACK_DEPTH_MAX) {
 		sbuf_adds(&f->error, "elements are nested too deeply");
 		return ERR_LIMIT;
 	}
-	if (f->unknown > 0 || f->leaf != NULL) {
+	if (f->unknown > 0 || f->leaf != NULL || foreign) {
 		f->unknown++;
 		return 0;
 	}
@@ -175,22 +191,29 @@ static int close_leaf(struct feedback *f)
 	return feedback_leaf_store(&f->fields, leaf, sbuf_span(&f->text));
 }
 
-static void on_start(void *arg, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri,
+/* The root element tells which elements are the report's own. */
+static int keep_namespace(struct feedback *f, const char *prefix, const char *uri)
+{
+	f->root_prefix = prefix == NULL ? NULL : mem_strdup(prefix);
+	if (uri == NULL)
+		return 0;
+	return arena_dup(&f->fields.report_arena, span_take(span_str(uri), FEEDBACK_NAME_MAX),
+			 &f->fields.report.xmlns);
+}
+
+static void on_start(void *arg, const xmlChar *name, const xmlChar *xml_prefix, const xmlChar *xml_uri,
 		     int namespaces, const xmlChar **namespace, int attributes, int defaulted,
 		     const xmlChar **attribute)
 {
 	struct feedback *f = arg;
-	(void)prefix, (void)namespaces, (void)namespace, (void)attributes, (void)defaulted,
-		(void)attribute;
+	const char *prefix = (const char *)xml_prefix, *uri = (const char *)xml_uri;
+	(void)namespaces, (void)namespace, (void)attributes, (void)defaulted, (void)attribute;
 	f->since_event = 0;
 	if (f->rc < 0)
 		return;
-	int rc = open_element(f, span_str((const char *)name));
-	if (rc == 0 && f->depth == 1 && uri != NULL &&
-	    arena_dup(&f->fields.report_arena,
-		      span_take(span_str((const char *)uri), FEEDBACK_NAME_MAX),
-		      &f->fields.report.xmlns) < 0)
-		rc = ERR_LIMIT;
+	int rc = open_element(f, span_str((const char *)name), is_foreign(f, prefix, uri));
+	if (rc == 0 && f->depth == 1)
+		rc = keep_namespace(f, prefix, uri);
 	if (rc < 0)
 		stop(f, rc);
 }
@@ -279,6 +302,7 @@ void feedback_free(struct feedback **feedback)
 		xmlFreeParserCtxt(f->xml);
 	feedback_fields_done(&f->fields);
 	sbuf_done(&f->text);
+	free(f->root_prefix);
 	free(f);
 	*feedback = NULL;
 }

@@ -180,6 +180,17 @@ static int walk(struct walk *w, GMimeObject *object, unsigned depth)
 	return rc;
 }
 
+/* The mail that the parser stands at. */
+static int walk_next(struct walk *w, GMimeParser *parser)
+{
+	GMimeMessage *message = g_mime_parser_construct_message(parser, NULL);
+	GMimeObject *top = message == NULL ? NULL : g_mime_message_get_mime_part(message);
+	int rc = top == NULL ? refuse(w, ERR_SYNTAX, "not a mail") : walk(w, top, 0);
+	if (message != NULL)
+		g_object_unref(message);
+	return rc;
+}
+
 int mailparts_each(struct span mail, mailparts_fn *found, void *arg, struct sbuf *error)
 {
 	struct walk w = {.found = found, .arg = arg, .error = error};
@@ -191,15 +202,14 @@ int mailparts_each(struct span mail, mailparts_fn *found, void *arg, struct sbuf
 	g_mime_init(); /* counts, and does nothing the second time */
 	GMimeStream *stream = g_mime_stream_mem_new_with_buffer(mail.ptr, mail.len);
 	GMimeParser *parser = g_mime_parser_new_with_stream(stream);
-	if (span_starts(mail, SPAN_LIT("From ")))
+	bool mbox = span_starts(mail, SPAN_LIT("From "));
+	if (mbox)
 		g_mime_parser_set_format(parser, GMIME_FORMAT_MBOX);
-	GMimeMessage *message = g_mime_parser_construct_message(parser, NULL);
+	do
+		rc = walk_next(&w, parser);
+	while (rc == 0 && mbox && !g_mime_parser_eos(parser));
 	g_object_unref(parser);
 	g_object_unref(stream);
-	GMimeObject *top = message == NULL ? NULL : g_mime_message_get_mime_part(message);
-	rc = top == NULL ? refuse(&w, ERR_SYNTAX, "not a mail") : walk(&w, top, 0);
-	if (message != NULL)
-		g_object_unref(message);
 	if (rc == 0 && w.reports == 0)
 		rc = refuse(&w, ERR_SYNTAX, "the mail holds no report");
 	return rc;

@@ -2,7 +2,7 @@
  * The reports within a mail: its attachments, or its body where that is one.
  * What a part is, is told by its content (content.h); the text that
  * introduces a report is passed over.  Mails that are attached are looked
- * into.  Reads untrusted mail with GMime.
+ * into; of an mbox, each mail.  Reads untrusted mail with GMime.
  */
 #ifndef POSTERN_REPORTS_MAILPARTS_H
 #define POSTERN_REPORTS_MAILPARTS_H
@@ -11,7 +11,7 @@
 
 #define MAILPARTS_BYTES_MAX (64u << 20) /* of a mail; of a decoded part */
 #define MAILPARTS_DEPTH_MAX 8		/* nested multiparts and messages */
-#define MAILPARTS_MAX 64		/* leaf parts that are looked at */
+#define MAILPARTS_MAX 64		/* leaf parts that are looked at, of all mails */
 #define MAILPARTS_HEADER_MAX (1u << 20) /* bytes of all lines that look like header fields */
 #define MAILPARTS_DASHES_MAX 10000	/* lines that begin with "--", as boundaries do */
 #define MAILPARTS_COLONS_MAX 100 /* in an address field: GMime's parser of groups calls itself */

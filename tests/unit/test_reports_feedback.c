@@ -196,6 +196,27 @@ START_TEST(rfc9990)
 }
 END_TEST
 
+/* Elements of an extension are not ours, whatever they are called. */
+START_TEST(extensions)
+{
+	expect(SPAN_LIT("<feedback xmlns=\"urn:d\" xmlns:x=\"urn:x\">" META("<x:error>no</x:error>") POLICY
+			"<record><x:row><count>9</count></x:row><row><source_ip>192.0.2.1</source_ip><count>3</count>"
+			"<policy_evaluated><disposition>none</disposition><dkim>pass</dkim><spf>fail</spf>"
+			"<x:disposition>reject</x:disposition></policy_evaluated><row xmlns=\"urn:x\"/></row>"
+			"<identifiers><header_from>example.com</header_from></identifiers><auth_results/>"
+			"<x:row><x:count>no</x:count></x:row></record><x:record><x:a/></x:record></feedback>"),
+	       "xmlns=urn:d " MAIN_HEAD "\n192.0.2.1 3 disposition=none dkim from=example.com ");
+	/* Without a namespace, too; and with one that stands below the root. */
+	expect(SPAN_LIT("<feedback>" META("") POLICY "<x:record xmlns:x=\"urn:x\"/></feedback>"), MAIN_HEAD);
+	expect(SPAN_LIT("<feedback>" META("") POLICY "<y:record/></feedback>"), MAIN_HEAD);
+	refuse(SPAN_LIT("<d:feedback xmlns:d=\"urn:d\" xmlns:e=\"urn:d\"><e:report_metadata/></d:feedback>"),
+	       ERR_SYNTAX, "<report_id>");
+	refuse(SPAN_LIT("<d:feedback><d:report_metadata/></d:feedback>"), ERR_SYNTAX, "<report_id>");
+	refuse(SPAN_LIT("<feedback><report_metadata xmlns=\"urn:d\"/></feedback>"), ERR_SYNTAX, "<report_id>");
+	refuse(SPAN_LIT("<feedback xmlns=\"urn:d\"><report_metadata xmlns=\"\"/></feedback>"), ERR_SYNTAX, "<report_id>");
+}
+END_TEST
+
 START_TEST(rfc7489)
 {
 	expect(SPAN_LIT(DOC(META(
@@ -584,7 +605,7 @@ START_TEST(sink_errors)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&rfc9990,   &rfc7489,	  &deviations,
+	&rfc9990,   &rfc7489,	  &deviations, &extensions,
 	&oddities,  &refusals,	  &xinclude_is_ignored,
 	&encodings, &depth_cap,	  &name_and_prose_caps,
 	&text_cap,  &list_caps,	  &record_and_count_caps,

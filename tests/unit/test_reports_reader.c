@@ -262,6 +262,12 @@ START_TEST(attachments)
 	sbuf_adds(&other, "\n");
 	expect(sbuf_span(&other),
 	       "[an attachment without a name: one.xml]dmarc;[an attachment without a name: two.json]tls;");
+	/* Each mail of it. */
+	sbuf_adds(&other, "From b@example.org Mon Jan  1 00:00:01 2026\nSubject: no report\n\nhello\n\n"
+			  "From c@example.org Mon Jan  1 00:00:02 2026\nContent-Type: text/xml; name=r.xml\n\n" XML "\n");
+	expect(sbuf_span(&other),
+	       "[an attachment without a name: one.xml]dmarc;[an attachment without a name: two.json]tls;"
+	       "[r.xml]dmarc;");
 	sbuf_reset(&other);
 	for (size_t i = 0; i < mail.len; i++) {
 		if (mail.ptr[i] == '\n')
