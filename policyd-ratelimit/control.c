@@ -187,6 +187,7 @@ static json_t *run_list(void *arg, const struct span *args, size_t count, struct
 	}
 	json_object_set_new(result, "limited", limited);
 	json_object_set_new(result, "blocked", blocked);
+	json_object_set_new(result, "warnings", watch_warnings(p));
 	return result;
 }
 

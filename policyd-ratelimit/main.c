@@ -5,7 +5,6 @@
 
 #define SLICE_EVERY_S 0.005
 #define SWEEP_ARRAYS 16       /* of the table, each second: all of it in about a minute */
-#define WIRING_WARN_AFTER 100 /* messages that never ended */
 
 #define EVENT EVENT_DEFINE
 #include "policyd-ratelimit/events.def"
@@ -96,16 +95,6 @@ static void on_prepare(struct ev_loop *ev, struct ev_prepare *w, int events)
 	server_stop_if_done(p);
 }
 
-static void wiring_check(struct policyd *p)
-{
-	const struct session_stats *stats = &p->session.stats;
-	if (p->wiring_warned || stats->end_seen || stats->unwired < WIRING_WARN_AFTER)
-		return;
-	p->wiring_warned = true;
-	LOG_EVENT(LOG_WARNING, &ev_wiring_incomplete, "no END-OF-MESSAGE request was ever seen: nothing is limited",
-		  LOG_FIELD_STR("ADVICE", "add check_policy_service to smtpd_end_of_data_restrictions"));
-}
-
 static void on_second(struct ev_loop *ev, struct ev_timer *w, int events)
 {
 	(void)events;
@@ -114,7 +103,7 @@ static void on_second(struct ev_loop *ev, struct ev_timer *w, int events)
 	session_tick(&p->session, policyd_now_ms());
 	table_sweep(p->table, SWEEP_ARRAYS, policyd_now_ms());
 	server_release_late(p);
-	wiring_check(p);
+	watch_wiring(p);
 	keeper_second(p);
 	if (keeper_busy(p) && !ev_is_active(&p->slice))
 		ev_timer_again(ev, &p->slice);
@@ -151,6 +140,7 @@ static void timers_stop(struct policyd *p)
 static void on_collect(void *arg)
 {
 	struct policyd *p = arg;
+	int64_t warnings = 0;
 	metrics_set(METRIC_TRANSACTIONS, (int64_t)p->session.txns.live.count);
 	metrics_set(METRIC_REFUNDS, (int64_t)p->session.stats.refunds);
 	metrics_set(METRIC_COUNTERS, (int64_t)p->table->count);
@@ -159,6 +149,9 @@ static void on_collect(void *arg)
 	metrics_set(METRIC_UNTRACKED, (int64_t)p->table->untracked);
 	metrics_set(METRIC_JOURNAL_BYTES, (int64_t)store_bytes(p->keeper.store));
 	metrics_set(METRIC_OVERRIDES, (int64_t)p->override_count);
+	for (unsigned faults = p->session.wiring.faults; faults != 0; faults &= faults - 1)
+		warnings++;
+	metrics_set(METRIC_WIRING, warnings);
 	if (p->loader != NULL)
 		metrics_set(METRIC_OVERRIDES_AGE, (clock_boot_ms() - p->overrides_asked_ms) / 1000);
 }
@@ -178,6 +171,7 @@ static int start(struct skel *skel, struct sbuf *error)
 	int rc = keeper_open(p, config, rules, error);
 	if (rc < 0)
 		goto no_keeper;
+	p->session.wiring.sample = (uint64_t)config->wiring_messages;
 	rc = overrides_start(p, config, error);
 	if (rc < 0)
 		goto no_overrides;
@@ -211,6 +205,8 @@ static int reload(struct skel *skel, const void *next, struct sbuf *error)
 	}
 	server_reload(p, config);
 	p->session.timeout_ms = config->transaction_timeout;
+	p->session.wiring.sample = (uint64_t)config->wiring_messages;
+	p->session.wiring.faults = 0;
 	p->table->max_bytes = (size_t)config->max_memory;
 	return 0;
 }
@@ -237,6 +233,7 @@ static void status(struct skel *skel, json_t *object)
 	json_object_set_new(object, "limits", json_integer((json_int_t)p->session.rules->count));
 	json_object_set_new(object, "overrides", json_integer((json_int_t)p->override_count));
 	json_object_set_new(object, "keys", json_integer((json_int_t)p->table->count));
+	json_object_set_new(object, "warnings", watch_warnings(p));
 	json_object_set_new(object, "transactions", json_integer((json_int_t)p->session.txns.live.count));
 }
 

@@ -51,7 +51,7 @@ struct policyd {
 	/* Clients whose reply waits for the disk, oldest first: server.c. */
 	struct client *waiting_first, **waiting_last;
 	int64_t stop_at_ms; /* 0: not stopping */
-	bool wiring_warned;
+	int64_t wiring_told_ms[WIRING_FAULTS]; /* 0: never */
 	uint64_t requests;
 	int64_t wall_offset_ms; /* wall time less session time, looked up each second */
 	struct ev_prepare prepare;
@@ -76,6 +76,13 @@ void server_release_late(struct policyd *p);
 void server_stop(struct policyd *p);
 /* Ends the daemon when server_stop() was called and no reply is owed. */
 void server_stop_if_done(struct policyd *p);
+
+/* ---- watch.c ---- */
+
+/* Logs what is wrong with the wiring, each fault once an hour while it stands. */
+void watch_wiring(struct policyd *p);
+/* The same as sentences, for the control socket: a new array. */
+json_t *watch_warnings(const struct policyd *p);
 
 /* ---- keeper.c ---- */
 

@@ -7,68 +7,6 @@
 
 #include "policyd-ratelimit/verdict.h"
 
-/* ---- rules and their classes in the table ---- */
-
-static int rules_bind(struct table *table, struct rules *rules)
-{
-	for (size_t i = 0; i < rules->count; i++)
-		for (size_t j = 0; j < rules->items[i].window_count; j++) {
-			struct rule_window *w = &rules->items[i].windows[j];
-			int class = table_class(table, w->length_ms, rules->items[i].unit == UNIT_BYTES);
-			if (class < 0)
-				return class;
-			w->class = (unsigned)class;
-		}
-	return 0;
-}
-
-int session_init(struct session *s, struct table *table, struct rules *rules, size_t txn_max, int64_t timeout_ms)
-{
-	int rc = rules_bind(table, rules);
-	if (rc < 0)
-		return rc;
-	memset(s, 0, sizeof(*s));
-	s->table = table;
-	s->rules = rules;
-	s->timeout_ms = timeout_ms;
-	s->items = mem_alloc(SESSION_ITEMS_MAX * sizeof(*s->items));
-	s->marks = mem_alloc(SESSION_ITEMS_MAX * sizeof(*s->marks));
-	s->limited = mem_zalloc(SESSION_LIMITED_MAX * sizeof(*s->limited));
-	txn_table_init(&s->txns, txn_max);
-	blocks_init(&s->blocks);
-	return 0;
-}
-
-void session_done(struct session *s)
-{
-	free(s->items);
-	free(s->marks);
-	free(s->limited);
-	txn_table_done(&s->txns);
-	blocks_done(&s->blocks);
-	overrides_free(&s->overrides);
-	rules_free(&s->rules);
-}
-
-int session_set_rules(struct session *s, struct rules *rules)
-{
-	int rc = rules_bind(s->table, rules);
-	if (rc < 0)
-		return rc;
-	/* What is remembered of refusals points into the old rules. */
-	memset(s->limited, 0, SESSION_LIMITED_MAX * sizeof(*s->limited));
-	rules_free(&s->rules);
-	s->rules = rules;
-	s->epoch++;
-	return 0;
-}
-
-void session_set_overrides(struct session *s, struct overrides *overrides)
-{
-	overrides_free(&s->overrides);
-	s->overrides = overrides;
-}
-
 static int key_hash(const struct session *s, const struct rule *rule, const struct subject *subject,
 		    uint64_t *hash_out)
 {
@@ -104,10 +42,17 @@ static void holds_refund(struct session *s, struct txn *txn)
 	s->stats.refunds += txn->hold_count > 0;
 }
 
-static void txn_abandon(struct session *s, struct txn *txn)
+/* Its holds go back without END-OF-MESSAGE; only once for one that was detached. */
+static void txn_give_up(struct session *s, struct txn *txn)
 {
 	holds_refund(s, txn);
-	s->stats.unwired += txn->state != TXN_ENDED;
+	if (txn->state == TXN_OPEN && txn->hold_count > 0 && txn->refusal.action == PROTO_DUNNO)
+		wiring_unended(&s->wiring, s->now_ms);
+}
+
+static void txn_abandon(struct session *s, struct txn *txn)
+{
+	txn_give_up(s, txn);
 	txn_drop(&s->txns, txn);
 }
 
@@ -192,7 +137,7 @@ void session_client_done(struct session *s, struct session_client *client, int64
 	txn->owner = NULL;
 	if (txn->state != TXN_OPEN)
 		return;
-	holds_refund(s, txn);
+	txn_give_up(s, txn);
 	txn_touch(&s->txns, txn, TXN_DETACHED, s->now_ms);
 }
 
@@ -221,7 +166,7 @@ void session_restore_ended(struct session *s, uint64_t digest, int64_t now_ms)
 struct stage {
 	const struct proto_request *request;
 	const struct txn *txn;
-	bool is_end, has_recipient;
+	bool is_rcpt, is_end, has_recipient;
 	uint64_t recipients, bytes; /* at the end: final */
 };
 
@@ -482,12 +427,12 @@ static uint64_t number_attr(const struct proto_request *request, enum proto_attr
 static bool stage_init(struct stage *stage, const struct proto_request *request)
 {
 	struct span state = request->attr[PROTO_STATE];
-	bool is_rcpt = span_eq(state, SPAN_LIT("RCPT"));
-	*stage = (struct stage){.request = request, .is_end = span_eq(state, SPAN_LIT("END-OF-MESSAGE"))};
+	*stage = (struct stage){.request = request, .is_rcpt = span_eq(state, SPAN_LIT("RCPT")),
+				.is_end = span_eq(state, SPAN_LIT("END-OF-MESSAGE"))};
 	if (request->attr[PROTO_INSTANCE].len == 0 ||
-	    !(is_rcpt || stage->is_end || span_eq(state, SPAN_LIT("MAIL")) || span_eq(state, SPAN_LIT("DATA"))))
+	    !(stage->is_rcpt || stage->is_end || span_eq(state, SPAN_LIT("MAIL")) || span_eq(state, SPAN_LIT("DATA"))))
 		return false;
-	stage->has_recipient = (is_rcpt || stage->is_end) && request->attr[PROTO_RECIPIENT].len > 0;
+	stage->has_recipient = (stage->is_rcpt || stage->is_end) && request->attr[PROTO_RECIPIENT].len > 0;
 	stage->bytes = number_attr(request, PROTO_SIZE);
 	stage->recipients = number_attr(request, PROTO_RECIPIENT_COUNT);
 	if (stage->recipients == 0)
@@ -510,8 +455,22 @@ static struct txn *txn_for(struct session *s, struct session_client *client, uin
 		txn = txn_begin(s, digest);
 	else if (txn->state == TXN_DETACHED)
 		txn_reattach(s, txn);
+	txn->joined = txn->owner != NULL;
 	txn->owner = client;
 	return txn;
+}
+
+/* What the request tells about who asks: AGAIN where an equal one came before. */
+static void wiring_note(struct session *s, struct txn *txn, const struct stage *stage, bool first, bool again)
+{
+	if (first)
+		wiring_message(&s->wiring, stage->is_end);
+	txn->at_rcpt |= stage->is_rcpt;
+	txn->elsewhere |= !stage->is_rcpt && !stage->is_end;
+	if (txn->repeated || !((again && txn->joined) || (txn->at_rcpt && txn->elsewhere)))
+		return;
+	txn->repeated = true;
+	wiring_repeat(&s->wiring);
 }
 
 static enum proto_action verdict_of(struct session *s, struct session_client *client,
@@ -525,6 +484,7 @@ static enum proto_action verdict_of(struct session *s, struct session_client *cl
 	full.txn = txn;
 	o->digest = digest;
 	const struct txn_seen *seen = txn_seen_find(txn, asked);
+	wiring_note(s, txn, stage, o->first_of_message, seen != NULL);
 	if (seen != NULL || txn->state == TXN_ENDED) {
 		o->repeated = true;
 		return seen != NULL ? seen->action : PROTO_DUNNO;
@@ -561,7 +521,7 @@ void session_request(struct session *s, struct session_client *client, const str
 	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
 	if (stage_init(&stage, request)) {
 		o->end_of_message = stage.is_end;
-		s->stats.end_seen |= stage.is_end;
+		wiring_request(&s->wiring, stage.is_end, s->now_ms);
 		subject_init(&s->subject, request, s->rules->scopes | s->blocks.map.scopes, s->rules->delimiter);
 		if (is_blocked(s, o)) {
 			o->action = PROTO_DEFER;
@@ -570,6 +530,8 @@ void session_request(struct session *s, struct session_client *client, const str
 		}
 		if (!subject_is_allowed(&s->subject, s->rules))
 			o->action = verdict_of(s, client, &stage, o);
+	} else {
+		wiring_stranger(&s->wiring);
 	}
 	if (o->action != PROTO_DUNNO)
 		refusal_reply(s, o->digest, o->action, wall_ms, out);

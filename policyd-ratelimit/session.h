@@ -25,6 +25,7 @@
 #include "policyd-ratelimit/blocks.h"
 #include "policyd-ratelimit/overrides.h"
 #include "policyd-ratelimit/txn.h"
+#include "policyd-ratelimit/wiring.h"
 
 #define SESSION_REFUSALS_MAX 8  /* refusals reported of one request */
 #define SESSION_KEY_TEXT_MAX 128 /* bytes of a key in replies and logs */
@@ -74,8 +75,7 @@ struct session_outcome {
 };
 
 struct session_stats {
-	uint64_t transactions, refunds, unwired; /* unwired: ended without END-OF-MESSAGE */
-	bool end_seen;
+	uint64_t transactions, refunds;
 };
 
 /* A counter that a request would be charged to. */
@@ -96,6 +96,7 @@ struct session {
 	struct blocks blocks;
 	struct txn_table txns;
 	struct session_stats stats;
+	struct wiring wiring; /* the caller sets its sample */
 	struct session_limited *limited; /* by hash; a newer key may displace one */
 	struct session_item *items;      /* of the request in hand */
 	size_t item_count;

@@ -51,6 +51,9 @@ struct txn {
 	int64_t touched_ms;
 	enum txn_state state;
 	uint32_t epoch; /* of the configuration of its holds */
+	/* For wiring.h: its connection lived when it was last asked about; it was
+	 * asked about at RCPT, at MAIL or DATA; it was reported. */
+	bool joined, at_rcpt, elsewhere, repeated;
 	struct txn_refusal refusal;
 	struct txn_hold *holds;
 	size_t hold_count, hold_size;

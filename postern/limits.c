@@ -44,13 +44,16 @@ static int list(struct cli *cli)
 		{"scope", "Scope", false, 0},   {"key", "Key", false, 60},     {"limit", "Limit", false, 0},
 		{"action", "Action", false, 0}, {"refused", "Refused", true, 0}, {"last_at", "Last", false, 0},
 		{"until", "Until", false, 0},   {NULL, NULL, false, 0}};
-	json_t *result = NULL, *blocked;
+	json_t *result = NULL, *blocked, *warning;
 	size_t i;
 	int status = call(cli, "list", &result);
 	if (status != EX_OK)
 		return status;
 	if (cli->json)
 		return cli_print_json(cli, result);
+	json_array_foreach(json_object_get(result, "warnings"), i, warning) {
+		fprintf(cli->out, "warning: %s\n", json_string_value(warning));
+	}
 	json_t *rows = json_incref(json_object_get(result, "limited"));
 	json_array_foreach(json_object_get(result, "blocked"), i, blocked) {
 		json_t *row = json_deep_copy(blocked);

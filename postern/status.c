@@ -98,6 +98,25 @@ static json_t *list_counters(const json_t *rows)
 	return list;
 }
 
+/* What the daemons warn of, a row each. */
+static json_t *list_warnings(const json_t *rows)
+{
+	json_t *list = json_array();
+	size_t i, j;
+	const json_t *row;
+	json_t *text;
+	json_array_foreach(rows, i, row)
+	{
+		json_array_foreach(json_object_get(row, "warnings"), j, text)
+		{
+			json_t *line = json_pack("{s:O,s:O}", "daemon", json_object_get(row, "daemon"),
+						 "warning", text);
+			json_array_append_new(list, line);
+		}
+	}
+	return list;
+}
+
 static int print_rows(struct cli *cli, json_t *rows)
 {
 	static const struct table_column columns[] = {{"daemon", "Daemon", false, 0},
@@ -113,10 +132,18 @@ static int print_rows(struct cli *cli, json_t *rows)
 						       {"counter", "Counter", false, 0},
 						       {"value", "Value", true, 0},
 						       {NULL, NULL, false, 0}};
+	static const struct table_column faults[] = {{"daemon", "Daemon", false, 0},
+						     {"warning", "Warning", false, 0},
+						     {NULL, NULL, false, 0}};
 	if (cli->json)
 		return cli_print_json(cli, rows);
-	json_t *values = list_counters(rows);
+	json_t *values = list_counters(rows), *warnings = list_warnings(rows);
 	int status = cli_print_rows(cli, columns, rows);
+	if (status == EX_OK && json_array_size(warnings) > 0) {
+		fputc('\n', cli->out);
+		status = cli_print_rows(cli, faults, json_incref(warnings));
+	}
+	json_decref(warnings);
 	if (status == EX_OK && json_array_size(values) > 0) {
 		fputc('\n', cli->out);
 		return cli_print_rows(cli, counters, values);
