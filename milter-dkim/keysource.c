@@ -208,7 +208,7 @@ static int read_keys(struct keysource *source, struct keyring **ring_out, bool *
 {
 	struct keyring *old = take_ring(source);
 	struct filling f = {.ring = keyring_new(source->cache), .old = old};
-	int rc = db_query(source->sql.db, source->sql.query, NULL, 0, add_row, &f);
+	int rc = db_stream(source->sql.db, source->sql.query, NULL, 0, add_row, &f);
 	if (rc < 0) {
 		keyring_unref(&f.ring);
 	} else {
@@ -268,7 +268,7 @@ static int poll_keys(struct keysource *source)
 	/* In use first: a large set takes a while to be on the disk. */
 	struct keyring *kept = same ? NULL : keyring_ref(ring);
 	swap_ring(source, ring);
-	/* The answer took as much memory once more. */
+	/* The set before took as much memory once more. */
 	if (!same)
 		malloc_trim(0);
 	if (kept != NULL)

@@ -95,7 +95,7 @@ class Scale(KeysCase):
         milter = self.milter()
         self.addCleanup(milter.__exit__)
         self.first_signature(milter)
-        self.assertLess(milter.rss_mb(), 200)
+        self.assertLess(milter.rss_mb(), 120)
         self.saved(milter)
         since = time.monotonic()
         self.insert(("new.example", "mail", texts[0]))
