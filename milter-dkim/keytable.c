@@ -61,7 +61,7 @@ static int read_domain(struct span domain, char **domain_out)
 
 static const char *malformed(struct keytable_row *row, const char *reason)
 {
-	row->key = signkey_new_broken(SPAN_EMPTY, SPAN_EMPTY, "its line in the KeyTable is malformed");
+	row->key = signkey_new_broken(SPAN_EMPTY, SPAN_EMPTY, "its line in the KeyTable is malformed; reload once it is mended");
 	return reason;
 }
 

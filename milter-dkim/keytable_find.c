@@ -96,6 +96,9 @@ static struct signkey *make_key(const struct keytable *t, const struct keytable_
 	char mem[PATH_MAX_BYTES];
 	struct sbuf path;
 	struct span selector = span_str(row->selector);
+	/* What could not be made A-labels. */
+	if (!idn_is_ascii(signing))
+		return signkey_new_broken(signing, selector, "the domain is no domain name");
 	if (row->path == NULL)
 		return signkey_of_domain(row->key, signing);
 	sbuf_init(&path, mem, sizeof(mem));
@@ -139,7 +142,7 @@ static struct signkey *key_of(struct keytable *t, const struct keytable_rule *ru
 	if (strcmp(rule->name, "%") == 0)
 		row = keytable_row_named(t, domain);
 	if (row == NULL)
-		return signkey_new_broken(domain, SPAN_EMPTY, "the SigningTable names no key for it");
+		return signkey_new_broken(domain, SPAN_EMPTY, "the SigningTable names no key for it; reload once it does");
 	return key_of_row(t, row, domain);
 }
 

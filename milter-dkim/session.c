@@ -229,8 +229,8 @@ static void remove_forged(struct session *s, struct span name)
 	}
 }
 
-/* Local part and domain (A-labels, lower case) of the first author; false where
- * there is none. */
+/* Local part and domain of the first author; false where there is none.  The domain
+ * is in lower case and in A-labels, unless it cannot be: a parent of it may be ours. */
 static bool find_author(struct session *s, struct span *local_out, struct span *domain_out)
 {
 	struct addr_list list;
@@ -245,8 +245,9 @@ static bool find_author(struct session *s, struct span *local_out, struct span *
 	char mem[DNSNAME_MAX + 1];
 	struct sbuf ascii;
 	sbuf_init(&ascii, mem, sizeof(mem));
-	if (idn_to_ascii(box->domain, &ascii) < 0 || !sbuf_ok(&ascii) ||
-	    arena_dup(&s->arena, sbuf_span(&ascii), domain_out) < 0)
+	if (idn_to_ascii(box->domain, &ascii) < 0)
+		sbuf_add_lower(&ascii, box->domain);
+	if (!sbuf_ok(&ascii) || arena_dup(&s->arena, sbuf_span(&ascii), domain_out) < 0)
 		return false;
 	*local_out = box->local;
 	return true;
@@ -254,7 +255,12 @@ static bool find_author(struct session *s, struct span *local_out, struct span *
 
 static void broken_key(struct session *s, struct span domain, const char *reason)
 {
-	struct span copy;
+	struct span copy, author = s->outcome.author_domain;
+	/* No key can be made for what is no name: to defer it would be for ever. */
+	if (!dnsname_host_valid(author) || !idn_is_ascii(author)) {
+		refuse(s, SESSION_REJECT, "550", "5.1.7", "the author's domain is no domain name: nothing can sign for it");
+		return;
+	}
 	refuse(s, SESSION_TEMPFAIL, "451", "4.7.5", "a signing key of the author's domain cannot be used");
 	s->outcome.problem = arena_dup(&s->arena, domain, &copy) == 0 ? copy : SPAN_EMPTY;
 	s->outcome.problem_reason = reason;

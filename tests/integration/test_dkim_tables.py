@@ -8,6 +8,7 @@ import unittest
 
 from tests.frame.layout import Layout
 from tests.frame.lone_milter import LoneMilter, openssl, private_key
+from tests.frame.milter import MilterClient
 
 KEYS = """
 # names
@@ -135,6 +136,30 @@ class Tables(unittest.TestCase):
         """opendkim sends such mail unsigned."""
         with LoneMilter(key_table=f"csl:a=example.com:s:{self.base}/k.pem", signing_table="csl:example.com=a:%") as milter:
             self.assertNotIn("i", milter.sign(b"a@example.com")[0])
+
+    def test_domains_that_are_no_names(self):
+        """Below a % nothing could ever sign for them: refused, not deferred for ever."""
+        (self.base / "pct").write_text(f"p %:p:{self.base}/%.pem\na %:a:{self.base}/k.pem\n")
+        (self.base / "sign").write_text("*@*.pct.example p\n*@*.any.example a\n")
+        with LoneMilter(key_table=f"{self.base}/pct", signing_table=f"refile:{self.base}/sign") as milter:
+            for domain in (b"x/y.pct.example", b"x\xff.pct.example", b"x" * 64 + b".pct.example", b"x\xff.any.example"):
+                with MilterClient(milter) as client:
+                    _, verdict = client.message([(b"From", b" a@" + domain)], [b"x\r\n"])
+                self.assertEqual(verdict[:1] + (verdict[1][:9],), (b"y", b"550 5.1.7"), domain)
+            for domain in (b"x.pct.example", b"x_y.pct.example"):
+                self.assertIsNone(milter.sign(b"a@" + domain), "its file may come yet")
+            (self.base / "x.pct.example.pem").write_bytes((self.base / "k.pem").read_bytes())
+            self.assertEqual(milter.sign(b"a@x.pct.example")[0]["d"], "x.pct.example")
+
+    def test_a_mended_key_file_is_found_without_a_reload(self):
+        path = self.base / "mended.pem"
+        with LoneMilter(key_table=f"csl:a=example.com:s:{path}", signing_table="csl:example.com=a") as milter:
+            for text in (None, "garbage", (self.base / "k.pem").read_text()[:900]):
+                if text:
+                    path.write_text(text)
+                self.assertIsNone(milter.sign(b"a@example.com"))
+            path.write_bytes((self.base / "k.pem").read_bytes())
+            self.assertEqual(milter.sign(b"a@example.com")[0]["s"], "s")
 
     def test_bad_lines_are_told_with_file_and_line(self):
         (self.base / "bad").write_text(f"none\n# x\nmissing example.com:s:{self.base}/absent.pem\n"

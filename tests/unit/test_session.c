@@ -256,6 +256,32 @@ START_TEST(broken_or_unread_keys_defer)
 }
 END_TEST
 
+/* What is no name has no key of its own: a parent's signs, or it is refused, for to
+ * defer it would be for ever. */
+START_TEST(author_domains_that_are_no_names)
+{
+	static const struct { const char *header; enum session_action action; size_t signatures; } rows[] = {
+		{"From: a@\xff.example.com\n", SESSION_ACCEPT, 2},
+		{"From: a@x/y.EXAMPLE.com\n", SESSION_ACCEPT, 2},
+		{"From: a@\xff.broken.example\n", SESSION_REJECT, 0},
+		{"From: a@x/y.broken.example\n", SESSION_REJECT, 0},
+		{"From: a@x_y.broken.example\n", SESSION_TEMPFAIL, 0},
+		{"From: a@\xc3\xbc.broken.example\n", SESSION_TEMPFAIL, 0},
+		{"From: a@\xff.elsewhere.example\n", SESSION_ACCEPT, 0},
+	};
+	struct fixture f;
+	setup(&f);
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		struct mail mail = {NULL, "", "", "", true, rows[i].header, "x"};
+		const struct session_outcome *o = run(&f, &mail);
+		ck_assert_msg(o->action == rows[i].action && o->signature_count == rows[i].signatures, "row %zu", i);
+		if (rows[i].action == SESSION_REJECT)
+			ck_assert_str_eq(o->status, "5.1.7");
+	}
+	teardown(&f);
+}
+END_TEST
+
 START_TEST(mail_without_an_author_is_not_signed)
 {
 	static const char *const headers[] = {"", "To: b@example.net\n", "From:\n", "From: nobody\n",
@@ -550,7 +576,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&role_of_each_way_in, &what_is_signed_verifies, &the_authors_signature_is_not_crowded_out,
-	&overridden_policies_are_not_enforced, &broken_or_unread_keys_defer,
+	&overridden_policies_are_not_enforced, &broken_or_unread_keys_defer, &author_domains_that_are_no_names,
 	&mail_without_an_author_is_not_signed, &parts_out_of_order_defer, &forged_results_are_removed, &caps_become_replies,
 	&dmarc_is_enforced_as_far_as_set, &less_than_the_policy_has_a_reason,
 	&bad_from_fields_are_refused_where_set,
