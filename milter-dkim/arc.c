@@ -8,6 +8,7 @@
 #include "lib/base/num.h"
 #include "lib/mail/dnsname.h"
 #include "milter-dkim/authres.h"
+#include "milter-dkim/authres_read.h"
 #include "milter-dkim/taglist.h"
 
 #define SCRATCH_MAX (8u << 20) /* one field never takes more than twice the header's cap */

@@ -287,41 +287,6 @@ static int take_word(struct reader *r, const char *stops, bool one_word, struct 
 	}
 }
 
-static bool result_of_name(struct span name, enum auth_result *result_out)
-{
-	for (unsigned i = 0; i < AUTH_RESULTS; i++) {
-		if (span_ieq(name, span_str(auth_result_name((enum auth_result)i)))) {
-			*result_out = (enum auth_result)i;
-			return true;
-		}
-	}
-	return false;
-}
-
-bool authres_find(struct span results, const char *method, enum auth_result *result_out)
-{
-	char mem[64];
-	struct sbuf word;
-	struct reader r = {.rest = results};
-	int stop = ';';
-	sbuf_init(&word, mem, sizeof(mem));
-	while (stop == ';') {
-		struct span version, name;
-		stop = take_word(&r, "=;", false, &word);
-		if (stop != '=')
-			continue;
-		version = sbuf_span(&word);
-		(void)span_cut(&version, '/', &name);
-		bool wanted = sbuf_ok(&word) && span_ieq(name, span_str(method));
-		stop = take_word(&r, ";", true, &word);
-		if (wanted)
-			return sbuf_ok(&word) && result_of_name(sbuf_span(&word), result_out);
-		while (stop >= 0 && stop != ';')
-			stop = take_word(&r, ";", false, &word);
-	}
-	return false;
-}
-
 unsigned authres_instance(struct span value, unsigned max)
 {
 	char mem[16];

@@ -49,12 +49,6 @@ bool authres_is_from(struct span value, struct span authserv_id);
 struct span authres_results(struct span value);
 
 /*
- * What RESULTS (as authres_results() gives them) say of METHOD, the first time
- * they name it.  False where they do not, or say a word that is no result.
- */
-bool authres_find(struct span results, const char *method, enum auth_result *result_out);
-
-/*
  * The instance number in front of an ARC-Authentication-Results field (RFC 8617
  * section 3.9), comments and white space wherever the grammar has them; 0 where
  * there is none from 1 to MAX.

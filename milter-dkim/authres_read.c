@@ -92,15 +92,13 @@ static int take_pair(struct span *s, struct span *name_out, struct sbuf *value)
 	return take_value(s, value);
 }
 
-static int result_of(struct span word, enum auth_result *result_out)
+/* AUTH_RESULTS where there is none of that name. */
+static enum auth_result result_of(struct span word)
 {
-	for (unsigned i = 0; i < AUTH_RESULTS; i++) {
-		if (span_ieq(word, span_str(auth_result_name((enum auth_result)i)))) {
-			*result_out = (enum auth_result)i;
-			return 0;
-		}
-	}
-	return ERR_SYNTAX;
+	unsigned i = 0;
+	while (i < AUTH_RESULTS && !span_ieq(word, span_str(auth_result_name((enum auth_result)i))))
+		i++;
+	return (enum auth_result)i;
 }
 
 /* "method/version = result". */
@@ -116,7 +114,9 @@ static int take_result(struct span *s, struct authres_item *item)
 	if (rc < 0 || item->method.len == 0 || !take(s, '='))
 		return ERR_SYNTAX;
 	rc = skip_cfws(s);
-	return rc < 0 ? rc : result_of(take_token(s), &item->result);
+	struct span word = take_token(s);
+	item->result = result_of(word);
+	return rc == 0 && word.len == 0 ? ERR_SYNTAX : rc;
 }
 
 int authres_next(struct span *rest, struct authres_item *item_out)
@@ -153,4 +153,17 @@ int authres_get(const struct authres_item *item, const char *property, struct sb
 		if (span_ieq(name, span_str(property)))
 			return sbuf_ok(value) ? 0 : ERR_SYNTAX;
 	return rc;
+}
+
+bool authres_find(struct span results, const char *method, enum auth_result *result_out)
+{
+	struct authres_item item;
+	while (authres_next(&results, &item) == 0) {
+		if (!span_ieq(item.method, span_str(method)))
+			continue;
+		if (item.result < AUTH_RESULTS)
+			*result_out = item.result;
+		return item.result < AUTH_RESULTS;
+	}
+	return false;
 }

@@ -11,8 +11,7 @@
 #include "milter-dkim/resolver.h"
 #include "milter-dkim/session.h"
 
-/* The order is that of the man page. */
-struct milter_config { /* NOLINT(clang-analyzer-optin.performance.Padding) */
+struct milter_config { /* NOLINT(clang-analyzer-optin.performance.Padding) in the order of the man page */
 #define OPTION CONF_MEMBER
 #include "milter-dkim/options.def"
 #undef OPTION

@@ -40,6 +40,8 @@ static bool says_authentic(struct span results, struct span domain)
 	int rc;
 	while ((rc = authres_next(&results, &item)) == 0) {
 		bool passes = item.result == AUTH_PASS;
+		if (item.result == AUTH_RESULTS)
+			return false;
 		if (span_ieq(item.method, SPAN_LIT("dmarc"))) {
 			dmarc = passes && property_is_of(&item, "header.from", domain);
 			if (!dmarc)

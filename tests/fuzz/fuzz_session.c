@@ -11,6 +11,7 @@
  * another; what is written is a field and nothing else; what is signed verifies.
  */
 #include "milter-dkim/authres.h"
+#include "milter-dkim/authres_read.h"
 #include "milter-dkim/session.h"
 #include "milter-dkim/sign.h"
 #include "milter-dkim/verify.h"

@@ -2,6 +2,7 @@
 #include <check.h>
 
 #include "milter-dkim/authres.h"
+#include "milter-dkim/authres_read.h"
 #include "tests/unit/runner.h"
 
 static const char *property_of(const char *value, size_t len)
@@ -191,7 +192,7 @@ START_TEST(method_found)
 		{"arc=passed", -1},
 		{"arc=", -1},
 		{"arc", -1},
-		{"arc; arc=fail", AUTH_FAIL},
+		{"arc; arc=fail", -1},
 		{"a-very-long-method-name-that-no-buffer-holds-and-nobody-has-ever-registered=x; arc=fail", AUTH_FAIL},
 		{"", -1},
 		{"=;=;", -1},
