@@ -32,8 +32,8 @@ enum dmarc_mechanism { DMARC_SPF, DMARC_DKIM };
 
 /* A domain that SPF (MAIL FROM) or DKIM (d=) has authenticated. */
 struct dmarc_identifier {
-	enum dmarc_mechanism mechanism;
 	struct span domain; /* any case, U-labels or A-labels */
+	enum dmarc_mechanism mechanism;
 	/* Its check ended with temperror: it is never aligned, but where it could
 	 * be and no other is, the verdict is temperror, not fail. */
 	bool unknown;

@@ -75,7 +75,7 @@ static void add_identifier(struct dmarc_request *request, struct dmarc_identifie
 {
 	if (result == AUTH_PASS || result == AUTH_TEMPERROR)
 		ids[request->identifier_count++] =
-			(struct dmarc_identifier){mechanism, domain, result == AUTH_TEMPERROR};
+			(struct dmarc_identifier){domain, mechanism, result == AUTH_TEMPERROR};
 }
 
 /* When SPF and DKIM are decided. */

@@ -36,12 +36,11 @@ static void gather_results(struct sealer *s)
 	s->spec.results = sbuf_span(&s->results);
 }
 
-static int print_unchanged(struct sealer *s, const char *why)
+static void print_unchanged(struct sealer *s, const char *why)
 {
 	struct span message = sbuf_span(&s->message.text);
 	fprintf(s->tool.cli->err, "postern: nothing was added: %s\n", why);
 	fwrite(message.ptr, 1, message.len, s->tool.cli->out);
-	return fflush(s->tool.cli->out) == 0 ? EX_OK : cli_fail(s->tool.cli, EX_IOERR, "cannot write the message");
 }
 
 /* The line ends of the new fields are those of the message. */
@@ -50,7 +49,7 @@ static const char *line_end(const struct auth_message *m)
 	return m->splitter.crlf ? "\r\n" : "\n";
 }
 
-static int print(struct sealer *s)
+static void print(struct sealer *s)
 {
 	FILE *out = s->tool.cli->out;
 	struct span message = span_skip(sbuf_span(&s->message.text), s->message.envelope.len);
@@ -60,7 +59,6 @@ static int print(struct sealer *s)
 	fprintf(out, "ARC-Message-Signature:%s%s", sbuf_cstr(&s->fields.signature), s->spec.eol);
 	fprintf(out, "ARC-Authentication-Results:%s%s", sbuf_cstr(&s->fields.results), s->spec.eol);
 	fwrite(message.ptr, 1, message.len, out);
-	return fflush(out) == 0 ? EX_OK : cli_fail(s->tool.cli, EX_IOERR, "cannot write the message");
 }
 
 static int judge_chain(struct sealer *s)
@@ -104,14 +102,16 @@ static int seal(struct sealer *s)
 	s->spec.eol = line_end(&s->message);
 	gather_results(s);
 	rc = judge_chain(s);
-	if (rc == ERR_EXISTS)
-		return print_unchanged(s, s->arc.ended ? "the newest seal says cv=fail, which ends the chain"
-						       : "the chain has as many sets as it may have");
 	if (rc == ERR_SYNTAX)
 		return cli_fail(cli, EX_USAGE, "--headers: ARC-Seal has no place in a signature");
-	if (rc < 0)
+	if (rc < 0 && rc != ERR_EXISTS)
 		return cli_fail(cli, EX_DATAERR, "the message cannot be sealed: %s", err_text(rc));
-	return print(s);
+	if (rc == 0)
+		print(s);
+	else
+		print_unchanged(s, s->arc.ended ? "the newest seal says cv=fail, which ends the chain"
+						: "the chain has as many sets as it may have");
+	return EX_OK;
 }
 
 static int run(struct cli *cli)

@@ -279,7 +279,8 @@ static int run_command(struct cli *cli)
 	if (status == EX_OK)
 		status = cli->command->run(cli);
 	cli_config_close(cli);
-	return status;
+	/* A pipe or a disk that takes no more must not look like success. */
+	return flush(cli) == EX_OK ? status : cli_fail(cli, EX_IOERR, "cannot write the output");
 }
 
 /* Takes options of every command; how the result is told is known with them. */

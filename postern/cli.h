@@ -44,7 +44,7 @@ struct cli_command {
 	const struct cli_option *options; /* ends with name == NULL; may be NULL */
 	unsigned args_min, args_max;
 	unsigned needs; /* CLI_NEEDS_..., or 0 for a pure tool that runs without any file */
-	int (*run)(struct cli *cli); /* returns the exit status */
+	int (*run)(struct cli *cli); /* returns the exit status; what it wrote to cli->out is flushed and checked behind it */
 };
 
 #define CLI_NEEDS_CONFIG 1u /* cli->config is there */

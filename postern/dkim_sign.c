@@ -83,14 +83,13 @@ static int read_message(struct signing *s, unsigned *index_out)
 	return EX_OK;
 }
 
-static int write_signed(struct signing *s, struct span value)
+static void write_signed(struct signing *s, struct span value)
 {
 	struct span message = span_skip(sbuf_span(&s->message), s->envelope.len);
 	if (s->envelope.len > 0)
 		fwrite(s->envelope.ptr, 1, s->envelope.len, s->cli->out);
 	fprintf(s->cli->out, "DKIM-Signature:%.*s%s", SPAN_ARG(value), s->spec.eol);
 	fwrite(message.ptr, 1, message.len, s->cli->out);
-	return fflush(s->cli->out) == 0 ? EX_OK : cli_fail(s->cli, EX_IOERR, "cannot write the message");
 }
 
 static int sign(struct signing *s)
@@ -111,7 +110,7 @@ static int sign(struct signing *s)
 		status = cli_fail(s->cli, rc == ERR_LIMIT ? EX_DATAERR : EX_SOFTWARE, "the message cannot be signed: %s",
 				  err_text(rc));
 	else
-		status = write_signed(s, sbuf_span(&value));
+		write_signed(s, sbuf_span(&value));
 	sbuf_done(&value);
 	return status;
 }

@@ -11,7 +11,7 @@ static size_t add_identifiers(struct cli *cli, const char *option, enum dmarc_me
 {
 	const char *domain;
 	for (size_t i = 0; (domain = cli_option_at(cli, option, i)) != NULL && count < ARGS_MAX; i++)
-		ids[count++] = (struct dmarc_identifier){mechanism, span_str(domain), false};
+		ids[count++] = (struct dmarc_identifier){span_str(domain), mechanism, false};
 	return count;
 }
 

@@ -155,8 +155,8 @@ static int show_case(struct run *run, uint64_t id)
 	build(run, &c, to, "preview");
 	if (run->cli->json)
 		status = cli_print_json(run->cli, json_pack("{s:o}", "mail", auth_json_text(sbuf_span(&run->mail))));
-	else if (fwrite(run->mail.ptr, 1, run->mail.len, run->cli->out) != run->mail.len || fflush(run->cli->out) != 0)
-		status = EX_IOERR;
+	else
+		fwrite(run->mail.ptr, 1, run->mail.len, run->cli->out);
 	report_plan_done(&c.plan);
 	return status;
 }

@@ -218,10 +218,7 @@ static int show_report(void *arg, struct report *report)
 	} else if (status == EX_OK) {
 		tell_destinations(p, &plan);
 		int rc = report_write(report, to_output, p->cli->out);
-		status = rc == ERR_CLOSED	      ? EX_IOERR
-			 : rc < 0		      ? cli_fail_db(p->cli, rc)
-			 : fflush(p->cli->out) == 0 ? EX_OK
-						      : EX_IOERR;
+		status = rc == ERR_CLOSED ? EX_IOERR : rc < 0 ? cli_fail_db(p->cli, rc) : EX_OK;
 	}
 	report_plan_done(&plan);
 	return status;

@@ -63,8 +63,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct dns_answer answer = {.status = DNS_OK, .count = 1, .records = &record};
 	struct dns_view view = {lookup, &answer};
 	struct dmarc_identifier ids[] = {
-		{DMARC_DKIM, SPAN_LIT(OURS), false}, {DMARC_SPF, SPAN_LIT(OURS), false},
-		{DMARC_DKIM, SPAN_LIT("unknown.example"), true},
+		{SPAN_LIT(OURS), DMARC_DKIM, false}, {SPAN_LIT(OURS), DMARC_SPF, false},
+		{SPAN_LIT("unknown.example"), DMARC_DKIM, true},
 	};
 	struct dmarc_request request = {.identifiers = ids, .identifier_count = 3};
 	struct author author = {.count = 0};

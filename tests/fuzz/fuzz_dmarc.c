@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct dns_record record = {.text = rest};
 	struct dns_answer answer = {.status = DNS_OK, .count = 1, .records = &record};
 	struct dns_view view = {lookup, &answer};
-	struct dmarc_identifier id = {DMARC_DKIM, SPAN_LIT("a.b.example.com"), false};
+	struct dmarc_identifier id = {SPAN_LIT("a.b.example.com"), DMARC_DKIM, false};
 	struct dmarc_request request = {.identifiers = &id, .identifier_count = 1};
 	struct author author = {.count = 0};
 	struct dmarc_verdict v;

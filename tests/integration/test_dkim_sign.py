@@ -54,6 +54,15 @@ class Sign(unittest.TestCase):
                                                capture_output=True, check=False)
                         self.assertIn(b"succeeded", check.stdout + check.stderr)
 
+    def test_what_cannot_be_written_is_no_success(self):
+        for size in (0, 1, 4096, 1000000):
+            argv = [Layout().build / "bin/postern", "dkim", "sign", "--key", self.ed25519, "--domain", "example.com",
+                    "--selector", "s"]
+            with self.subTest(size=size), open("/dev/full", "wb") as full:
+                done = subprocess.run(argv, input=HEADER.encode() + b"\n" + b"x" * size, stdout=full,
+                                      stderr=subprocess.PIPE, check=False)
+                self.assertEqual((done.returncode, done.stderr), (74, b"postern: cannot write the output\n"))
+
     def test_same_input_gives_same_bytes(self):
         for key in (self.key, self.ed25519):
             first, second = (self.sign(HEADER.encode(), "--now", "1700000000", key=key).stdout for _ in range(2))

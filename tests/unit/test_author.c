@@ -61,7 +61,7 @@ START_TEST(verdicts)
 		arena_init(&a, 1 << 20);
 		for (size_t k = 0; k < 6 && rows[i].from[k] != NULL; k++)
 			ck_assert_int_eq(author_add(&author, span_str(rows[i].from[k]), &a), 0);
-		struct dmarc_identifier id = {DMARC_DKIM, span_str(rows[i].dkim), false};
+		struct dmarc_identifier id = {span_str(rows[i].dkim), DMARC_DKIM, false};
 		struct dmarc_request request = {.identifiers = &id, .identifier_count = 1};
 		dns = (struct fakedns){.rows = zone, .lazy = true};
 		struct dns_view view = fakedns_view(&dns);

@@ -152,7 +152,7 @@ static size_t add_identifiers(const char *list, enum dmarc_mechanism mechanism, 
 	while (rest.len > 0) {
 		(void)span_cut(&rest, ' ', &item);
 		bool unknown = span_starts(item, SPAN_LIT("?"));
-		ids[count++] = (struct dmarc_identifier){mechanism, span_skip(item, unknown), unknown};
+		ids[count++] = (struct dmarc_identifier){span_skip(item, unknown), mechanism, unknown};
 	}
 	return count;
 }
@@ -256,9 +256,9 @@ static enum auth_result judge_after(size_t elsewhere, size_t inside, const char 
 	ck_assert_uint_le(count, 3 * DMARC_IDENTIFIERS_MAX);
 	for (size_t i = 0; i < count; i++) {
 		snprintf(domains[i], sizeof(domains[i]), "u%zu.%s", i, i < elsewhere ? "evil.test" : "own.example.com");
-		ids[i] = (struct dmarc_identifier){DMARC_DKIM, span_str(domains[i]), false};
+		ids[i] = (struct dmarc_identifier){span_str(domains[i]), DMARC_DKIM, false};
 	}
-	ids[count] = (struct dmarc_identifier){DMARC_DKIM, span_str(ours), false};
+	ids[count] = (struct dmarc_identifier){span_str(ours), DMARC_DKIM, false};
 	struct dmarc_request request = {SPAN_LIT("example.com"), ids, count + 1, NULL};
 	struct dmarc_verdict v;
 	struct arena a;
