@@ -90,14 +90,48 @@ static void report_key(struct rotating *r, const json_t *key, const char *state,
 	       with_record ? text_of(key, "public_key") : NULL);
 }
 
-/* One statement about one key, unless nothing is to be changed. */
-static int change(struct rotating *r, const json_t *key, const char *sql, int64_t value)
+/* One statement about one key, unless nothing is to be changed; *DONE_OUT where the
+ * key was changed. */
+static int change(struct rotating *r, const json_t *key, const char *sql, int64_t value, bool *done_out)
 {
 	const struct db_param params[] = {DB_P_INT(value), DB_P_INT(time_of(key, "id"))};
+	*done_out = r->dry_run;
 	if (r->dry_run)
 		return EX_OK;
 	int rc = db_exec(r->cli->db, sql, params, 2);
+	*done_out = rc == 0 && db_affected(r->cli->db) > 0;
 	return rc < 0 ? cli_fail_db(r->cli, rc) : EX_OK;
+}
+
+/* Somebody else was at work while the DNS was asked. */
+static int overtaken(struct rotating *r, const json_t *key)
+{
+	report_key(r, key, text_of(key, "state"), "none", "the next run: the key was changed meanwhile", 0, false);
+	return EX_OK;
+}
+
+/* Begins a transaction in which KEY stays as it was read; *SAME_OUT is false where it is
+ * no longer so. */
+static int begin_with(struct rotating *r, const json_t *key, bool *same_out)
+{
+	const struct db_param params[] = {DB_P_INT(time_of(key, "id")), DB_P_STR(text_of(key, "state"))};
+	uint64_t id;
+	int rc = db_begin(r->cli->db);
+	if (rc == 0)
+		rc = db_query_u64(r->cli->db, "SELECT id FROM dkim_keys WHERE id = ? AND state = ? FOR UPDATE", params, 2, &id);
+	*same_out = rc == 0;
+	return rc < 0 && rc != ERR_NOT_FOUND ? cli_fail_db(r->cli, rc) : EX_OK;
+}
+
+/* Ends the transaction, well or not; the status of both. */
+static int finish(struct rotating *r, int status)
+{
+	int rc = status == EX_OK ? db_commit(r->cli->db) : 0;
+	if (rc < 0)
+		status = cli_fail_db(r->cli, rc);
+	if (status != EX_OK)
+		db_rollback(r->cli->db);
+	return status;
 }
 
 static bool selector_is_taken(const struct rotating *r, const char *selector)
@@ -128,10 +162,13 @@ static int new_selector(const struct rotating *r, bool ed25519, char out[LOOKUP_
 	return EX_OK;
 }
 
-static int make_key(struct rotating *r, bool ed25519)
+/* The successor of OLD, which may be NULL; it is no smaller. */
+static int make_key(struct rotating *r, bool ed25519, const json_t *old)
 {
 	char selector[LOOKUP_NAME_SIZE];
 	struct keys_pair pair;
+	bool same = true;
+	int64_t bits = old == NULL ? 0 : time_of(old, "key_bits");
 	int status = new_selector(r, ed25519, selector);
 	if (status != EX_OK)
 		return status;
@@ -139,10 +176,18 @@ static int make_key(struct rotating *r, bool ed25519)
 		report(r, selector, ed25519, "pending", "would be made", NULL, 0, NULL);
 		return EX_OK;
 	}
-	if (keys_make(ed25519, RSA_BITS, &pair) < 0)
+	if (keys_make(ed25519, bits <= RSA_BITS ? RSA_BITS : bits > KEYS_RSA_BITS_MAX ? KEYS_RSA_BITS_MAX : (unsigned)bits,
+		      &pair) < 0)
 		return cli_fail(r->cli, EX_SOFTWARE, "OpenSSL makes no key");
-	status = dkim_store_insert(r->cli, r->domain, selector, ed25519, &pair);
-	if (status == EX_OK)
+	if (old != NULL)
+		status = begin_with(r, old, &same);
+	if (status == EX_OK && same)
+		status = dkim_store_insert(r->cli, r->domain, selector, ed25519, &pair);
+	if (old != NULL)
+		status = finish(r, status);
+	if (status == EX_OK && !same)
+		status = overtaken(r, old);
+	else if (status == EX_OK)
 		report(r, selector, ed25519, "pending", "made", "its record in DNS", 0, sbuf_cstr(&pair.public_base64));
 	keys_done(&pair);
 	return status;
@@ -154,14 +199,14 @@ static int activate(struct rotating *r, const json_t *key)
 		report_key(r, key, "pending", "would be activated", NULL, 0, false);
 		return EX_OK;
 	}
-	int rc = db_begin(r->cli->db);
-	int status = rc < 0 ? cli_fail_db(r->cli, rc)
-			    : dkim_store_activate(r->cli, r->domain, text_of(key, "selector"));
-	if (status == EX_OK && (rc = db_commit(r->cli->db)) < 0)
-		status = cli_fail_db(r->cli, rc);
-	if (status != EX_OK)
-		db_rollback(r->cli->db);
-	else
+	bool same;
+	int status = begin_with(r, key, &same);
+	if (status == EX_OK && same)
+		status = dkim_store_activate(r->cli, r->domain, text_of(key, "selector"));
+	status = finish(r, status);
+	if (status == EX_OK && !same)
+		return overtaken(r, key);
+	if (status == EX_OK)
 		report_key(r, key, "active", "activated", NULL, 0, false);
 	return status;
 }
@@ -170,12 +215,14 @@ static int activate(struct rotating *r, const json_t *key)
 static int not_visible(struct rotating *r, const json_t *key, const struct dkim_visibility *v)
 {
 	int status = EX_OK;
+	bool done;
 	/* A server that does not answer says nothing about the record. */
 	if (v->state != KEYCHECK_TEMPERROR && time_of(key, "visible_at") != 0)
-		status = change(r, key, "UPDATE dkim_keys SET visible_at = IF(? = 0, NULL, visible_at) WHERE id = ?", 0);
-	if (status == EX_OK && v->absent_s > 0 && r->now + v->absent_s > time_of(key, "absent_until"))
+		status = change(r, key, "UPDATE dkim_keys SET visible_at = IF(? = 0, NULL, visible_at) WHERE id = ?", 0, &done);
+	int64_t until = time_of(key, "absent_until");
+	if (status == EX_OK && v->absent_s > 0 && (r->now + v->absent_s > until || until > r->now + ROTATION_ABSENT_MAX_S))
 		status = change(r, key, "UPDATE dkim_keys SET absent_until = FROM_UNIXTIME(?) WHERE id = ?",
-				r->now + v->absent_s);
+				r->now + v->absent_s, &done);
 	if (status == EX_OK)
 		report_key(r, key, "pending", "none", v->problem, 0, true);
 	return status;
@@ -194,17 +241,17 @@ static int go_on_with_pending(struct rotating *r, const json_t *key)
 	crypto_key_unref(&parsed);
 	if (v.state != KEYCHECK_OK)
 		return not_visible(r, key, &v);
-	int64_t visible_at = time_of(key, "visible_at");
-	bool first = visible_at == 0;
+	int64_t visible_at = rotation_visible_since(time_of(key, "visible_at"), r->now);
+	bool first = visible_at != time_of(key, "visible_at"), done = true;
 	int status = EX_OK;
-	if (first) {
-		visible_at = r->now;
+	if (first)
 		status = change(r, key, "UPDATE dkim_keys SET visible_at = FROM_UNIXTIME(?) WHERE id = ? AND state = 'pending'",
-				visible_at);
-	}
-	int64_t at = rotation_activate_at(&r->rules, visible_at, time_of(key, "absent_until"));
-	if (status != EX_OK || r->now >= at)
-		return status != EX_OK ? status : activate(r, key);
+				visible_at, &done);
+	if (status != EX_OK || !done)
+		return status != EX_OK ? status : overtaken(r, key);
+	int64_t at = rotation_activate_at(&r->rules, visible_at, time_of(key, "absent_until"), r->now);
+	if (r->now >= at)
+		return activate(r, key);
 	report_key(r, key, "pending", first ? "seen in DNS" : "none", "the time in which resolvers may not know its record yet",
 		   at, false);
 	return EX_OK;
@@ -217,11 +264,14 @@ static int retire(struct rotating *r, const json_t *key)
 		report_key(r, key, "retiring", "none", "mail that is under way", at, false);
 		return EX_OK;
 	}
+	bool done;
 	int status = change(r, key,
 			    "UPDATE dkim_keys SET state = 'retired', retired_at = FROM_UNIXTIME(?) "
 			    "WHERE id = ? AND state = 'retiring'",
-			    r->now);
-	if (status == EX_OK && r->dry_run)
+			    r->now, &done);
+	if (status == EX_OK && !done)
+		status = overtaken(r, key);
+	else if (status == EX_OK && r->dry_run)
 		report_key(r, key, "retiring", "would be retired", NULL, 0, false);
 	else if (status == EX_OK) /* An empty p= revokes it (RFC 6376 section 3.6.1). */
 		report(r, text_of(key, "selector"), is_ed25519(key), "retired", "retired",
@@ -246,12 +296,12 @@ static int start(struct rotating *r, bool ed25519)
 	const json_t *active = key_in(r, ed25519, "active");
 	bool under_way = key_in(r, ed25519, "retiring") != NULL;
 	if (r->asked && !under_way)
-		return make_key(r, ed25519);
+		return make_key(r, ed25519, active);
 	if (active == NULL)
 		return EX_OK;
 	int64_t at = rotation_start_at(&r->rules, time_of(active, "activated_at"));
 	if (at != 0 && r->now >= at)
-		return make_key(r, ed25519);
+		return make_key(r, ed25519, active);
 	report_key(r, active, "active", "none", under_way ? "its predecessor to be retired" : at == 0 ? NULL : "its age", at, false);
 	return EX_OK;
 }
@@ -277,13 +327,13 @@ static int rotate_domain(struct rotating *r, const char *domain)
 {
 	static const char *const columns[] = {
 		"id#", "selector", "algorithm", "state", "private_key", "public_key", "visible_at#", "absent_until#",
-		"activated_at#", "retiring_at#", NULL};
+		"activated_at#", "retiring_at#", "key_bits#", NULL};
 	const struct db_param param = DB_P_STR(domain);
 	r->domain = domain;
 	int status = lookup_rows(r->cli,
 				 "SELECT id, selector, algorithm, state, private_key, public_key, "
 				 "IFNULL(UNIX_TIMESTAMP(visible_at), 0), IFNULL(UNIX_TIMESTAMP(absent_until), 0), "
-				 "IFNULL(UNIX_TIMESTAMP(activated_at), 0), IFNULL(UNIX_TIMESTAMP(retiring_at), 0) "
+				 "IFNULL(UNIX_TIMESTAMP(activated_at), 0), IFNULL(UNIX_TIMESTAMP(retiring_at), 0), key_bits "
 				 "FROM dkim_keys WHERE domain = ? ORDER BY id DESC",
 				 &param, 1, columns, &r->keys);
 	for (int ed25519 = 0; ed25519 < ALGORITHMS && status == EX_OK; ed25519++) {
@@ -379,8 +429,9 @@ static int rotate(struct rotating *r, const char *domain)
 		status = read_now(r);
 	if (status == EX_OK)
 		status = domain != NULL ? rotate_domain(r, domain) : rotate_all(r);
-	/* What was done is told even where the rest failed. */
-	int printed = json_array_size(r->steps) > 0 || status == EX_OK ? print_steps(r) : EX_OK;
+	/* What was done is told even where the rest failed; in JSON the error is the one value. */
+	bool tell = status == EX_OK || (json_array_size(r->steps) > 0 && !r->cli->json);
+	int printed = tell ? print_steps(r) : EX_OK;
 	dkim_servers_close(&r->servers);
 	return status != EX_OK ? status : printed;
 }

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "milter-dkim/resolver.h"
+#include "postern/rotation.h"
 
 #define QUESTION_MS 3000
 #define CHECK_MS 7000          /* for all answers about one key of one server */
@@ -30,6 +31,7 @@ static int open_one(struct cli *cli, struct dkim_servers *s, struct span address
 	struct resolver_config config = {
 		.servers = s->addresses[s->count],
 		.timeout_ms = QUESTION_MS,
+		.ttl_max_s = ROTATION_ABSENT_MAX_S,
 		.ttl_negative_max_s = NEGATIVE_MAX_S,
 	};
 	if (resolver_open(&config, &s->resolvers[s->count], &error) < 0)
@@ -74,7 +76,8 @@ static void check_one(struct resolver *resolver, const char *domain, const char 
 	struct dns_view view = resolver_set_view(set);
 	while (keycheck_run(check_out, &view, span_str(domain), span_str(selector), key) == ERR_AGAIN)
 		resolver_set_wait(set);
-	*absent_out = check_out->state == KEYCHECK_MISSING ? check_out->answer->ttl_s : 0;
+	bool wrong = check_out->state != KEYCHECK_OK && check_out->state != KEYCHECK_TEMPERROR;
+	*absent_out = wrong ? check_out->answer->ttl_s : 0;
 	resolver_set_free(&set);
 }
 
@@ -88,7 +91,9 @@ void dkim_servers_check(struct dkim_servers *servers, const char *domain, const 
 		check_one(servers->resolvers[i], domain, selector, key, &check, &absent);
 		if (absent > v.absent_s)
 			v.absent_s = absent;
-		if (check.state == KEYCHECK_OK || v.state != KEYCHECK_OK)
+		/* A server that says what is wrong is worth more than one that says nothing. */
+		if (check.state == KEYCHECK_OK || (v.state != KEYCHECK_OK && v.state != KEYCHECK_TEMPERROR) ||
+		    (v.state == KEYCHECK_TEMPERROR && check.state == KEYCHECK_TEMPERROR))
 			continue;
 		v.state = check.state;
 		snprintf(v.problem, sizeof(v.problem), "%s%s%.200s", servers->addresses[i],

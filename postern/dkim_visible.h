@@ -16,9 +16,9 @@ int dkim_servers_open(struct cli *cli, const char *list, struct dkim_servers **s
 void dkim_servers_close(struct dkim_servers **servers);
 
 struct dkim_visibility {
-	enum keycheck_state state;  /* of the first server where it is not ok */
+	enum keycheck_state state;  /* of the first server where it is wrong, else where it is not ok */
 	char problem[KEYCHECK_TEXT]; /* with the server's address; "" where all is ok */
-	uint32_t absent_s;          /* how long the servers may go on to say that it is not there */
+	uint32_t absent_s;          /* how long resolvers may remember an answer other than this record */
 };
 
 /* Asks all servers, each time anew. */

@@ -8,9 +8,17 @@ int64_t rotation_start_at(const struct rotation_rules *rules, int64_t activated_
 	return rules->rotate_after_s == 0 ? 0 : activated_at + rules->rotate_after_s;
 }
 
-int64_t rotation_activate_at(const struct rotation_rules *rules, int64_t visible_at, int64_t absent_until)
+int64_t rotation_visible_since(int64_t visible_at, int64_t now)
+{
+	return visible_at == 0 || visible_at > now ? now : visible_at;
+}
+
+int64_t rotation_activate_at(const struct rotation_rules *rules, int64_t visible_at, int64_t absent_until,
+			     int64_t now)
 {
 	int64_t at = visible_at + rules->visible_for_s;
+	if (absent_until > now + ROTATION_ABSENT_MAX_S)
+		absent_until = now + ROTATION_ABSENT_MAX_S;
 	return at > absent_until ? at : absent_until;
 }
 

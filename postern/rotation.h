@@ -15,9 +15,15 @@ struct rotation_rules {
 
 /* When an active key gets its successor; 0 where never. */
 int64_t rotation_start_at(const struct rotation_rules *rules, int64_t activated_at);
+/* Since when a record that is seen NOW is visible: a VISIBLE_AT of 0, or that a clock
+ * which was wrong has put into the future, is none. */
+int64_t rotation_visible_since(int64_t visible_at, int64_t now);
 /* When a pending key signs whose record is visible since VISIBLE_AT, while
- * resolvers may think it absent until ABSENT_UNTIL. */
-int64_t rotation_activate_at(const struct rotation_rules *rules, int64_t visible_at, int64_t absent_until);
+ * resolvers may think it absent until ABSENT_UNTIL, from NOW on at most
+ * ROTATION_ABSENT_MAX_S more. */
+#define ROTATION_ABSENT_MAX_S 604800 /* what resolvers remember at most (RFC 8767 section 4) */
+int64_t rotation_activate_at(const struct rotation_rules *rules, int64_t visible_at, int64_t absent_until,
+			     int64_t now);
 int64_t rotation_retire_at(const struct rotation_rules *rules, int64_t retiring_at);
 
 /* Adds the selector of a new key: PREFIX, "-ed25519" for that kind, the day of NOW,

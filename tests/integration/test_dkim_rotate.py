@@ -175,7 +175,98 @@ class Rotate(KeysCase):
         self.assertIn("DNS", self.rotate()[0]["waits_for"])
         self.publish(made)
         self.back("visible_at", 3601)
+        # Resolvers remember the wrong record for its time to live.
+        self.assertEqual(self.rotate(conf=("dkim_visible_for=1h",))[0]["action"], "none")
+        self.back("absent_until", 61)
         self.assertEqual(self.rotate(conf=("dkim_visible_for=1h",))[0]["action"], "activated")
+
+    def test_a_server_that_says_nothing_hides_none_that_says_no(self):
+        other = Server({self.domain: []})
+        self.addCleanup(other.close)
+        made = self.rotate(conf=())[0]
+        both = ("dkim", "rotate", self.domain, "--resolver", f"{self.dns.address},{other.address}")
+        for server in (self.dns, other):
+            server.zone.rows[made["record_name"].lower()] = [["TXT", made["record_value"]]]
+        self.assertEqual(self.postern(*both, resolver=False)[0]["action"], "seen in DNS")
+        self.publish(made, rows=[["SERVFAIL"]])
+        del other.zone.rows[made["record_name"].lower()]
+        self.assertIn(other.address, self.postern(*both, resolver=False)[0]["waits_for"])
+        self.assertEqual(self.sql(f"SELECT visible_at FROM dkim_keys WHERE domain = '{self.domain}'").strip(), "NULL")
+
+    def test_times_of_a_clock_that_was_wrong(self):
+        made = self.rotate()[0]
+        self.publish(made)
+        self.rotate(conf=("dkim_visible_for=1h",))
+        self.back("visible_at", -400 * 86400)
+        self.back("absent_until", -400 * 86400)
+        step = self.rotate(conf=("dkim_visible_for=1h",))[0]
+        self.assertEqual(step["action"], "seen in DNS")
+        self.sql(f"UPDATE dkim_keys SET absent_until = NULL WHERE domain = '{self.domain}'")
+        self.assertEqual(self.rotate(conf=("dkim_visible_for=1h",))[0]["action"], "none")
+        self.back("visible_at", 3601)
+        self.assertEqual(self.rotate(conf=("dkim_visible_for=1h",))[0]["action"], "activated")
+
+    def while_dns_is_asked(self, script):
+        """Runs SCRIPT once, before the next answer."""
+        reply = self.dns.zone.reply
+
+        def late(*args):
+            self.dns.zone.reply = reply
+            self.sql(script)
+            return reply(*args)
+        self.dns.zone.reply = late
+
+    def test_a_key_changed_by_hand_in_the_middle(self):
+        name = f"WHERE domain = '{self.domain}'"
+        for script, want in ((f"UPDATE dkim_keys SET state = 'retiring', retiring_at = NOW() {name}", ("p", "retiring")),
+                             (f"UPDATE dkim_keys SET state = 'active', activated_at = NOW() {name}", ("p", "active")),
+                             (f"DELETE FROM dkim_keys {name}", None)):
+            for seen in (False, True):
+                self.sql(f"DELETE FROM dkim_keys {name}")
+                self.publish(self.keygen("p"))
+                if seen:
+                    self.rotate("--dry-run")
+                    self.rotate(conf=("dkim_visible_for=1h",))
+                self.while_dns_is_asked(script)
+                steps = [s for s in self.postern("dkim", "rotate", "--all", conf=SOON) if s["domain"] == self.domain]
+                self.assertEqual([s["action"] for s in steps], ["none"], steps)
+                self.assertIn("changed meanwhile", steps[0]["waits_for"])
+                self.assertEqual(self.states(), [want] if want else [])
+
+    def test_a_key_taken_back_while_it_would_be_retired(self):
+        self.publish(self.keygen("old", "--activate"))
+        self.publish(self.keygen("new", "--activate"))
+        self.keygen("next")
+        self.back("retiring_at", 7 * 86400 + 1)
+        self.while_dns_is_asked(f"UPDATE dkim_keys SET state = 'active' WHERE domain = '{self.domain}' AND selector = 'old'")
+        steps = {s["selector"]: s for s in self.rotate()}
+        self.assertEqual((steps["old"]["action"], steps["old"].get("record_value")), ("none", None))
+        self.assertIn(("old", "active"), self.states())
+
+    def test_a_domain_deleted_while_its_key_is_made(self):
+        self.publish(self.keygen("old", "--activate"))
+        holder = subprocess.Popen(["mariadb", "--no-defaults", "-uroot", "-S", self.stack.mysql_socket, "postern", "-N", "-B", "-n"],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.stdout.close)
+        holder.stdin.write(f"BEGIN; DELETE FROM dkim_keys WHERE domain = '{self.domain}'; SELECT 1;\n")
+        holder.stdin.flush()
+        holder.stdout.readline()
+        done = []
+        run = threading.Thread(target=lambda: done.append(self.rotate()))
+        run.start()
+        self.stack_wait(lambda: "FOR UPDATE" in self.sql("SELECT info FROM information_schema.processlist WHERE info LIKE '%FOR UPDATE' AND id <> CONNECTION_ID()"))
+        holder.stdin.write("COMMIT;\n")
+        holder.stdin.close()
+        run.join()
+        self.assertIn("changed meanwhile", done[0][0]["waits_for"])
+        self.assertEqual(self.states(), [])
+
+    def test_a_successor_is_no_smaller(self):
+        self.publish(self.keygen("old", "--activate", "--bits", "3072"))
+        new = self.rotate()[0]["selector"]
+        rows = self.postern("dkim", "list", self.domain, resolver=False)
+        self.assertEqual({r["selector"]: r["key_bits"] for r in rows}[new], 3072)
 
     def test_dry_run_changes_nothing(self):
         before = self.sql("SELECT * FROM dkim_keys; SELECT value FROM change_counters")

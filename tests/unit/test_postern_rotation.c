@@ -9,10 +9,16 @@ START_TEST(times_of_the_steps)
 	const struct rotation_rules rules = {180 * DAY, 3600, 7 * DAY}, never = {0, 0, 0};
 	ck_assert_int_eq(rotation_start_at(&rules, 1000), 1000 + 180 * DAY);
 	ck_assert_int_eq(rotation_start_at(&never, 1000), 0);
-	ck_assert_int_eq(rotation_activate_at(&rules, 1000, 0), 4600);
-	ck_assert_int_eq(rotation_activate_at(&rules, 1000, 4600), 4600);
-	ck_assert_int_eq(rotation_activate_at(&rules, 1000, 4601), 4601);
-	ck_assert_int_eq(rotation_activate_at(&never, 1000, 0), 1000);
+	ck_assert_int_eq(rotation_activate_at(&rules, 1000, 0, 2000), 4600);
+	ck_assert_int_eq(rotation_activate_at(&rules, 1000, 4600, 2000), 4600);
+	ck_assert_int_eq(rotation_activate_at(&rules, 1000, 4601, 2000), 4601);
+	ck_assert_int_eq(rotation_activate_at(&never, 1000, 0, 2000), 1000);
+	/* Times that a clock has written which was wrong. */
+	ck_assert_int_eq(rotation_activate_at(&rules, 1000, 2000 + 7 * DAY, 2000), 2000 + 7 * DAY);
+	ck_assert_int_eq(rotation_activate_at(&rules, 1000, 2001 + 7 * DAY, 2000), 2000 + 7 * DAY);
+	ck_assert_int_eq(rotation_visible_since(0, 2000), 2000);
+	ck_assert_int_eq(rotation_visible_since(1999, 2000), 1999);
+	ck_assert_int_eq(rotation_visible_since(2001, 2000), 2000);
 	ck_assert_int_eq(rotation_retire_at(&rules, 1000), 1000 + 7 * DAY);
 }
 END_TEST
