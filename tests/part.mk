@@ -6,7 +6,7 @@ DEPS := tools/deps
 BUILD_ALL = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 RUN_TESTS = POSTERN_BUILD=$(abspath $(BUILD)) tests/run
 
-.PHONY: deps helpers check check-integration check-faults demo bench
+.PHONY: deps helpers check check-integration check-faults demo transcripts bench
 # deps: install the missing Debian packages (root)
 deps:
 	$(Q)$(DEPS) install
@@ -26,6 +26,11 @@ check-faults: all
 demo: deps
 	$(Q)$(BUILD_ALL) all
 	$(Q)KEEP=$(KEEP) POSTERN_BUILD=$(abspath $(BUILD)) tests/demo
+
+# transcripts: SMTP sessions with milter-dkim, word for word: signed, verified, quarantined, rejected
+transcripts: deps
+	$(Q)$(BUILD_ALL) all
+	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/transcripts
 
 # The connection to the database, against the stack's MariaDB.
 HELPERS += db_probe
