@@ -22,7 +22,7 @@ check-integration: all helpers
 check-faults: all
 	$(Q)$(RUN_TESTS) --integration faults
 
-# demo: show the five points; KEEP=1 leaves the stack running
+# demo: show the six points; KEEP=1 leaves the stack running
 demo: deps
 	$(Q)$(BUILD_ALL) all
 	$(Q)KEEP=$(KEEP) POSTERN_BUILD=$(abspath $(BUILD)) tests/demo
