@@ -50,13 +50,10 @@ static struct span time_text(struct writer *w, int64_t wall_ms)
 {
 	char *mem = arena_alloc(&w->arena, TIME_TEXT);
 	struct sbuf b;
-	struct tm tm;
-	time_t s = (time_t)(wall_ms / 1000);
-	if (mem == NULL || gmtime_r(&s, &tm) == NULL)
+	if (mem == NULL)
 		return SPAN_EMPTY;
 	sbuf_init(&b, mem, TIME_TEXT);
-	sbuf_addf(&b, "%04d-%02d-%02d %02d:%02d:%02d.%03d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-		  tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(wall_ms % 1000));
+	db_time_add(wall_ms, &b);
 	return sbuf_span(&b);
 }
 

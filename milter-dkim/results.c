@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lib/run/db.h"
@@ -101,15 +100,6 @@ static void take_over(struct results *r)
 	pthread_mutex_unlock(&r->lock);
 }
 
-static void add_time(struct sbuf *out, int64_t wall_ms)
-{
-	struct tm tm = {0};
-	time_t seconds = (time_t)(wall_ms / 1000);
-	gmtime_r(&seconds, &tm);
-	sbuf_addf(out, "%04d-%02d-%02d %02d:%02d:%02d.%03d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-		  tm.tm_min, tm.tm_sec, (int)(wall_ms % 1000));
-}
-
 struct row {
 	uint64_t instance, seq;
 	const struct outcome_record *record;
@@ -124,7 +114,7 @@ static int make_params(struct sbuf *text, const struct row *row, struct db_param
 {
 	size_t ends[FIELDS_MAX + FIRST_FIELD], n = 0;
 	sbuf_reset(text);
-	add_time(text, row->record->received_ms);
+	db_time_add(row->record->received_ms, text);
 	ends[n++] = text->len;
 	for (size_t i = 0; i < row->count; i++) {
 		outcome_field_clean(row->fields[i], row->record->fields[row->fields[i]], text);

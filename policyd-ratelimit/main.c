@@ -5,6 +5,7 @@
 
 #define SLICE_EVERY_S 0.005
 #define SWEEP_ARRAYS 16       /* of the table, each second: all of it in about a minute */
+#define EVENTS_WAIT_MS 2000   /* a stop waits so long for the database */
 
 #define EVENT EVENT_DEFINE
 #include "policyd-ratelimit/events.def"
@@ -104,6 +105,7 @@ static void on_second(struct ev_loop *ev, struct ev_timer *w, int events)
 	table_sweep(p->table, SWEEP_ARRAYS, policyd_now_ms());
 	server_release_late(p);
 	watch_wiring(p);
+	tell_second(p);
 	keeper_second(p);
 	if (keeper_busy(p) && !ev_is_active(&p->slice))
 		ev_timer_again(ev, &p->slice);
@@ -178,10 +180,16 @@ static int start(struct skel *skel, struct sbuf *error)
 	rc = server_open(p, config, error);
 	if (rc < 0)
 		goto no_server;
+	rc = tell_open(p, config, error);
+	if (rc < 0)
+		goto no_tell;
 	timers_start(p);
 	metrics_on_collect(on_collect, p);
 	skel->arg = p;
 	return 0;
+no_tell:
+	conn_server_free(&p->server);
+	listen_close(&p->listen);
 no_server:
 	overrides_loader_stop(&p->loader);
 no_overrides:
@@ -223,6 +231,7 @@ static void done(struct skel *skel)
 	overrides_loader_stop(&p->loader);
 	conn_server_free(&p->server);
 	listen_close(&p->listen);
+	tell_close(p, EVENTS_WAIT_MS);
 	keeper_close(p);
 	free(p);
 }
@@ -238,7 +247,8 @@ static void status(struct skel *skel, json_t *object)
 }
 
 static const char *const fixed_options[] = {"max_transactions", "max_journal", "journal_sync", "limits_*",
-					    "database_*", NULL};
+					    "database_*",
+					    "rate_events*", NULL};
 
 static const struct skel_daemon daemon_table = {
 	.name = "policyd-ratelimit",

@@ -2,8 +2,8 @@
 
 ARCHIVES += policyd-core
 policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
-	blocks.c journal.c keymap.c netmap.c overrides.c proto.c rules.c session.c session_rules.c slab.c subject.c table.c \
-	txn.c verdict.c window.c wiring.c)
+	blocks.c journal.c keymap.c netmap.c notice.c overrides.c proto.c rules.c session.c session_rules.c slab.c \
+	streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
 
 TESTS += test_policyd_proto test_policyd_rules test_policyd_table
 test_policyd_proto_SRCS := tests/unit/test_policyd_proto.c
@@ -29,7 +29,8 @@ test_policyd_replay_ARCHIVES := policyd-core base
 
 BINS += policyd-ratelimit
 policyd-ratelimit_SRCS := $(addprefix policyd-ratelimit/, \
-	config.c control.c keeper.c main.c overrides_sql.c server.c store_disk.c watch.c)
+	config.c control.c keeper.c main.c overrides_sql.c reporter.c server.c \
+	store_disk.c tell.c watch.c)
 policyd-ratelimit_ARCHIVES := policyd-core run base
 policyd-ratelimit_LIBS := $(RUN_LIBS)
 
@@ -51,3 +52,7 @@ TESTS += test_policyd_store
 test_policyd_store_SRCS := tests/unit/test_policyd_store.c policyd-ratelimit/store_disk.c
 test_policyd_store_ARCHIVES := run base
 test_policyd_store_LIBS := $(RUN_LIBS)
+
+TESTS += test_policyd_notice
+test_policyd_notice_SRCS := tests/unit/test_policyd_notice.c
+test_policyd_notice_ARCHIVES := policyd-core base

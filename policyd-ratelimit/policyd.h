@@ -10,7 +10,9 @@
 #include "policyd-ratelimit/config.h"
 #include "policyd-ratelimit/journal.h"
 #include "policyd-ratelimit/overrides_sql.h"
+#include "policyd-ratelimit/reporter.h"
 #include "policyd-ratelimit/store_disk.h"
+#include "policyd-ratelimit/streaks.h"
 
 enum {
 #define METRIC METRIC_ENUM
@@ -48,6 +50,8 @@ struct policyd {
 	size_t override_count;
 	int64_t overrides_asked_ms;
 	bool database_away;
+	struct streaks streaks;
+	struct reporter *reporter; /* NULL: no rows are wanted */
 	/* Clients whose reply waits for the disk, oldest first: server.c. */
 	struct client *waiting_first, **waiting_last;
 	int64_t stop_at_ms; /* 0: not stopping */
@@ -99,6 +103,17 @@ void keeper_second(struct policyd *p);
 /* Called every few milliseconds while keeper_busy(): goes on with it. */
 void keeper_slice(struct policyd *p);
 bool keeper_busy(const struct policyd *p);
+
+/* ---- tell.c ---- */
+
+int tell_open(struct policyd *p, const struct policyd_config *config, struct sbuf *error) MUST_CHECK;
+/* Ends the streaks, and the reporter within TIMEOUT_MS. */
+void tell_close(struct policyd *p, int64_t timeout_ms);
+/* Called once a second. */
+void tell_second(struct policyd *p);
+/* Counts, logs and notes what became of REQUEST. */
+void tell_outcome(struct policyd *p, const struct session_outcome *outcome, const struct proto_request *request,
+		  int64_t now_ms);
 
 /* ---- control.c ---- */
 

@@ -5,8 +5,6 @@
  */
 #include "policyd.h"
 
-#include "policyd-ratelimit/verdict.h"
-
 #define REPLY_MAX 1024
 #define LATENCY_EVERY 128      /* one request in so many is timed */
 #define WAIT_MAX_MS 1000       /* the disk may hold a reply up so long */
@@ -77,44 +75,6 @@ void server_release_late(struct policyd *p)
 
 /* ---- what is told about a request ---- */
 
-static void refusal_log(const struct session_refusal *r, const struct proto_request *request, int64_t now_ms)
-{
-	char limit_mem[128], until_mem[64];
-	struct sbuf limit, until;
-	sbuf_init(&limit, limit_mem, sizeof(limit_mem));
-	sbuf_init(&until, until_mem, sizeof(until_mem));
-	verdict_limit_format(r, &limit);
-	if (r->until_ms != INT64_MAX)
-		verdict_time_format(clock_wall_ms() + (r->until_ms - now_ms), &until);
-	LOG_EVENT(r->shadow ? LOG_INFO : LOG_NOTICE, r->shadow ? &ev_shadow_limited : &ev_limited,
-		  r->shadow ? "a shadow limit would have been reached" : "a limit was reached",
-		  LOG_FIELD_STR("SCOPE", rule_scope_name(r->scope)), LOG_FIELD_STR("KEY", r->key),
-		  LOG_FIELD("LIMIT", sbuf_span(&limit)), LOG_FIELD_STR("RESULT", rule_action_name(r->action)),
-		  LOG_FIELD("UNTIL", sbuf_span(&until)),
-		  LOG_FIELD("CLIENT_IP", request->attr[PROTO_CLIENT_ADDRESS]),
-		  LOG_FIELD("ACCOUNT", request->attr[PROTO_SASL_USERNAME]),
-		  LOG_FIELD("SENDER", request->attr[PROTO_SENDER]),
-		  LOG_FIELD("RECIPIENT", request->attr[PROTO_RECIPIENT]),
-		  LOG_FIELD("QUEUE_ID", request->attr[PROTO_QUEUE_ID]));
-}
-
-static void outcome_tell(const struct session_outcome *o, const struct proto_request *request, int64_t now_ms)
-{
-	static const unsigned by_action[] = {METRIC_REQUESTS_DUNNO, METRIC_REQUESTS_DEFER,
-					     METRIC_REQUESTS_REJECT, METRIC_REQUESTS_HOLD};
-	metrics_inc(by_action[o->action]);
-	if (o->repeated)
-		metrics_inc(METRIC_REQUESTS_REPEATED);
-	if (o->committed)
-		metrics_inc(METRIC_MESSAGES);
-	for (size_t i = 0; i < o->refusal_count; i++) {
-		if (o->refusals[i].shadow)
-			metrics_inc(METRIC_SHADOW_OVER);
-		if (o->refusals[i].fresh)
-			refusal_log(&o->refusals[i], request, now_ms);
-	}
-}
-
 static void malformed_log(struct span in, int rc)
 {
 	metrics_inc(METRIC_REQUESTS_MALFORMED);
@@ -137,7 +97,7 @@ static void request_judge(struct client *c, const struct proto_request *request)
 	session_request(&p->session, &c->session, request, now_ms, now_ms + p->wall_offset_ms, &reply, &outcome);
 	if (outcome.committed)
 		ticket = keeper_message(p, &outcome);
-	outcome_tell(&outcome, request, now_ms);
+	tell_outcome(p, &outcome, request, now_ms);
 	if (ticket != 0)
 		wait_begin(p, c, ticket);
 	else

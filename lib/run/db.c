@@ -14,6 +14,7 @@
 #include <mariadb/mysql.h>
 #include <mariadb/mysqld_error.h>
 #include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/base/htab.h"
@@ -581,4 +582,13 @@ int db_script(struct db *db, const char *sql)
 			return fail_mysql(db);
 	}
 	return mysql_set_server_option(db->mysql, MYSQL_OPTION_MULTI_STATEMENTS_OFF) == 0 ? 0 : fail_mysql(db);
+}
+
+void db_time_add(int64_t wall_ms, struct sbuf *out)
+{
+	struct tm tm = {0};
+	time_t seconds = (time_t)(wall_ms / 1000);
+	gmtime_r(&seconds, &tm);
+	sbuf_addf(out, "%04d-%02d-%02d %02d:%02d:%02d.%03d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+		  tm.tm_min, tm.tm_sec, (int)(wall_ms % 1000));
 }

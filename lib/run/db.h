@@ -102,6 +102,9 @@ void db_rollback(struct db *db);
 /* Runs text that may hold several statements (migrations); no parameters. */
 int db_script(struct db *db, const char *sql) MUST_CHECK;
 
+/* Adds "2026-11-22 23:10:05.123", UTC, as a column of DATETIME(3) takes it. */
+void db_time_add(int64_t wall_ms, struct sbuf *out);
+
 /* Text and server error number of the last failure. */
 const char *db_error(const struct db *db);
 unsigned db_errno(const struct db *db);
