@@ -7,10 +7,12 @@
 
 #include "lib/base/utf8.h"
 #include "lib/base/num.h"
+#include "lib/mail/addr.h"
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
 
 #define ID_MAX 512 /* bytes of an authserv-id that are compared */
+#define CLAIM_MAX 4096 /* bytes in which encoded words are looked for */
 
 void authres_add_clean(struct sbuf *out, struct span s, const char *specials)
 {
@@ -251,6 +253,19 @@ bool authres_is_from(struct span value, struct span authserv_id)
 		digits = digits && ascii_isdigit(version.ptr[i]);
 	return seems_from(value, authserv_id) || same_id(all, authserv_id) || (first != SPAN_NPOS && same_id(span_take(all, first), authserv_id)) ||
 	       (digits && same_id(span_take(all, last), authserv_id));
+}
+
+bool authres_claims(struct span value, struct span authserv_id)
+{
+	if (authres_is_from(value, authserv_id))
+		return true;
+	value = span_take(value, CLAIM_MAX);
+	if (span_find(value, SPAN_LIT("=?")) == SPAN_NPOS)
+		return false;
+	char mem[CLAIM_MAX + 1];
+	struct sbuf decoded;
+	sbuf_init(&decoded, mem, sizeof(mem));
+	return addr_words_decode(value, &decoded) && authres_is_from(sbuf_span(&decoded), authserv_id);
 }
 
 struct span authres_results(struct span value)

@@ -44,6 +44,10 @@ void authres_add_clean(struct sbuf *out, struct span s, const char *specials);
  */
 bool authres_is_from(struct span value, struct span authserv_id);
 
+/* The same for those who decode encoded words (RFC 2047), which no authserv-id may
+ * have, first: such a field is to be removed, and never to be believed. */
+bool authres_claims(struct span value, struct span authserv_id);
+
 /* The results: what follows the first semicolon outside of comments and quoted
  * strings, trimmed.  Empty for "none" and where there are none. */
 struct span authres_results(struct span value);

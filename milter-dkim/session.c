@@ -207,7 +207,7 @@ static bool claims_to_be_ours(const struct session *s, struct span name, struct 
 {
 	if (span_eq(name, SPAN_LIT(RECEIVEDSPF_NAME)))
 		return receivedspf_is_from(value, s->host_name) || receivedspf_is_from(value, authserv_id(s));
-	return span_eq(name, SPAN_LIT(SESSION_QUARANTINE_FIELD)) || authres_is_from(value, authserv_id(s));
+	return span_eq(name, SPAN_LIT(SESSION_QUARANTINE_FIELD)) || authres_claims(value, authserv_id(s));
 }
 
 /* Removes the fields NAME that claim to come from us; whoever sent them, it was

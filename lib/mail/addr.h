@@ -11,6 +11,7 @@
 #define MAIL_ADDR_H
 
 #include "lib/base/arena.h"
+#include "lib/base/sbuf.h"
 
 #define ADDR_LIST_MAX 64          /* mailboxes of one list */
 #define ADDR_FIELD_MAX (256 << 10) /* bytes of a field that are read */
@@ -43,6 +44,12 @@ int addr_list_parse(struct span field, struct arena *a, struct addr_list *list_o
  * ERR_LIMIT only where A is full.
  */
 int addr_list_careless(struct span field, struct arena *a, struct addr_list *list_out) MUST_CHECK;
+
+/*
+ * Adds FIELD to OUT with its encoded words (RFC 2047) decoded to bytes, whatever
+ * their charset; false where it has none.  A word over 1024 bytes is text.
+ */
+bool addr_words_decode(struct span field, struct sbuf *out);
 
 /*
  * Splits an envelope address, without its < >, at the last @.  Both parts may

@@ -263,8 +263,7 @@ static bool take_encoded(struct span s, size_t *len_out, char *kind_out, struct 
 	return *kind_out == 'q' || *kind_out == 'b';
 }
 
-/* FIELD with its encoded words decoded; false where it has none. */
-static bool decode_words(struct span field, struct sbuf *out)
+bool addr_words_decode(struct span field, struct sbuf *out)
 {
 	bool any = false;
 	while (field.len > 0) {
@@ -303,7 +302,7 @@ int addr_list_careless(struct span field, struct arena *a, struct addr_list *lis
 	if (rc == 0 && span_find(field, SPAN_LIT("=?")) != SPAN_NPOS) {
 		struct sbuf decoded;
 		sbuf_init_heap(&decoded, ADDR_FIELD_MAX + 1);
-		if (decode_words(field, &decoded))
+		if (addr_words_decode(field, &decoded))
 			rc = read_carelessly(sbuf_span(&decoded), a, &list);
 		sbuf_done(&decoded);
 	}

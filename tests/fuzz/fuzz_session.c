@@ -118,7 +118,7 @@ static void check_edits(const struct edits *edits, const struct mail_header *hea
 	size_t ordinal = 0;
 	for (size_t at = mail_header_find(header, SPAN_LIT(AUTHRES_NAME), 0); at != SPAN_NPOS;
 	     at = mail_header_find(header, SPAN_LIT(AUTHRES_NAME), at + 1))
-		if (is_removed(edits, AUTHRES_NAME, ++ordinal) != authres_is_from(header->fields[at].value, SPAN_LIT(ID)))
+		if (is_removed(edits, AUTHRES_NAME, ++ordinal) != authres_claims(header->fields[at].value, SPAN_LIT(ID)))
 			PANIC("the wrong field is removed");
 }
 

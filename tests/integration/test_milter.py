@@ -229,6 +229,7 @@ class Judging(MilterCase):
             b"Authentication-Results: (x) \"mail.example.com\" (y); dmarc=pass",
             b"Authentication-Results:\r\n mail.example.com; dkim=pass",
             b"Authentication-Results : mail.example.com; dkim=pass",
+            b"Authentication-Results: =?utf-8?q?mail=2Eexample?=\r\n =?utf-8?q?=2Ecom?=; dkim=pass",
         ]
         kept = b"Authentication-Results: other.example; dkim=pass"
         data = b"\r\n".join([*forged[:2], kept, *forged[2:]]) + b"\r\n" + mail.message("a@b.example", self.user)

@@ -159,6 +159,30 @@ START_TEST(ours)
 }
 END_TEST
 
+START_TEST(claims)
+{
+	static const struct {
+		const char *value;
+		bool ours;
+	} rows[] = {
+		{"mx.example.org; none", true},
+		{"=?utf-8?q?mx=2Eexample=2Eorg?=; none", true},
+		{" =?us-ascii?B?bXguZXhhbXBsZQ==?=\r\n\t=?x?Q?.ORG=3B_dkim=3Dpass?=", true},
+		{"mx.=?utf-8?q?example?=.org; none", true},
+		{"=?utf-8?q?mx=2Eexample=2Eorg=2Eevil=2Eexample?=; none", false},
+		{"=?utf-8?q?other=2Eexample?=; mx.example.org", false},
+		{"other.example; dkim=fail reason=\"=?utf-8?q?mx=2Eexample=2Eorg?=\"", false},
+		{"=?utf-8?x?mx=2Eexample=2Eorg?=; none", false},
+		{"=?", false},
+		{"", false},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		ck_assert_msg(authres_claims(span_str(rows[i].value), SPAN_LIT("mx.example.org")) == rows[i].ours, "%s",
+			      rows[i].value);
+	ck_assert(!authres_is_from(SPAN_LIT("=?utf-8?q?mx=2Eexample=2Eorg?=; none"), SPAN_LIT("mx.example.org")));
+}
+END_TEST
+
 START_TEST(results)
 {
 	static const struct {
@@ -234,7 +258,7 @@ START_TEST(instance)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&quoting, &value_cap, &mail_auth_comment_injection, &none_and_folds, &ours, &results, &method_found, &instance, NULL,
+	&quoting, &value_cap, &mail_auth_comment_injection, &none_and_folds, &ours, &claims, &results, &method_found, &instance, NULL,
 };
 
 TEST_MAIN("authres", tests)
