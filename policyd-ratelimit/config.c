@@ -43,7 +43,11 @@ static int check(const void *config, struct sbuf *error)
 	if (rules == NULL)
 		return ERR_SYNTAX;
 	rules_free(&rules);
-	return 0;
+	const char *path = ((const struct policyd_config *)config)->request_log;
+	if (path[0] == '\0' || path[0] == '/')
+		return 0;
+	sbuf_addf(error, "request_log: %s is no absolute path", path);
+	return ERR_SYNTAX;
 }
 
 const struct conf_spec policyd_conf = {

@@ -106,6 +106,7 @@ static void on_second(struct ev_loop *ev, struct ev_timer *w, int events)
 	server_release_late(p);
 	watch_wiring(p);
 	tell_second(p);
+	watch_recorder(p);
 	keeper_second(p);
 	if (keeper_busy(p) && !ev_is_active(&p->slice))
 		ev_timer_again(ev, &p->slice);
@@ -177,7 +178,9 @@ static int start(struct skel *skel, struct sbuf *error)
 	rc = overrides_start(p, config, error);
 	if (rc < 0)
 		goto no_overrides;
-	rc = server_open(p, config, error);
+	rc = recorder_open(config->request_log, (uint64_t)config->request_log_max, &p->recorder, error);
+	if (rc == 0)
+		rc = server_open(p, config, error);
 	if (rc < 0)
 		goto no_server;
 	rc = tell_open(p, config, error);
@@ -191,6 +194,7 @@ no_tell:
 	conn_server_free(&p->server);
 	listen_close(&p->listen);
 no_server:
+	recorder_close(&p->recorder);
 	overrides_loader_stop(&p->loader);
 no_overrides:
 	keeper_close(p);
@@ -206,11 +210,20 @@ static int reload(struct skel *skel, const void *next, struct sbuf *error)
 	struct rules *rules = policyd_config_rules(config, error);
 	if (rules == NULL)
 		return ERR_SYNTAX;
+	struct recorder *recorder;
+	int rc = recorder_open(config->request_log, (uint64_t)config->request_log_max, &recorder, error);
+	if (rc < 0) {
+		rules_free(&rules);
+		return rc;
+	}
 	if (session_set_rules(&p->session, rules) < 0) {
 		rules_free(&rules);
+		recorder_close(&recorder);
 		sbuf_adds(error, "too many different windows since the start; restart instead");
 		return ERR_LIMIT;
 	}
+	recorder_close(&p->recorder);
+	p->recorder = recorder;
 	server_reload(p, config);
 	p->session.timeout_ms = config->transaction_timeout;
 	p->session.wiring.sample = (uint64_t)config->wiring_messages;
@@ -230,6 +243,7 @@ static void done(struct skel *skel)
 	timers_stop(p);
 	overrides_loader_stop(&p->loader);
 	conn_server_free(&p->server);
+	recorder_close(&p->recorder);
 	listen_close(&p->listen);
 	tell_close(p, EVENTS_WAIT_MS);
 	keeper_close(p);

@@ -2,8 +2,8 @@
 
 ARCHIVES += policyd-core
 policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
-	blocks.c journal.c keymap.c netmap.c notice.c overrides.c proto.c rules.c session.c session_rules.c slab.c \
-	streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
+	blocks.c config.c journal.c keymap.c netmap.c notice.c overrides.c proto.c replay.c reqlog.c rules.c \
+	session.c session_rules.c slab.c streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
 
 TESTS += test_policyd_proto test_policyd_rules test_policyd_table
 test_policyd_proto_SRCS := tests/unit/test_policyd_proto.c
@@ -13,9 +13,17 @@ test_policyd_rules_ARCHIVES := policyd-core base
 test_policyd_table_SRCS := tests/unit/test_policyd_table.c
 test_policyd_table_ARCHIVES := policyd-core base
 
+TESTS += test_policyd_reqlog
+test_policyd_reqlog_SRCS := tests/unit/test_policyd_reqlog.c
+test_policyd_reqlog_ARCHIVES := policyd-core base
+
 TESTS += test_policyd_wiring
 test_policyd_wiring_SRCS := tests/unit/test_policyd_wiring.c
 test_policyd_wiring_ARCHIVES := policyd-core base
+
+FUZZERS += fuzz_policyd_reqlog
+fuzz_policyd_reqlog_SRCS := tests/fuzz/fuzz_policyd_reqlog.c
+fuzz_policyd_reqlog_ARCHIVES := policyd-core base
 
 FUZZERS += fuzz_policyd_proto fuzz_policyd_rules
 fuzz_policyd_proto_SRCS := tests/fuzz/fuzz_policyd_proto.c
@@ -29,7 +37,7 @@ test_policyd_replay_ARCHIVES := policyd-core base
 
 BINS += policyd-ratelimit
 policyd-ratelimit_SRCS := $(addprefix policyd-ratelimit/, \
-	config.c control.c keeper.c main.c overrides_sql.c reporter.c server.c \
+	control.c keeper.c main.c overrides_sql.c recorder.c reporter.c server.c \
 	store_disk.c tell.c watch.c)
 policyd-ratelimit_ARCHIVES := policyd-core run base
 policyd-ratelimit_LIBS := $(RUN_LIBS)

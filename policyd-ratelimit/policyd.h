@@ -10,6 +10,7 @@
 #include "policyd-ratelimit/config.h"
 #include "policyd-ratelimit/journal.h"
 #include "policyd-ratelimit/overrides_sql.h"
+#include "policyd-ratelimit/recorder.h"
 #include "policyd-ratelimit/reporter.h"
 #include "policyd-ratelimit/store_disk.h"
 #include "policyd-ratelimit/streaks.h"
@@ -46,6 +47,8 @@ struct policyd {
 	struct keeper keeper;
 	struct listen_set listen;
 	struct conn_server *server;
+	struct recorder *recorder;   /* NULL: no request log */
+	uint64_t connections; /* since the start */
 	struct overrides_loader *loader;
 	size_t override_count;
 	int64_t overrides_asked_ms;
@@ -87,6 +90,8 @@ void server_stop_if_done(struct policyd *p);
 void watch_wiring(struct policyd *p);
 /* The same as sentences, for the control socket: a new array. */
 json_t *watch_warnings(const struct policyd *p);
+/* Writes what waits for the request log. */
+void watch_recorder(struct policyd *p);
 
 /* ---- keeper.c ---- */
 

@@ -16,6 +16,7 @@ struct client {
 	struct policyd *p;
 	struct conn *conn;
 	struct session_client session;
+	uint64_t number;
 	uint64_t ticket; /* the reply DUNNO waits for it; 0: none */
 	int64_t since_ms;
 	struct client *next, **self; /* of the waiting list */
@@ -123,6 +124,8 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 		conn_close(conn);
 		return in.len;
 	}
+	recorder_add(c->p->recorder, policyd_now_ms() + c->p->wall_offset_ms, c->number,
+		     span_take(in, request.len));
 	request_judge(c, &request);
 	return request.len;
 }
@@ -132,6 +135,7 @@ static void *on_open(struct conn *conn, void *arg)
 	struct client *c = mem_zalloc(sizeof(*c));
 	c->p = arg;
 	c->conn = conn;
+	c->number = ++c->p->connections;
 	return c;
 }
 
@@ -142,6 +146,7 @@ static void on_close(struct conn *conn, void *state)
 	struct policyd *p = c->p;
 	wait_end(p, c);
 	session_client_done(&p->session, &c->session, policyd_now_ms());
+	recorder_add(p->recorder, policyd_now_ms() + p->wall_offset_ms, c->number, SPAN_EMPTY);
 	free(c);
 }
 

@@ -37,3 +37,14 @@ json_t *watch_warnings(const struct policyd *p)
 			json_array_append_new(list, json_sprintf("%s; %s", wiring_text(i), wiring_advice(i)));
 	return list;
 }
+
+void watch_recorder(struct policyd *p)
+{
+	enum recorder_state state = recorder_flush(p->recorder);
+	if (state == RECORDER_FULL)
+		LOG_EVENT(LOG_WARNING, &ev_request_log_full, "the request log has reached request_log_max",
+			  LOG_FIELD_STR("PATH", recorder_path(p->recorder)));
+	else if (state == RECORDER_FAILED)
+		LOG_EVENT(LOG_ERR, &ev_request_log_failed, "the request log cannot be written",
+			  LOG_FIELD_STR("PATH", recorder_path(p->recorder)));
+}

@@ -20,6 +20,7 @@ extern const struct cli_command commands_dmarc_summary[];
 extern const struct cli_command commands_domain[];
 extern const struct cli_command commands_search[];
 extern const struct cli_command commands_limits[];
+extern const struct cli_command commands_limits_replay[];
 extern const struct cli_command commands_spf[];
 extern const struct cli_command commands_sql[];
 extern const struct cli_command commands_status[];

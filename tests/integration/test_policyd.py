@@ -5,6 +5,7 @@ import re
 import signal
 import smtplib
 import socket
+import subprocess
 import threading
 
 from tests.frame.case import StackCase
@@ -354,3 +355,65 @@ class Administration(PolicyCase):
             self.assertEqual(ask(sasl_username="x@example.net"), "DUNNO")
             self.assertRegex(ask(server_port="587", size="20000"), "^HOLD Limit of 10240 bytes in 1h")
             self.assertEqual(self.used("global:", unit="recipients"), 1)
+
+
+class Replay(PolicyCase):
+    """Recorded requests against other limits."""
+
+    def replay(self, log, *limits, status=0):
+        conf = self.stack.at.path("/etc/postern/replay.conf")
+        conf.write_text("".join(f"limit = {limit}\n" for limit in limits))
+        done = subprocess.run([self.stack.at.path("/bin/postern"), "limits", "replay", str(log), "--json", "-c",
+                               str(conf)], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, status, done.stderr)
+        return json.loads(done.stdout), done.stderr
+
+    def test_real_mail_is_recorded_and_replayed(self):
+        log = self.stack.at.path("/var/lib/postern/policyd-ratelimit/requests.log")
+        log.unlink(missing_ok=True)
+        source, user = self.new_source(), self.new_user()
+        with self.configured(DAEMON, request_log=str(log)):
+            self.wait_until(log.exists, what="the reload")
+            self.assertEqual(log.stat().st_mode & 0o777, 0o600)
+            with smtp(self.stack, source) as client:
+                for _ in range(8):
+                    client.sendmail(SENDER, [user], message(SENDER, user))
+            self.wait_until(lambda: log.read_text().count("END-OF-MESSAGE") == 8, what="the log")
+            moved = log.with_suffix(".1")
+            log.rename(moved)
+            self.stack.reload(DAEMON)
+            self.wait_until(log.exists, what="the reopened log")
+        self.assertNotIn("instance=", log.read_text())
+        result, _ = self.replay(moved, "client_ip messages 5/1h", "account messages 1/1h")
+        self.assertEqual([(row["key"], row["limit"], row["messages"]) for row in result["limited"]],
+                         [(source, "5 messages in 1h", 3)])
+        self.assertEqual(result["totals"]["messages"], 5)
+        self.assertEqual(result["totals"]["limited"], 3)
+        self.assertEqual(self.replay(moved, "client_ip messages 8/1h")[0]["limited"], [])
+
+    def test_bound_of_the_log(self):
+        log = self.stack.at.path("/var/lib/postern/policyd-ratelimit/bounded.log")
+        log.unlink(missing_ok=True)
+        with self.configured(DAEMON, request_log=str(log), request_log_max="64K"), self.client() as client:
+            self.wait_until(log.exists, what="the reload")
+            for _ in range(200):
+                client.ask(instance=new_instance(), client_address=self.new_source())
+            self.wait_until(lambda: "request_log_full" in self.stack.log_file(DAEMON).read_text(errors="replace"),
+                            what="the event")
+            self.assertLessEqual(log.stat().st_size, 65536)
+            self.assertGreater(log.stat().st_size, 64000)
+            self.assertTrue(log.read_text().endswith("\n\n"))
+        self.assertEqual(self.replay(log, "client_ip messages 1/1h")[0]["totals"]["broken"], 0)
+
+    def test_broken_records_have_line_numbers(self):
+        log = self.stack.at.path("/var/lib/postern/policyd-ratelimit/broken.log")
+        log.write_text("time=1\nrequest=smtpd_access_policy\ninstance=1.1\n\n\n"
+                       "time=x\nrequest=smtpd_access_policy\n\n"
+                       "time=3\nconnection=-\nrequest=smtpd_access_policy\n\n"
+                       "time=4\n" + "x=" + "y" * 17000 + "\n\n"
+                       "time=5\nrequest=smtpd_access_policy\ninstance=1.2\n\n")
+        result, error = self.replay(log, "client_ip messages 1/1h", status=65)
+        self.assertEqual(result["totals"]["broken"], 3)
+        self.assertEqual(result["totals"]["requests"], 2)
+        for line, words in ((6, "the time is"), (10, "the connection is"), (13, "too long")):
+            self.assertIn(f"{log}:{line}: {words}" if line != 13 else f"{log}:13: the record is too long", error)
