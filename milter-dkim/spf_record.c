@@ -76,8 +76,15 @@ static bool parse_network(struct span args, bool v6, struct spf_term *term)
 		return false;
 	if (with_prefix && !parse_prefix(prefix, bits, &bits))
 		return false;
-	/* A mapped address is compared as IPv4 (section 5), never by ip6. */
-	term->net = ip.bits == (v6 ? 128 : 32) ? ip_net_of(&ip, bits) : (struct ip_net){0};
+	/* A mapped client is compared as IPv4 (section 5); a mapped network stays
+	 * one of IPv6, into which others fall where its prefix is short. */
+	if (v6 && ip.bits == 32) {
+		memmove(ip.bytes + 12, ip.bytes, 4);
+		memset(ip.bytes, 0, 10);
+		memset(ip.bytes + 10, 0xff, 2);
+		ip.bits = 128;
+	}
+	term->net = ip_net_of(&ip, bits);
 	return true;
 }
 

@@ -34,6 +34,7 @@ static const struct fakedns_row zone[] = {
 	{"joe/x.slash.example.com", DNS_A, "127.0.0.2"},
 	{"inc.example.com", DNS_TXT, "v=spf1 include:example.com -all exp=why2.example.com"},
 	{"why2.example.com", DNS_TXT, "outer"},
+	{"mapped.example.com", DNS_TXT, "v=spf1 -ip6:::ffff:192.0.2.9 ip6:::ffff:0:0/3 -all"},
 	{"twelve.example.com", DNS_MX, "m.example.com"},
 	{NULL, DNS_A, NULL},
 };
@@ -59,6 +60,9 @@ static const struct row rows[] = {
 	{"injection in the helo name", "192.0.2.9", "example.com\r\nX: y", "", "none", "example.com\r\nX: y", ""},
 	{"no header injection by an explanation", "192.0.2.9", "h", "a@crlf.example.com", "fail",
 	 "crlf.example.com", ""},
+	{"mapped network, short prefix", "1234::1", "h", "j@mapped.example.com", "pass", "mapped.example.com", ""},
+	{"mapped network, other bits", "2001:db8::1", "h", "j@mapped.example.com", "fail", "mapped.example.com", ""},
+	{"mapped network, ipv4", "192.0.2.9", "h", "j@mapped.example.com", "fail", "mapped.example.com", ""},
 	{"no at sign", "192.0.2.9", "h", "postmaster", "none", "", ""},
 	{"slash in the local part", "192.0.2.9", "h", "joe@slash.example.com", "pass", "slash.example.com", ""},
 	{"explanation of the outer record", "203.0.113.1", "h", "joe@inc.example.com", "fail",
