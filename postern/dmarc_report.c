@@ -24,8 +24,12 @@ int dmarc_report_network(struct cli *cli, struct report_network *net_out)
 	char mem[256];
 	struct sbuf error;
 	sbuf_init(&error, mem, sizeof(mem));
-	if (report_network_open(net_out, cli_option(cli, "resolver"), &error) < 0)
-		return cli_fail(cli, EX_TEMPFAIL, "%s", sbuf_cstr(&error));
+	const char *servers = cli_option(cli, "resolver");
+	if (servers != NULL && servers[0] == '\0')
+		return cli_fail(cli, EX_USAGE, "--resolver names no DNS server");
+	int rc = report_network_open(net_out, servers, &error);
+	if (rc < 0)
+		return cli_fail(cli, rc == ERR_SYNTAX ? EX_USAGE : EX_TEMPFAIL, "%s", sbuf_cstr(&error));
 	return EX_OK;
 }
 

@@ -623,6 +623,12 @@ class Preview(ReportCase):
         self.assertIn("nothing.example", err)
         self.assertEqual(self.preview(), [])
 
+    def test_a_resolver_that_is_none(self):
+        for word in ("127.0.0.1:0", "[::1", ""):
+            done = subprocess.run(self.argv("preview")[:-1] + [word], capture_output=True, text=True, check=False, timeout=60)
+            self.assertEqual(done.returncode, USAGE, done.stderr)
+            self.assertIn("DNS server", done.stderr)
+
     def test_works_before_it_is_set_up(self):
         domain = self.domain()
         self.add_rows(dmarc_domain=domain)
