@@ -229,28 +229,18 @@ static void remove_forged(struct session *s, struct span name)
 	}
 }
 
-/* Local part and domain of the first author; false where there is none.  The domain
- * is in lower case and in A-labels, unless it cannot be: a parent of it may be ours. */
-static bool find_author(struct session *s, struct span *local_out, struct span *domain_out)
+/* The domain of BOX in lower case and in A-labels, unless it cannot be: a parent of it
+ * may be ours.  False where there is none. */
+static bool author_domain(struct session *s, const struct addr_mailbox *box, struct span *domain_out)
 {
-	struct addr_list list;
-	size_t at = mail_header_find(&s->header, SPAN_LIT("From"), 0);
-	if (at == SPAN_NPOS || addr_list_parse(s->header.fields[at].value, &s->arena, &list) < 0)
-		return false;
-	const struct addr_mailbox *box = list.items, *end = box + list.count;
-	while (box < end && box->hint)
-		box++;
-	if (box == end || box->literal)
-		return false;
 	char mem[DNSNAME_MAX + 1];
 	struct sbuf ascii;
 	sbuf_init(&ascii, mem, sizeof(mem));
+	if (box->hint || box->literal)
+		return false;
 	if (idn_to_ascii(box->domain, &ascii) < 0)
 		sbuf_add_lower(&ascii, box->domain);
-	if (!sbuf_ok(&ascii) || arena_dup(&s->arena, sbuf_span(&ascii), domain_out) < 0)
-		return false;
-	*local_out = box->local;
-	return true;
+	return sbuf_ok(&ascii) && arena_dup(&s->arena, sbuf_span(&ascii), domain_out) == 0;
 }
 
 static void broken_key(struct session *s, struct span domain, const char *reason)
@@ -292,19 +282,42 @@ static size_t find_in_ring(const struct session *s, struct keytable_match *found
 	return count;
 }
 
-static void choose_keys(struct session *s)
+static size_t keys_of(struct session *s, struct span local, struct keytable_match *found)
 {
-	struct keytable_match found[SESSION_SIGNATURES_MAX];
-	struct span local;
 	size_t count = 0;
-	if (!find_author(s, &local, &s->outcome.author_domain))
-		return;
 	if (s->keys.table != NULL)
 		count = keytable_find(s->keys.table, local, s->outcome.author_domain, &s->arena, found,
 				      SESSION_SIGNATURES_MAX);
-	if (count == 0 && s->keys.ring != NULL)
-		count = find_in_ring(s, found);
-	if (count == 0 && s->keys.missing) {
+	return count == 0 && s->keys.ring != NULL ? find_in_ring(s, found) : count;
+}
+
+/* Of the authors, in their order, the first that something signs for becomes that of the
+ * outcome; else the first. */
+static size_t find_keys(struct session *s, struct keytable_match *found)
+{
+	struct addr_list list;
+	struct span domain, first = SPAN_EMPTY;
+	size_t at = mail_header_find(&s->header, SPAN_LIT("From"), 0), tried = 0;
+	if (at == SPAN_NPOS || addr_list_parse(s->header.fields[at].value, &s->arena, &list) < 0)
+		return 0;
+	for (size_t i = 0; i < list.count && tried < AUTHOR_DOMAINS_MAX; i++) {
+		if (!author_domain(s, &list.items[i], &domain))
+			continue;
+		first = tried++ == 0 ? domain : first;
+		s->outcome.author_domain = domain;
+		size_t count = keys_of(s, list.items[i].local, found);
+		if (count > 0)
+			return count;
+	}
+	s->outcome.author_domain = first;
+	return 0;
+}
+
+static void choose_keys(struct session *s)
+{
+	struct keytable_match found[SESSION_SIGNATURES_MAX];
+	size_t count = find_keys(s, found);
+	if (count == 0 && s->outcome.author_domain.len > 0 && s->keys.missing) {
 		refuse(s, SESSION_TEMPFAIL, "451", "4.7.5", "the signing keys were not read yet");
 		return;
 	}

@@ -76,7 +76,7 @@ struct session_outcome {
 	const char *hold;          /* why it goes on hold; NULL: it does not */
 	struct edits edits;        /* ordered; only where accepted */
 	bool ours;
-	struct span author_domain; /* the first of From, or empty */
+	struct span author_domain; /* of From: the first, of ours the first that a key is for; or empty */
 	size_t removed;            /* forged fields in our name */
 	size_t signature_count;    /* that we made */
 	enum crypto_alg signed_with[SESSION_SIGNATURES_MAX];

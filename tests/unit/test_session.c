@@ -282,6 +282,29 @@ START_TEST(author_domains_that_are_no_names)
 }
 END_TEST
 
+START_TEST(one_of_several_authors_is_ours)
+{
+	static const struct { const char *header; enum session_action action; const char *domain; size_t signatures; } rows[] = {
+		{"From: x@other.example, a@example.com\n", SESSION_ACCEPT, "example.com", 2},
+		{"From: a@sub.example.com, x@other.example\n", SESSION_ACCEPT, "sub.example.com", 2},
+		{"From: <a@[192.0.2.1]>, g: y@other.example, a@example.com;\n", SESSION_ACCEPT, "example.com", 2},
+		{"From: x@other.example, a@broken.example, a@example.com\n", SESSION_TEMPFAIL, "broken.example", 0},
+		{"From: x@other.example, y@else.example\n", SESSION_ACCEPT, "other.example", 0},
+		{"From: a@1.x, a@2.x, a@3.x, a@4.x, a@5.x, a@6.x, a@7.x, a@example.com\n", SESSION_ACCEPT, "example.com", 2},
+		{"From: a@1.x, a@2.x, a@3.x, a@4.x, a@5.x, a@6.x, a@7.x, a@8.x, a@example.com\n", SESSION_ACCEPT, "1.x", 0},
+	};
+	struct fixture f;
+	setup(&f);
+	for (size_t i = 0; i < COUNT_OF(rows); i++) {
+		struct mail mail = {NULL, "", "", "", true, rows[i].header, "x"};
+		const struct session_outcome *o = run(&f, &mail);
+		ck_assert_msg(o->action == rows[i].action && o->signature_count == rows[i].signatures, "row %zu", i);
+		ck_assert_msg(span_eq(o->author_domain, span_str(rows[i].domain)), "row %zu: %.*s", i, SPAN_ARG(o->author_domain));
+	}
+	teardown(&f);
+}
+END_TEST
+
 START_TEST(mail_without_an_author_is_not_signed)
 {
 	static const char *const headers[] = {"", "To: b@example.net\n", "From:\n", "From: nobody\n",
@@ -576,7 +599,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&role_of_each_way_in, &what_is_signed_verifies, &the_authors_signature_is_not_crowded_out,
-	&overridden_policies_are_not_enforced, &broken_or_unread_keys_defer, &author_domains_that_are_no_names,
+	&overridden_policies_are_not_enforced, &broken_or_unread_keys_defer, &author_domains_that_are_no_names, &one_of_several_authors_is_ours,
 	&mail_without_an_author_is_not_signed, &parts_out_of_order_defer, &forged_results_are_removed, &caps_become_replies,
 	&dmarc_is_enforced_as_far_as_set, &less_than_the_policy_has_a_reason,
 	&bad_from_fields_are_refused_where_set,
