@@ -77,14 +77,6 @@ static bool decoded_fits(const struct sig *sig, struct span decoded)
 	return fits;
 }
 
-static int hex_value(char c)
-{
-	if (ascii_isdigit(c))
-		return c - '0';
-	c = ascii_lower(c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static void decode_quoted_printable(struct span text, struct sbuf *out)
 {
 	for (size_t i = 0; i < text.len; i++) {
@@ -95,8 +87,8 @@ static void decode_quoted_printable(struct span text, struct sbuf *out)
 			i += 1;
 		} else if (span_starts(next, SPAN_LIT("\r\n"))) {
 			i += 2;
-		} else if (next.len >= 2 && hex_value(next.ptr[0]) >= 0 && hex_value(next.ptr[1]) >= 0) {
-			sbuf_addc(out, (char)(hex_value(next.ptr[0]) << 4 | hex_value(next.ptr[1])));
+		} else if (next.len >= 2 && ascii_hex_value(next.ptr[0]) >= 0 && ascii_hex_value(next.ptr[1]) >= 0) {
+			sbuf_addc(out, (char)(ascii_hex_value(next.ptr[0]) << 4 | ascii_hex_value(next.ptr[1])));
 			i += 2;
 		} else {
 			sbuf_addc(out, '=');

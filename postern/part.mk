@@ -37,7 +37,7 @@ test_postern_zone_ARCHIVES := postern-core base
 test_postern_migrations_SRCS := tests/unit/test_postern_migrations.c
 test_postern_migrations_ARCHIVES := postern-core base
 
-REPORTS_TESTS := archive feedback moment tlsrpt reader
+REPORTS_TESTS := archive feedback caps moment tlsrpt reader
 TESTS += $(REPORTS_TESTS:%=test_reports_%)
 define reports_test
 test_reports_$(1)_SRCS := tests/unit/test_reports_$(1).c

@@ -274,21 +274,13 @@ int sbuf_add_unbase64_loose(struct sbuf *b, struct span s)
 	return add_unbase64(b, s, true);
 }
 
-static int hex_value(char c)
-{
-	if (ascii_isdigit(c))
-		return c - '0';
-	c = ascii_lower(c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 int sbuf_add_unhex(struct sbuf *b, struct span s)
 {
 	size_t start = b->len;
 	if (s.len % 2 != 0)
 		return ERR_SYNTAX;
 	for (size_t i = 0; i < s.len; i += 2) {
-		int high = hex_value(s.ptr[i]), low = hex_value(s.ptr[i + 1]);
+		int high = ascii_hex_value(s.ptr[i]), low = ascii_hex_value(s.ptr[i + 1]);
 		if (high < 0 || low < 0) {
 			sbuf_truncate(b, start);
 			return ERR_SYNTAX;

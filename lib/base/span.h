@@ -57,6 +57,15 @@ static inline bool ascii_isalnum(char c)
 	return ascii_isalpha(c) || ascii_isdigit(c);
 }
 
+/* The value of a hexadecimal digit, -1 for any other byte. */
+static inline int ascii_hex_value(char c)
+{
+	if (ascii_isdigit(c))
+		return c - '0';
+	c = ascii_lower(c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 /* White space of a folded header field: SP, HTAB, CR, LF. */
 static inline bool ascii_isfws(char c)
 {

@@ -227,17 +227,12 @@ static int read_carelessly(struct span field, struct arena *a, struct addr_list 
 
 /* ---- encoded words (RFC 2047) ---- */
 
-static int hex_digit(char c)
-{
-	return ascii_isdigit(c) ? c - '0' : ascii_lower(c) >= 'a' && ascii_lower(c) <= 'f' ? ascii_lower(c) - 'a' + 10 : -1;
-}
-
 static void decode_q(struct span text, struct sbuf *out)
 {
 	for (size_t i = 0; i < text.len; i++) {
 		char c = text.ptr[i];
-		int high = c == '=' && i + 2 < text.len ? hex_digit(text.ptr[i + 1]) : -1;
-		int low = high < 0 ? -1 : hex_digit(text.ptr[i + 2]);
+		int high = c == '=' && i + 2 < text.len ? ascii_hex_value(text.ptr[i + 1]) : -1;
+		int low = high < 0 ? -1 : ascii_hex_value(text.ptr[i + 2]);
 		if (low >= 0) {
 			sbuf_addc(out, (char)(high << 4 | low));
 			i += 2;
