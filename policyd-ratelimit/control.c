@@ -77,6 +77,8 @@ static int each_window(struct policyd *p, const struct key *key,
 		const struct rule *rule = &rules->items[i];
 		for (size_t j = 0; rule->scope == key->scope && j < rule->window_count; j++) {
 			uint64_t hash;
+			if (rule->extra && overrides_find(p->session.overrides, rule, &rule->windows[j], &subject) == NULL)
+				continue;
 			if (session_hash(&p->session, rule, &rule->windows[j], &subject, &hash) < 0)
 				continue;
 			fn(visit, rule, &rule->windows[j], &subject, hash);

@@ -19,25 +19,12 @@ static const struct metric_row metrics[] = {
 
 /* ---- overrides ---- */
 
-static bool override_matches(const struct rules *rules, const struct override *o)
+static void lost_log(size_t lost)
 {
-	for (size_t i = 0; i < rules->count; i++)
-		for (size_t j = 0; j < rules->items[i].window_count; j++)
-			if (rules->items[i].scope == o->scope && rules->items[i].unit == o->unit &&
-			    rules->items[i].windows[j].length_ms == o->length_ms)
-				return true;
-	return false;
-}
-
-static void unmatched_log(const struct override *o)
-{
-	char mem[32];
-	struct sbuf window;
-	sbuf_init(&window, mem, sizeof(mem));
-	rule_length_format(o->length_ms, &window);
-	LOG_EVENT(LOG_WARNING, &ev_overrides_unmatched, "an override in the database matches no limit",
-		  LOG_FIELD_STR("SCOPE", rule_scope_name(o->scope)), LOG_FIELD_STR("UNIT", rule_unit_name(o->unit)),
-		  LOG_FIELD("WINDOW", sbuf_span(&window)));
+	char text[24];
+	snprintf(text, sizeof(text), "%zu", lost);
+	LOG_EVENT(LOG_WARNING, &ev_overrides_unmatched, "overrides in the database have no place",
+		  LOG_FIELD_STR("KINDS", text));
 }
 
 static void on_overrides(void *arg, struct overrides *overrides, size_t ignored)
@@ -48,13 +35,10 @@ static void on_overrides(void *arg, struct overrides *overrides, size_t ignored)
 	snprintf(ignored_text, sizeof(ignored_text), "%zu", ignored);
 	LOG_EVENT(ignored > 0 ? LOG_WARNING : LOG_INFO, &ev_overrides_loaded, "overrides loaded",
 		  LOG_FIELD_STR("OVERRIDES", count_text), LOG_FIELD_STR("IGNORED", ignored_text));
-	for (size_t i = 0; i < overrides->count; i++)
-		if (!override_matches(p->session.rules, &overrides->items[i])) {
-			unmatched_log(&overrides->items[i]);
-			break;
-		}
 	p->override_count = overrides->count;
-	session_set_overrides(&p->session, overrides);
+	size_t lost = session_set_overrides(&p->session, overrides);
+	if (lost > 0)
+		lost_log(lost);
 }
 
 static void on_asked(void *arg, bool away, const char *text)
@@ -253,7 +237,7 @@ static void done(struct skel *skel)
 static void status(struct skel *skel, json_t *object)
 {
 	const struct policyd *p = skel->arg;
-	json_object_set_new(object, "limits", json_integer((json_int_t)p->session.rules->count));
+	json_object_set_new(object, "limits", json_integer((json_int_t)(p->session.rules->count - p->session.rules->extra_count)));
 	json_object_set_new(object, "overrides", json_integer((json_int_t)p->override_count));
 	json_object_set_new(object, "keys", json_integer((json_int_t)p->table->count));
 	json_object_set_new(object, "warnings", watch_warnings(p));

@@ -35,11 +35,26 @@ static int net_head(const struct overrides *o, enum rule_scope scope, struct spa
 	return 0;
 }
 
+/* True where the kind of ITEM is on record then. */
+static bool kind_note(struct overrides *o, const struct override *item)
+{
+	for (size_t i = o->kind_count; i-- > 0;)
+		if (o->kinds[i].scope == item->scope && o->kinds[i].unit == item->unit &&
+		    o->kinds[i].length_ms == item->length_ms)
+			return true;
+	if (o->kind_count == OVERRIDES_KINDS_MAX)
+		return false;
+	o->kinds[o->kind_count++] = (struct override_kind){item->scope, item->unit, item->length_ms};
+	return true;
+}
+
 int overrides_add(struct overrides *o, const struct override *item, struct span key)
 {
 	uint32_t at = (uint32_t)o->count, head = at;
 	bool is_net = item->scope == SCOPE_CLIENT_IP || item->scope == SCOPE_CLIENT_NET;
-	if (o->count == OVERRIDES_MAX)
+	if (item->length_ms < WINDOW_LENGTH_MIN_MS || item->length_ms > WINDOW_LENGTH_MAX_MS)
+		return ERR_SYNTAX;
+	if (o->count == OVERRIDES_MAX || !kind_note(o, item))
 		return ERR_LIMIT;
 	int rc = is_net ? net_head(o, item->scope, key, &head) : ERR_NOT_FOUND;
 	if (rc == ERR_SYNTAX)

@@ -1,7 +1,7 @@
 /*
  * Limits of single accounts, domains and networks that replace the configured
  * ones.  An override applies to each limit of the same scope, unit and window
- * length.  The set is built once and then only read, so that it can be made on
+ * length; where none is configured it makes one, for its key alone (session.h).  The set is built once and then only read, so that it can be made on
  * another thread and swapped in whole.  Pure.
  */
 #ifndef POLICYD_OVERRIDES_H
@@ -10,6 +10,7 @@
 #include "policyd-ratelimit/keymap.h"
 
 #define OVERRIDES_MAX 1000000
+#define OVERRIDES_KINDS_MAX 64
 #define OVERRIDE_UNLIMITED UINT64_MAX
 
 struct override {
@@ -22,7 +23,16 @@ struct override {
 	uint32_t next; /* of the same key, as index + 1; 0: none */
 };
 
+/* A scope, unit and window of which there are overrides. */
+struct override_kind {
+	enum rule_scope scope;
+	enum rule_unit unit;
+	int64_t length_ms;
+};
+
 struct overrides {
+	struct override_kind kinds[OVERRIDES_KINDS_MAX];
+	size_t kind_count;
 	struct keymap map;
 	struct override *items;
 	size_t count, size;
@@ -30,7 +40,8 @@ struct overrides {
 
 struct overrides *overrides_new(void);
 void overrides_free(struct overrides **overrides);
-/* ERR_SYNTAX where KEY is none of the scope, ERR_LIMIT when full.  Those of one
+/* ERR_SYNTAX where KEY is none of the scope or the window is none that a limit
+ * may have, ERR_LIMIT when full, also of kinds.  Those of one
  * network must be added one after the other. */
 int overrides_add(struct overrides *overrides, const struct override *item, struct span key) MUST_CHECK;
 void overrides_seal(struct overrides *overrides);

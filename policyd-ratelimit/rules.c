@@ -296,6 +296,12 @@ static void identify_windows(struct rule *rule)
 	sbuf_done(&b);
 }
 
+static void prefixes_set(struct rule *rule)
+{
+	rule->ipv4_prefix = rule->scope == SCOPE_CLIENT_NET ? 24 : 32;
+	rule->ipv6_prefix = rule->scope == SCOPE_CLIENT_NET ? 48 : 64;
+}
+
 static int limit_parse(struct span rest, struct rule *rule, struct sbuf *reason)
 {
 	if (rest.len > RULES_LINE_MAX) {
@@ -313,8 +319,7 @@ static int limit_parse(struct span rest, struct rule *rule, struct sbuf *reason)
 		return ERR_SYNTAX;
 	}
 	rule->action = PROTO_DEFER;
-	rule->ipv4_prefix = rule->scope == SCOPE_CLIENT_NET ? 24 : 32;
-	rule->ipv6_prefix = rule->scope == SCOPE_CLIENT_NET ? 48 : 64;
+	prefixes_set(rule);
 	int rc = windows_take(&rest, rule, reason);
 	return rc < 0 ? rc : options_take(&rest, rule, reason);
 }
@@ -352,6 +357,52 @@ int rules_add_limit(struct rules *rules, struct span text, struct sbuf *reason)
 	rules->items[rules->count++] = rule;
 	rules->scopes |= 1u << rule.scope;
 	return 0;
+}
+
+static bool window_is_there(const struct rules *rules, enum rule_scope scope, enum rule_unit unit, int64_t length_ms)
+{
+	for (size_t i = 0; i < rules->count; i++)
+		for (size_t j = 0; j < rules->items[i].window_count; j++)
+			if (rules->items[i].scope == scope && rules->items[i].unit == unit &&
+			    rules->items[i].windows[j].length_ms == length_ms)
+				return true;
+	return false;
+}
+
+int rules_add_extra(struct rules *rules, enum rule_scope scope, enum rule_unit unit, int64_t length_ms)
+{
+	char mem[128];
+	struct sbuf source;
+	if (window_is_there(rules, scope, unit, length_ms))
+		return ERR_EXISTS;
+	if (rules->extra_count == RULES_EXTRA_MAX)
+		return ERR_LIMIT;
+	struct rule rule = {.scope = scope, .unit = unit, .action = PROTO_DEFER, .extra = true, .window_count = 1};
+	prefixes_set(&rule);
+	rule.windows[0].length_ms = length_ms;
+	identify_windows(&rule);
+	sbuf_init(&source, mem, sizeof(mem));
+	sbuf_addf(&source, "%s %s in ", scope_names[scope], unit_names[unit]);
+	rule_length_format(length_ms, &source);
+	sbuf_adds(&source, ", for keys in rate_limits only");
+	rule.source = span_dup(sbuf_span(&source));
+	rules->items[rules->count++] = rule;
+	rules->extra_count++;
+	rules->scopes |= 1u << scope;
+	return 0;
+}
+
+void rules_drop_extra(struct rules *rules, bool all)
+{
+	while (rules->extra_count > 0) {
+		rule_done(&rules->items[--rules->count]);
+		rules->extra_count--;
+		if (!all)
+			break;
+	}
+	rules->scopes = 0;
+	for (size_t i = 0; i < rules->count; i++)
+		rules->scopes |= 1u << rules->items[i].scope;
 }
 
 static int allow_account_add(struct rules *rules, struct span account, struct sbuf *reason)

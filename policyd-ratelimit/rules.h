@@ -26,6 +26,7 @@
 #include "policyd-ratelimit/window.h"
 
 #define RULES_MAX 64            /* limits */
+#define RULES_EXTRA_MAX 32      /* further ones that overrides make */
 #define RULES_WINDOWS_MAX 8     /* windows of one limit */
 #define RULES_CONDITIONS_MAX 8  /* conditions of one limit */
 #define RULES_ALLOW_MAX 65536   /* networks, and as many accounts */
@@ -70,6 +71,7 @@ struct rule {
 	enum rule_unit unit;
 	enum proto_action action;
 	bool shadow;
+	bool extra; /* made by rules_add_extra() */
 	uint8_t ipv4_prefix, ipv6_prefix;
 	struct rule_window windows[RULES_WINDOWS_MAX];
 	size_t window_count;
@@ -80,8 +82,8 @@ struct rule {
 };
 
 struct rules {
-	struct rule items[RULES_MAX];
-	size_t count;
+	struct rule items[RULES_MAX + RULES_EXTRA_MAX]; /* those that overrides make last */
+	size_t count, extra_count;
 	struct netmap allow_nets;
 	struct htab allow_accounts; /* "user@domain" or "@domain", owned */
 	char delimiter;             /* of address extensions; NUL: none */
@@ -96,7 +98,15 @@ int rules_add_limit(struct rules *rules, struct span text, struct sbuf *reason) 
 /* Adds exemptions, separated by commas or white space: ADDRESS, ADDRESS/PREFIX,
  * account:USER or account:@DOMAIN. */
 int rules_add_allow(struct rules *rules, struct span text, struct sbuf *reason) MUST_CHECK;
-/* After the last addition. */
+/*
+ * Adds a limit without a maximum of its own: it counts only keys that have an
+ * override.  ERR_EXISTS where some limit has that scope, unit and length,
+ * ERR_LIMIT at RULES_EXTRA_MAX.
+ */
+int rules_add_extra(struct rules *rules, enum rule_scope scope, enum rule_unit unit, int64_t length_ms) MUST_CHECK;
+/* Takes the last one that was added so away; all, where ALL. */
+void rules_drop_extra(struct rules *rules, bool all);
+/* After the last limit and exemption. */
 void rules_seal(struct rules *rules);
 
 /* Whether all conditions of RULE hold. */

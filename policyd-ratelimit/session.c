@@ -203,6 +203,8 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 	for (uint16_t j = 0; j < rule->window_count; j++) {
 		const struct rule_window *w = &rule->windows[j];
 		const struct override *o = overrides_find(s->overrides, rule, w, &s->subject);
+		if (rule->extra && o == NULL)
+			continue;
 		struct session_item item = {
 			.hash = table_hash(key, w->id), .rule = at, .window = j,
 			.max = o != NULL ? o->max : w->max,

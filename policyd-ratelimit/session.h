@@ -87,7 +87,7 @@ struct session_item {
 	bool over; /* set by the check */
 };
 
-#define SESSION_ITEMS_MAX (RULES_MAX * RULES_WINDOWS_MAX + TXN_HOLDS_MAX)
+#define SESSION_ITEMS_MAX ((RULES_MAX + RULES_EXTRA_MAX) * RULES_WINDOWS_MAX + TXN_HOLDS_MAX)
 
 struct session {
 	struct table *table;     /* borrowed */
@@ -113,8 +113,13 @@ int session_init(struct session *s, struct table *table, struct rules *rules, si
 void session_done(struct session *s);
 /* Takes the new rules; on failure the old ones stay and RULES stays the caller's. */
 int session_set_rules(struct session *s, struct rules *rules) MUST_CHECK;
-/* Takes the new overrides (may be NULL). */
-void session_set_overrides(struct session *s, struct overrides *overrides);
+/*
+ * Takes the new overrides (may be NULL).  Those of a scope, unit and window that
+ * no limit is configured for become limits that count their keys only, with the
+ * prefixes that limits have by default; returns the number of kinds that found no
+ * place.
+ */
+size_t session_set_overrides(struct session *s, struct overrides *overrides);
 
 /*
  * Judges REQUEST, which came on CLIENT at boot time NOW_MS and wall time

@@ -46,6 +46,22 @@ void session_done(struct session *s)
 	rules_free(&s->rules);
 }
 
+/* Limits for the overrides that match none; returns the kinds without place. */
+static size_t extras_add(struct session *s)
+{
+	size_t lost = 0;
+	for (size_t i = 0; s->overrides != NULL && i < s->overrides->kind_count; i++) {
+		const struct override_kind *kind = &s->overrides->kinds[i];
+		int rc = rules_add_extra(s->rules, kind->scope, kind->unit, kind->length_ms);
+		if (rc == 0 && rules_bind(s->table, s->rules) < 0) {
+			rules_drop_extra(s->rules, false);
+			rc = ERR_LIMIT;
+		}
+		lost += rc == ERR_LIMIT;
+	}
+	return lost;
+}
+
 int session_set_rules(struct session *s, struct rules *rules)
 {
 	int rc = rules_bind(s->table, rules);
@@ -56,11 +72,21 @@ int session_set_rules(struct session *s, struct rules *rules)
 	rules_free(&s->rules);
 	s->rules = rules;
 	s->epoch++;
+	(void)extras_add(s);
 	return 0;
 }
 
-void session_set_overrides(struct session *s, struct overrides *overrides)
+size_t session_set_overrides(struct session *s, struct overrides *overrides)
 {
 	overrides_free(&s->overrides);
 	s->overrides = overrides;
+	/* Limits that lost their last override count nothing; they go when their
+	 * place is needed, so that what open transactions hold stays valid. */
+	size_t lost = extras_add(s);
+	if (lost == 0)
+		return 0;
+	rules_drop_extra(s->rules, true);
+	memset(s->limited, 0, SESSION_LIMITED_MAX * sizeof(*s->limited));
+	s->epoch++;
+	return extras_add(s);
 }

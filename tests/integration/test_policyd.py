@@ -329,6 +329,23 @@ class Administration(PolicyCase):
         self.rows("DELETE FROM rate_limits WHERE rate_key = %s", account)
         self.wait_until(lambda: ask()["max"] == 1000, 10, "the end of the override")
 
+    def test_override_of_a_window_without_limit(self):
+        account, other = self.new_user(), self.new_user()
+        windows = lambda who: [(w["window_s"], w["max"]) for w in self.limits("explain", f"account:{who}")["windows"]]
+        self.rows("INSERT INTO rate_limits (scope, rate_key, unit, max_count, window_s, action) "
+                  "VALUES ('account', %s, 'messages', 2, 86400, 'REJECT')", account)
+        self.wait_until(lambda: windows(account) == [(3600, 1000), (86400, 2)], 5, "the override")
+        self.assertEqual(windows(other), [(3600, 1000)])
+        with self.client() as client:
+            answers = [self.send_message(client, sasl_username=account) for _ in range(3)]
+            self.assertEqual(answers[:2], ["DUNNO", "DUNNO"])
+            self.assertRegex(answers[2], r"^550 5\.7\.1 Limit of 2 messages in 1d")
+            self.assertEqual([self.send_message(client, sasl_username=other) for _ in range(3)], ["DUNNO"] * 3)
+            # Deleted rows are gone in less than 5 s, too.
+            self.rows("DELETE FROM rate_limits WHERE rate_key = %s", account)
+            self.wait_until(lambda: windows(account) == [(3600, 1000)], 5, "the end of the override")
+            self.assertEqual(self.send_message(client, sasl_username=account), "DUNNO")
+
     def test_block_release_reset(self):
         source = self.new_source()
         with self.client() as client:

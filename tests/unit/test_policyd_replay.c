@@ -96,7 +96,7 @@ static void do_override(struct replay *r, struct span rest)
 	if (overrides_add(all, &o, key) < 0)
 		broken(r, "override", key);
 	overrides_seal(all);
-	session_set_overrides(&r->session, all);
+	ck_assert_uint_eq(session_set_overrides(&r->session, all), 0);
 }
 
 static void do_block(struct replay *r, struct span rest)

@@ -417,10 +417,64 @@ START_TEST(damaged_batches_are_harmless)
 }
 END_TEST
 
+/* ---- overrides of windows that no limit has ---- */
+
+static struct overrides *overrides_of(unsigned kinds, int64_t first_s)
+{
+	struct overrides *all = overrides_new();
+	for (unsigned i = 0; i < kinds; i++) {
+		const struct override o = {.scope = SCOPE_ACCOUNT, .action = PROTO_DEFER, .max = 1,
+					   .length_ms = (first_s + i) * 1000};
+		ck_assert_int_eq(overrides_add(all, &o, SPAN_LIT("bob")), 0);
+	}
+	overrides_seal(all);
+	return all;
+}
+
+START_TEST(overrides_make_limits_up_to_a_cap)
+{
+	static const char *const limits[] = {"account messages 10/100s", NULL};
+	struct session s;
+	session_make(&s, limits, 64);
+	ck_assert_uint_eq(session_set_overrides(&s, overrides_of(RULES_EXTRA_MAX + 1, 100)), 0); /* one is there */
+	ck_assert_uint_eq(s.rules->count, 1 + RULES_EXTRA_MAX);
+	uint32_t epoch = s.epoch;
+	ck_assert_uint_eq(session_set_overrides(&s, overrides_of(5, 101)), 0);
+	ck_assert_uint_eq(s.epoch, epoch); /* what is held stays valid */
+	/* Others take the place of those that lost their overrides. */
+	ck_assert_uint_eq(session_set_overrides(&s, overrides_of(RULES_EXTRA_MAX, 1000)), 0);
+	ck_assert_uint_eq(s.rules->extra_count, RULES_EXTRA_MAX);
+	ck_assert_uint_ne(s.epoch, epoch);
+	ck_assert_uint_eq(session_set_overrides(&s, overrides_of(RULES_EXTRA_MAX + 1, 2000)), 1);
+	/* A reload that configures the windows needs fewer. */
+	ck_assert_int_eq(session_set_rules(&s, rules_of(limits)), 0);
+	ck_assert_uint_eq(s.rules->extra_count, RULES_EXTRA_MAX);
+	ck_assert_uint_eq(session_set_overrides(&s, NULL), 0);
+	session_free(&s);
+}
+END_TEST
+
+START_TEST(overrides_have_windows_of_limits)
+{
+	static const int64_t lengths[] = {0, WINDOW_LENGTH_MIN_MS - 1, WINDOW_LENGTH_MIN_MS, WINDOW_LENGTH_MAX_MS,
+					  WINDOW_LENGTH_MAX_MS + 1};
+	struct overrides *all = overrides_new();
+	for (size_t i = 0; i < 5; i++) {
+		const struct override o = {.scope = SCOPE_ACCOUNT, .action = PROTO_DEFER, .length_ms = lengths[i]};
+		ck_assert_int_eq(overrides_add(all, &o, SPAN_LIT("bob")), i == 2 || i == 3 ? 0 : ERR_SYNTAX);
+	}
+	overrides_free(&all);
+	all = overrides_of(OVERRIDES_KINDS_MAX, 5);
+	const struct override more = {.scope = SCOPE_GLOBAL, .action = PROTO_DEFER, .length_ms = 5000};
+	ck_assert_int_eq(overrides_add(all, &more, SPAN_LIT("x")), ERR_LIMIT);
+	overrides_free(&all);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&at_most_n_accepted_in_every_window, &all_holds_come_back, &cap_of_transactions, &cap_of_holds,
 	&restart_keeps_counts_and_their_times, &snapshot_between_messages, &restart_remembers_ended_messages,
-	&damaged_batches_are_harmless, NULL,
-};
+	&damaged_batches_are_harmless, &overrides_make_limits_up_to_a_cap,
+	&overrides_have_windows_of_limits, NULL};
 
 TEST_MAIN("policyd_session", tests)
