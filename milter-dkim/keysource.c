@@ -290,7 +290,8 @@ static void poll_once(struct keysource *source)
 	metrics_inc(METRIC_DB_ERRORS);
 	if (!source->failing)
 		LOG_EVENT(LOG_ERR, &ev_keys_unreachable, "the signing keys cannot be read",
-			  LOG_FIELD_STR("REASON", db_error(source->sql.db)));
+			  LOG_FIELD_STR("REASON", rc == ERR_SYNTAX ? "dkim_keys_query has fewer than four columns" :
+								     db_error(source->sql.db)));
 	source->failing = true;
 }
 

@@ -331,6 +331,16 @@ static void bind_param(MYSQL_BIND *bind, const struct db_param *param)
 	}
 }
 
+/* Statements are settings: what is wrong with one is for the administrator to mend. */
+static int fail_statement(struct db *db, const char *what, unsigned long has, unsigned long wanted)
+{
+	metrics_inc(METRIC_DB_ERRORS);
+	db->error_number = 0;
+	sbuf_reset(&db->error);
+	sbuf_addf(&db->error, "the statement has %lu %s instead of %lu", has, what, wanted);
+	return ERR_TEMP;
+}
+
 static int execute(struct db *db, const char *sql, const struct db_param *params, size_t count,
 		   MYSQL_STMT **stmt_out)
 {
@@ -340,8 +350,10 @@ static int execute(struct db *db, const char *sql, const struct db_param *params
 		rc = prepare(db, sql, &stmt);
 	if (rc < 0)
 		return rc;
-	if (count > PARAMS_MAX || mysql_stmt_param_count(stmt) != count)
-		PANIC("wrong number of parameters for a statement");
+	if (count > PARAMS_MAX)
+		PANIC("too many parameters for a statement");
+	if (mysql_stmt_param_count(stmt) != count)
+		return fail_statement(db, "parameters (?)", mysql_stmt_param_count(stmt), count);
 
 	MYSQL_BIND *binds = mem_zalloc((count + 1) * sizeof(*binds));
 	for (size_t i = 0; i < count; i++)
@@ -457,17 +469,18 @@ static int run_query(struct db *db, const char *sql, const struct db_param *para
 		free(r);
 		return rc;
 	}
-	r->count = mysql_stmt_field_count(r->stmt);
-	if (r->count > DB_COLUMNS_MAX)
-		PANIC("too many columns");
+	unsigned columns = mysql_stmt_field_count(r->stmt);
+	if (columns == 0 || columns > DB_COLUMNS_MAX)
+		rc = fail_statement(db, "columns", columns, columns == 0 ? 1 : DB_COLUMNS_MAX);
+	r->count = rc == 0 ? columns : 0;
 	for (unsigned i = 0; i < r->count; i++) {
 		r->columns[i].size = COLUMN_FIRST_SIZE;
 		r->columns[i].buffer = mem_alloc(COLUMN_FIRST_SIZE);
 		result_bind(r, i);
 	}
-	if (mysql_stmt_bind_result(r->stmt, r->binds) != 0 || (buffered && mysql_stmt_store_result(r->stmt) != 0))
+	if (rc == 0 && (mysql_stmt_bind_result(r->stmt, r->binds) != 0 || (buffered && mysql_stmt_store_result(r->stmt) != 0)))
 		rc = fail_stmt(db, r->stmt);
-	else
+	else if (rc == 0)
 		rc = fetch_rows(db, r, row, arg);
 	if (db->mysql != NULL)
 		mysql_stmt_free_result(r->stmt);

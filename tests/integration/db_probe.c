@@ -170,6 +170,29 @@ START_TEST(tells_errors_apart)
 }
 END_TEST
 
+/* Statements are settings, so a wrong one ends no daemon. */
+START_TEST(tells_what_is_wrong_with_a_statement)
+{
+	struct db *db = fresh("statements");
+	uint64_t value;
+	char many[DB_COLUMNS_MAX * 2 + 16] = "SELECT 1";
+	const struct db_param params[] = {DB_P_INT(1), DB_P_INT(2)};
+	ck_assert_int_eq(db_exec(db, "INSERT INTO statements (id) VALUES (?)", params, 2), ERR_TEMP);
+	ck_assert_str_eq(db_error(db), "the statement has 1 parameters (?) instead of 2");
+	ck_assert_int_eq(db_exec(db, "INSERT INTO statements (id) VALUES (?)", NULL, 0), ERR_TEMP);
+	ck_assert_int_eq(db_query_u64(db, QUERY("SET @x = 1"), &value), ERR_TEMP);
+	ck_assert_str_eq(db_error(db), "the statement has 0 columns instead of 1");
+	for (size_t i = 1; i < DB_COLUMNS_MAX; i++)
+		memcpy(many + 6 + 2 * i, ",1", 3);
+	ck_assert_int_eq(db_query_u64(db, QUERY(many), &value), 0);
+	memcpy(many + 6 + 2 * DB_COLUMNS_MAX, ",1", 3);
+	ck_assert_int_eq(db_query_u64(db, QUERY(many), &value), ERR_TEMP);
+	ck_assert_uint_eq(count(db, "SELECT COUNT(*) FROM statements"), 0);
+	ck_assert_int_eq(db_exec(db, "INSERT INTO statements (id) VALUES (?)", params, 1), 0);
+	db_free(&db);
+}
+END_TEST
+
 START_TEST(nobody_listens)
 {
 	const struct db_config config = {"", "/nonexistent/socket", "root", "", "x", "", 0, 1000};
@@ -276,7 +299,7 @@ static const TTest *const *const tests[] = {
 	&binds_and_reads_every_type,
 	&reads_values_of_any_length,
 	&row_function_can_stop, &streams_rows,
-	&tells_errors_apart,
+	&tells_errors_apart, &tells_what_is_wrong_with_a_statement,
 	&nobody_listens,
 	&reconnects_outside_of_a_transaction,
 	&lost_transaction_stays_lost,

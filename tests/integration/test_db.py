@@ -15,7 +15,7 @@ class Database(StackCase):
             capture_output=True, text=True, check=False, timeout=120,
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertIn("100%: Checks: 11,", done.stdout)
+        self.assertIn("100%: Checks: 12,", done.stdout)
 
 
 if __name__ == "__main__":
