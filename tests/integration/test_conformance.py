@@ -26,6 +26,9 @@ class Conformance(unittest.TestCase):
     def test_dmarc(self):
         self.cases("dmarc_rfc9989.py", 89)
 
+    def test_dmarc_tree_walk(self):
+        self.cases("dmarc_walk.py", 600)
+
     def test_authentication_results(self):
         self.cases("authres_rfc8601.py", 400)
 
