@@ -231,7 +231,7 @@ static int aligned(struct check *c, enum dmarc_mechanism mechanism, struct span 
 	int rc = walk_author(c);
 	if (rc < 0)
 		return rc;
-	struct span organizational;
+	struct span organizational = SPAN_EMPTY;
 	rc = walk_from(c, domain, &organizational);
 	/* Whoever sends a message chooses where his own names fail: that counts
 	 * only for those that could be aligned at all. */

@@ -105,7 +105,7 @@ static struct slot *add_slot(struct resolver_set *set, struct span name, enum dn
 	slot->entry = entry;
 	if (set->count == set->size) {
 		set->size = set->size == 0 ? SLOTS_FIRST : set->size * 2;
-		set->slots = mem_realloc(set->slots, set->size * sizeof(*set->slots));
+		set->slots = mem_realloc(set->slots, set->size * sizeof(struct slot *));
 	}
 	set->slots[set->count++] = slot;
 	if (entry->answer == NULL) {
