@@ -302,7 +302,10 @@ static int start(struct rotating *r, bool ed25519)
 	int64_t at = rotation_start_at(&r->rules, time_of(active, "activated_at"));
 	if (at != 0 && r->now >= at)
 		return make_key(r, ed25519, active);
-	report_key(r, active, "active", "none", under_way ? "its predecessor to be retired" : at == 0 ? NULL : "its age", at, false);
+	if (under_way)
+		report_key(r, active, "active", "none", "its predecessor to be retired", 0, false);
+	else
+		report_key(r, active, "active", "none", at == 0 ? NULL : "its age", at, false);
 	return EX_OK;
 }
 
