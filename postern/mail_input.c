@@ -53,5 +53,8 @@ struct span mail_input_envelope(struct span text)
 	size_t lf = span_chr(text, '\n');
 	if (!span_starts(text, SPAN_LIT("From ")) || lf == SPAN_NPOS)
 		return SPAN_EMPTY;
+	/* White space in front of the colon is obsolete, but that is a field. */
+	if (span_starts(span_trim(span_skip(text, strlen("From"))), SPAN_LIT(":")))
+		return SPAN_EMPTY;
 	return span_take(text, lf + 1);
 }

@@ -209,13 +209,14 @@ class Rotate(KeysCase):
         self.assertEqual(self.rotate(conf=("dkim_visible_for=1h",))[0]["action"], "activated")
 
     def while_dns_is_asked(self, script):
-        """Runs SCRIPT once, before the next answer."""
+        """Runs SCRIPT once, before the next answer about our domain."""
         reply = self.dns.zone.reply
 
-        def late(*args):
-            self.dns.zone.reply = reply
-            self.sql(script)
-            return reply(*args)
+        def late(query, tcp):
+            if self.domain in query.name.lower():
+                self.dns.zone.reply = reply
+                self.sql(script)
+            return reply(query, tcp)
         self.dns.zone.reply = late
 
     def test_a_key_changed_by_hand_in_the_middle(self):

@@ -113,6 +113,13 @@ class Sign(unittest.TestCase):
         (base / "bad").write_text(self.key.read_text()[:500])
         self.assertEqual(self.sign(HEADER.encode(), key=base / "bad").returncode, 66)
 
+    def test_what_is_the_line_of_a_mailbox_and_what_a_field(self):
+        for first, signed in ((b"From a@b.example Mon Nov 23 04:00:00 2026\nFrom: a@example.com\n", 1),
+                              (b"From : a@example.com\n", 0), (b"From \t: a@example.com\n", 0)):
+            done = self.sign(first + b"Subject: x\n\nx\n")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(done.stdout.split(b"\n")[signed].startswith(b"DKIM-Signature:"), done.stdout)
+
     def test_exit_codes(self):
         self.assertEqual(self.sign(b"Subject: x\n\nx\n").returncode, 65)
         self.assertEqual(self.sign(HEADER.encode(), "--headers", "").returncode, 64)
