@@ -7,6 +7,7 @@
 #include "lib/base/bytes.h"
 
 #define JOURNAL_VERSION 1
+#define TIME_MAX_MS (UINT64_C(1) << 55) /* sums and differences of times fit */
 
 struct cursor {
 	struct span rest;
@@ -110,8 +111,11 @@ static int header_take(struct reader *r)
 	if (take(&r->c, 1) != JOURNAL_VERSION)
 		return ERR_SYNTAX;
 	r->boot.id = take(&r->c, 8);
-	r->boot.boot_ms = (int64_t)take(&r->c, 8);
-	r->boot.wall_ms = (int64_t)take(&r->c, 8);
+	uint64_t boot_ms = take(&r->c, 8), wall_ms = take(&r->c, 8);
+	if (boot_ms > TIME_MAX_MS || wall_ms > TIME_MAX_MS)
+		return ERR_SYNTAX;
+	r->boot.boot_ms = (int64_t)boot_ms;
+	r->boot.wall_ms = (int64_t)wall_ms;
 	r->key.k0 = take(&r->c, 8);
 	r->key.k1 = take(&r->c, 8);
 	r->class_count = (unsigned)take(&r->c, 1);

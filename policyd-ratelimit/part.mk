@@ -21,6 +21,10 @@ TESTS += test_policyd_wiring
 test_policyd_wiring_SRCS := tests/unit/test_policyd_wiring.c
 test_policyd_wiring_ARCHIVES := policyd-core base
 
+FUZZERS += fuzz_policyd_journal
+fuzz_policyd_journal_SRCS := tests/fuzz/fuzz_policyd_journal.c
+fuzz_policyd_journal_ARCHIVES := policyd-core base
+
 FUZZERS += fuzz_policyd_reqlog
 fuzz_policyd_reqlog_SRCS := tests/fuzz/fuzz_policyd_reqlog.c
 fuzz_policyd_reqlog_ARCHIVES := policyd-core base

@@ -77,7 +77,7 @@ int reqlog_parse(struct span record, struct reqlog_record *r, const char **reaso
 	r->is_end = named && span_eq(record, SPAN_LIT("end\n\n"));
 	if (r->is_end)
 		return 0;
-	int rc = proto_request_parse(record, &r->request);
+	int rc = record.len == 0 ? ERR_AGAIN : proto_request_parse(record, &r->request);
 	if (rc == 0 && r->request.len != record.len)
 		rc = ERR_SYNTAX;
 	if (rc < 0)
