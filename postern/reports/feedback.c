@@ -7,17 +7,21 @@
  * bytes since it last told us something, and past FEEDBACK_TOKEN_MAX we stop.
  * The parser's dictionary of names never shrinks and becomes slow: it is capped,
  * to the precision of a slice.
+ * What claims to be UTF-8 is made so before the parser sees it, once the root
+ * element is open: reporters copy what stood in mail.
  * `rc` sticks: after an error nothing reaches the sink.
  */
 #include "postern/reports/feedback.h"
 
 #include <libxml/parser.h>
 
+#include "lib/base/utf8.h"
 #include "postern/reports/feedback_fields.h"
 
 #define SLICE 4096
 #define ERROR_MAX 512
 #define ELEMENT_NAME_MAX 64
+#define HELD_MAX 3 /* bytes of a character of which more is to come */
 
 static const char byte_order_mark[3] = {'\xef', '\xbb', '\xbf'};
 
@@ -33,6 +37,9 @@ struct feedback {
 	const struct feedback_leaf *leaf; /* open; its text is collected */
 	unsigned depth, unknown;	  /* open elements; of them within an unknown one */
 	struct sbuf text;
+	enum { CHARSET_UNKNOWN, CHARSET_UTF8, CHARSET_OTHER } charset; /* known from the first wrong byte on */
+	char held[HELD_MAX];
+	size_t held_len;
 	size_t since_event;
 	size_t mark;		   /* bytes of a byte order mark that were there */
 	bool blank;		   /* there was white space in front of the document */
@@ -325,6 +332,81 @@ static int push_slice(struct feedback *f, struct span slice, bool last)
 	return 0;
 }
 
+/* How many bytes at the end of S may be the beginning of a character. */
+static size_t unfinished(struct span s)
+{
+	for (size_t n = 1; n <= HELD_MAX && n <= s.len; n++) {
+		unsigned char c = (unsigned char)s.ptr[s.len - n];
+		if ((c & 0xc0) == 0x80)
+			continue;
+		size_t len = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
+		return len > n ? n : 0;
+	}
+	return 0;
+}
+
+static size_t well_formed_len(struct span s)
+{
+	size_t i = 0, len;
+	while ((len = utf8_length(span_skip(s, i))) > 0)
+		i += len;
+	return i;
+}
+
+/* The parser converts other charsets itself, and refuses what is in none. */
+static bool is_utf8(const struct feedback *f)
+{
+	const xmlParserInput *input = f->xml->input;
+	return f->section_count > 0 && input != NULL && input->buf != NULL && input->buf->encoder == NULL;
+}
+
+static int push_replaced(struct feedback *f, struct span s)
+{
+	char mem[3 * (SLICE + HELD_MAX) + 1];
+	struct sbuf text;
+	sbuf_init(&text, mem, sizeof(mem));
+	while (s.len > 0) {
+		size_t len = well_formed_len(s);
+		sbuf_add(&text, span_take(s, len));
+		s = span_skip(s, len);
+		if (s.len == 0)
+			break;
+		sbuf_adds(&text, "\xef\xbf\xbd");
+		f->fields.report.oddities++;
+		s = span_skip(s, 1);
+	}
+	return push_slice(f, sbuf_span(&text), false);
+}
+
+/* SLICE with each byte that is no UTF-8 replaced, where it claims to be UTF-8. */
+static int push_text(struct feedback *f, struct span slice, bool last)
+{
+	char mem[SLICE + HELD_MAX];
+	if (f->charset == CHARSET_OTHER)
+		return slice.len > 0 ? push_slice(f, slice, false) : f->rc;
+	memcpy(mem, f->held, f->held_len);
+	if (slice.len > 0)
+		memcpy(mem + f->held_len, slice.ptr, slice.len);
+	const struct span all = span_of(mem, f->held_len + slice.len);
+	f->held_len = last ? 0 : unfinished(all);
+	struct span whole = span_take(all, all.len - f->held_len);
+	memcpy(f->held, mem + whole.len, f->held_len);
+	size_t good = well_formed_len(whole);
+	if (good > 0 && (good == whole.len || f->charset == CHARSET_UNKNOWN)) {
+		if (push_slice(f, span_take(whole, good), false) < 0)
+			return f->rc;
+		whole = span_skip(whole, good);
+	}
+	if (whole.len == 0)
+		return f->rc;
+	if (f->charset == CHARSET_UNKNOWN)
+		f->charset = is_utf8(f) ? CHARSET_UTF8 : CHARSET_OTHER;
+	if (f->charset == CHARSET_UTF8)
+		return push_replaced(f, whole);
+	f->held_len = 0;
+	return push_slice(f, span_of(whole.ptr, (size_t)(mem + all.len - whole.ptr)), false);
+}
+
 /* Blank lines and a byte order mark in front of the declaration are not XML. */
 static struct span skip_blank(struct feedback *f, struct span bytes)
 {
@@ -365,7 +447,7 @@ int feedback_push(struct feedback *f, struct span bytes)
 	while (bytes.len > 0 && f->rc == 0) {
 		struct span slice = span_take(bytes, SLICE);
 		bytes = span_skip(bytes, SLICE);
-		if (push_slice(f, slice, false) < 0)
+		if (push_text(f, slice, false) < 0)
 			break;
 	}
 	return f->rc;
@@ -375,7 +457,7 @@ int feedback_finish(struct feedback *f)
 {
 	if (f->rc == 0 && f->xml == NULL)
 		return refuse(f, ERR_SYNTAX, "the document is empty");
-	if (f->rc == 0 && push_slice(f, span_of("", 0), true) == 0 && !f->ended)
+	if (f->rc == 0 && push_text(f, SPAN_EMPTY, true) == 0 && push_slice(f, span_of("", 0), true) == 0 && !f->ended)
 		return refuse(f, ERR_SYNTAX, "not well-formed XML: it ends too early");
 	return f->rc;
 }

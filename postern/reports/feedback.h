@@ -6,7 +6,8 @@
  *
  * Tolerated: any namespace, letter case of names and words, elements that
  * nobody knows, a missing version, white space, fractions behind numbers,
- * empty elements.  Not tolerated: what is not well-formed, a document type
+ * empty elements, bytes that are not the UTF-8 that they claim to be (U+FFFD
+ * then).  Not tolerated: what is not well-formed, a document type
  * definition (so there are no entities but the five of XML), a record without
  * a readable count, a report without id, domain or period.
  */

@@ -194,7 +194,9 @@ START_TEST(refusals)
 		{SPAN_LIT(DOC(META("") POLICY) "tail"), "not well-formed"},
 		{SPAN_LIT("<feedback>" META("") POLICY), "not well-formed"},
 		{SPAN_LIT("<feedback>\x01</feedback>"), "not well-formed"},
-		{SPAN_LIT("<feedback>\xff\xfe</feedback>"), "not well-formed"},
+		{SPAN_LIT("\xff\xff<feedback>" META("") POLICY "</feedback>"), "not well-formed"},
+		{SPAN_LIT(DOC(META("") POLICY) "\xff"), "not well-formed"},
+		{SPAN_LIT("<?xml version='1.0' encoding='us-ascii'?>" DOC("\xff" META("") POLICY)), "not"},
 		{SPAN_LIT("<feedback>&nbsp;</feedback>"), "not well-formed"},
 		{SPAN_LIT("<?xml version='1.0' encoding='x-none'?><feedback/>"), "not well-formed"},
 		{SPAN_LIT("<?xml version='1.0' encoding='euc-jp'?><feedback>" META("") POLICY
@@ -272,8 +274,28 @@ START_TEST(sink_errors)
 }
 END_TEST
 
+#define WITH_FROM(from) \
+	"<record><row><source_ip>192.0.2.1</source_ip><count>3</count><policy_evaluated><disposition>none" \
+	"</disposition><dkim>pass</dkim><spf>fail</spf></policy_evaluated></row><identifiers><header_from>" from \
+	"</header_from></identifiers></record>"
+#define FROM_ROW "\n192.0.2.1 3 disposition=none dkim from="
+#define BAD "\xef\xbf\xbd"
+
+/* Reporters copy what stood in mail.  Good characters stay, whatever the pieces. */
+START_TEST(wrong_bytes)
+{
+	expect_odd(SPAN_LIT(DOC(META("") POLICY WITH_FROM("bad_byte\x91") WITH_FROM("\xc3\xa4.b"))),
+		   MAIN_HEAD FROM_ROW "bad_byte" BAD " " FROM_ROW "xn--4ca.b ", 1);
+	expect_odd(SPAN_LIT("<?xml version='1.0' encoding='utf-8'?>" DOC(
+			   META("<error>\xf0\x9f\x98\x80\xf0\x9f\x98 \xc3\xa4\xc3</error>") POLICY)),
+		   "org=Example Org email=d@example.org id=id-1 error=\xf0\x9f\x98\x80" BAD BAD BAD
+		   " \xc3\xa4" BAD " 1700000000-1700086399 domain=example.com p=reject ", 4);
+	refuse(SPAN_LIT("<feedback>" META("") POLICY "\xe2\x82"), ERR_SYNTAX, "not well-formed");
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
-	&rfc9990,  &rfc7489,  &deviations,	     &extensions,
+	&rfc9990,  &rfc7489,  &deviations,	     &extensions, &wrong_bytes,
 	&oddities, &refusals, &xinclude_is_ignored, &encodings,
 	&sink_errors, NULL,
 };
