@@ -163,9 +163,8 @@ static int fail(struct db *db, unsigned number, const char *text)
 	db->error_number = number;
 	sbuf_reset(&db->error);
 	sbuf_addf(&db->error, "%.900s", text);
-	bool client_error = number >= CR_MIN_ERROR && number <= CR_MAX_ERROR;
-	bool gone = client_error || number == ER_CONNECTION_KILLED || number == ER_SERVER_SHUTDOWN ||
-		    number == ER_UNKNOWN_STMT_HANDLER;
+	bool gone = (number >= CR_MIN_ERROR && number <= CR_MAX_ERROR) || number == ER_CONNECTION_KILLED ||
+		    number == ER_SERVER_SHUTDOWN || number == ER_UNKNOWN_STMT_HANDLER;
 	if (gone) {
 		bool in_transaction = db->in_transaction;
 		db_disconnect(db);
@@ -231,11 +230,9 @@ int db_connect(struct db *db)
 	bool tcp = db->host[0] != '\0';
 	if (mysql_real_connect(mysql, tcp ? db->host : NULL, db->user, db->password, db->name,
 			       tcp ? db->port : 0, tcp ? NULL : db->socket, 0) == NULL) {
-		char text[512];
-		unsigned number = mysql_errno(mysql);
-		snprintf(text, sizeof(text), "%s", mysql_error(mysql));
+		/* Whatever refuses a connection may pass. */
+		IGNORE_RESULT(fail(db, mysql_errno(mysql), mysql_error(mysql)));
 		mysql_close(mysql);
-		IGNORE_RESULT(fail(db, number, text)); /* whatever refuses a connection may pass */
 		return ERR_TEMP;
 	}
 	db->mysql = mysql;
@@ -262,8 +259,7 @@ void db_disconnect(struct db *db)
 	if (db->mysql != NULL)
 		mysql_close(db->mysql);
 	db->mysql = NULL;
-	db->in_transaction = false;
-	db->lost = false;
+	db->in_transaction = db->lost = false;
 }
 
 /* Connected, or connected anew outside of a transaction. */
@@ -334,10 +330,9 @@ static void bind_param(MYSQL_BIND *bind, const struct db_param *param)
 /* Statements are settings: what is wrong with one is for the administrator to mend. */
 static int fail_statement(struct db *db, const char *what, unsigned long has, unsigned long wanted)
 {
-	metrics_inc(METRIC_DB_ERRORS);
-	db->error_number = 0;
-	sbuf_reset(&db->error);
-	sbuf_addf(&db->error, "the statement has %lu %s instead of %lu", has, what, wanted);
+	char text[128];
+	snprintf(text, sizeof(text), "the statement has %lu %s instead of %lu", has, what, wanted);
+	IGNORE_RESULT(fail(db, 0, text));
 	return ERR_TEMP;
 }
 
@@ -447,9 +442,7 @@ static int fetch_rows(struct db *db, struct result *r, db_row_fn *row, void *arg
 			return 0;
 		if (status == 1)
 			return fail_stmt(db, r->stmt);
-		if (status == MYSQL_DATA_TRUNCATED)
-			rc = fetch_long_columns(db, r);
-		if (rc < 0)
+		if (status == MYSQL_DATA_TRUNCATED && (rc = fetch_long_columns(db, r)) < 0)
 			return rc;
 		for (unsigned i = 0; i < r->count; i++) {
 			const struct column *c = &r->columns[i];
