@@ -63,6 +63,20 @@ struct visit {
 	size_t done;
 };
 
+/* Whether a limit of SCOPE counts what a key of FROM stands for; WIDE: also as
+ * part of its network or domain, or of all mail. */
+static bool scope_holds(enum rule_scope scope, enum rule_scope from, bool wide)
+{
+	static const enum rule_scope wider[SCOPE_COUNT] = {
+		[SCOPE_CLIENT_IP] = SCOPE_CLIENT_NET, [SCOPE_CLIENT_NET] = SCOPE_CLIENT_NET,
+		[SCOPE_ACCOUNT] = SCOPE_ACCOUNT_DOMAIN, [SCOPE_ACCOUNT_DOMAIN] = SCOPE_ACCOUNT_DOMAIN,
+		[SCOPE_SENDER] = SCOPE_SENDER_DOMAIN, [SCOPE_SENDER_DOMAIN] = SCOPE_SENDER_DOMAIN,
+		[SCOPE_RECIPIENT] = SCOPE_RECIPIENT_DOMAIN, [SCOPE_RECIPIENT_DOMAIN] = SCOPE_RECIPIENT_DOMAIN,
+		[SCOPE_GLOBAL] = SCOPE_GLOBAL,
+	};
+	return scope == from || (wide && (scope == wider[from] || scope == SCOPE_GLOBAL));
+}
+
 static int each_window(struct policyd *p, const struct key *key,
 		       void (*fn)(struct visit *, const struct rule *, const struct rule_window *,
 				  const struct subject *, uint64_t hash),
@@ -75,7 +89,7 @@ static int each_window(struct policyd *p, const struct key *key,
 		return 0;
 	for (size_t i = 0; i < rules->count; i++) {
 		const struct rule *rule = &rules->items[i];
-		for (size_t j = 0; rule->scope == key->scope && j < rule->window_count; j++) {
+		for (size_t j = 0; scope_holds(rule->scope, key->scope, visit->full) && j < rule->window_count; j++) {
 			uint64_t hash;
 			if (rule->extra && overrides_find(p->session.overrides, rule, &rule->windows[j], &subject) == NULL)
 				continue;

@@ -96,7 +96,8 @@ static int show(struct cli *cli)
 static int explain(struct cli *cli)
 {
 	static const struct table_column columns[] = {
-		{"limit", "Limit", false, 60},	      {"window_s", "Window s", true, 0},
+		{"scope", "Scope", false, 0},	      {"limit", "Limit", false, 60},
+		{"window_s", "Window s", true, 0},
 		{"used", "Used", true, 0},	      {"max", "Max", true, 0},
 		{"left", "Left", true, 0},	      {"override", "Override", false, 0},
 		{"action", "Action", false, 0},	      {"shadow", "Shadow", false, 0},

@@ -372,6 +372,13 @@ class Administration(PolicyCase):
             self.assertEqual(ask(sasl_username="x@example.net"), "DUNNO")
             self.assertRegex(ask(server_port="587", size="20000"), "^HOLD Limit of 10240 bytes in 1h")
             self.assertEqual(self.used("global:", unit="recipients"), 1)
+            # Explained, an address is also part of its network and of all mail.
+            rows = [(w["scope"], w["unit"], w["window_s"], w["used"], w["left"], w["shadow"])
+                    for w in self.limits("explain", source)["windows"]]
+            self.assertEqual(rows, [("client_net", "messages", 3600, 2, 0, False),
+                                    ("client_net", "messages", 86400, 2, 1, False),
+                                    ("global", "recipients", 10, 1, 0, True)])
+            self.assertEqual(self.limits("show", source)["windows"], [])
 
 
 class Replay(PolicyCase):
