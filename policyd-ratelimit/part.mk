@@ -2,7 +2,7 @@
 
 ARCHIVES += policyd-core
 policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
-	blocks.c config.c journal.c keymap.c netmap.c notice.c overrides.c proto.c replay.c reqlog.c rules.c \
+	abuse.c abuse_rules.c blocks.c grammar.c config.c journal.c keymap.c netmap.c notice.c overrides.c proto.c replay.c reqlog.c rules.c \
 	session.c session_rules.c slab.c streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
 
 TESTS += test_policyd_proto test_policyd_rules test_policyd_table
@@ -68,3 +68,7 @@ test_policyd_store_LIBS := $(RUN_LIBS)
 TESTS += test_policyd_notice
 test_policyd_notice_SRCS := tests/unit/test_policyd_notice.c
 test_policyd_notice_ARCHIVES := policyd-core base
+
+TESTS += test_policyd_abuse
+test_policyd_abuse_SRCS := tests/unit/test_policyd_abuse.c
+test_policyd_abuse_ARCHIVES := policyd-core base

@@ -5,6 +5,7 @@
 #include "rules.h"
 
 #include "lib/base/num.h"
+#include "policyd-ratelimit/grammar.h"
 
 static const char *const scope_names[] = {
 	"client_ip", "client_net", "account", "sender", "sender_domain",
@@ -78,52 +79,9 @@ void rule_length_format(int64_t length_ms, struct sbuf *out)
 	sbuf_addf(out, "%lldms", (long long)length_ms);
 }
 
-/* Takes white space, then all up to white space or one of STOPS. */
-static struct span word_take(struct span *rest, const char *stops)
-{
-	size_t len = 0;
-	*rest = span_skip(*rest, 0);
-	while (rest->len > 0 && ascii_isfws(rest->ptr[0]))
-		*rest = span_skip(*rest, 1);
-	while (len < rest->len && !ascii_isfws(rest->ptr[len]) &&
-	       (rest->ptr[len] == '\0' || strchr(stops, rest->ptr[len]) == NULL))
-		len++;
-	struct span word = span_take(*rest, len);
-	*rest = span_skip(*rest, len);
-	return word;
-}
-
-static bool punct_take(struct span *rest, struct span punct)
-{
-	struct span trimmed = span_trim(*rest);
-	if (!span_starts(trimmed, punct))
-		return false;
-	*rest = span_skip(trimmed, punct.len);
-	return true;
-}
-
-/* `"text"` or a word; the quotes are not part of the value. */
-static int value_take(struct span *rest, struct span *value_out, struct sbuf *reason)
-{
-	if (punct_take(rest, SPAN_LIT("\""))) {
-		if (span_cut(rest, '"', value_out))
-			return 0;
-		sbuf_adds(reason, "a quoted value does not end");
-		return ERR_SYNTAX;
-	}
-	struct span word = word_take(rest, "\"");
-	if (word.len == 0) {
-		sbuf_adds(reason, "a value is missing after `='; write \"\" for an empty one");
-		return ERR_SYNTAX;
-	}
-	*value_out = word;
-	return 0;
-}
-
 static int window_parse(struct span text, enum rule_unit unit, struct rule_window *w, struct sbuf *reason)
 {
 	struct span count, length = text;
-	uint64_t length_ms = 0;
 	bool slash = span_cut(&length, '/', &count);
 	int rc = unit == UNIT_BYTES ? num_parse_size(count, WINDOW_WIDE_MAX, &w->max)
 				    : num_parse_u64(count, WINDOW_NARROW_MAX, &w->max);
@@ -132,14 +90,7 @@ static int window_parse(struct span text, enum rule_unit unit, struct rule_windo
 			  (unsigned long long)(unit == UNIT_BYTES ? WINDOW_WIDE_MAX : WINDOW_NARROW_MAX));
 		return ERR_SYNTAX;
 	}
-	if (length.len == 0 || !ascii_isalpha(length.ptr[length.len - 1]) ||
-	    num_parse_duration(length, (uint64_t)WINDOW_LENGTH_MAX_MS, &length_ms) < 0 ||
-	    length_ms < (uint64_t)WINDOW_LENGTH_MIN_MS || length_ms % 1000 != 0) {
-		sbuf_addf(reason, "`%.*s' is not a window of 5s to 366d", SPAN_ARG(length));
-		return ERR_SYNTAX;
-	}
-	w->length_ms = (int64_t)length_ms;
-	return 0;
+	return grammar_length_parse(length, &w->length_ms, reason);
 }
 
 static int windows_take(struct span *rest, struct rule *rule, struct sbuf *reason)
@@ -150,7 +101,7 @@ static int windows_take(struct span *rest, struct rule *rule, struct sbuf *reaso
 			return ERR_LIMIT;
 		}
 		struct rule_window *w = &rule->windows[rule->window_count];
-		int rc = window_parse(word_take(rest, ","), rule->unit, w, reason);
+		int rc = window_parse(grammar_word_take(rest, ","), rule->unit, w, reason);
 		if (rc < 0)
 			return rc;
 		for (size_t i = 0; i < rule->window_count; i++)
@@ -159,15 +110,15 @@ static int windows_take(struct span *rest, struct rule *rule, struct sbuf *reaso
 				return ERR_SYNTAX;
 			}
 		rule->window_count++;
-	} while (punct_take(rest, SPAN_LIT(",")));
+	} while (grammar_punct_take(rest, SPAN_LIT(",")));
 	return 0;
 }
 
 static int condition_take(struct span *rest, struct rule *rule, struct sbuf *reason)
 {
-	struct span value, name = word_take(rest, "=!");
-	bool negated = punct_take(rest, SPAN_LIT("!="));
-	if (name.len == 0 || (!negated && !punct_take(rest, SPAN_LIT("=")))) {
+	struct span value, name = grammar_word_take(rest, "=!");
+	bool negated = grammar_punct_take(rest, SPAN_LIT("!="));
+	if (name.len == 0 || (!negated && !grammar_punct_take(rest, SPAN_LIT("=")))) {
 		sbuf_adds(reason, "`when' wants ATTRIBUTE=VALUE or ATTRIBUTE!=VALUE");
 		return ERR_SYNTAX;
 	}
@@ -175,7 +126,7 @@ static int condition_take(struct span *rest, struct rule *rule, struct sbuf *rea
 		sbuf_addf(reason, "more than %d conditions in one limit", RULES_CONDITIONS_MAX);
 		return ERR_LIMIT;
 	}
-	int rc = value_take(rest, &value, reason);
+	int rc = grammar_value_take(rest, &value, reason);
 	if (rc < 0)
 		return rc;
 	rule->conditions[rule->condition_count++] =
@@ -203,18 +154,6 @@ static int text_check(struct span text, struct sbuf *reason)
 	return 0;
 }
 
-static int prefix_parse(struct span value, uint64_t max, uint8_t *prefix, struct sbuf *reason)
-{
-	uint64_t number = 0;
-	if (num_parse_u64(value, max, &number) < 0) {
-		sbuf_addf(reason, "`%.*s' is not a prefix length of 0 to %llu", SPAN_ARG(value),
-			  (unsigned long long)max);
-		return ERR_SYNTAX;
-	}
-	*prefix = (uint8_t)number;
-	return 0;
-}
-
 static int option_set(struct rule *rule, struct span name, struct span value, struct sbuf *reason)
 {
 	bool is_client = rule->scope == SCOPE_CLIENT_IP || rule->scope == SCOPE_CLIENT_NET;
@@ -234,24 +173,24 @@ static int option_set(struct rule *rule, struct span name, struct span value, st
 		return 0;
 	}
 	if (is_client && span_ieq(name, SPAN_LIT("ipv4_prefix")))
-		return prefix_parse(value, 32, &rule->ipv4_prefix, reason);
+		return grammar_prefix_parse(value, 32, &rule->ipv4_prefix, reason);
 	if (is_client && span_ieq(name, SPAN_LIT("ipv6_prefix")))
-		return prefix_parse(value, 128, &rule->ipv6_prefix, reason);
+		return grammar_prefix_parse(value, 128, &rule->ipv6_prefix, reason);
 	sbuf_addf(reason, "`%.*s' is no option of a limit for %s", SPAN_ARG(name), scope_names[rule->scope]);
 	return ERR_SYNTAX;
 }
 
 static int options_take(struct span *rest, struct rule *rule, struct sbuf *reason)
 {
-	if (rule_action_find(word_take(&(struct span){rest->ptr, rest->len}, "="), &rule->action) == 0)
-		(void)word_take(rest, "=");
+	if (rule_action_find(grammar_word_take(&(struct span){rest->ptr, rest->len}, "="), &rule->action) == 0)
+		(void)grammar_word_take(rest, "=");
 	for (*rest = span_trim(*rest); rest->len > 0; *rest = span_trim(*rest)) {
-		struct span value, name = word_take(rest, "=!,\"");
+		struct span value, name = grammar_word_take(rest, "=!,\"");
 		int rc;
 		if (span_ieq(name, SPAN_LIT("when"))) {
 			rc = condition_take(rest, rule, reason);
-		} else if (name.len > 0 && punct_take(rest, SPAN_LIT("="))) {
-			rc = value_take(rest, &value, reason);
+		} else if (name.len > 0 && grammar_punct_take(rest, SPAN_LIT("="))) {
+			rc = grammar_value_take(rest, &value, reason);
 			if (rc == 0)
 				rc = option_set(rule, name, value, reason);
 		} else {
@@ -308,12 +247,12 @@ static int limit_parse(struct span rest, struct rule *rule, struct sbuf *reason)
 		sbuf_addf(reason, "a limit is longer than %d bytes", RULES_LINE_MAX);
 		return ERR_LIMIT;
 	}
-	struct span word = word_take(&rest, "");
+	struct span word = grammar_word_take(&rest, "");
 	if (rule_scope_find(word, &rule->scope) < 0) {
 		sbuf_addf(reason, "`%.*s' is no scope", SPAN_ARG(word));
 		return ERR_SYNTAX;
 	}
-	word = word_take(&rest, "");
+	word = grammar_word_take(&rest, "");
 	if (rule_unit_find(word, &rule->unit) < 0) {
 		sbuf_addf(reason, "`%.*s' is no unit", SPAN_ARG(word));
 		return ERR_SYNTAX;
@@ -432,7 +371,7 @@ int rules_add_allow(struct rules *rules, struct span text, struct sbuf *reason)
 {
 	for (;;) {
 		struct ip_net net;
-		struct span word = word_take(&text, ",");
+		struct span word = grammar_word_take(&text, ",");
 		int rc = 0;
 		if (span_istarts(word, SPAN_LIT("account:"))) {
 			rc = allow_account_add(rules, span_skip(word, 8), reason);
@@ -445,7 +384,7 @@ int rules_add_allow(struct rules *rules, struct span text, struct sbuf *reason)
 		}
 		if (rc < 0)
 			return rc;
-		(void)punct_take(&text, SPAN_LIT(","));
+		(void)grammar_punct_take(&text, SPAN_LIT(","));
 		if (span_trim(text).len == 0)
 			return 0;
 	}

@@ -364,16 +364,23 @@ void table_charge(struct table *table, uint64_t hash, unsigned class, int64_t no
 	table_charge_bucket(table, hash, class, bucket, amount, mark_out);
 }
 
-void table_refund(struct table *table, const struct table_mark *mark)
+void table_take(struct table *table, uint64_t hash, uint32_t bucket, uint64_t amount)
 {
-	struct table_cell *c = mark->amount > 0 ? cell_find(table, mark->hash) : NULL;
-	if (c == NULL || c->generation != mark->generation)
+	struct table_cell *c = cell_find(table, hash);
+	if (c == NULL)
 		return;
 	struct window w = cell_window(table, c);
-	window_sub(&w, mark->bucket, mark->amount);
+	window_sub(&w, bucket, amount);
 	cell_update(c, &w);
 	if (c->count == 0)
-		cell_remove(table, shard_of(table, mark->hash), c);
+		cell_remove(table, shard_of(table, hash), c);
+}
+
+void table_refund(struct table *table, const struct table_mark *mark)
+{
+	const struct table_cell *c = mark->amount > 0 ? cell_find(table, mark->hash) : NULL;
+	if (c != NULL && c->generation == mark->generation)
+		table_take(table, mark->hash, mark->bucket, mark->amount);
 }
 
 void table_reset(struct table *table, uint64_t hash)
@@ -400,6 +407,25 @@ void table_protect(struct table *table, uint64_t hash)
 		c->protected = 1;
 }
 
+static void state_fill(const struct table_cell *c, const struct window *w, struct table_state *state)
+{
+	*state = (struct table_state){.hash = c->hash, .base = w->base, .class = c->class, .count = w->count};
+	for (unsigned e = 0; e < w->count; e++) {
+		state->amounts[e] = window_entry_count(w, e);
+		state->ages[e] = (uint8_t)window_entry_age(w, e);
+	}
+}
+
+int table_read(struct table *table, uint64_t hash, unsigned class, int64_t now_ms, struct table_state *state_out)
+{
+	struct window w;
+	const struct table_cell *c = cell_current(table, hash, window_bucket(&table->classes[class], now_ms), &w);
+	if (c == NULL || w.count == 0)
+		return ERR_NOT_FOUND;
+	state_fill(c, &w, state_out);
+	return 0;
+}
+
 void table_walk(struct table *table, unsigned shard, int64_t now_ms,
 		void (*fn)(void *arg, const struct table_state *state), void *arg)
 {
@@ -409,12 +435,8 @@ void table_walk(struct table *table, unsigned shard, int64_t now_ms,
 		if (c->hash == 0 || cell_is_dead(table, c, now_ms))
 			continue;
 		struct window w = cell_window(table, c);
-		struct table_state state = {
-			.hash = c->hash, .base = c->base, .class = c->class, .count = c->count};
-		for (unsigned e = 0; e < w.count; e++) {
-			state.amounts[e] = window_entry_count(&w, e);
-			state.ages[e] = (uint8_t)window_entry_age(&w, e);
-		}
+		struct table_state state;
+		state_fill(c, &w, &state);
 		fn(arg, &state);
 	}
 }

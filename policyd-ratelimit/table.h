@@ -93,6 +93,11 @@ void table_charge(struct table *table, uint64_t hash, unsigned class, int64_t no
 void table_charge_bucket(struct table *table, uint64_t hash, unsigned class, uint32_t bucket,
 			 uint64_t amount, struct table_mark *mark_out);
 void table_refund(struct table *table, const struct table_mark *mark);
+/* Takes AMOUNT back from BUCKET, at most what is there. */
+void table_take(struct table *table, uint64_t hash, uint32_t bucket, uint64_t amount);
+/* The counter as it stands; ERR_NOT_FOUND where it counts nothing in the window that ends now. */
+int table_read(struct table *table, uint64_t hash, unsigned class, int64_t now_ms,
+	       struct table_state *state_out) MUST_CHECK;
 /* Forgets the counter. */
 void table_reset(struct table *table, uint64_t hash);
 /* When no more than ROOM will be counted, if nothing is added. */
