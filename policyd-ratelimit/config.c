@@ -37,12 +37,29 @@ struct rules *policyd_config_rules(const struct policyd_config *config, struct s
 	return rules;
 }
 
+int policyd_config_abuse(const struct policyd_config *config, struct abuse_rules *rules, struct sbuf *error)
+{
+	char mem[REASON_MAX];
+	struct sbuf reason;
+	memset(rules, 0, sizeof(*rules));
+	for (size_t i = 0; i < config->abuse.count; i++) {
+		struct span text = span_trim(span_str(config->abuse.items[i].value));
+		sbuf_init(&reason, mem, sizeof(mem));
+		if (text.len > 0 && abuse_rules_add(rules, text, &reason) < 0)
+			return conf_fail(error, &config->abuse.items[i], "%s", sbuf_cstr(&reason));
+	}
+	return 0;
+}
+
 static int check(const void *config, struct sbuf *error)
 {
 	struct rules *rules = policyd_config_rules(config, error);
 	if (rules == NULL)
 		return ERR_SYNTAX;
 	rules_free(&rules);
+	static struct abuse_rules abuse;
+	if (policyd_config_abuse(config, &abuse, error) < 0)
+		return ERR_SYNTAX;
 	const char *path = ((const struct policyd_config *)config)->request_log;
 	if (path[0] == '\0' || path[0] == '/')
 		return 0;

@@ -5,7 +5,7 @@
 #define POLICYD_CONFIG_H
 
 #include "lib/run/conf.h"
-#include "policyd-ratelimit/rules.h"
+#include "policyd-ratelimit/abuse_rules.h"
 
 struct policyd_config {
 #define OPTION CONF_MEMBER
@@ -17,5 +17,9 @@ extern const struct conf_spec policyd_conf;
 
 /* Returns owned rules, or NULL with "file:line: message" in ERROR. */
 struct rules *policyd_config_rules(const struct policyd_config *config, struct sbuf *error);
+
+/* ERR_SYNTAX with "file:line: message" in ERROR. */
+int policyd_config_abuse(const struct policyd_config *config, struct abuse_rules *rules_out,
+			 struct sbuf *error) MUST_CHECK;
 
 #endif

@@ -131,6 +131,30 @@ static void window_describe(struct visit *v, const struct rule *rule, const stru
 	json_array_append_new(v->array, item);
 }
 
+static void abuse_describe(struct policyd *p, const struct key *key, const struct subject *subject, bool full,
+			   json_t *array)
+{
+	struct abuse *a = &p->session.abuse;
+	int64_t now = policyd_now_ms();
+	for (size_t i = 0; i < a->rules.count; i++) {
+		const struct abuse_rule *rule = &a->rules.items[i];
+		if (rule->key.scope != key->scope)
+			continue;
+		const struct abuse_held *h = abuse_find(a, rule, subject, now);
+		uint64_t count = abuse_count(a, rule, subject, now);
+		if (!full && h == NULL && count == 0)
+			continue;
+		json_t *item = json_object();
+		json_object_set_new(item, "measure", json_string(abuse_measure_name(rule->measure)));
+		json_object_set_new(item, "rule", json_string(rule->source));
+		json_object_set_new(item, "count", json_integer((json_int_t)count));
+		json_object_set_new(item, "step", json_string(abuse_step_name(h != NULL ? h->step : ABUSE_NONE)));
+		if (h != NULL)
+			set_time(item, "until", h->until_ms);
+		json_array_append_new(array, item);
+	}
+}
+
 static json_t *key_describe(struct policyd *p, const struct span *args, size_t count, bool full, struct sbuf *error)
 {
 	static struct subject subject;
@@ -150,6 +174,9 @@ static json_t *key_describe(struct policyd *p, const struct span *args, size_t c
 	json_object_set_new(result, "blocked",
 			    json_boolean(keymap_find(&p->session.blocks.map, key.scope, &subject, &value) == 0));
 	json_object_set_new(result, "windows", visit.array);
+	json_t *abuse = json_array();
+	abuse_describe(p, &key, &subject, full, abuse);
+	json_object_set_new(result, "abuse", abuse);
 	return result;
 }
 
@@ -182,6 +209,30 @@ static void limited_describe(json_t *array, const struct session_limited *l)
 	json_array_append_new(array, item);
 }
 
+static json_t *held_list(const struct policyd *p)
+{
+	const struct abuse *a = &p->session.abuse;
+	json_t *list = json_array();
+	for (size_t i = 0; i < a->held_count && i < LIST_MAX; i++) {
+		const struct abuse_held *h = a->held[i];
+		const struct abuse_rule *rule = a->rules.items;
+		if (h->until_ms <= policyd_now_ms())
+			continue;
+		while (rule->id != h->rule_id)
+			rule++;
+		json_t *item = json_object();
+		json_object_set_new(item, "scope", json_string(rule_scope_name(rule->key.scope)));
+		json_object_set_new(item, "key", json_string(h->key));
+		json_object_set_new(item, "limit", json_string(rule->source));
+		json_object_set_new(item, "action", json_string(abuse_step_name(h->step)));
+		json_object_set_new(item, "count", json_integer((json_int_t)h->count));
+		set_time(item, "last_at", h->since_ms);
+		set_time(item, "until", h->until_ms);
+		json_array_append_new(list, item);
+	}
+	return list;
+}
+
 static json_t *run_list(void *arg, const struct span *args, size_t count, struct sbuf *error)
 {
 	struct policyd *p = arg;
@@ -203,6 +254,7 @@ static json_t *run_list(void *arg, const struct span *args, size_t count, struct
 	}
 	json_object_set_new(result, "limited", limited);
 	json_object_set_new(result, "blocked", blocked);
+	json_object_set_new(result, "abuse", held_list(p));
 	json_object_set_new(result, "warnings", watch_warnings(p));
 	return result;
 }
@@ -262,15 +314,21 @@ static json_t *run_block(void *arg, const struct span *args, size_t count, struc
 static json_t *run_release(void *arg, const struct span *args, size_t count, struct sbuf *error)
 {
 	struct policyd *p = arg;
+	static struct subject subject;
 	struct key key;
 	if (key_parse(args, count, &key, error) < 0)
 		return NULL;
-	if (blocks_remove(&p->session.blocks, key.scope, key.text) < 0) {
-		sbuf_adds(error, "this key is not blocked");
-		return NULL;
+	if (subject_init_text(&subject, key.scope, key.text, p->session.rules->delimiter) < 0)
+		PANIC("a key that was parsed before is refused");
+	size_t done = guard_release(p, &subject, key.scope);
+	if (blocks_remove(&p->session.blocks, key.scope, key.text) == 0) {
+		keeper_block(p, false, key.scope, key.text);
+		done++;
 	}
-	keeper_block(p, false, key.scope, key.text);
-	return changed(&key, "release", 1);
+	if (done > 0)
+		return changed(&key, "release", done);
+	sbuf_adds(error, "this key is neither blocked nor held");
+	return NULL;
 }
 
 const struct control_command policyd_commands[] = {

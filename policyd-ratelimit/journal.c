@@ -93,6 +93,25 @@ void journal_block_add(bool blocked, enum rule_scope scope, struct span key, str
 	sbuf_add(out, key);
 }
 
+void journal_unhold_all_add(struct sbuf *out)
+{
+	put(out, 'N', 1);
+}
+
+void journal_held_add(const struct abuse_held *held, struct sbuf *out)
+{
+	struct span key = span_str(held->key);
+	put(out, 'H', 1);
+	put(out, held->step, 1);
+	put(out, held->hash, 8);
+	put(out, held->rule_id, 8);
+	put(out, (uint64_t)held->since_ms, 8);
+	put(out, (uint64_t)held->until_ms, 8);
+	put(out, held->count, 8);
+	put(out, key.len, 2);
+	sbuf_add(out, key);
+}
+
 /* ---- reading ---- */
 
 struct reader {
@@ -231,6 +250,32 @@ static int block_apply(struct reader *r, bool blocked)
 	return rc == ERR_SYNTAX ? rc : 0;
 }
 
+/* A time of the batch as one of now. */
+static int64_t time_move(const struct reader *r, uint64_t time_ms)
+{
+	int64_t t = (int64_t)time_ms, moved;
+	return t == INT64_MAX || __builtin_add_overflow(t, r->shift_ms, &moved) ? INT64_MAX : moved;
+}
+
+static int held_apply(struct reader *r)
+{
+	struct abuse_held held = {0};
+	uint64_t step = take(&r->c, 1);
+	held.hash = take(&r->c, 8);
+	held.rule_id = take(&r->c, 8);
+	held.since_ms = time_move(r, take(&r->c, 8));
+	held.until_ms = time_move(r, take(&r->c, 8));
+	held.count = take(&r->c, 8);
+	uint64_t len = take(&r->c, 2);
+	if (r->c.bad || step >= ABUSE_STEPS || len > r->c.rest.len || len >= sizeof(held.key))
+		return ERR_SYNTAX;
+	held.step = (enum abuse_step)step;
+	memcpy(held.key, r->c.rest.ptr, len);
+	r->c.rest = span_skip(r->c.rest, len);
+	abuse_restore(&r->session->abuse, &held);
+	return 0;
+}
+
 static int entry_apply(struct reader *r)
 {
 	switch (take(&r->c, 1)) {
@@ -244,6 +289,11 @@ static int entry_apply(struct reader *r)
 	case 'L':
 		blocks_clear(&r->session->blocks);
 		return 0;
+	case 'N':
+		abuse_clear(&r->session->abuse);
+		return 0;
+	case 'H':
+		return held_apply(r);
 	case 'B':
 		return block_apply(r, true);
 	case 'U':

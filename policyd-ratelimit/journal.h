@@ -12,6 +12,9 @@
  *            n times (u8 age, u64 amount)
  *   'R'      a counter was reset: u64
  *   'L'      no key is blocked
+ *   'N'      no key is held for abuse
+ *   'H'      a key is held, or with step 0 let go: u8 step, u64 counter, u64 rule,
+ *            u64 since ms, u64 until ms, u64 count, u16 length, bytes
  *   'B' 'U'  a key was blocked, unblocked: u8 scope, u16 length, bytes
  *
  * Integers are little endian.  Entries are applied in order: a state replaces
@@ -53,6 +56,8 @@ void journal_message_add(uint64_t txn, const struct table_mark *charges, size_t 
 void journal_state_add(const struct table_state *state, struct sbuf *out);
 void journal_reset_add(uint64_t hash, struct sbuf *out);
 void journal_unblock_all_add(struct sbuf *out);
+void journal_unhold_all_add(struct sbuf *out);
+void journal_held_add(const struct abuse_held *held, struct sbuf *out);
 void journal_block_add(bool blocked, enum rule_scope scope, struct span key, struct sbuf *out);
 
 /* First pass over a log: notes the boot of BATCH and takes its hash key. */

@@ -74,6 +74,24 @@ void keeper_block(struct policyd *p, bool blocked, enum rule_scope scope, struct
 	(void)store_end(p->keeper.store);
 }
 
+void keeper_state(struct policyd *p, const struct table_state *state)
+{
+	struct sbuf *batch = batch_begin(p);
+	if (batch == NULL)
+		return;
+	journal_state_add(state, batch);
+	(void)store_end(p->keeper.store);
+}
+
+void keeper_held(struct policyd *p, const struct abuse_held *held)
+{
+	struct sbuf *batch = batch_begin(p);
+	if (batch == NULL)
+		return;
+	journal_held_add(held, batch);
+	(void)store_end(p->keeper.store);
+}
+
 /* ---- snapshots ---- */
 
 bool keeper_busy(const struct policyd *p)
@@ -92,6 +110,9 @@ static void snapshot_begin(struct policyd *p)
 		const struct block *b = &p->session.blocks.items[i];
 		journal_block_add(true, b->scope, span_str(b->key), batch);
 	}
+	journal_unhold_all_add(batch);
+	for (size_t i = 0; i < p->session.abuse.held_count; i++)
+		journal_held_add(p->session.abuse.held[i], batch);
 	k->begin_ticket = store_end(k->store);
 	k->shard = 0;
 	k->again = false;

@@ -134,6 +134,7 @@ static void on_collect(void *arg)
 	metrics_set(METRIC_MEMORY, (int64_t)table_bytes(p->table));
 	metrics_set(METRIC_EVICTED, (int64_t)p->table->evicted);
 	metrics_set(METRIC_UNTRACKED, (int64_t)p->table->untracked);
+	metrics_set(METRIC_ABUSE_HELD, (int64_t)p->session.abuse.held_count);
 	metrics_set(METRIC_JOURNAL_BYTES, (int64_t)store_bytes(p->keeper.store));
 	metrics_set(METRIC_OVERRIDES, (int64_t)p->override_count);
 	for (unsigned faults = p->session.wiring.faults; faults != 0; faults &= faults - 1)
@@ -159,7 +160,9 @@ static int start(struct skel *skel, struct sbuf *error)
 	if (rc < 0)
 		goto no_keeper;
 	p->session.wiring.sample = (uint64_t)config->wiring_messages;
-	rc = overrides_start(p, config, error);
+	rc = guard_set_rules(p, config, error);
+	if (rc == 0)
+		rc = overrides_start(p, config, error);
 	if (rc < 0)
 		goto no_overrides;
 	rc = recorder_open(config->request_log, (uint64_t)config->request_log_max, &p->recorder, error);
@@ -198,6 +201,12 @@ static int reload(struct skel *skel, const void *next, struct sbuf *error)
 	int rc = recorder_open(config->request_log, (uint64_t)config->request_log_max, &recorder, error);
 	if (rc < 0) {
 		rules_free(&rules);
+		return rc;
+	}
+	rc = guard_set_rules(p, config, error);
+	if (rc < 0) {
+		rules_free(&rules);
+		recorder_close(&recorder);
 		return rc;
 	}
 	if (session_set_rules(&p->session, rules) < 0) {

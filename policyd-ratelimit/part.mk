@@ -2,8 +2,8 @@
 
 ARCHIVES += policyd-core
 policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
-	abuse.c abuse_rules.c blocks.c grammar.c config.c journal.c keymap.c netmap.c notice.c overrides.c proto.c replay.c reqlog.c rules.c \
-	session.c session_rules.c slab.c streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
+	abuse.c abuse_rules.c blocks.c config.c grammar.c journal.c keymap.c netmap.c notice.c overrides.c \
+	proto.c replay.c reqlog.c rules.c session.c session_rules.c slab.c streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
 
 TESTS += test_policyd_proto test_policyd_rules test_policyd_table
 test_policyd_proto_SRCS := tests/unit/test_policyd_proto.c
@@ -41,7 +41,7 @@ test_policyd_replay_ARCHIVES := policyd-core base
 
 BINS += policyd-ratelimit
 policyd-ratelimit_SRCS := $(addprefix policyd-ratelimit/, \
-	control.c keeper.c main.c overrides_sql.c recorder.c reporter.c server.c \
+	control.c guard.c keeper.c main.c overrides_sql.c recorder.c reporter.c server.c \
 	store_disk.c tell.c watch.c)
 policyd-ratelimit_ARCHIVES := policyd-core run base
 policyd-ratelimit_LIBS := $(RUN_LIBS)

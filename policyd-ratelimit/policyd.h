@@ -109,6 +109,29 @@ void keeper_second(struct policyd *p);
 void keeper_slice(struct policyd *p);
 bool keeper_busy(const struct policyd *p);
 
+void keeper_state(struct policyd *p, const struct table_state *state);
+void keeper_held(struct policyd *p, const struct abuse_held *held);
+
+/* ---- guard.c ---- */
+
+/* What a connection is asked about; embed it, zeroed. */
+struct guard_client {
+	uint64_t digest; /* of the transaction */
+	struct abuse_message message;
+};
+
+/* Takes over the rules of abuse; on failure all stays. */
+int guard_set_rules(struct policyd *p, const struct policyd_config *config, struct sbuf *error) MUST_CHECK;
+/* Whether REQUEST is refused because of a step that was taken, with the reply. */
+bool guard_before(struct policyd *p, const struct proto_request *request, int64_t now_ms, struct sbuf *reply,
+		  enum proto_action *action_out);
+/* After the session's OUTCOME: counts, and may change it and the reply to a recipient. */
+void guard_after(struct policyd *p, struct guard_client *g, const struct proto_request *request,
+		 struct session_outcome *outcome, int64_t now_ms, struct sbuf *reply);
+void guard_client_done(struct policyd *p, struct guard_client *g);
+/* Lets SUBJECT go under the rules of SCOPE; how many held it. */
+size_t guard_release(struct policyd *p, const struct subject *subject, enum rule_scope scope);
+
 /* ---- tell.c ---- */
 
 int tell_open(struct policyd *p, const struct policyd_config *config, struct sbuf *error) MUST_CHECK;

@@ -16,6 +16,7 @@ struct client {
 	struct policyd *p;
 	struct conn *conn;
 	struct session_client session;
+	struct guard_client guard;
 	uint64_t number;
 	uint64_t ticket; /* the reply DUNNO waits for it; 0: none */
 	int64_t since_ms;
@@ -95,7 +96,13 @@ static void request_judge(struct client *c, const struct proto_request *request)
 	int64_t begin_us = timed ? clock_mono_us() : 0, now_ms = policyd_now_ms();
 	uint64_t ticket = 0;
 	sbuf_init(&reply, mem, sizeof(mem));
-	session_request(&p->session, &c->session, request, now_ms, now_ms + p->wall_offset_ms, &reply, &outcome);
+	enum proto_action refused;
+	if (guard_before(p, request, now_ms, &reply, &refused)) {
+		outcome = (struct session_outcome){.action = refused};
+	} else {
+		session_request(&p->session, &c->session, request, now_ms, now_ms + p->wall_offset_ms, &reply, &outcome);
+		guard_after(p, &c->guard, request, &outcome, now_ms, &reply);
+	}
 	if (outcome.committed)
 		ticket = keeper_message(p, &outcome);
 	tell_outcome(p, &outcome, request, now_ms);
@@ -145,6 +152,7 @@ static void on_close(struct conn *conn, void *state)
 	struct client *c = state;
 	struct policyd *p = c->p;
 	wait_end(p, c);
+	guard_client_done(p, &c->guard);
 	session_client_done(&p->session, &c->session, policyd_now_ms());
 	recorder_add(p->recorder, policyd_now_ms() + p->wall_offset_ms, c->number, SPAN_EMPTY);
 	free(c);

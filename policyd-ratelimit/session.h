@@ -22,6 +22,7 @@
 #ifndef POLICYD_SESSION_H
 #define POLICYD_SESSION_H
 
+#include "policyd-ratelimit/abuse.h"
 #include "policyd-ratelimit/blocks.h"
 #include "policyd-ratelimit/overrides.h"
 #include "policyd-ratelimit/txn.h"
@@ -94,6 +95,7 @@ struct session {
 	struct rules *rules;     /* owned */
 	struct overrides *overrides; /* owned; NULL: none */
 	struct blocks blocks;
+	struct abuse abuse; /* looked at beside the session: guard.c */
 	struct txn_table txns;
 	struct session_stats stats;
 	struct wiring wiring; /* the caller sets its sample */

@@ -32,6 +32,7 @@ int session_init(struct session *s, struct table *table, struct rules *rules, si
 	s->limited = mem_zalloc(SESSION_LIMITED_MAX * sizeof(*s->limited));
 	txn_table_init(&s->txns, txn_max);
 	blocks_init(&s->blocks);
+	abuse_init(&s->abuse, table);
 	return 0;
 }
 
@@ -42,6 +43,7 @@ void session_done(struct session *s)
 	free(s->limited);
 	txn_table_done(&s->txns);
 	blocks_done(&s->blocks);
+	abuse_done(&s->abuse);
 	overrides_free(&s->overrides);
 	rules_free(&s->rules);
 }

@@ -60,6 +60,7 @@ static int list(struct cli *cli)
 		json_object_set_new(row, "limit", json_string("blocked"));
 		json_array_append_new(rows, row);
 	}
+	json_array_extend(rows, json_object_get(result, "abuse"));
 	json_decref(result);
 	return cli_print_rows(cli, columns, rows);
 }
@@ -76,7 +77,12 @@ static int describe(struct cli *cli, const char *verb, const struct table_column
 	fprintf(cli->out, "%s %s%s%s\n", text_of(result, "scope"), text_of(result, "key"),
 		json_is_true(json_object_get(result, "allowed")) ? ", exempt from all limits" : "",
 		json_is_true(json_object_get(result, "blocked")) ? ", blocked" : "");
-	json_t *rows = json_incref(json_object_get(result, "windows"));
+	json_t *rows = json_incref(json_object_get(result, "windows")), *item;
+	size_t i;
+	json_array_foreach(json_object_get(result, "abuse"), i, item)
+		fprintf(cli->out, "abuse: %lld %s, step %s, by %s\n",
+			(long long)json_integer_value(json_object_get(item, "count")), text_of(item, "measure"),
+			text_of(item, "step"), text_of(item, "rule"));
 	json_decref(result);
 	if (json_array_size(rows) > 0)
 		return cli_print_rows(cli, columns, rows);
@@ -131,15 +137,15 @@ static int block(struct cli *cli)
 
 static int release(struct cli *cli)
 {
-	return change(cli, "release", "is not blocked any more");
+	return change(cli, "release", "is not blocked or held any more");
 }
 
 const struct cli_command commands_limits[] = {
-	{"limits list", "", "show who is limited or blocked now", NULL, 0, 0, CLI_NEEDS_CONFIG, list},
+	{"limits list", "", "show who is limited, blocked or held now", NULL, 0, 0, CLI_NEEDS_CONFIG, list},
 	{"limits show", "KEY", "show what is counted for KEY", NULL, 1, 1, CLI_NEEDS_CONFIG, show},
 	{"limits explain", "KEY", "show each limit of KEY and when it frees", NULL, 1, 1, CLI_NEEDS_CONFIG, explain},
 	{"limits reset", "KEY", "count KEY from zero", NULL, 1, 1, CLI_NEEDS_CONFIG, reset},
 	{"limits block", "KEY", "refuse all mail of KEY", NULL, 1, 1, CLI_NEEDS_CONFIG, block},
-	{"limits release", "KEY", "end a block of KEY", NULL, 1, 1, CLI_NEEDS_CONFIG, release},
+	{"limits release", "KEY", "end a block of KEY and what abuse has done to it", NULL, 1, 1, CLI_NEEDS_CONFIG, release},
 	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };

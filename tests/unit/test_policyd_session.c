@@ -386,6 +386,44 @@ START_TEST(restart_remembers_ended_messages)
 }
 END_TEST
 
+static void held_again(const struct journal_boot *now, const struct abuse_held *held, int64_t moved_ms)
+{
+	struct session s;
+	struct sbuf batch;
+	sbuf_init_heap(&batch, 1 << 16);
+	session_make(&s, journal_limits, 64);
+	journal_header_add(s.table, &first_boot, &batch);
+	journal_held_add(held, &batch);
+	apply(&s, &batch, now);
+	ck_assert_uint_eq(s.abuse.held_count, 1);
+	const struct abuse_held *got = s.abuse.held[0];
+	ck_assert_int_eq(got->step, held->step);
+	ck_assert_uint_eq(got->rule_id, held->rule_id);
+	ck_assert_uint_eq(got->count, held->count);
+	ck_assert_str_eq(got->key, held->key);
+	ck_assert_int_eq(got->since_ms, held->since_ms + moved_ms);
+	ck_assert_int_eq(got->until_ms, held->until_ms == INT64_MAX ? INT64_MAX : held->until_ms + moved_ms);
+	journal_unhold_all_add(&batch);
+	apply(&s, &batch, now);
+	ck_assert_uint_eq(s.abuse.held_count, 0);
+	session_free(&s);
+	sbuf_done(&batch);
+}
+
+START_TEST(restart_keeps_held_keys)
+{
+	struct abuse_held held = {.hash = 7, .rule_id = 8, .step = ABUSE_SUSPEND, .since_ms = BOOT + JOURNAL_CLOCK_BIAS_MS,
+				  .until_ms = INT64_MAX, .count = 9, .key = "a@example.com"};
+	/* Another boot, an hour later by the wall clock, a second after its begin. */
+	const struct journal_boot next = {first_boot.id + 1, 1000, first_boot.wall_ms + 3600000};
+	const int64_t moved = 1000 - 3600000 - first_boot.boot_ms;
+	held_again(&first_boot, &held, 0);
+	held_again(&next, &held, moved);
+	held.until_ms = held.since_ms + 7200000;
+	held_again(&next, &held, moved);
+}
+END_TEST
+
 /* Cut or changed at any byte a batch is refused or taken in part; never a crash. */
 START_TEST(damaged_batches_are_harmless)
 {
@@ -474,7 +512,8 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&at_most_n_accepted_in_every_window, &all_holds_come_back, &cap_of_transactions, &cap_of_holds,
 	&restart_keeps_counts_and_their_times, &snapshot_between_messages, &restart_remembers_ended_messages,
-	&damaged_batches_are_harmless, &overrides_make_limits_up_to_a_cap,
-	&overrides_have_windows_of_limits, NULL};
+	&restart_keeps_held_keys, &damaged_batches_are_harmless, &overrides_make_limits_up_to_a_cap,
+	&overrides_have_windows_of_limits, NULL,
+};
 
 TEST_MAIN("policyd_session", tests)
