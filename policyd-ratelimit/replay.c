@@ -249,11 +249,11 @@ static int row_compare(const void *a, const void *b)
 const struct replay_row **replay_rows(const struct replay *replay, size_t *count_out)
 {
 	size_t count = 0, pos = 0;
-	const struct replay_row **rows = mem_alloc((replay->rows.count + 1) * sizeof(*rows)), *row;
+	const struct replay_row **rows = mem_alloc((replay->rows.count + 1) * sizeof(struct replay_row *)), *row;
 	while ((row = htab_next(&replay->rows, &pos)) != NULL)
 		rows[count++] = row;
 	if (count > 1)
-		qsort(rows, count, sizeof(*rows), row_compare);
+		qsort(rows, count, sizeof(struct replay_row *), row_compare);
 	*count_out = count;
 	return rows;
 }
