@@ -143,7 +143,7 @@ static int header_take(struct reader *r)
 	for (unsigned i = 0; i < r->class_count; i++) {
 		r->classes[i].width_ms = (int64_t)take(&r->c, 8);
 		r->classes[i].wide = take(&r->c, 1) != 0;
-		if (r->classes[i].width_ms <= 0 || r->classes[i].width_ms > WINDOW_LENGTH_MAX_MS)
+		if (r->classes[i].width_ms <= 0 || r->classes[i].width_ms > window_width_ms(WINDOW_LENGTH_MAX_MS))
 			return ERR_SYNTAX;
 	}
 	return r->c.bad ? ERR_SYNTAX : 0;
