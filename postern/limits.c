@@ -79,10 +79,11 @@ static int describe(struct cli *cli, const char *verb, const struct table_column
 		json_is_true(json_object_get(result, "blocked")) ? ", blocked" : "");
 	json_t *rows = json_incref(json_object_get(result, "windows")), *item;
 	size_t i;
-	json_array_foreach(json_object_get(result, "abuse"), i, item)
+	json_array_foreach(json_object_get(result, "abuse"), i, item) {
 		fprintf(cli->out, "abuse: %lld %s, step %s, by %s\n",
 			(long long)json_integer_value(json_object_get(item, "count")), text_of(item, "measure"),
 			text_of(item, "step"), text_of(item, "rule"));
+	}
 	json_decref(result);
 	if (json_array_size(rows) > 0)
 		return cli_print_rows(cli, columns, rows);
