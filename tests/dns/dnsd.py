@@ -36,6 +36,7 @@ RCODES = {"FORMERR": 1, "SERVFAIL": 2, "REFUSED": 5}
 NXDOMAIN = 3
 TTL = 60
 NEGATIVE_TTL = 30
+PORT_ATTEMPTS = 50
 
 
 def normal(name):
@@ -155,18 +156,34 @@ class Zone:
         return message
 
 
+def bind_both(host, port):
+    """Sockets for UDP and TCP on one port.  Where any will do, one that is free for
+    UDP may be taken for TCP, by a listener or by the end of a connection."""
+    attempts = 1 if port else PORT_ATTEMPTS
+    while True:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            udp.bind((host, port))
+            tcp.bind(udp.getsockname())
+            return udp, tcp
+        except OSError:
+            udp.close()
+            tcp.close()
+            attempts -= 1
+            if attempts == 0:
+                raise
+
+
 class Server:
     """Serves ZONE until close(); `queries` lists (name, type, "udp"|"tcp")."""
 
     def __init__(self, rows, host="127.0.0.1", port=0, authentic=False):
         self.zone = Zone(rows, authentic)
         self.queries = []
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind((host, port))
+        self.udp, self.tcp = bind_both(host, port)
         self.port = self.udp.getsockname()[1]
-        self.tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.tcp.bind((host, self.port))
         self.tcp.listen(64)
         self.address = "%s:%d" % (host, self.port)
         for target in (self.serve_udp, self.serve_tcp):

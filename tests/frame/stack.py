@@ -378,6 +378,14 @@ class Stack:
     def flush(self):
         run(["postqueue", "-c", self.at.path("/etc/postfix"), "-f"])
 
+    def remove_held(self, sender):
+        """Removes what waits on hold for SENDER from the queue; how many there were."""
+        held = [row["queue_id"] for row in map(json.loads, self.queue())
+                if row["queue_name"] == "hold" and row["sender"] == sender]
+        for queue_id in held:
+            run(["postsuper", "-c", self.at.path("/etc/postfix"), "-d", queue_id])
+        return len(held)
+
     def doveadm(self, *words):
         return run(["doveadm", "-c", self.dovecot_conf, *words])
 

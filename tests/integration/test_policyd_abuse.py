@@ -50,6 +50,7 @@ class Abuse(PolicyCase):
             log = self.stack.log_file("postfix")
             self.wait_until(lambda: f"account {user}: held" in log.read_text(errors="replace"), what="the hold")
             self.assertEqual(self.step(user), "HOLD")
+            self.wait_until(lambda: self.stack.remove_held(user) == 1, what="the message on hold")
 
     def test_refused_recipients_throttle(self):
         account = self.new_user()
