@@ -6,9 +6,11 @@
  */
 #include "milter.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <libmilter/mfapi.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -20,6 +22,7 @@
 #include "milter-dkim/report.h"
 
 #define KEYCACHE_KEYS 4096
+#define ACCEPT_PAUSE_MS 100
 /* What a thread and a message may ask for at once. */
 #define MEMORY_NEEDED (16u << 20)
 
@@ -61,6 +64,20 @@ int sigwait(const sigset_t *set, int *number_out)
 	(void)number_out;
 	for (;;)
 		pause();
+}
+
+/*
+ * libmilter takes this one, too, for its listening socket: it tries again at once
+ * while there are no descriptors, and would burn a whole CPU until there are.
+ */
+int accept(int fd, __SOCKADDR_ARG address, socklen_t *length)
+{
+	int accepted = accept4(fd, address.__sockaddr__, length, SOCK_CLOEXEC), why = errno;
+	if (accepted < 0 && (why == EMFILE || why == ENFILE || why == ENOMEM || why == ENOBUFS)) {
+		poll(NULL, 0, ACCEPT_PAUSE_MS);
+		errno = why;
+	}
+	return accepted;
 }
 
 static struct connection *connection_of(SMFICTX *ctx)

@@ -81,7 +81,7 @@ static int step_find(struct span word)
 static int step_take(struct span *rest, struct abuse_rule *r, int *last, struct sbuf *reason)
 {
 	struct span count, length = grammar_word_take(rest, ","), word = grammar_word_take(rest, ",");
-	int64_t length_ms;
+	int64_t length_ms = 0;
 	uint64_t number = 0;
 	int step = step_find(word);
 	if (!span_cut(&length, '/', &count) || step == ABUSE_NONE) {
