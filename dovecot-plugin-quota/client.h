@@ -11,7 +11,7 @@
 
 #include <sys/types.h>
 
-#include "dovecot-plugin-quota/proto.h"
+#include "lib/quota/proto.h"
 
 #define QUOTA_CLIENT_TIMEOUT_MS 400
 #define QUOTA_CLIENT_HOLDOFF_MS 2000

@@ -1,36 +1,36 @@
 # dovecot-plugin-quota: quotad, its pure core, and the plug-in of Dovecot.
 
 ARCHIVES += quota-core
-quota-core_SRCS := $(addprefix dovecot-plugin-quota/,proto.c quotad/once.c quotad/ledger.c \
+quota-core_SRCS := $(addprefix dovecot-plugin-quota/,quotad/once.c quotad/ledger.c \
 	quotad/ledger-request.c quotad/journal.c)
 
 BINS += quotad
 quotad_SRCS := $(addprefix dovecot-plugin-quota/quotad/,main.c server.c store.c reader.c)
-quotad_ARCHIVES := quota-core run base
+quotad_ARCHIVES := quota-core quota run base
 quotad_LIBS := $(RUN_LIBS)
 
-# The plug-in takes what it needs of lib/base as source: archives are not
+# The plug-in takes what it needs of lib as source: archives are not
 # position-independent.
 PLUGINS += lib11_quota_usage_plugin
-lib11_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,proto.c client.c usage.c \
+lib11_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c \
 	plugin-2.3/usage-plugin.c plugin-2.3/usage-mailbox.c plugin-2.3/usage-count.c) \
-	$(addprefix lib/base/,span.c sbuf.c num.c err.c)
+	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c
 
 ARCHIVES += quota-client
 quota-client_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c)
 
 TESTS += test_quota_proto test_quota_ledger test_quota_model test_quota_journal test_quota_client
 test_quota_journal_SRCS := tests/unit/test_quota_journal.c
-test_quota_journal_ARCHIVES := quota-core base
+test_quota_journal_ARCHIVES := quota-core quota base
 test_quota_client_SRCS := tests/unit/test_quota_client.c
-test_quota_client_ARCHIVES := quota-client quota-core base
+test_quota_client_ARCHIVES := quota-client quota-core quota base
 test_quota_proto_SRCS := tests/unit/test_quota_proto.c
-test_quota_proto_ARCHIVES := quota-core base
+test_quota_proto_ARCHIVES := quota base
 test_quota_ledger_SRCS := tests/unit/test_quota_ledger.c
-test_quota_ledger_ARCHIVES := quota-core base
+test_quota_ledger_ARCHIVES := quota-core quota base
 test_quota_model_SRCS := tests/unit/test_quota_model.c
-test_quota_model_ARCHIVES := quota-core base
+test_quota_model_ARCHIVES := quota-core quota base
 
 FUZZERS += fuzz_quota_proto
 fuzz_quota_proto_SRCS := tests/fuzz/fuzz_quota_proto.c
-fuzz_quota_proto_ARCHIVES := quota-core base
+fuzz_quota_proto_ARCHIVES := quota-core quota base

@@ -1,8 +1,12 @@
-# The libraries: base and mail are pure, run does the I/O.
+# The libraries: base, mail, spf and quota are pure; dns is but for its resolver;
+# run does the I/O.
 
-ARCHIVES += base mail run
+ARCHIVES += base mail dns spf quota run
 base_SRCS := $(wildcard lib/base/*.c)
 mail_SRCS := $(wildcard lib/mail/*.c)
+dns_SRCS  := $(wildcard lib/dns/*.c)
+spf_SRCS  := $(wildcard lib/spf/*.c)
+quota_SRCS := $(wildcard lib/quota/*.c)
 run_SRCS  := $(wildcard lib/run/*.c)
 RUN_LIBS  := -lev -lmariadb -lsystemd -ljansson -lcrypto
 

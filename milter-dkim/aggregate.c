@@ -14,8 +14,8 @@
 #include "lib/mail/addr.h"
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
+#include "lib/mail/result.h"
 #include "milter-dkim/aggregate_xml.h"
-#include "milter-dkim/result.h"
 
 #define SCRATCH_BYTES (4u << 20) /* of one row */
 #define SIGNATURES_READ 1000     /* of one row; the best of them are told */

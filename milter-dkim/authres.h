@@ -9,7 +9,7 @@
 #define MILTER_AUTHRES_H
 
 #include "lib/base/sbuf.h"
-#include "milter-dkim/result.h"
+#include "lib/mail/result.h"
 
 #define AUTHRES_NAME "Authentication-Results"
 #define AUTHRES_VALUE_MAX 300 /* bytes of one value or comment; the rest is cut off */

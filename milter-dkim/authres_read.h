@@ -7,7 +7,7 @@
 #define MILTER_AUTHRES_READ_H
 
 #include "lib/base/sbuf.h"
-#include "milter-dkim/result.h"
+#include "lib/mail/result.h"
 
 struct authres_item {
 	struct span method; /* without its version */

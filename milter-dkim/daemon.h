@@ -5,10 +5,10 @@
 #ifndef MILTER_DAEMON_H
 #define MILTER_DAEMON_H
 
+#include "lib/dns/resolver.h"
 #include "lib/run/conf.h"
 #include "lib/run/log.h"
 #include "lib/run/metrics.h"
-#include "milter-dkim/resolver.h"
 #include "milter-dkim/session.h"
 
 struct milter_config { /* NOLINT(clang-analyzer-optin.performance.Padding) in the order of the man page */

@@ -11,9 +11,9 @@
 #define MILTER_DMARC_H
 
 #include "lib/base/arena.h"
+#include "lib/dns/dns.h"
+#include "lib/mail/result.h"
 #include "milter-dkim/dmarc_record.h"
-#include "milter-dkim/dns.h"
-#include "milter-dkim/result.h"
 
 #define DMARC_WALK_MAX 8         /* queries of one walk, section 4.10 */
 /* Identifiers that are looked at, those equal to the Author Domain first; and so

@@ -10,9 +10,9 @@
 #ifndef MILTER_INBOUND_H
 #define MILTER_INBOUND_H
 
+#include "lib/spf/spf.h"
 #include "milter-dkim/arc.h"
 #include "milter-dkim/author.h"
-#include "milter-dkim/spf.h"
 #include "milter-dkim/verify.h"
 
 struct inbound_request {

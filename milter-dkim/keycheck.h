@@ -5,8 +5,8 @@
 #ifndef MILTER_KEYCHECK_H
 #define MILTER_KEYCHECK_H
 
+#include "lib/dns/dns.h"
 #include "milter-dkim/crypto.h"
-#include "milter-dkim/dns.h"
 
 enum keycheck_state {
 	KEYCHECK_OK,        /* signatures of ours verify with it */

@@ -8,7 +8,7 @@ MILTER_CORE_LIBS := -lcares -lidn2 -lpsl $(RUN_LIBS)
 
 BINS += milter-dkim
 milter-dkim_SRCS := $(MILTER_DAEMON_SRCS)
-milter-dkim_ARCHIVES := milter-core mail run base
+milter-dkim_ARCHIVES := milter-core spf dns mail run base
 milter-dkim_LIBS := -lmilter $(MILTER_CORE_LIBS)
 
 # The evaluators over DNS answers.
@@ -16,7 +16,7 @@ AUTH_TESTS := spf authres dmarc author arc culprit dnscache resolver inbound ove
 TESTS += $(AUTH_TESTS:%=test_%)
 define auth_test
 test_$(1)_SRCS := tests/unit/test_$(1).c
-test_$(1)_ARCHIVES := milter-core mail run base
+test_$(1)_ARCHIVES := milter-core spf dns mail run base
 test_$(1)_LIBS := $(MILTER_CORE_LIBS)
 endef
 $(foreach t,$(AUTH_TESTS),$(eval $(call auth_test,$(t))))
@@ -25,14 +25,14 @@ AUTH_FUZZERS := spf dmarc authres arc dnsmsg report_uri
 FUZZERS += $(AUTH_FUZZERS:%=fuzz_%)
 define auth_fuzzer
 fuzz_$(1)_SRCS := tests/fuzz/fuzz_$(1).c
-fuzz_$(1)_ARCHIVES := milter-core mail base
+fuzz_$(1)_ARCHIVES := milter-core spf dns mail base
 fuzz_$(1)_LIBS := -lcrypto -lidn2
 endef
 $(foreach t,$(AUTH_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
 
 FUZZERS += fuzz_aggregate
 fuzz_aggregate_SRCS := tests/fuzz/fuzz_aggregate.c
-fuzz_aggregate_ARCHIVES := milter-core mail base
+fuzz_aggregate_ARCHIVES := milter-core spf dns mail base
 fuzz_aggregate_LIBS := -ljansson -lidn2
 
 # The core of DKIM and of the milter.
@@ -49,5 +49,5 @@ $(foreach t,$(DKIM_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
 
 HELPERS += dkim_core
 dkim_core_SRCS := tests/bench/dkim_core.c
-dkim_core_ARCHIVES := milter-core mail base
+dkim_core_ARCHIVES := milter-core spf dns mail base
 dkim_core_LIBS := -lcrypto -lidn2

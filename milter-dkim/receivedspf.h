@@ -4,7 +4,7 @@
 #ifndef MILTER_RECEIVEDSPF_H
 #define MILTER_RECEIVEDSPF_H
 
-#include "milter-dkim/spf.h"
+#include "lib/spf/spf.h"
 
 #define RECEIVEDSPF_NAME "Received-SPF"
 

@@ -7,8 +7,8 @@
 #ifndef MILTER_SIG_H
 #define MILTER_SIG_H
 
+#include "lib/mail/result.h"
 #include "milter-dkim/bodyhash.h"
-#include "milter-dkim/result.h"
 
 enum sig_kind { SIG_DKIM, SIG_ARC, SIG_SEAL };
 #define SIG_KINDS 3

@@ -6,8 +6,8 @@
 #ifndef MILTER_VERIFY_H
 #define MILTER_VERIFY_H
 
+#include "lib/dns/dns.h"
 #include "milter-dkim/author.h"
-#include "milter-dkim/dns.h"
 #include "milter-dkim/keyrecord.h"
 #include "milter-dkim/sig.h"
 

@@ -6,11 +6,11 @@
 #define POSTERN_AUTH_COMMON_H
 
 #include "lib/base/arena.h"
+#include "lib/dns/resolver.h"
+#include "lib/spf/spf.h"
 #include "milter-dkim/bodyhash.h"
 #include "milter-dkim/dmarc.h"
 #include "milter-dkim/psl.h"
-#include "milter-dkim/resolver.h"
-#include "milter-dkim/spf.h"
 #include "postern/cli.h"
 
 #define AUTH_TOOL_DNS_MS 20000          /* for all answers together */

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-#include "milter-dkim/resolver.h"
+#include "lib/dns/resolver.h"
 #include "postern/rotation.h"
 
 #define QUESTION_MS 3000

@@ -18,7 +18,7 @@ CPPFLAGS_tests += $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libxml-2
 
 BINS += postern
 postern_SRCS := $(filter-out $(postern-core_SRCS),$(wildcard postern/*.c))
-postern_ARCHIVES := postern-core reports-core milter-core indexer-core policyd-core run mail base
+postern_ARCHIVES := postern-core reports-core milter-core indexer-core policyd-core spf dns run mail base
 postern_LIBS := $(MILTER_CORE_LIBS) $(REPORTS_LIBS) $(shell pkg-config --libs glib-2.0) -lcrypt
 
 TESTS += test_postern_args test_postern_table

@@ -5,9 +5,9 @@
 #ifndef POSTERN_REPORT_PLAN_H
 #define POSTERN_REPORT_PLAN_H
 
+#include "lib/dns/resolver.h"
 #include "lib/run/conf.h"
 #include "milter-dkim/report_external.h"
-#include "milter-dkim/resolver.h"
 
 #define REPORT_DESTINATIONS_MAX 20
 #define REPORT_DNS_MS 20000 /* for all questions of one report */

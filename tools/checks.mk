@@ -48,7 +48,7 @@ format:
 # For lint: one line a source file of the product, with its compiler flags.
 LINT_SRCS = $(sort $(foreach n,$(ARCHIVES) $(BINS) $(PLUGINS),$($(n)_SRCS)))
 PLUGIN_SRCS = $(sort $(foreach n,$(PLUGINS),$($(n)_SRCS)))
-PURE_SRCS = $(sort $(foreach n,$(filter base mail %-core,$(ARCHIVES)),$($(n)_SRCS)))
+PURE_SRCS = $(sort $(foreach n,$(filter base mail dns spf quota %-core,$(ARCHIVES)),$($(n)_SRCS)))
 .PHONY: lint-sources lint-pure
 lint-sources:
 	$(foreach f,$(LINT_SRCS),$(info $(f) $(CPPFLAGS_ALL) $(CPPFLAGS_$(firstword $(subst /, ,$(f)))) \

@@ -18,8 +18,8 @@
 #ifndef QUOTAD_LEDGER_H
 #define QUOTAD_LEDGER_H
 
-#include "dovecot-plugin-quota/proto.h"
 #include "dovecot-plugin-quota/quotad/once.h"
+#include "lib/quota/proto.h"
 
 struct ledger_caps {
 	size_t users;	  /* in memory; idle ones make room */

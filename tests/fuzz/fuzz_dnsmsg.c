@@ -1,5 +1,5 @@
 /* A reply of a DNS server to one of our questions. */
-#include "milter-dkim/dnsmsg.h"
+#include "lib/dns/dnsmsg.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

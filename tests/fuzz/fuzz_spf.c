@@ -4,7 +4,7 @@
  *
  *   input   SENDER \n RECORD \n EXPLANATION
  */
-#include "milter-dkim/spf.h"
+#include "lib/spf/spf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

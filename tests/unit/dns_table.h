@@ -5,7 +5,7 @@
 #ifndef TESTS_UNIT_DNS_TABLE_H
 #define TESTS_UNIT_DNS_TABLE_H
 
-#include "milter-dkim/dns.h"
+#include "lib/dns/dns.h"
 
 struct dns_row {
 	const char *name;

@@ -7,7 +7,7 @@
 
 #include <check.h>
 
-#include "milter-dkim/dns.h"
+#include "lib/dns/dns.h"
 #include "lib/mail/dnsname.h"
 
 struct fakedns_row {

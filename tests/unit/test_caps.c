@@ -18,8 +18,8 @@
  *   dns_timeout                                       faults/test_milter_dns
  */
 #include "lib/base/bytes.h"
-#include "milter-dkim/dnsmsg.h"
-#include "milter-dkim/spf.h"
+#include "lib/dns/dnsmsg.h"
+#include "lib/spf/spf.h"
 #include "milter-dkim/verify.h"
 #include "tests/unit/dkim_keys.h"
 #include "tests/unit/dkim_message.h"

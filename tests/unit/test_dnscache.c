@@ -1,8 +1,8 @@
 /* Tests of milter-dkim/dnscache and milter-dkim/dnsmsg. */
 #include <check.h>
 
-#include "milter-dkim/dnscache.h"
-#include "milter-dkim/dnsmsg.h"
+#include "lib/dns/dnscache.h"
+#include "lib/dns/dnsmsg.h"
 #include "tests/unit/runner.h"
 
 static const struct dns_answer *answer_of(size_t bytes)

@@ -1,5 +1,5 @@
 /* Tests of the protocol of quotad: what is written is read, nothing else is. */
-#include "dovecot-plugin-quota/proto.h"
+#include "lib/quota/proto.h"
 #include "tests/unit/runner.h"
 
 static struct quota_request sample(enum quota_verb verb)

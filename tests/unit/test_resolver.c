@@ -9,9 +9,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lib/dns/resolver.h"
 #include "lib/mail/dnsname.h"
 #include "lib/run/loop.h"
-#include "milter-dkim/resolver.h"
 #include "tests/unit/runner.h"
 
 #define THREADS 8

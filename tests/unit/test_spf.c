@@ -5,9 +5,9 @@
 #include <check.h>
 
 #include "lib/base/sbuf.h"
-#include "milter-dkim/spf.h"
-#include "milter-dkim/spf_macro.h"
-#include "milter-dkim/spf_record.h"
+#include "lib/spf/spf.h"
+#include "lib/spf/spf_macro.h"
+#include "lib/spf/spf_record.h"
 #include "tests/unit/fakedns.h"
 #include "tests/unit/runner.h"
 

@@ -7,13 +7,13 @@
  * Internal codes: 1 match, 0 no match, ERR_AGAIN, and ERR_TEMP or ERR_PERM for
  * a result of temperror or permerror with `problem` set.
  */
-#include "milter-dkim/spf.h"
+#include "lib/spf/spf.h"
 
 #include "lib/mail/addr.h"
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
-#include "milter-dkim/spf_macro.h"
-#include "milter-dkim/spf_record.h"
+#include "lib/spf/spf_macro.h"
+#include "lib/spf/spf_record.h"
 
 #define EXPANDED_MAX 4096 /* bytes of a name before it is cut to its last labels */
 

@@ -4,7 +4,7 @@
  * never holds a control character, hence neither TAB nor LF: nothing that came
  * from a user name can begin another field or line.
  */
-#include "dovecot-plugin-quota/proto.h"
+#include "lib/quota/proto.h"
 
 #include "lib/base/num.h"
 

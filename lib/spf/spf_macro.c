@@ -4,7 +4,7 @@
  * the left or from the right, without storing them: an expansion costs time
  * linear in the value and writes only into the bounded builder.
  */
-#include "milter-dkim/spf_macro.h"
+#include "lib/spf/spf_macro.h"
 
 struct piece {
 	struct span literal; /* where letter is 0 */

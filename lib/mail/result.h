@@ -1,8 +1,8 @@
 /*
  * The result words of RFC 8601 section 2.7, shared by all methods.
  */
-#ifndef MILTER_RESULT_H
-#define MILTER_RESULT_H
+#ifndef MAIL_RESULT_H
+#define MAIL_RESULT_H
 
 enum auth_result {
 	AUTH_NONE,

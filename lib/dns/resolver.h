@@ -15,11 +15,11 @@
  * always ends.  A set belongs to one thread at a time; everything else here is
  * thread-safe.
  */
-#ifndef MILTER_RESOLVER_H
-#define MILTER_RESOLVER_H
+#ifndef RESOLVER_H
+#define RESOLVER_H
 
 #include "lib/base/sbuf.h"
-#include "milter-dkim/dns.h"
+#include "lib/dns/dns.h"
 
 struct resolver;
 struct resolver_set;

@@ -4,7 +4,7 @@
  * resolver's lock.  A slot holds its entry, so that an answer that was handed
  * out stays valid whatever the cache does.
  */
-#include "milter-dkim/resolver_internal.h"
+#include "lib/dns/resolver_internal.h"
 
 #include <errno.h>
 #include <unistd.h>

@@ -3,7 +3,7 @@
  * freed when it is in neither.  Pending entries are never dropped: someone
  * waits for them.
  */
-#include "milter-dkim/dnscache.h"
+#include "lib/dns/dnscache.h"
 
 void dnscache_init(struct dnscache *cache, size_t max_entries, size_t max_bytes)
 {

@@ -6,12 +6,12 @@
  * SPF_VOID_MAX answers without records, SPF_NAMES_MAX names of an MX or PTR
  * answer.  Past them the result is permerror (PTR: the rest is ignored).
  */
-#ifndef MILTER_SPF_H
-#define MILTER_SPF_H
+#ifndef SPF_H
+#define SPF_H
 
 #include "lib/base/arena.h"
-#include "milter-dkim/dns.h"
-#include "milter-dkim/result.h"
+#include "lib/dns/dns.h"
+#include "lib/mail/result.h"
 
 #define SPF_LOOKUPS_MAX 10
 #define SPF_VOID_MAX 2

@@ -4,8 +4,8 @@
  * asks for whatever else it can already name and returns ERR_AGAIN.  Once the
  * answers are there it is simply run again.  No socket, no clock.
  */
-#ifndef MILTER_DNS_H
-#define MILTER_DNS_H
+#ifndef DNS_H
+#define DNS_H
 
 #include "lib/base/ip.h"
 

@@ -7,15 +7,15 @@
  * the entry is new and pending and goes to the queue; the thread sends it; the
  * reply becomes the entry's answer, and each set that waits is told.
  */
-#ifndef MILTER_RESOLVER_INTERNAL_H
-#define MILTER_RESOLVER_INTERNAL_H
+#ifndef RESOLVER_INTERNAL_H
+#define RESOLVER_INTERNAL_H
 
 #include <poll.h>
 #include <pthread.h>
 
 #include "lib/base/arena.h"
-#include "milter-dkim/dnscache.h"
-#include "milter-dkim/resolver.h"
+#include "lib/dns/dnscache.h"
+#include "lib/dns/resolver.h"
 
 #define SOCKETS_MAX (RESOLVER_SERVERS_MAX * 2 + 2)
 

@@ -4,7 +4,7 @@
  * the lock.  c-ares bounds the time of each question; the set bounds the time
  * of its message, whatever becomes of the question.
  */
-#include "milter-dkim/resolver_internal.h"
+#include "lib/dns/resolver_internal.h"
 
 #include <ares.h>
 #include <errno.h>
@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 #include "lib/base/num.h"
+#include "lib/dns/dnsmsg.h"
 #include "lib/mail/dnsname.h"
 #include "lib/run/loop.h"
-#include "milter-dkim/dnsmsg.h"
 
 #define DEFAULT_TIMEOUT_MS 5000
 #define DEFAULT_CACHE_ENTRIES 20000

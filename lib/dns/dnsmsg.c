@@ -3,7 +3,7 @@
  * every integer is 0 and every name empty, and the caller checks once.
  * Compression pointers must point backwards, so that following them ends.
  */
-#include "milter-dkim/dnsmsg.h"
+#include "lib/dns/dnsmsg.h"
 
 #include "lib/mail/dnsname.h"
 

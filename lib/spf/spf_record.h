@@ -1,8 +1,8 @@
 /*
  * The text of an SPF record, RFC 7208 sections 4.6 and 12.
  */
-#ifndef MILTER_SPF_RECORD_H
-#define MILTER_SPF_RECORD_H
+#ifndef SPF_RECORD_H
+#define SPF_RECORD_H
 
 #include "lib/base/ip.h"
 

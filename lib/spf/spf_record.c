@@ -2,10 +2,10 @@
  * Terms are read in place, one after the other; nothing is allocated, so the
  * length of a record costs nothing but time linear in it.
  */
-#include "milter-dkim/spf_record.h"
+#include "lib/spf/spf_record.h"
 
 #include "lib/base/num.h"
-#include "milter-dkim/spf_macro.h"
+#include "lib/spf/spf_macro.h"
 
 #define VERSION_TAG SPAN_LIT("v=spf1")
 

@@ -1,7 +1,7 @@
 /*
  * One name for each value of enum auth_result, in its order.
  */
-#include "result.h"
+#include "lib/mail/result.h"
 
 static const char *const names[AUTH_RESULTS] = {
 	[AUTH_NONE] = "none",           [AUTH_PASS] = "pass",

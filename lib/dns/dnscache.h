@@ -4,12 +4,12 @@
  * is dropped when there are too many entries or bytes.  Not thread-safe: the
  * resolver's lock is held around every call.  The clock is an argument.
  */
-#ifndef MILTER_DNSCACHE_H
-#define MILTER_DNSCACHE_H
+#ifndef DNSCACHE_H
+#define DNSCACHE_H
 
 #include "lib/base/htab.h"
+#include "lib/dns/dns.h"
 #include "lib/mail/dnsname.h"
-#include "milter-dkim/dns.h"
 
 #define DNSCACHE_KEY_MAX (DNSNAME_MAX + 2)
 

@@ -1,8 +1,8 @@
 /*
  * Macro strings of SPF, RFC 7208 section 7.
  */
-#ifndef MILTER_SPF_MACRO_H
-#define MILTER_SPF_MACRO_H
+#ifndef SPF_MACRO_H
+#define SPF_MACRO_H
 
 #include "lib/base/ip.h"
 

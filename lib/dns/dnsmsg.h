@@ -2,11 +2,11 @@
  * DNS messages (RFC 1035, RFC 6891): the query that is sent and the reply that
  * came.  Pure; the transport is the resolver's.
  */
-#ifndef MILTER_DNSMSG_H
-#define MILTER_DNSMSG_H
+#ifndef DNSMSG_H
+#define DNSMSG_H
 
 #include "lib/base/arena.h"
-#include "milter-dkim/dns.h"
+#include "lib/dns/dns.h"
 
 #define DNSMSG_QUERY_MAX 300      /* bytes of a query */
 #define DNSMSG_UDP_SIZE 1232      /* what we say that we take by UDP */
