@@ -2,8 +2,8 @@
 
 ARCHIVES += policyd-core
 policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
-	abuse.c abuse_rules.c blocks.c config.c grammar.c journal.c keymap.c netmap.c notice.c overrides.c \
-	proto.c replay.c reqlog.c rules.c session.c session_rules.c slab.c streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
+	abuse.c abuse_rules.c blocks.c config.c grammar.c journal.c keymap.c lease.c lease_wire.c netmap.c notice.c overrides.c \
+	proto.c replay.c reqlog.c rules.c session.c session_rules.c session_share.c slab.c streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
 
 TESTS += test_policyd_proto test_policyd_rules test_policyd_table
 test_policyd_proto_SRCS := tests/unit/test_policyd_proto.c
@@ -72,3 +72,7 @@ test_policyd_notice_ARCHIVES := policyd-core base
 TESTS += test_policyd_abuse
 test_policyd_abuse_SRCS := tests/unit/test_policyd_abuse.c
 test_policyd_abuse_ARCHIVES := policyd-core base
+
+TESTS += test_policyd_lease
+test_policyd_lease_SRCS := tests/unit/test_policyd_lease.c
+test_policyd_lease_ARCHIVES := policyd-core base

@@ -3,7 +3,7 @@
  * detached or ended one are not; the clock of the session never goes back; a
  * request changes either all counters of its message or none.
  */
-#include "session.h"
+#include "session_internal.h"
 
 #include "policyd-ratelimit/verdict.h"
 
@@ -38,7 +38,7 @@ static void holds_refund(struct session *s, struct txn *txn)
 	if (txn->state != TXN_OPEN)
 		return;
 	for (size_t i = 0; i < txn->hold_count; i++)
-		table_refund(s->table, &txn->holds[i].mark);
+		session_refund(s, &txn->holds[i].mark);
 	s->stats.refunds += txn->hold_count > 0;
 }
 
@@ -85,8 +85,7 @@ static void txn_reattach(struct session *s, struct txn *txn)
 	bool fits = txn->epoch == s->epoch;
 	for (size_t i = 0; fits && i < txn->hold_count; i++) {
 		const struct txn_hold *h = &txn->holds[i];
-		uint64_t used = table_used(s->table, h->mark.hash, h->mark.class, s->now_ms);
-		fits = used + h->mark.amount <= h->max || h->shadow;
+		fits = session_fits(s, h->mark.hash, h->mark.class, h->mark.amount, h->max) || h->shadow;
 	}
 	if (!fits) {
 		txn->hold_count = 0;
@@ -95,12 +94,12 @@ static void txn_reattach(struct session *s, struct txn *txn)
 	}
 	for (size_t i = 0; i < txn->hold_count; i++) {
 		struct table_mark *mark = &txn->holds[i].mark;
-		table_charge(s->table, mark->hash, mark->class, s->now_ms, mark->amount, mark);
+		session_charge(s, mark->hash, mark->class, mark->amount, mark);
 	}
 	txn_touch(&s->txns, txn, TXN_OPEN, s->now_ms);
 }
 
-static uint64_t request_digest(const struct session *s, struct span a, struct span b)
+uint64_t session_digest(const struct session *s, struct span a, struct span b)
 {
 	char mem[2 * PROTO_LINE_MAX + 1];
 	a = span_take(a, PROTO_LINE_MAX);
@@ -162,13 +161,6 @@ void session_restore_ended(struct session *s, uint64_t digest, int64_t now_ms)
 }
 
 /* ---- what a request would be charged ---- */
-
-struct stage {
-	const struct proto_request *request;
-	const struct txn *txn;
-	bool is_rcpt, is_end, has_recipient;
-	uint64_t recipients, bytes; /* at the end: final */
-};
 
 static void item_add(struct session *s, const struct session_item *item)
 {
@@ -241,7 +233,7 @@ static void held_recipients_add(struct session *s, const struct stage *stage)
 	}
 }
 
-static void items_collect(struct session *s, const struct stage *stage)
+void session_items_collect(struct session *s, const struct stage *stage)
 {
 	s->item_count = 0;
 	s->full = false;
@@ -252,11 +244,6 @@ static void items_collect(struct session *s, const struct stage *stage)
 }
 
 /* ---- the verdict ---- */
-
-static const struct rule *item_rule(const struct session *s, const struct session_item *item)
-{
-	return &s->rules->items[item->rule];
-}
 
 /* Puts the refusal of HASH on record and says whether it should be logged. */
 static bool limited_note(struct session *s, uint64_t hash, const struct session_refusal *r)
@@ -302,11 +289,10 @@ static void refusal_fill_block(struct session *s, enum rule_scope scope, struct 
 
 static struct txn_refusal refusal_of(struct session *s, const struct session_item *item)
 {
-	const struct rule_window *w = &item_rule(s, item)->windows[item->window];
+	const struct rule_window *w = session_item_window(s, item);
 	struct txn_refusal r = {.hash = item->hash, .max = item->max, .amount = item->amount, .rule = item->rule,
 				.window = item->window, .action = item->action, .until_ms = INT64_MAX};
-	if (item->amount <= item->max)
-		r.until_ms = table_free_at(s->table, item->hash, w->class, s->now_ms, item->max - item->amount);
+	r.until_ms = session_free_at(s, item->hash, w->class, item->amount, item->max);
 	return r;
 }
 
@@ -333,9 +319,7 @@ static const struct session_item *items_check(struct session *s, struct session_
 	const struct session_item *worst = NULL;
 	for (size_t i = 0; i < s->item_count; i++) {
 		struct session_item *item = &s->items[i];
-		const struct rule_window *w = &item_rule(s, item)->windows[item->window];
-		uint64_t used = table_used(s->table, item->hash, w->class, s->now_ms);
-		item->over = used > item->max || item->amount > item->max - used;
+		item->over = !session_fits(s, item->hash, session_item_window(s, item)->class, item->amount, item->max);
 		if (!item->over)
 			continue;
 		refusal_report(s, item, o);
@@ -354,8 +338,7 @@ static void items_reserve(struct session *s, struct txn *txn)
 					.by_recipient = item->by_recipient};
 		if (item->over)
 			continue;
-		table_charge(s->table, item->hash, item_rule(s, item)->windows[item->window].class, s->now_ms,
-			     item->amount, &hold.mark);
+		session_charge(s, item->hash, session_item_window(s, item)->class, item->amount, &hold.mark);
 		if (!txn_hold_add(txn, &hold))
 			PANIC("room for holds was checked before");
 	}
@@ -368,8 +351,7 @@ static void items_commit(struct session *s, struct session_outcome *o)
 		const struct session_item *item = &s->items[i];
 		if (item->over)
 			continue;
-		table_charge(s->table, item->hash, item_rule(s, item)->windows[item->window].class, s->now_ms,
-			     item->amount, &s->marks[count]);
+		session_charge(s, item->hash, session_item_window(s, item)->class, item->amount, &s->marks[count]);
 		count += s->marks[count].amount > 0;
 	}
 	o->charges = s->marks;
@@ -381,7 +363,7 @@ static void items_commit(struct session *s, struct session_outcome *o)
 static enum proto_action txn_judge(struct session *s, struct txn *txn, const struct stage *stage,
 				   struct session_outcome *o)
 {
-	items_collect(s, stage);
+	session_items_collect(s, stage);
 	if (stage->is_end)
 		holds_refund(s, txn);
 	const struct session_item *worst = items_check(s, o);
@@ -426,7 +408,7 @@ static uint64_t number_attr(const struct proto_request *request, enum proto_attr
 	return value;
 }
 
-static bool stage_init(struct stage *stage, const struct proto_request *request)
+bool session_stage_init(struct stage *stage, const struct proto_request *request)
 {
 	struct span state = request->attr[PROTO_STATE];
 	*stage = (struct stage){.request = request, .is_rcpt = span_eq(state, SPAN_LIT("RCPT")),
@@ -479,8 +461,8 @@ static enum proto_action verdict_of(struct session *s, struct session_client *cl
 				    const struct stage *stage, struct session_outcome *o)
 {
 	const struct proto_request *request = stage->request;
-	uint64_t digest = request_digest(s, request->attr[PROTO_INSTANCE], request->attr[PROTO_CLIENT_ADDRESS]);
-	uint64_t asked = request_digest(s, request->attr[PROTO_STATE], request->attr[PROTO_RECIPIENT]);
+	uint64_t digest = session_digest(s, request->attr[PROTO_INSTANCE], request->attr[PROTO_CLIENT_ADDRESS]);
+	uint64_t asked = session_digest(s, request->attr[PROTO_STATE], request->attr[PROTO_RECIPIENT]);
 	struct txn *txn = txn_for(s, client, digest, asked, stage, o);
 	struct stage full = *stage;
 	full.txn = txn;
@@ -521,7 +503,7 @@ void session_request(struct session *s, struct session_client *client, const str
 	o->charge_count = o->refusal_count = 0;
 	o->digest = 0;
 	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
-	if (stage_init(&stage, request)) {
+	if (session_stage_init(&stage, request)) {
 		o->end_of_message = stage.is_end;
 		wiring_request(&s->wiring, stage.is_end, s->now_ms);
 		subject_init(&s->subject, request, s->rules->scopes | s->blocks.map.scopes, s->rules->delimiter);

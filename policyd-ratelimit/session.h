@@ -24,6 +24,7 @@
 
 #include "policyd-ratelimit/abuse.h"
 #include "policyd-ratelimit/blocks.h"
+#include "policyd-ratelimit/lease.h"
 #include "policyd-ratelimit/overrides.h"
 #include "policyd-ratelimit/txn.h"
 #include "policyd-ratelimit/wiring.h"
@@ -97,6 +98,7 @@ struct session {
 	struct blocks blocks;
 	struct abuse abuse; /* looked at beside the session: guard.c */
 	struct txn_table txns;
+	struct leases *leases; /* borrowed; NULL: nothing is shared with other daemons */
 	struct session_stats stats;
 	struct wiring wiring; /* the caller sets its sample */
 	struct session_limited *limited; /* by hash; a newer key may displace one */
@@ -130,6 +132,12 @@ size_t session_set_overrides(struct session *s, struct overrides *overrides);
  */
 void session_request(struct session *s, struct session_client *client, const struct proto_request *request,
 		     int64_t now_ms, int64_t wall_ms, struct sbuf *out, struct session_outcome *outcome_out);
+/*
+ * What REQUEST would need: s->items, with the amounts beyond what its message has
+ * reserved; returns their number. Changes nothing else; for a caller that fetches
+ * tokens (lease.h) before the request is judged. The subject is s->subject.
+ */
+size_t session_peek(struct session *s, const struct proto_request *request, int64_t now_ms);
 /* The connection is gone. */
 void session_client_done(struct session *s, struct session_client *client, int64_t now_ms);
 /* Refunds what timed out; call it about once a second. */

@@ -1,0 +1,63 @@
+/* What the files of the session share. */
+#ifndef POLICYD_SESSION_INTERNAL_H
+#define POLICYD_SESSION_INTERNAL_H
+
+#include "policyd-ratelimit/session.h"
+
+/* A request, as the limits look at it. */
+struct stage {
+	const struct proto_request *request;
+	const struct txn *txn;
+	bool is_rcpt, is_end, has_recipient;
+	uint64_t recipients, bytes; /* at the end: final */
+};
+
+/* False where nothing is counted at this stage. */
+bool session_stage_init(struct stage *stage, const struct proto_request *request);
+/* Of a transaction (instance, client) and of a request within it (state, recipient). */
+uint64_t session_digest(const struct session *s, struct span a, struct span b);
+/* Makes s->items: what the request would be charged. */
+void session_items_collect(struct session *s, const struct stage *stage);
+
+static inline const struct rule_window *session_item_window(const struct session *s, const struct session_item *item)
+{
+	return &s->rules->items[item->rule].windows[item->window];
+}
+
+/*
+ * Counting.  Without leases a counter of the table is all there is; with them
+ * (session_share.c) the table holds what this daemon counts, and the lease says
+ * how much more it may.
+ */
+bool session_shared_fits(struct session *s, uint64_t hash, unsigned class, uint64_t amount, uint64_t max);
+void session_shared_refund(struct session *s, const struct table_mark *mark);
+
+/* Whether AMOUNT more of the counter HASH fits under MAX. */
+static inline bool session_fits(struct session *s, uint64_t hash, unsigned class, uint64_t amount, uint64_t max)
+{
+	if (s->leases != NULL)
+		return session_shared_fits(s, hash, class, amount, max);
+	uint64_t used = table_used(s->table, hash, class, s->now_ms);
+	return used <= max && amount <= max - used;
+}
+
+static inline void session_charge(struct session *s, uint64_t hash, unsigned class, uint64_t amount,
+				  struct table_mark *mark_out)
+{
+	table_charge(s->table, hash, class, s->now_ms, amount, mark_out);
+	if (s->leases != NULL)
+		leases_spend(s->leases, hash, mark_out->amount, s->now_ms);
+}
+
+static inline void session_refund(struct session *s, const struct table_mark *mark)
+{
+	if (s->leases == NULL)
+		table_refund(s->table, mark);
+	else
+		session_shared_refund(s, mark);
+}
+
+/* When AMOUNT fits under MAX again. */
+int64_t session_free_at(struct session *s, uint64_t hash, unsigned class, uint64_t amount, uint64_t max);
+
+#endif
