@@ -11,6 +11,8 @@
 
 #define SHARD_FIRST_CELLS 128 /* one page */
 #define MID_ENTRIES 16
+#define HITS_MAX 31
+#define WIDE_SHIFT 12 /* 4 KB weigh as much as one message */
 
 enum cell_form { FORM_INLINE, FORM_MID, FORM_FULL };
 
@@ -21,6 +23,7 @@ struct table_cell {
 	uint8_t count;
 	uint8_t form : 2;
 	uint8_t protected : 1;
+	uint8_t hits : 5; /* charges, up to HITS_MAX */
 	uint8_t generation;
 	union {
 		uint32_t narrow[4];
@@ -113,6 +116,11 @@ static void cell_update(struct table_cell *c, const struct window *w)
 {
 	c->base = w->base;
 	c->count = w->count;
+}
+
+static void cell_set_hits(struct table_cell *c, uint64_t hits)
+{
+	c->hits = (hits < HITS_MAX ? hits : HITS_MAX) & HITS_MAX;
 }
 
 static void cell_release(struct table *t, struct table_cell *c)
@@ -245,21 +253,32 @@ void table_sweep(struct table *table, unsigned shards, int64_t now_ms)
 	}
 }
 
+/*
+ * What would be lost with the counter: above all the charges that it took.
+ * Bytes are large numbers and would else outweigh messages, so that a flood of
+ * keys of theirs displaced busy accounts.
+ */
+static uint64_t cell_worth(const struct table *t, struct table_cell *c)
+{
+	struct window w = cell_window(t, c);
+	uint64_t sum = window_sum(&w);
+	return (uint64_t)c->hits << 57 | (w.wide ? sum >> WIDE_SHIFT : sum);
+}
+
 /* Makes room in the full array S by displacing a neighbour of HASH's home. */
 static bool shard_evict(struct table *t, struct table_shard *s, uint64_t hash)
 {
 	struct table_cell *victim = NULL;
-	uint64_t fewest = UINT64_MAX;
+	uint64_t least = UINT64_MAX;
 	uint32_t at = home_of(s, hash);
 	for (unsigned i = 0; i < TABLE_EVICT_SCAN && i < s->size; i++, at = slot_after(s, at)) {
 		struct table_cell *c = &s->cells[at];
 		if (c->hash == 0 || c->form != FORM_INLINE || c->protected)
 			continue;
-		struct window w = cell_window(t, c);
-		uint64_t sum = window_sum(&w);
-		if (victim == NULL || sum < fewest || (sum == fewest && c->base < victim->base)) {
+		uint64_t worth = cell_worth(t, c);
+		if (victim == NULL || worth < least || (worth == least && c->base < victim->base)) {
 			victim = c;
-			fewest = sum;
+			least = worth;
 		}
 	}
 	if (victim == NULL)
@@ -347,6 +366,7 @@ void table_charge_bucket(struct table *table, uint64_t hash, unsigned class, uin
 		w = cell_window(table, c);
 	}
 	cell_update(c, &w);
+	cell_set_hits(c, c->hits + 1u);
 	mark_out->amount = amount;
 	mark_out->generation = c->generation;
 	if (c->count == 0) /* a bucket out of reach, from an old log */
@@ -372,6 +392,7 @@ void table_take(struct table *table, uint64_t hash, uint32_t bucket, uint64_t am
 	struct window w = cell_window(table, c);
 	window_sub(&w, bucket, amount);
 	cell_update(c, &w);
+	cell_set_hits(c, c->hits > 1 ? c->hits - 1u : 1);
 	if (c->count == 0)
 		cell_remove(table, shard_of(table, hash), c);
 }
@@ -449,4 +470,12 @@ void table_restore(struct table *table, const struct table_state *state)
 		table_charge_bucket(table, state->hash, state->class, state->base - state->ages[i],
 				    state->amounts[i], &mark);
 	}
+	/* How many charges made it up is not in a state: as many as it may have been. */
+	struct table_cell *c = cell_find(table, state->hash);
+	if (c == NULL)
+		return;
+	struct window w = cell_window(table, c);
+	uint64_t hits = w.wide ? window_sum(&w) >> WIDE_SHIFT : window_sum(&w);
+	if (hits > c->hits)
+		cell_set_hits(c, hits);
 }

@@ -11,8 +11,9 @@
  *
  * Memory is bounded.  At the cap a new counter takes the place of one among
  * its neighbours that has not spilled and was never over its limit, the one
- * with the fewest events; where all neighbours are busy the new one is not
- * counted at all.  So a flood of new keys displaces other new keys.
+ * that was charged least often; where all neighbours are busy the new one is not
+ * counted at all.  So a flood of new keys displaces other new keys, whatever
+ * their unit.
  *
  * Times are milliseconds above 0 of a clock that does not step.
  */

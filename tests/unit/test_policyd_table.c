@@ -221,6 +221,31 @@ START_TEST(flood_spares_the_busy)
 }
 END_TEST
 
+/* Bytes are large numbers, yet one message of 100 KB does not outweigh a busy account. */
+START_TEST(flood_of_bytes_spares_messages)
+{
+	enum { HOT = 200, FLOOD = 1500000 };
+	struct table *t = table_new(&fixed_key, 32u << 20);
+	unsigned class = (unsigned)table_class(t, 3600000, false), wide = (unsigned)table_class(t, 3600000, true);
+	struct table_mark mark;
+	for (int n = 0; n < 5; n++)
+		for (uint64_t i = 0; i < HOT; i++)
+			table_charge(t, table_hash(i, 1), class, NOW, 1, &mark);
+	/* What a restart brings back is worth as much. */
+	for (uint64_t i = HOT; i < 2 * HOT; i++) {
+		struct table_state state = {.hash = table_hash(i, 1), .base = window_bucket(&t->classes[class], NOW),
+					    .class = (uint8_t)class, .count = 1, .amounts = {5}};
+		table_restore(t, &state);
+	}
+	for (uint64_t i = 0; i < FLOOD; i++)
+		table_charge(t, table_hash(i, UINT64_C(1) << 40), wide, NOW + (int64_t)i / 100, 100000, &mark);
+	ck_assert_uint_gt(t->evicted, 0);
+	for (uint64_t i = 0; i < 2 * HOT; i++)
+		ck_assert_uint_eq(table_used(t, table_hash(i, 1), class, NOW + FLOOD / 100), 5);
+	table_free(&t);
+}
+END_TEST
+
 /* At the cap lists get coarser rather than longer: never too low a count. */
 START_TEST(spilling_stops_at_the_cap)
 {
@@ -279,7 +304,8 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&at_most_n_in_every_window, &remembers_a_window_and_a_bucket, &tells_when_it_frees, &refund_is_exact,
-	&growth_and_removal_lose_nothing, &flood_spares_the_busy, &spilling_stops_at_the_cap,
+	&growth_and_removal_lose_nothing, &flood_spares_the_busy, &flood_of_bytes_spares_messages,
+	&spilling_stops_at_the_cap,
 	&walk_and_restore_are_inverse, NULL,
 };
 
