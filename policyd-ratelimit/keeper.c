@@ -99,6 +99,15 @@ bool keeper_busy(const struct policyd *p)
 	return p->keeper.shard < TABLE_SHARDS;
 }
 
+/* Messages that were charged lately: asked about again, they are not charged again. */
+static void ended_write(struct policyd *p, struct sbuf *batch)
+{
+	struct txn_table *txns = &p->session.txns;
+	for (const struct txn *t = txn_list_oldest(txns, &txns->ended); t != NULL; t = txn_list_newer(txns, t))
+		if (t->charged)
+			journal_message_add(t->digest, NULL, 0, batch);
+}
+
 static void snapshot_begin(struct policyd *p)
 {
 	struct keeper *k = &p->keeper;
@@ -113,6 +122,7 @@ static void snapshot_begin(struct policyd *p)
 	journal_unhold_all_add(batch);
 	for (size_t i = 0; i < p->session.abuse.held_count; i++)
 		journal_held_add(p->session.abuse.held[i], batch);
+	ended_write(p, batch);
 	k->begin_ticket = store_end(k->store);
 	k->shard = 0;
 	k->again = false;

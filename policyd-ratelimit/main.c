@@ -197,24 +197,21 @@ static int reload(struct skel *skel, const void *next, struct sbuf *error)
 	struct rules *rules = policyd_config_rules(config, error);
 	if (rules == NULL)
 		return ERR_SYNTAX;
-	struct recorder *recorder;
-	int rc = recorder_open(config->request_log, (uint64_t)config->request_log_max, &recorder, error);
-	if (rc < 0) {
-		rules_free(&rules);
-		return rc;
-	}
-	rc = guard_set_rules(p, config, error);
-	if (rc < 0) {
-		rules_free(&rules);
-		recorder_close(&recorder);
-		return rc;
-	}
-	if (session_set_rules(&p->session, rules) < 0) {
-		rules_free(&rules);
-		recorder_close(&recorder);
+	struct recorder *recorder = NULL;
+	int rc = session_bind_rules(p->table, rules);
+	if (rc < 0)
 		sbuf_adds(error, "too many different windows since the start; restart instead");
-		return ERR_LIMIT;
+	if (rc == 0)
+		rc = recorder_open(config->request_log, (uint64_t)config->request_log_max, &recorder, error);
+	if (rc == 0)
+		rc = guard_set_rules(p, config, error);
+	if (rc < 0) {
+		rules_free(&rules);
+		recorder_close(&recorder);
+		return rc;
 	}
+	if (session_set_rules(&p->session, rules) < 0)
+		PANIC("rules that had their classes have none");
 	recorder_close(&p->recorder);
 	p->recorder = recorder;
 	server_reload(p, config);

@@ -63,7 +63,6 @@ static struct txn *txn_begin(struct session *s, uint64_t digest)
 		txn_abandon(s, txn_oldest(&s->txns));
 		txn = txn_make(&s->txns, digest, s->now_ms);
 	}
-	txn->epoch = s->epoch;
 	s->stats.transactions++;
 	return txn;
 }
@@ -82,7 +81,7 @@ static void txn_end(struct session *s, struct txn *txn)
  */
 static void txn_reattach(struct session *s, struct txn *txn)
 {
-	bool fits = txn->epoch == s->epoch;
+	bool fits = true;
 	for (size_t i = 0; fits && i < txn->hold_count; i++) {
 		const struct txn_hold *h = &txn->holds[i];
 		fits = session_fits(s, h->mark.hash, h->mark.class, h->mark.amount, h->max) || h->shadow;
@@ -90,7 +89,6 @@ static void txn_reattach(struct session *s, struct txn *txn)
 	if (!fits) {
 		txn->hold_count = 0;
 		txn->seen_count = 0;
-		txn->epoch = s->epoch;
 	}
 	for (size_t i = 0; i < txn->hold_count; i++) {
 		struct table_mark *mark = &txn->holds[i].mark;
@@ -157,6 +155,7 @@ void session_restore_ended(struct session *s, uint64_t digest, int64_t now_ms)
 	struct txn *txn = txn_find(&s->txns, digest);
 	if (txn == NULL)
 		txn = txn_begin(s, digest);
+	txn->charged = true;
 	txn_end(s, txn);
 }
 
@@ -214,19 +213,16 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 }
 
 /* At the end of a message whose recipients Postfix does not name any more:
- * those that were reserved, one item for each counter. */
+ * those that were reserved. */
 static void held_recipients_add(struct session *s, const struct stage *stage)
 {
-	for (size_t i = 0; i < stage->txn->hold_count && stage->txn->epoch == s->epoch; i++) {
+	for (size_t i = 0; i < stage->txn->hold_count; i++) {
 		const struct txn_hold *h = &stage->txn->holds[i];
-		if (!h->by_recipient || txn_hold_find(stage->txn, h->mark.hash) != h)
+		if (!h->by_recipient)
 			continue;
-		struct session_item item = {.hash = h->mark.hash, .rule = h->rule, .window = h->window,
-					    .max = h->max, .action = h->action, .shadow = h->shadow,
-					    .by_recipient = true};
-		for (size_t k = i; k < stage->txn->hold_count; k++)
-			if (stage->txn->holds[k].mark.hash == h->mark.hash)
-				item.amount += stage->txn->holds[k].mark.amount;
+		struct session_item item = {.hash = h->mark.hash, .amount = h->mark.amount, .rule = h->rule,
+					    .window = h->window, .max = h->max, .action = h->action,
+					    .shadow = h->shadow, .by_recipient = true};
 		if (s->rules->items[h->rule].unit == UNIT_BYTES)
 			item.amount = stage->bytes;
 		item_add(s, &item);
@@ -329,19 +325,26 @@ static const struct session_item *items_check(struct session *s, struct session_
 	return worst;
 }
 
+/* All that a transaction holds of a counter is one charge, made when it last grew. */
+static void item_reserve(struct session *s, struct txn *txn, const struct session_item *item)
+{
+	struct txn_hold *held = txn_hold_find(txn, item->hash);
+	if (held != NULL) {
+		session_grow(s, &held->mark, item->amount);
+		return;
+	}
+	struct txn_hold hold = {.max = item->max, .rule = item->rule, .window = item->window, .action = item->action,
+				.shadow = item->shadow, .by_recipient = item->by_recipient};
+	session_charge(s, item->hash, session_item_window(s, item)->class, item->amount, &hold.mark);
+	if (!txn_hold_add(txn, &hold))
+		PANIC("room for holds was checked before");
+}
+
 static void items_reserve(struct session *s, struct txn *txn)
 {
-	for (size_t i = 0; i < s->item_count; i++) {
-		const struct session_item *item = &s->items[i];
-		struct txn_hold hold = {.max = item->max, .rule = item->rule, .window = item->window,
-					.action = item->action, .shadow = item->shadow,
-					.by_recipient = item->by_recipient};
-		if (item->over)
-			continue;
-		session_charge(s, item->hash, session_item_window(s, item)->class, item->amount, &hold.mark);
-		if (!txn_hold_add(txn, &hold))
-			PANIC("room for holds was checked before");
-	}
+	for (size_t i = 0; i < s->item_count; i++)
+		if (!s->items[i].over)
+			item_reserve(s, txn, &s->items[i]);
 }
 
 static void items_commit(struct session *s, struct session_outcome *o)
@@ -370,7 +373,7 @@ static enum proto_action txn_judge(struct session *s, struct txn *txn, const str
 	if (worst == NULL && !stage->is_end && (s->full || txn->hold_count + s->item_count > TXN_HOLDS_MAX)) {
 		/* More recipients than can be tracked: the client sends the rest later. */
 		txn->refusal = (struct txn_refusal){.action = PROTO_DEFER, .until_ms = INT64_MAX,
-						    .hash = 1, .max = TXN_HOLDS_MAX};
+						    .hash = TXN_REFUSAL_OTHER};
 		return PROTO_DEFER;
 	}
 	if (worst != NULL) {
@@ -429,7 +432,6 @@ static struct txn *txn_for(struct session *s, struct session_client *client, uin
 			   const struct stage *stage, struct session_outcome *o)
 {
 	struct txn *txn = txn_find(&s->txns, digest);
-	client_moves_on(s, client, digest);
 	if (txn != NULL && txn->state == TXN_ENDED && !stage->is_end && txn_seen_find(txn, asked) == NULL) {
 		txn_drop(&s->txns, txn); /* an instance that is used again */
 		txn = NULL;
@@ -457,11 +459,10 @@ static void wiring_note(struct session *s, struct txn *txn, const struct stage *
 	wiring_repeat(&s->wiring);
 }
 
-static enum proto_action verdict_of(struct session *s, struct session_client *client,
+static enum proto_action verdict_of(struct session *s, struct session_client *client, uint64_t digest,
 				    const struct stage *stage, struct session_outcome *o)
 {
 	const struct proto_request *request = stage->request;
-	uint64_t digest = session_digest(s, request->attr[PROTO_INSTANCE], request->attr[PROTO_CLIENT_ADDRESS]);
 	uint64_t asked = session_digest(s, request->attr[PROTO_STATE], request->attr[PROTO_RECIPIENT]);
 	struct txn *txn = txn_for(s, client, digest, asked, stage, o);
 	struct stage full = *stage;
@@ -476,6 +477,7 @@ static enum proto_action verdict_of(struct session *s, struct session_client *cl
 	txn_touch(&s->txns, txn, TXN_OPEN, s->now_ms);
 	enum proto_action action = txn_judge(s, txn, &full, o);
 	txn_seen_add(txn, asked, action);
+	txn->charged = o->committed;
 	if (stage->is_end)
 		txn_end(s, txn);
 	return action;
@@ -487,7 +489,7 @@ static void refusal_reply(struct session *s, uint64_t digest, enum proto_action 
 {
 	const struct txn *txn = txn_find(&s->txns, digest);
 	struct session_refusal r = {.action = action, .until_ms = INT64_MAX};
-	if (txn != NULL && txn->epoch == s->epoch && txn->refusal.hash != 1 && s->rules->count > 0)
+	if (txn != NULL && txn->refusal.hash != TXN_REFUSAL_OTHER)
 		refusal_fill(s, &txn->refusal, false, &r);
 	r.action = action;
 	verdict_reply_add(&r, s->now_ms, wall_ms, out);
@@ -504,7 +506,10 @@ void session_request(struct session *s, struct session_client *client, const str
 	o->digest = 0;
 	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
 	if (session_stage_init(&stage, request)) {
+		uint64_t digest = session_digest(s, request->attr[PROTO_INSTANCE],
+						 request->attr[PROTO_CLIENT_ADDRESS]);
 		o->end_of_message = stage.is_end;
+		client_moves_on(s, client, digest);
 		wiring_request(&s->wiring, stage.is_end, s->now_ms);
 		subject_init(&s->subject, request, s->rules->scopes | s->blocks.map.scopes, s->rules->delimiter);
 		if (is_blocked(s, o)) {
@@ -513,7 +518,7 @@ void session_request(struct session *s, struct session_client *client, const str
 			return;
 		}
 		if (!subject_is_allowed(&s->subject, s->rules))
-			o->action = verdict_of(s, client, &stage, o);
+			o->action = verdict_of(s, client, digest, &stage, o);
 	} else {
 		wiring_stranger(&s->wiring);
 	}

@@ -107,7 +107,6 @@ struct session {
 	struct table_mark *marks;
 	struct subject subject;
 	int64_t now_ms, timeout_ms;
-	uint32_t epoch; /* of the rules */
 	bool full;      /* the request in hand passed a cap */
 };
 
@@ -115,7 +114,12 @@ struct session {
 int session_init(struct session *s, struct table *table, struct rules *rules, size_t txn_max,
 		 int64_t timeout_ms) MUST_CHECK;
 void session_done(struct session *s);
-/* Takes the new rules; on failure the old ones stay and RULES stays the caller's. */
+/* Gives the windows of RULES their classes; ERR_LIMIT where there is none left. */
+int session_bind_rules(struct table *table, struct rules *rules) MUST_CHECK;
+/*
+ * Takes the new rules; on failure the old ones stay and RULES stays the caller's.
+ * Open transactions go on with what they hold of windows that are in both.
+ */
 int session_set_rules(struct session *s, struct rules *rules) MUST_CHECK;
 /*
  * Takes the new overrides (may be NULL).  Those of a scope, unit and window that

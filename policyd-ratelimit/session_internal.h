@@ -31,6 +31,7 @@ static inline const struct rule_window *session_item_window(const struct session
  */
 bool session_shared_fits(struct session *s, uint64_t hash, unsigned class, uint64_t amount, uint64_t max);
 void session_shared_refund(struct session *s, const struct table_mark *mark);
+void session_shared_grow(struct session *s, struct table_mark *mark, uint64_t amount);
 
 /* Whether AMOUNT more of the counter HASH fits under MAX. */
 static inline bool session_fits(struct session *s, uint64_t hash, unsigned class, uint64_t amount, uint64_t max)
@@ -55,6 +56,18 @@ static inline void session_refund(struct session *s, const struct table_mark *ma
 		table_refund(s->table, mark);
 	else
 		session_shared_refund(s, mark);
+}
+
+/* Adds AMOUNT to what MARK tells of, as one charge made now. */
+static inline void session_grow(struct session *s, struct table_mark *mark, uint64_t amount)
+{
+	if (s->leases != NULL) {
+		session_shared_grow(s, mark, amount);
+		return;
+	}
+	const struct table_mark before = *mark;
+	table_charge(s->table, before.hash, before.class, s->now_ms, before.amount + amount, mark);
+	table_refund(s->table, &before);
 }
 
 /* When AMOUNT fits under MAX again. */

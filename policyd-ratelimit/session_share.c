@@ -19,6 +19,16 @@ void session_shared_refund(struct session *s, const struct table_mark *mark)
 	leases_refund(s->leases, mark->hash, before - after, s->now_ms);
 }
 
+void session_shared_grow(struct session *s, struct table_mark *mark, uint64_t amount)
+{
+	const struct table_mark old = *mark;
+	uint64_t before = table_used(s->table, old.hash, old.class, s->now_ms);
+	table_charge(s->table, old.hash, old.class, s->now_ms, old.amount + amount, mark);
+	table_refund(s->table, &old);
+	uint64_t after = table_used(s->table, old.hash, old.class, s->now_ms);
+	leases_spend(s->leases, old.hash, after - before, s->now_ms);
+}
+
 int64_t session_free_at(struct session *s, uint64_t hash, unsigned class, uint64_t amount, uint64_t max)
 {
 	if (amount > max)

@@ -137,6 +137,11 @@ struct txn *txn_list_oldest(struct txn_table *t, const struct txn_list *list)
 	return list->tail == 0 ? NULL : &t->items[list->tail];
 }
 
+struct txn *txn_list_newer(struct txn_table *t, const struct txn *txn)
+{
+	return txn->prev == 0 ? NULL : &t->items[txn->prev];
+}
+
 struct txn *txn_oldest(struct txn_table *t)
 {
 	struct txn *txn = txn_list_oldest(t, &t->ended);
@@ -155,7 +160,7 @@ bool txn_hold_add(struct txn *txn, const struct txn_hold *hold)
 	return true;
 }
 
-const struct txn_hold *txn_hold_find(const struct txn *txn, uint64_t hash)
+struct txn_hold *txn_hold_find(const struct txn *txn, uint64_t hash)
 {
 	for (size_t i = 0; i < txn->hold_count; i++)
 		if (txn->holds[i].mark.hash == hash)

@@ -9,17 +9,17 @@
 #include "policyd-ratelimit/proto.h"
 #include "policyd-ratelimit/table.h"
 
-#define TXN_HOLDS_MAX 8192 /* reservations of one transaction */
+#define TXN_HOLDS_MAX 8192 /* counters that one transaction reserves of */
 #define TXN_SEEN_MAX 4096  /* requests of one transaction whose verdict is kept */
 #define TXN_ENDED_MAX 8192 /* ended transactions that are kept for retries */
 
 struct session_client;
 
-/* One reserved charge. */
+/* What is reserved of one counter. */
 struct txn_hold {
 	struct table_mark mark;
 	uint64_t max;          /* the limit when it was reserved */
-	uint16_t rule, window; /* of the configuration that txn->epoch names */
+	uint16_t rule, window; /* of the rules in force */
 	enum proto_action action;
 	bool shadow, by_recipient;
 };
@@ -36,9 +36,11 @@ enum txn_state {
 	TXN_ENDED,    /* judged at END-OF-MESSAGE */
 };
 
+#define TXN_REFUSAL_OTHER 1 /* its hash where no limit in force was the reason */
+
 /* Why a transaction's last refusal was. */
 struct txn_refusal {
-	uint64_t hash; /* of the counter; 0: blocked by the administrator */
+	uint64_t hash; /* of the counter */
 	uint64_t max, amount;
 	int64_t until_ms;
 	uint16_t rule, window;
@@ -50,7 +52,7 @@ struct txn {
 	struct session_client *owner; /* the connection that last spoke of it, or NULL */
 	int64_t touched_ms;
 	enum txn_state state;
-	uint32_t epoch; /* of the configuration of its holds */
+	bool charged; /* it was granted at its end */
 	/* For wiring.h: its connection lived when it was last asked about; it was
 	 * asked about at RCPT, at MAIL or DATA; it was reported. */
 	bool joined, at_rcpt, elsewhere, repeated;
@@ -92,9 +94,12 @@ struct txn *txn_oldest(struct txn_table *t);
 /* The oldest of a list, or NULL. */
 struct txn *txn_list_oldest(struct txn_table *t, const struct txn_list *list);
 
+/* The next newer one of its list, or NULL. */
+struct txn *txn_list_newer(struct txn_table *t, const struct txn *txn);
+
 /* False once TXN_HOLDS_MAX are in. */
 bool txn_hold_add(struct txn *txn, const struct txn_hold *hold) MUST_CHECK;
-const struct txn_hold *txn_hold_find(const struct txn *txn, uint64_t hash);
+struct txn_hold *txn_hold_find(const struct txn *txn, uint64_t hash);
 /* Past TXN_SEEN_MAX a verdict is not remembered. */
 void txn_seen_add(struct txn *txn, uint64_t digest, enum proto_action action);
 const struct txn_seen *txn_seen_find(const struct txn *txn, uint64_t digest);
