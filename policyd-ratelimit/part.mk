@@ -60,6 +60,10 @@ TESTS += test_policyd_session
 test_policyd_session_SRCS := tests/unit/test_policyd_session.c
 test_policyd_session_ARCHIVES := policyd-core base
 
+TESTS += test_policyd_promise
+test_policyd_promise_SRCS := tests/unit/test_policyd_promise.c
+test_policyd_promise_ARCHIVES := policyd-core base
+
 TESTS += test_policyd_store
 test_policyd_store_SRCS := tests/unit/test_policyd_store.c policyd-ratelimit/store_disk.c
 test_policyd_store_ARCHIVES := run base
