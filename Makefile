@@ -47,9 +47,17 @@ $(BUILD)/obj/%.o: %.c Makefile config.mk
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS_ALL) $(CPPFLAGS_$(firstword $(subst /, ,$<))) $(CFLAGS_ALL) -c -o $@ $<
 
+# Dovecot loads only plug-ins that were built for its very ABI: packages depend on
+# what this file says, and another Dovecot makes the plug-ins anew.
+.PHONY: FORCE
+FORCE:
+$(BUILD)/lib/dovecot-abi: FORCE
+	@mkdir -p $(@D)
+	@echo '$(DOVECOT_ABI)' | cmp -s - $@ || echo '$(DOVECOT_ABI)' >$@
+
 # Objects of plug-ins: position-independent, and nothing exported by default,
 # so that plug-ins that share code do not see each other's.
-$(BUILD)/pic/%.o: %.c Makefile config.mk
+$(BUILD)/pic/%.o: %.c Makefile config.mk $(BUILD)/lib/dovecot-abi
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS_ALL) $(CPPFLAGS_PLUGIN) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -c -o $@ $<
 

@@ -40,3 +40,6 @@ BUILD ?= build
 DOVECOT_CONFIG  ?= /usr/lib/dovecot/dovecot-config
 DOVECOT_INCLUDE ?= /usr/include/dovecot
 DOVECOT_MODULES ?= /usr/lib/dovecot/modules
+# 2.3 or 2.4, and what Dovecot compares before it loads a plug-in.
+DOVECOT_ABI    := $(shell sed -n 's/^\#define DOVECOT_ABI_VERSION "\(.*\)"/\1/p' $(DOVECOT_INCLUDE)/config.h)
+DOVECOT_SERIES := $(shell expr '$(DOVECOT_ABI)' : '\([0-9]*\.[0-9]*\)\.')

@@ -13,7 +13,7 @@ quotad_LIBS := $(RUN_LIBS)
 # position-independent.
 PLUGINS += lib11_quota_usage_plugin
 lib11_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c \
-	plugin-2.3/usage-plugin.c plugin-2.3/usage-mailbox.c plugin-2.3/usage-count.c) \
+	plugin/root.c plugin/mailbox.c plugin/count.c plugin-$(DOVECOT_SERIES)/adapter.c) \
 	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c
 
 ARCHIVES += quota-client

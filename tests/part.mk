@@ -22,6 +22,15 @@ check-integration: all helpers
 check-faults: all
 	$(Q)$(RUN_TESTS) --integration faults
 
+# check-trixie: all tests in a Debian 13 chroot (root; kept in TRIXIE_DIR); NAMES as for check-integration
+TRIXIE = tools/trixie
+.PHONY: check-trixie
+check-trixie:
+	$(Q)$(DEPS) install tools/deps-trixie.txt
+	$(Q)$(TRIXIE) prepare
+	$(Q)$(TRIXIE) run make --no-print-directory DEPS=true BUILD=build/trixie \
+		$(if $(NAMES),check-integration NAMES="$(NAMES)",check)
+
 # demo: show the six points; KEEP=1 leaves the stack running
 demo: deps
 	$(Q)$(BUILD_ALL) all

@@ -6,6 +6,8 @@
  */
 #include "lib/dns/resolver_internal.h"
 
+/* What Debian 13's c-ares would have instead, Debian 12's has not. */
+#define CARES_NO_DEPRECATED
 #include <ares.h>
 #include <errno.h>
 #include <fcntl.h>

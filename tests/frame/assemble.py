@@ -43,6 +43,11 @@ MAIN_CF_PRIVATE = (
     "queue_run_delay = 1s",
 )
 
+DOVECOT_24 = """\
+dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+"""
+
 DOVECOT_BASE = """\
 base_dir = {root}/run/dovecot
 state_dir = {root}/var/lib/dovecot
@@ -236,15 +241,23 @@ def postfix(at, secret):
     subprocess.run(["postconf", "-e", *MAIN_CF_PRIVATE], env=env, check=True)
 
 
+def dovecot_is_24():
+    """Whether this machine's Dovecot has the configuration of 2.4; else it is 2.3."""
+    version = subprocess.run(["dovecot", "--version"], check=True, capture_output=True, text=True).stdout
+    return version.startswith("2.4.")
+
+
 def dovecot(at, secret):
     config = at.path("/etc/dovecot")
-    write(config / "dovecot.conf", DOVECOT_BASE.format(root=at.root))
-    for path in (DEPLOY / "dovecot").glob("9*.conf"):
+    new = dovecot_is_24()
+    write(config / "dovecot.conf", (DOVECOT_24 if new else "") + DOVECOT_BASE.format(root=at.root))
+    for path in (DEPLOY / "dovecot" / ("2.4" if new else "")).glob("9*.conf"):
         text = fill(at.move(path.read_text()), secret)
         text = re.sub(r"\bport = (\d+)", lambda match: f"port = {at.base + int(match[1])}", text)
         write(config / "conf.d" / path.name, text, mode=0o600)
-    text = fill(at.move((DEPLOY / "dovecot/postern-sql.conf").read_text()), secret)
-    write(config / "postern-sql.conf", text, mode=0o600)
+    if not new:
+        text = fill(at.move((DEPLOY / "dovecot/postern-sql.conf").read_text()), secret)
+        write(config / "postern-sql.conf", text, mode=0o600)
     modules = at.path("/lib/dovecot")
     # One folder of plug-ins is all that Dovecot takes: the stock ones and ours.
     modules.mkdir()

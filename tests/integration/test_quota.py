@@ -62,7 +62,14 @@ class QuotaCase(StackCase):
         return mail.lmtp(self.stack, self.stack.at.port("lmtp"))
 
     def deliver(self, user, data):
-        """Delivers straight to Dovecot; returns the reply's code and text."""
+        """Delivers straight to Dovecot; returns the reply's code and text.  Comes
+        again, as Postfix would, where Dovecot 2.4 has ten for this user in hand."""
+        while True:
+            code, text = self.try_to_deliver(user, data)
+            if "Too many concurrent deliveries" not in text:
+                return code, text
+
+    def try_to_deliver(self, user, data):
         with self.lmtp() as client:
             try:
                 client.sendmail(SENDER, [user], data)
@@ -344,6 +351,23 @@ class Exactness(QuotaCase):
         worker.join()
         self.assertEqual(codes.count(250), 150)
         self.assert_exact(user)
+
+
+class Loading(QuotaCase):
+    def test_a_plugin_for_another_dovecot_is_refused_by_name(self):
+        folder = self.stack.at.path("/lib/foreign")
+        shutil.copytree(self.stack.at.path("/lib/dovecot"), folder, symlinks=True)
+        self.addCleanup(shutil.rmtree, folder)
+        plugin = folder / "lib11_quota_usage_plugin.so"
+        built_for = (self.stack.at.build / "lib/dovecot-abi").read_text().strip().encode()
+        code = plugin.read_bytes()
+        self.assertIn(built_for, code)
+        plugin.write_bytes(code.replace(built_for, b"0" + built_for[1:]))
+        done = subprocess.run(
+            ["doveadm", "-c", str(self.stack.dovecot_conf), "-o", f"mail_plugin_dir={folder}",
+             "quota", "get", "-u", "office@example.net"], capture_output=True, text=True, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(f"{plugin}: Module is for different ABI version", done.stderr)
 
 
 class Faults(QuotaCase):

@@ -6,7 +6,7 @@
  * A transaction in which a save was refused is rolled back even if the caller
  * commits it (doveadm copy does).
  */
-#include "usage-plugin.h"
+#include "dovecot-plugin-quota/plugin/plugin.h"
 
 #include "mail-user.h"
 #include "mailbox-list-private.h"
@@ -29,10 +29,11 @@ static struct mailbox_transaction_context *usage_transaction_begin(
 	struct mailbox *box, enum mailbox_transaction_flags flags, const char *reason)
 {
 	struct usage_mailbox *ubox = usage_mailbox_get(box);
-	struct mailbox_transaction_context *t = ubox->module_ctx.super.transaction_begin(box, flags,
-											 reason);
+	struct mailbox_transaction_context *t =
+		ubox->module_ctx.super.transaction_begin(box, flags, reason);
 	struct usage_transaction *ut = i_new(struct usage_transaction, 1);
 
+	adapter_begin(ubox->uroot);
 	MODULE_CONTEXT_SET(t, usage_storage_module, ut);
 	return t;
 }
@@ -51,7 +52,7 @@ static void usage_transaction_rollback(struct mailbox_transaction_context *t)
 static void set_over_quota(struct usage_mailbox *ubox, struct mailbox *box)
 {
 	mail_storage_set_error(box->storage, MAIL_ERROR_NOQUOTA,
-			       ubox->uroot->root.quota->set->quota_exceeded_msg);
+			       adapter_full_message(ubox->uroot, box));
 }
 
 static int usage_transaction_commit(struct mailbox_transaction_context *t,
@@ -67,7 +68,7 @@ static int usage_transaction_commit(struct mailbox_transaction_context *t,
 		ubox->module_ctx.super.transaction_rollback(t);
 		set_over_quota(ubox, box);
 	} else {
-		ret = ubox->module_ctx.super.transaction_commit(t, changes_r);
+		ret = adapter_commit(ubox, t, changes_r);
 	}
 	if (ret < 0)
 		usage_release(&ubox->uroot->usage, &ut->save);
@@ -85,7 +86,7 @@ static uint64_t credit_of(struct usage_mailbox *ubox, struct mail *source, const
 
 	*key_r = "";
 	if (source == NULL || usage_root_of(source->box) != ubox->uroot ||
-	    !usage_box_counts(ubox->uroot, source->box) ||
+	    !adapter_counts(ubox->uroot, source->box) ||
 	    mail_get_virtual_size(source, &size) < 0 ||
 	    mailbox_get_metadata(source->box, MAILBOX_METADATA_GUID, &metadata) < 0)
 		return 0;
@@ -93,7 +94,7 @@ static uint64_t credit_of(struct usage_mailbox *ubox, struct mail *source, const
 	return size;
 }
 
-static int reserve(struct mail_save_context *ctx, struct mail *move_source)
+static int reserve(struct mail_save_context *ctx, struct mail *replaced)
 {
 	struct mailbox *box = ctx->transaction->box;
 	struct usage_mailbox *ubox = usage_mailbox_get(box);
@@ -101,20 +102,19 @@ static int reserve(struct mail_save_context *ctx, struct mail *move_source)
 	struct usage_mail mail = {.force = box->storage->user->dsyncing};
 	uoff_t size;
 
-	if (!usage_box_counts(ubox->uroot, box))
+	if (!adapter_counts(ubox->uroot, box))
 		return 0;
 	if (mail_get_virtual_size(ctx->dest_mail, &size) < 0) {
 		usage_unsized(&ut->save); /* e.g. the source of a copy is gone: it will fail */
 		return 0;
 	}
 	mail.bytes = size;
-	mail.credit = credit_of(ubox, move_source, &mail.key);
+	mail.credit = credit_of(ubox, replaced, &mail.key);
 	if (usage_reserve(&ubox->uroot->usage, &ut->save, &mail) != USAGE_OK) {
 		set_over_quota(ubox, box);
 		return -1;
 	}
-	/* The quota plug-in checks again, except within a MOVE of one root. */
-	ubox->granted = !ctx->moving || mail.credit == 0;
+	ubox->granted = adapter_asks_again(ctx, mail.credit);
 	return 0;
 }
 
@@ -129,14 +129,13 @@ static int usage_save_begin(struct mail_save_context *ctx, struct istream *input
 static int usage_save_finish(struct mail_save_context *ctx)
 {
 	struct usage_mailbox *ubox = usage_mailbox_get(ctx->transaction->box);
-	struct mail *source = ctx->moving ? ctx->copy_src_mail : NULL;
 	int ret;
 
 	if (ubox->module_ctx.super.save_finish(ctx) < 0)
 		return -1;
 	T_BEGIN
 	{
-		ret = reserve(ctx, source);
+		ret = reserve(ctx, adapter_replaced(ctx, ctx->copy_src_mail));
 	}
 	T_END;
 	return ret;
@@ -145,7 +144,6 @@ static int usage_save_finish(struct mail_save_context *ctx)
 static int usage_copy(struct mail_save_context *ctx, struct mail *mail)
 {
 	struct usage_mailbox *ubox = usage_mailbox_get(ctx->transaction->box);
-	struct mail *source = ctx->moving ? mail : NULL;
 	int ret;
 
 	ubox->granted = FALSE;
@@ -155,7 +153,7 @@ static int usage_copy(struct mail_save_context *ctx, struct mail *mail)
 		return 0; /* save_finish() has reserved */
 	T_BEGIN
 	{
-		ret = reserve(ctx, source);
+		ret = reserve(ctx, adapter_replaced(ctx, mail));
 	}
 	T_END;
 	return ret;
@@ -167,7 +165,7 @@ static void usage_sync_notify(struct mailbox *box, uint32_t uid, enum mailbox_sy
 	struct usage_mailbox *ubox = usage_mailbox_get(box);
 
 	if (sync_type == MAILBOX_SYNC_TYPE_EXPUNGE && !ubox->intent &&
-	    (box->flags & MAILBOX_FLAG_DELETE_UNSAFE) == 0 && usage_box_counts(ubox->uroot, box)) {
+	    (box->flags & MAILBOX_FLAG_DELETE_UNSAFE) == 0 && adapter_counts(ubox->uroot, box)) {
 		ubox->intent = TRUE;
 		usage_intent(&ubox->uroot->usage);
 	}
@@ -186,8 +184,8 @@ static int usage_rename_box(struct mailbox *src, struct mailbox *dest)
 {
 	struct usage_mailbox *ubox = usage_mailbox_get(src);
 	struct usage_root *from = ubox->uroot, *to = usage_root_of(dest);
-	const bool left = usage_box_counts(from, src);
-	const bool came = to != NULL && usage_box_counts(to, dest);
+	const bool left = adapter_counts(from, src);
+	const bool came = to != NULL && adapter_counts(to, dest);
 
 	if (ubox->module_ctx.super.rename_box(src, dest) < 0)
 		return -1;

@@ -5,7 +5,7 @@
  * was committed before.  A mailbox that cannot be opened for good (ACL, just
  * deleted) is left out.
  */
-#include "usage-plugin.h"
+#include "dovecot-plugin-quota/plugin/plugin.h"
 
 #include <poll.h>
 
@@ -53,7 +53,7 @@ static int add_mailbox(struct usage_root *uroot, struct mail_namespace *ns, cons
 	struct mailbox *box = mailbox_alloc(ns->list, vname, 0);
 	int ret = 0;
 
-	if (usage_box_counts(uroot, box))
+	if (adapter_counts(uroot, box))
 		ret = add_box(box, uroot->thorough, sum);
 	mailbox_free(&box);
 	return ret;
@@ -77,15 +77,13 @@ static int add_namespace(struct usage_root *uroot, struct mail_namespace *ns, st
 
 int usage_root_count(struct usage_root *uroot, uint64_t *bytes_out, uint64_t *messages_out)
 {
-	struct mail_namespace *ns;
+	unsigned int count;
+	struct mail_namespace *const *namespaces = adapter_namespaces(uroot, &count);
 	struct sum sum = {0, 0};
 
-	array_foreach_elem(&uroot->root.quota->namespaces, ns)
-	{
-		if (quota_root_is_namespace_visible(&uroot->root, ns) &&
-		    add_namespace(uroot, ns, &sum) < 0)
+	for (unsigned int i = 0; i < count; i++)
+		if (add_namespace(uroot, namespaces[i], &sum) < 0)
 			return -1;
-	}
 	*bytes_out = sum.bytes;
 	*messages_out = sum.messages;
 	return 0;
