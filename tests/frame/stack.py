@@ -130,13 +130,28 @@ class Stack:
         if done.returncode != 0:
             raise StackError(f"prlimit: {done.stderr}")
 
+    def children(self, part, name):
+        """The processes called NAME that PART has started itself."""
+        pid = self.pid(part)
+        try:
+            pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            return {child for child in pids if pathlib.Path(f"/proc/{child}/comm").read_text() == f"{name}\n"}
+        except FileNotFoundError:  # one of them has just gone
+            return self.children(part, name) if self.pid(part) else set()
+
     def reload(self, part):
+        """Afterwards every new session has the new settings; no SMTP session may be open."""
         if part == "postfix":
-            run(["postfix", "-c", self.at.path("/etc/postfix"), "reload"])
+            before = self.children(part, "smtpd")
+            self.reload_postfix()
+            wait_until(lambda: not before & self.children(part, "smtpd"), START_S, "the end of the old smtpd processes")
         elif part == "dovecot":
             run(["doveadm", "-c", self.dovecot_conf, "reload"])
         else:
             self.kill(part, signal.SIGHUP)
+
+    def reload_postfix(self):
+        run(["postfix", "-c", self.at.path("/etc/postfix"), "reload"])
 
     def status(self):
         return {part: self.pid(part) for part in PARTS}
@@ -208,7 +223,7 @@ class Stack:
         self.wait("mysql", lambda: self.pid("mysql") and self.answers(["mariadb-admin", "--no-defaults", "-uroot", "-S", self.mysql_socket, "ping"]))
         if self.pid("postfix"):
             # Postfix 3.7 leaves a database alone for 60 s after a failure.
-            self.reload("postfix")
+            self.reload_postfix()
 
     def stop_mysql(self):
         self.end(self.pid("mysql"), signal.SIGTERM)
