@@ -12,7 +12,7 @@ milter-dkim_ARCHIVES := milter-core spf dns mail run base
 milter-dkim_LIBS := -lmilter $(MILTER_CORE_LIBS)
 
 # The evaluators over DNS answers.
-AUTH_TESTS := spf authres dmarc author arc culprit dnscache resolver inbound override report_uri report_external aggregate
+AUTH_TESTS := spf spf_networks authres dmarc author arc culprit dnscache resolver inbound override report_uri report_external aggregate
 TESTS += $(AUTH_TESTS:%=test_%)
 define auth_test
 test_$(1)_SRCS := tests/unit/test_$(1).c

@@ -171,6 +171,9 @@ static json_t *key_describe(struct policyd *p, const struct span *args, size_t c
 	json_object_set_new(result, "key", json_span(key.text));
 	json_object_set_new(result, "limited_by", json_integer(windows));
 	json_object_set_new(result, "allowed", json_boolean(subject_is_allowed(&subject, p->session.rules)));
+	const char *domain = subject_spf_domain(&subject, p->session.rules);
+	if (domain != NULL)
+		json_object_set_new(result, "allowed_by", json_sprintf("spf:%s", domain));
 	json_object_set_new(result, "blocked",
 			    json_boolean(keymap_find(&p->session.blocks.map, key.scope, &subject, &value) == 0));
 	json_object_set_new(result, "windows", visit.array);
@@ -255,6 +258,7 @@ static json_t *run_list(void *arg, const struct span *args, size_t count, struct
 	json_object_set_new(result, "limited", limited);
 	json_object_set_new(result, "blocked", blocked);
 	json_object_set_new(result, "abuse", held_list(p));
+	json_object_set_new(result, "spf", exempt_list(p));
 	json_object_set_new(result, "warnings", watch_warnings(p));
 	return result;
 }

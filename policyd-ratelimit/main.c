@@ -140,6 +140,7 @@ static void on_collect(void *arg)
 	for (unsigned faults = p->session.wiring.faults; faults != 0; faults &= faults - 1)
 		warnings++;
 	metrics_set(METRIC_WIRING, warnings);
+	exempt_collect(p);
 	if (p->loader != NULL)
 		metrics_set(METRIC_OVERRIDES_AGE, (clock_boot_ms() - p->overrides_asked_ms) / 1000);
 }
@@ -152,8 +153,10 @@ static int start(struct skel *skel, struct sbuf *error)
 	struct rules *rules = policyd_config_rules(config, error);
 	if (rules == NULL)
 		return ERR_SYNTAX;
+	struct spf_refresh *refresh = NULL;
 	struct policyd *p = mem_zalloc(sizeof(*p));
 	p->skel = skel;
+	p->exempt.started_s = clock_wall_ms() / 1000;
 	p->overrides_asked_ms = clock_boot_ms();
 	p->wall_offset_ms = clock_wall_ms() - policyd_now_ms();
 	int rc = keeper_open(p, config, rules, error);
@@ -161,6 +164,8 @@ static int start(struct skel *skel, struct sbuf *error)
 		goto no_keeper;
 	p->session.wiring.sample = (uint64_t)config->wiring_messages;
 	rc = guard_set_rules(p, config, error);
+	if (rc == 0)
+		rc = exempt_prepare(p, config, p->session.rules, &refresh, error);
 	if (rc == 0)
 		rc = overrides_start(p, config, error);
 	if (rc < 0)
@@ -173,6 +178,7 @@ static int start(struct skel *skel, struct sbuf *error)
 	rc = tell_open(p, config, error);
 	if (rc < 0)
 		goto no_tell;
+	exempt_switch(p, refresh);
 	timers_start(p);
 	metrics_on_collect(on_collect, p);
 	skel->arg = p;
@@ -184,36 +190,59 @@ no_server:
 	recorder_close(&p->recorder);
 	overrides_loader_stop(&p->loader);
 no_overrides:
+	spf_refresh_free(&refresh);
 	keeper_close(p);
 no_keeper:
 	free(p);
 	return rc;
 }
 
-static int reload(struct skel *skel, const void *next, struct sbuf *error)
+/* What a reload makes anew, before anything of the running configuration changes. */
+struct next {
+	struct rules *rules;
+	struct recorder *recorder;
+	struct spf_refresh *refresh;
+};
+
+static void next_free(struct next *next)
 {
-	struct policyd *p = skel->arg;
-	const struct policyd_config *config = next;
-	struct rules *rules = policyd_config_rules(config, error);
-	if (rules == NULL)
+	rules_free(&next->rules);
+	recorder_close(&next->recorder);
+	spf_refresh_free(&next->refresh);
+}
+
+static int next_make(struct policyd *p, const struct policyd_config *config, struct next *next, struct sbuf *error)
+{
+	next->rules = policyd_config_rules(config, error);
+	if (next->rules == NULL)
 		return ERR_SYNTAX;
-	struct recorder *recorder = NULL;
-	int rc = session_bind_rules(p->table, rules);
+	int rc = session_bind_rules(p->table, next->rules);
 	if (rc < 0)
 		sbuf_adds(error, "too many different windows since the start; restart instead");
 	if (rc == 0)
-		rc = recorder_open(config->request_log, (uint64_t)config->request_log_max, &recorder, error);
+		rc = recorder_open(config->request_log, (uint64_t)config->request_log_max, &next->recorder, error);
+	if (rc == 0)
+		rc = exempt_prepare(p, config, next->rules, &next->refresh, error);
+	return rc;
+}
+
+static int reload(struct skel *skel, const void *arg, struct sbuf *error)
+{
+	struct policyd *p = skel->arg;
+	const struct policyd_config *config = arg;
+	struct next next = {0};
+	int rc = next_make(p, config, &next, error);
 	if (rc == 0)
 		rc = guard_set_rules(p, config, error);
 	if (rc < 0) {
-		rules_free(&rules);
-		recorder_close(&recorder);
+		next_free(&next);
 		return rc;
 	}
-	if (session_set_rules(&p->session, rules) < 0)
+	if (session_set_rules(&p->session, next.rules) < 0)
 		PANIC("rules that had their classes have none");
 	recorder_close(&p->recorder);
-	p->recorder = recorder;
+	p->recorder = next.recorder;
+	exempt_switch(p, next.refresh);
 	server_reload(p, config);
 	p->session.timeout_ms = config->transaction_timeout;
 	p->session.wiring.sample = (uint64_t)config->wiring_messages;
@@ -232,6 +261,7 @@ static void done(struct skel *skel)
 	struct policyd *p = skel->arg;
 	timers_stop(p);
 	overrides_loader_stop(&p->loader);
+	exempt_close(p);
 	conn_server_free(&p->server);
 	recorder_close(&p->recorder);
 	listen_close(&p->listen);
@@ -245,6 +275,8 @@ static void status(struct skel *skel, json_t *object)
 	const struct policyd *p = skel->arg;
 	json_object_set_new(object, "limits", json_integer((json_int_t)(p->session.rules->count - p->session.rules->extra_count)));
 	json_object_set_new(object, "overrides", json_integer((json_int_t)p->override_count));
+	json_object_set_new(object, "spf_domains", json_integer((json_int_t)p->exempt.sets->count));
+	json_object_set_new(object, "spf_networks", json_integer((json_int_t)spfsets_networks(p->exempt.sets)));
 	json_object_set_new(object, "keys", json_integer((json_int_t)p->table->count));
 	json_object_set_new(object, "warnings", watch_warnings(p));
 	json_object_set_new(object, "transactions", json_integer((json_int_t)p->session.txns.live.count));

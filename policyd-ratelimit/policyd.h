@@ -12,6 +12,7 @@
 #include "policyd-ratelimit/overrides_sql.h"
 #include "policyd-ratelimit/recorder.h"
 #include "policyd-ratelimit/reporter.h"
+#include "policyd-ratelimit/spf_refresh.h"
 #include "policyd-ratelimit/store_disk.h"
 #include "policyd-ratelimit/streaks.h"
 
@@ -40,6 +41,14 @@ struct keeper {
 	int64_t failed_ms;
 };
 
+/* Who is exempt by SPF: exempt.c. */
+struct exempt {
+	struct spf_refresh *refresh; /* NULL: no domain is */
+	struct spfsets *sets;        /* as they are in force */
+	uint64_t generation;         /* of refresh */
+	int64_t started_s;           /* wall clock */
+};
+
 struct policyd {
 	struct skel *skel;
 	struct table *table;
@@ -51,6 +60,7 @@ struct policyd {
 	uint64_t connections; /* since the start */
 	struct overrides_loader *loader;
 	size_t override_count;
+	struct exempt exempt;
 	int64_t overrides_asked_ms;
 	bool database_away;
 	struct streaks streaks;
@@ -131,6 +141,19 @@ void guard_after(struct policyd *p, struct guard_client *g, const struct proto_r
 void guard_client_done(struct policyd *p, struct guard_client *g);
 /* Lets SUBJECT go under the rules of SCOPE; how many held it. */
 size_t guard_release(struct policyd *p, const struct subject *subject, enum rule_scope scope);
+
+/* ---- exempt.c ---- */
+
+/* What the domains of RULES need, not yet at work; *NEXT_OUT NULL: nothing. */
+int exempt_prepare(struct policyd *p, const struct policyd_config *config, const struct rules *rules,
+		   struct spf_refresh **next_out, struct sbuf *error) MUST_CHECK;
+/* Takes NEXT for the rules that are in force now; what is known of their domains stays. */
+void exempt_switch(struct policyd *p, struct spf_refresh *next);
+void exempt_close(struct policyd *p);
+/* Sets the gauges. */
+void exempt_collect(const struct policyd *p);
+/* The domains and what is known of each: a new array. */
+json_t *exempt_list(const struct policyd *p);
 
 /* ---- tell.c ---- */
 

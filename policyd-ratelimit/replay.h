@@ -5,8 +5,8 @@
  * What the other limits refuse changes what follows: DATA and END-OF-MESSAGE
  * of a message none of whose recipients is let through are left out, and a
  * message counts at most as many recipients as were let through.  What a sender
- * would have tried again is not known.  Overrides in SQL and blocks play no
- * part.
+ * would have tried again is not known.  Overrides in SQL, blocks and the
+ * networks of spf:DOMAIN play no part.
  */
 #ifndef POLICYD_REPLAY_H
 #define POLICYD_REPLAY_H

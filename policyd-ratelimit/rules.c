@@ -5,6 +5,7 @@
 #include "rules.h"
 
 #include "lib/base/num.h"
+#include "lib/mail/dnsname.h"
 #include "policyd-ratelimit/grammar.h"
 
 static const char *const scope_names[] = {
@@ -367,6 +368,30 @@ static int allow_account_add(struct rules *rules, struct span account, struct sb
 	return 0;
 }
 
+static int allow_spf_add(struct rules *rules, struct span domain, struct sbuf *reason)
+{
+	domain = dnsname_trim(domain);
+	bool ascii = true;
+	for (size_t i = 0; i < domain.len; i++)
+		ascii = ascii && (unsigned char)domain.ptr[i] < 0x80;
+	if (!ascii || !dnsname_mail_valid(domain)) {
+		sbuf_adds(reason, "`spf:' without the name of a domain (in A-labels)");
+		return ERR_SYNTAX;
+	}
+	for (size_t i = 0; i < rules->spf_count; i++)
+		if (span_ieq(span_str(rules->spf_domains[i]), domain))
+			return 0;
+	if (rules->spf_count == RULES_SPF_MAX) {
+		sbuf_addf(reason, "more than %d domains under spf:", RULES_SPF_MAX);
+		return ERR_LIMIT;
+	}
+	char *name = span_dup(domain);
+	for (char *c = name; *c != '\0'; c++)
+		*c = ascii_lower(*c);
+	rules->spf_domains[rules->spf_count++] = name;
+	return 0;
+}
+
 int rules_add_allow(struct rules *rules, struct span text, struct sbuf *reason)
 {
 	for (;;) {
@@ -375,8 +400,10 @@ int rules_add_allow(struct rules *rules, struct span text, struct sbuf *reason)
 		int rc = 0;
 		if (span_istarts(word, SPAN_LIT("account:"))) {
 			rc = allow_account_add(rules, span_skip(word, 8), reason);
+		} else if (span_istarts(word, SPAN_LIT("spf:"))) {
+			rc = allow_spf_add(rules, span_skip(word, 4), reason);
 		} else if (ip_net_parse(word, &net) < 0) {
-			sbuf_addf(reason, "`%.*s' is neither a network nor account:NAME", SPAN_ARG(word));
+			sbuf_addf(reason, "`%.*s' is neither a network nor account:NAME nor spf:DOMAIN", SPAN_ARG(word));
 			rc = ERR_SYNTAX;
 		} else if (netmap_add(&rules->allow_nets, &net, 1) < 0) {
 			sbuf_addf(reason, "more than %d networks", RULES_ALLOW_MAX);
@@ -403,6 +430,13 @@ void rules_seal(struct rules *rules)
 	netmap_seal(&rules->allow_nets);
 }
 
+void rules_set_spf(struct rules *rules, struct netmap *nets)
+{
+	netmap_done(&rules->spf_nets);
+	rules->spf_nets = *nets;
+	*nets = (struct netmap){0};
+}
+
 void rules_free(struct rules **rules)
 {
 	if (*rules == NULL)
@@ -411,6 +445,9 @@ void rules_free(struct rules **rules)
 		rule_done(&(*rules)->items[i]);
 	netmap_done(&(*rules)->allow_nets);
 	htab_done(&(*rules)->allow_accounts, free);
+	for (size_t i = 0; i < (*rules)->spf_count; i++)
+		free((*rules)->spf_domains[i]);
+	netmap_done(&(*rules)->spf_nets);
 	free(*rules);
 	*rules = NULL;
 }

@@ -30,6 +30,7 @@
 #define RULES_WINDOWS_MAX 8     /* windows of one limit */
 #define RULES_CONDITIONS_MAX 8  /* conditions of one limit */
 #define RULES_ALLOW_MAX 65536   /* networks, and as many accounts */
+#define RULES_SPF_MAX 64        /* domains whose SPF records say who is exempt */
 #define RULES_TEXT_MAX 256      /* bytes of an own text */
 #define RULES_LINE_MAX 2048     /* bytes of one limit */
 
@@ -86,6 +87,9 @@ struct rules {
 	size_t count, extra_count;
 	struct netmap allow_nets;
 	struct htab allow_accounts; /* "user@domain" or "@domain", owned */
+	char *spf_domains[RULES_SPF_MAX]; /* lower case, owned */
+	size_t spf_count;
+	struct netmap spf_nets;     /* what their records name; value: number of the domain + 1 */
 	char delimiter;             /* of address extensions; NUL: none */
 	unsigned scopes;            /* a bit for each that some limit has */
 };
@@ -96,7 +100,7 @@ void rules_free(struct rules **rules);
 /* Adds one limit. On failure REASON says why; RULES is unchanged. */
 int rules_add_limit(struct rules *rules, struct span text, struct sbuf *reason) MUST_CHECK;
 /* Adds exemptions, separated by commas or white space: ADDRESS, ADDRESS/PREFIX,
- * account:USER or account:@DOMAIN. */
+ * account:USER, account:@DOMAIN or spf:DOMAIN. */
 int rules_add_allow(struct rules *rules, struct span text, struct sbuf *reason) MUST_CHECK;
 /*
  * Adds a limit without a maximum of its own: it counts only keys that have an
@@ -108,6 +112,8 @@ int rules_add_extra(struct rules *rules, enum rule_scope scope, enum rule_unit u
 void rules_drop_extra(struct rules *rules, bool all);
 /* After the last limit and exemption. */
 void rules_seal(struct rules *rules);
+/* Takes the content of NETS as what the records of the domains name now. */
+void rules_set_spf(struct rules *rules, struct netmap *nets);
 
 /* Whether all conditions of RULE hold. */
 bool rule_applies(const struct rule *rule, const struct proto_request *request);

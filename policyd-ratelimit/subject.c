@@ -193,12 +193,23 @@ void subject_format(const struct subject *subject, const struct rule *rule, stru
 	}
 }
 
+const char *subject_spf_domain(const struct subject *subject, const struct rules *rules)
+{
+	uint32_t number;
+	if (subject->account.len > 0 || subject->client.bits == 0 ||
+	    netmap_find(&rules->spf_nets, &subject->client, &number) < 0)
+		return NULL;
+	return rules->spf_domains[number - 1];
+}
+
 bool subject_is_allowed(const struct subject *subject, const struct rules *rules)
 {
 	uint32_t value;
 	if (subject->client.bits != 0 && netmap_find(&rules->allow_nets, &subject->client, &value) == 0)
 		return true;
-	if (subject->account.len == 0 || rules->allow_accounts.count == 0)
+	if (subject->account.len == 0)
+		return subject_spf_domain(subject, rules) != NULL;
+	if (rules->allow_accounts.count == 0)
 		return false;
 	if (htab_get(&rules->allow_accounts, subject->account) != NULL)
 		return true;

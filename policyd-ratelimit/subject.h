@@ -43,6 +43,9 @@ int subject_key(const struct subject *subject, const struct rule *rule, struct s
 /* The same for people: printable ASCII, '?' for other bytes. */
 void subject_format(const struct subject *subject, const struct rule *rule, struct sbuf *out);
 
+/* The domain whose SPF record names the client, where that exempts it; NULL: none.
+ * Who has logged in is an account, wherever from. */
+const char *subject_spf_domain(const struct subject *subject, const struct rules *rules);
 /* Whether the client or the account is exempt from all limits. */
 bool subject_is_allowed(const struct subject *subject, const struct rules *rules);
 

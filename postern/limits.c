@@ -44,7 +44,7 @@ static int list(struct cli *cli)
 		{"scope", "Scope", false, 0},   {"key", "Key", false, 60},     {"limit", "Limit", false, 0},
 		{"action", "Action", false, 0}, {"refused", "Refused", true, 0}, {"last_at", "Last", false, 0},
 		{"until", "Until", false, 0},   {NULL, NULL, false, 0}};
-	json_t *result = NULL, *blocked, *warning;
+	json_t *result = NULL, *blocked, *warning, *item;
 	size_t i;
 	int status = call(cli, "list", &result);
 	if (status != EX_OK)
@@ -53,6 +53,12 @@ static int list(struct cli *cli)
 		return cli_print_json(cli, result);
 	json_array_foreach(json_object_get(result, "warnings"), i, warning) {
 		fprintf(cli->out, "warning: %s\n", json_string_value(warning));
+	}
+	json_array_foreach(json_object_get(result, "spf"), i, item) {
+		const char *at = text_of(item, "resolved_at"), *problem = text_of(item, "problem");
+		fprintf(cli->out, "exempt: spf:%s, %lld networks, %s%s%s%s\n", text_of(item, "domain"),
+			(long long)json_integer_value(json_object_get(item, "networks")), at[0] != '\0' ? "as of " : "not yet read",
+			at, problem[0] != '\0' ? "; " : "", problem);
 	}
 	json_t *rows = json_incref(json_object_get(result, "limited"));
 	json_array_foreach(json_object_get(result, "blocked"), i, blocked) {
@@ -74,8 +80,10 @@ static int describe(struct cli *cli, const char *verb, const struct table_column
 		return status;
 	if (cli->json)
 		return cli_print_json(cli, result);
-	fprintf(cli->out, "%s %s%s%s\n", text_of(result, "scope"), text_of(result, "key"),
+	const char *by = text_of(result, "allowed_by");
+	fprintf(cli->out, "%s %s%s%s%s%s\n", text_of(result, "scope"), text_of(result, "key"),
 		json_is_true(json_object_get(result, "allowed")) ? ", exempt from all limits" : "",
+		by[0] != '\0' ? " by " : "", by,
 		json_is_true(json_object_get(result, "blocked")) ? ", blocked" : "");
 	json_t *rows = json_incref(json_object_get(result, "windows")), *item;
 	size_t i;

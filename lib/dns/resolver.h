@@ -12,8 +12,8 @@
  *   while ((rc = evaluate(&view)) == ERR_AGAIN)
  *           resolver_set_wait(set);
  *
- * always ends.  A set belongs to one thread at a time; everything else here is
- * thread-safe.
+ * always ends.  A set belongs to one thread at a time, apart from its cancellation;
+ * everything else here is thread-safe.
  */
 #ifndef RESOLVER_H
 #define RESOLVER_H
@@ -71,5 +71,7 @@ void resolver_set_free(struct resolver_set **set);
 struct dns_view resolver_set_view(struct resolver_set *set);
 /* Waits until all questions asked so far have answers or the budget is spent. */
 void resolver_set_wait(struct resolver_set *set);
+/* From any thread: the budget is spent, whoever waits goes on at once. */
+void resolver_set_cancel(struct resolver_set *set);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "lib/base/arena.h"
 #include "lib/dns/dnscache.h"
@@ -67,7 +68,7 @@ struct resolver_set {
 	struct slot **slots;
 	size_t count, size, pending;
 	int64_t budget_us;
-	bool expired;
+	atomic_bool expired;
 };
 
 /* From any thread: there is something in the queue, or `stopping` is set. */

@@ -156,3 +156,11 @@ void resolver_set_wait(struct resolver_set *set)
 	if (rc != 0 || set->budget_us <= 0)
 		set->expired = true;
 }
+
+void resolver_set_cancel(struct resolver_set *set)
+{
+	pthread_mutex_lock(&set->resolver->lock);
+	set->expired = true;
+	pthread_cond_signal(&set->answered);
+	pthread_mutex_unlock(&set->resolver->lock);
+}

@@ -189,11 +189,12 @@ def configs(at):
         if path.stem == "postern":
             values["sql_dir"] = at.path("/sql")
         else:
-            if path.stem == "milter-dkim":
+            if path.stem in ("milter-dkim", "policyd-ratelimit"):
                 values["resolver"] = f"{HOST}:{at.port('dns')}"
             values["state_dir"] = at.path(f"/var/lib/postern/{path.stem}")
         values |= {
-            "milter-dkim": {"resolver": f"{HOST}:{at.port('dns')}"},
+            # The large senders of the shipped file are not in the stack's DNS.
+            "policyd-ratelimit": {"allow": ""},
             "lmtp-indexer": {
                 "backend": f"inet:{HOST}:{at.port('lmtp')}",
                 "mailbox_api": f"http://{HOST}:{at.port('doveadm')}/doveadm/v1",

@@ -1,10 +1,12 @@
 /*
  * An SPF record, the explanation behind it and the sender, all chosen by an
- * outsider: the check ends with a verdict, within its limits.
+ * outsider: the check ends with a verdict, within its limits, and the networks of
+ * the record are disjoint.
  *
  *   input   SENDER \n RECORD \n EXPLANATION
  */
 #include "lib/spf/spf.h"
+#include "lib/spf/spf_networks.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -27,6 +29,20 @@ static const struct dns_answer *lookup(void *arg, struct span name, enum dns_typ
 	default:
 		return &w->answers[3];
 	}
+}
+
+static void check_networks(const struct dns_view *view)
+{
+	struct spf_networks n = {0};
+	int rc = spf_networks(SPAN_LIT("example.com"), view, &n);
+	if (rc == ERR_AGAIN)
+		PANIC("no answer was missing");
+	for (size_t i = 0; rc == 0 && i < n.count; i++)
+		for (size_t k = 0; k < n.count && k < 256; k++)
+			if (i != k && ip_net_has(&n.items[k], &n.items[i].base))
+				PANIC("a network within another");
+	if (rc == 0)
+		spf_networks_done(&n);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -58,5 +74,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (v.result != AUTH_FAIL || v.explanation.ptr[i] < ' ' || v.explanation.ptr[i] == 0x7f)
 			PANIC("an explanation that must not be shown");
 	arena_done(&a);
+	check_networks(&view);
 	return 0;
 }
