@@ -8,9 +8,10 @@
 #include <unistd.h>
 
 #include "lmtp-indexer/extract_internal.h"
-#include "lmtp-indexer/tokens.h"
+#include "lmtp-indexer/terms.h"
 
 #define TERMS_FACTOR 5 /* most bytes of terms for a byte of text (pairs of CJK) */
+#define TERMS_OTHER_MAX (1u << 20) /* of those of headers and names */
 
 static GMimeParserOptions *parser_options;
 
@@ -158,26 +159,41 @@ static void make_snippet(struct extract_run *run)
 	g_free(valid);
 }
 
+static unsigned place_of(enum extract_kind kind)
+{
+	switch (kind) {
+	case KIND_FROM:
+	case KIND_SENDER:
+		return TERMS_FROM;
+	case KIND_TO:
+	case KIND_CC:
+	case KIND_BCC:
+		return TERMS_TO;
+	case KIND_REPLY_TO:
+		break;
+	}
+	return 0;
+}
+
 static void make_terms(struct extract_run *run)
 {
 	struct extract *x = run->x;
+	size_t max = run->limits->text_max_bytes * TERMS_FACTOR + TERMS_OTHER_MAX;
+	struct terms *terms = terms_new(max);
 	struct sbuf b;
-	sbuf_init_heap(&b, (run->limits->text_max_bytes + (256u << 10)) * TERMS_FACTOR);
-	tokens_add(&b, x->subject);
+	terms_add(terms, x->subject, TERMS_SUBJECT);
 	for (size_t i = 0; i < x->address_count; i++) {
-		tokens_add(&b, x->addresses[i].display);
-		tokens_add(&b, x->addresses[i].address);
+		terms_add(terms, x->addresses[i].display, place_of(x->addresses[i].kind));
+		terms_add(terms, x->addresses[i].address, place_of(x->addresses[i].kind));
 	}
 	for (size_t i = 0; i < x->attachment_count; i++)
-		tokens_add(&b, x->attachments[i].name);
-	tokens_add(&b, x->text);
-	struct sbuf unique;
-	sbuf_init_heap(&unique, b.len + 1);
-	tokens_add_unique(&unique, sbuf_span(&b));
-	if (!sbuf_ok(&b) || arena_dup(&x->arena, sbuf_span(&unique), &x->terms) < 0)
+		terms_add(terms, x->attachments[i].name, 0);
+	terms_add(terms, x->text, 0);
+	sbuf_init_heap(&b, max * 2);
+	if (!terms_write(terms, &b) || arena_dup(&x->arena, sbuf_span(&b), &x->terms) < 0)
 		extract_partial(run);
-	sbuf_done(&unique);
 	sbuf_done(&b);
+	terms_free(&terms);
 }
 
 /* Keeps the text; where the limit has cut a character, without its rest. */

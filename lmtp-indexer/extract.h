@@ -67,7 +67,7 @@ struct extract {
 	struct span snippet;
 	struct span text;
 	bool truncated; /* there was more text than the limit */
-	struct span terms; /* for the full-text index, see tokens.h */
+	struct span terms; /* the words to search by, see terms.h */
 	struct span spf, dkim, dmarc, arc; /* results of our own milter, "" if none */
 
 	/*

@@ -152,6 +152,7 @@ static void start_threads(struct index *ix, const struct indexer_config *c)
 	ix->reader = spool_reader_new(ix->spool);
 	if (!ix->has_database)
 		return;
+	ix->seal = seal_new(db_clone(ix->db));
 	ix->writer = writer_new(ix->db, c->user_query, c->recipient_delimiter);
 	ix->db = NULL;
 	if (pthread_create(&ix->writer_thread, NULL, index_write_run, ix) != 0)
@@ -249,6 +250,7 @@ void index_close(struct index **index)
 	if (ix->has_database)
 		pthread_join(ix->writer_thread, NULL);
 	webhook_close(&ix->webhook, 1000);
+	seal_close(&ix->seal);
 	writer_free(&ix->writer);
 	spool_reader_free(&ix->reader);
 	free_queues(ix);

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "lmtp-indexer/index.h"
+#include "lmtp-indexer/seal.h"
 #include "lmtp-indexer/server.h"
 #include "lmtp-indexer/settle.h"
 #include "lmtp-indexer/webhook.h"
@@ -45,6 +46,7 @@ struct index {
 	struct db *db; /* the writer's, until it is made */
 	struct webhook *webhook;
 	struct settle *settle;
+	struct seal *seal; /* NULL without a database */
 	atomic_bool behind;
 };
 

@@ -65,8 +65,10 @@ static void tell(void *arg, const struct writer_told *told)
 		LOG_EVENT(LOG_NOTICE, &ev_no_account, "no account in the database",
 			  LOG_FIELD("DELIVERY", ulid_span(&told->d->id)),
 			  LOG_FIELD("RECIPIENT", told->d->rcpts[told->rcpt].path));
-	if (told->fate == FATE_INDEXED)
+	if (told->fate == FATE_INDEXED) {
 		metrics_observe(METRIC_INDEX_LAG, (double)(clock_wall_ms() - happened_ms) / 1000);
+		seal_note(t->ix->seal, told->user_id);
+	}
 	if (t->ix->webhook == NULL || told->event.len == 0)
 		return;
 	sbuf_init(&key, key_mem, sizeof(key_mem));

@@ -6,13 +6,13 @@ CPPFLAGS_lmtp-indexer := $(patsubst -I%,-isystem %,$(GMIME_CFLAGS))
 CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 
 ARCHIVES += indexer-core
-indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c html.c \
-	extract.c extract_guard.c extract_headers.c extract_parts.c delivery.c payload.c)
+indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c terms.c block.c query.c \
+	match.c html.c 	extract.c extract_guard.c extract_headers.c extract_parts.c delivery.c payload.c)
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c spool.c \
 	spool_file.c spool_reader.c index.c index_parse.c index_write.c settle.c writer.c \
-	writer_rows.c rows.c threads.c webhook.c http.c)
+	writer_rows.c rows.c seal.c threads.c webhook.c http.c)
 lmtp-indexer_ARCHIVES := indexer-core run base
 lmtp-indexer_LIBS := $(GMIME_LIBS) -lcurl $(RUN_LIBS)
 
@@ -23,7 +23,7 @@ $(1)_ARCHIVES := indexer-core base
 $(1)_LIBS := $(GMIME_LIBS)
 endef
 $(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract \
-	test_indexer_delivery,\
+	test_indexer_delivery test_indexer_search,\
 	$(eval $(call indexer_test,$(t))))
 
 TESTS += test_indexer_spool
@@ -38,4 +38,4 @@ fuzz_$(1)_SRCS := tests/fuzz/fuzz_$(1).c
 fuzz_$(1)_ARCHIVES := indexer-core base
 fuzz_$(1)_LIBS := $(GMIME_LIBS)
 endef
-$(foreach f,indexer_lmtp indexer_reply indexer_extract,$(eval $(call indexer_fuzzer,$(f))))
+$(foreach f,indexer_lmtp indexer_reply indexer_extract indexer_query indexer_block,$(eval $(call indexer_fuzzer,$(f))))

@@ -261,7 +261,7 @@ static void tell_all(struct writer *w, writer_tell *tell, void *arg)
 	for (size_t i = 0; i < w->row_count; i++) {
 		struct writer_row *row = &w->rows[i];
 		struct writer_told told = {.fate = row->fate, .d = row->item->d, .rcpt = row->rcpt,
-					   .event = row->event, .last = i == last};
+					   .user_id = row->user_id, .event = row->event, .last = i == last};
 		tell(arg, &told);
 	}
 }

@@ -29,6 +29,7 @@ struct writer_told {
 	enum writer_fate fate;
 	const struct delivery *d;
 	size_t rcpt;        /* index in d->rcpts */
+	uint64_t user_id;   /* 0 with FATE_NO_ACCOUNT */
 	struct span event;  /* JSON of its event; "" with FATE_NO_ACCOUNT */
 	bool last;          /* none with an event follows in this batch */
 };

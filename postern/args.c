@@ -139,18 +139,27 @@ static int check_complete(const struct args *args, const struct cli_option *opti
 	return 0;
 }
 
+/* -word where words may begin so; -c, -o and -h stay what they are. */
+static bool is_dash_word(const struct args *args, const char *word)
+{
+	if (!args->dash_words || args->word_count == 0 || word[0] != '-' || word[1] == '-' || word[1] == '\0')
+		return false;
+	return word[2] != '\0' || strchr("coh", word[1]) == NULL;
+}
+
 int args_parse(struct args *args, const struct cli_option *options, unsigned min, unsigned max,
 	       int argc, char **argv, int pos, struct sbuf *error)
 {
 	bool only_words = false;
 	while (pos < argc) {
 		const char *word = argv[pos];
-		int rc = only_words ? 0 : take_common(args, argc, argv, &pos, error);
+		bool is_word = only_words || is_dash_word(args, word);
+		int rc = is_word ? 0 : take_common(args, argc, argv, &pos, error);
 		if (rc < 0)
 			return rc;
 		if (rc == 1)
 			continue;
-		if (!only_words && word[0] == '-' && word[1] != '\0') {
+		if (!is_word && word[0] == '-' && word[1] != '\0') {
 			if (word[1] != '-')
 				return fail(error, "unknown option", word);
 			if (word[2] == '\0') {

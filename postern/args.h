@@ -33,6 +33,7 @@ struct args {
 	const char *words[ARGS_MAX];
 	size_t word_count;
 	bool help, json;
+	bool dash_words; /* set before: behind the first word, -word is one, too */
 	const char *config_path;
 	const char *overrides[ARGS_MAX]; /* of -o */
 	size_t override_count;

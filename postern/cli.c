@@ -333,6 +333,7 @@ static int dispatch(struct cli *cli, int argc, char **argv, struct sbuf *error)
 		status = print_overview(cli, asked ? cli->out : cli->err, argc, argv, first);
 		return status == EX_OK && !asked ? EX_USAGE : status;
 	}
+	cli->args.dash_words = cli->command->needs & CLI_DASH_WORDS;
 	if (!help && args_parse(&cli->args, cli->command->options, cli->command->args_min,
 				cli->command->args_max, argc, argv, rest, error) < 0) {
 		cli->json = cli->args.json;

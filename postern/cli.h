@@ -43,12 +43,13 @@ struct cli_command {
 	const char *summary;		  /* one line */
 	const struct cli_option *options; /* ends with name == NULL; may be NULL */
 	unsigned args_min, args_max;
-	unsigned needs; /* CLI_NEEDS_..., or 0 for a pure tool that runs without any file */
+	unsigned needs; /* CLI_..., or 0 for a pure tool that runs without any file */
 	int (*run)(struct cli *cli); /* returns the exit status; what it wrote to cli->out is flushed and checked behind it */
 };
 
 #define CLI_NEEDS_CONFIG 1u /* cli->config is there */
 #define CLI_NEEDS_DB 2u	    /* and cli->db, connected */
+#define CLI_DASH_WORDS 8u    /* words behind the first may begin with a dash: -this */
 #define CLI_SLOW_SQL 4u	    /* its statements may take minutes, whatever database_timeout says */
 
 struct cli {

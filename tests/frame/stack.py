@@ -336,6 +336,7 @@ class Stack:
         """Runs SQL as the server's root; returns the client's batch output."""
         return run(
             ["mariadb", "--no-defaults", "-uroot", "-S", self.mysql_socket, "--batch", "--skip-column-names",
+             "--local-infile=1",
              *(["-D", database] if database else [])], input_text=script,
         )
 
