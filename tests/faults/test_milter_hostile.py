@@ -20,6 +20,7 @@ PACKET_MAX = 65535
 LARGE_BODY = 200 << 20
 MEMORY_GROWTH_MAX = 4 << 20
 RANDOM_SESSIONS = 300
+CPU_SECONDS_MAX = 1
 GOOD = [(b"From", b" a@example.org"), (b"Subject", b" x")]
 
 
@@ -310,19 +311,22 @@ class Bounded(HostileCase):
         self.assertEqual(verdict, (b"c", b""))
         self.assertEqual(self.text([forged] * 257 + GOOD)[1][1][:10], b"554 5.7.1 ")
 
+    def cost(self, fields_):
+        """(CPU seconds of the milter, our field, verdict)"""
+        before = self.stack.cpu_seconds("milter-dkim")
+        text, verdict = self.text(fields_)
+        return self.stack.cpu_seconds("milter-dkim") - before, text, verdict
+
     def test_ten_thousand_signatures_cost_little(self):
         signatures = [(b"DKIM-Signature", b" " + header("d.example")[0][1].encode())] * (HEADER_COUNT_LIMIT // 2)
-        began = time.monotonic()
-        self.text(signatures[:1800] + GOOD)
-        self.assertLess(time.monotonic() - began, 3)
+        self.assertLess(self.cost(signatures[:1800] + GOOD)[0], CPU_SECONDS_MAX)
 
     def test_nothing_but_arc_fields(self):
         arc = [(b"ARC-Seal", b" i=%d; a=rsa-sha256; cv=pass; d=d.example; s=s; b=AAAA" % (i % 60)) for i in range(5000)]
-        began = time.monotonic()
-        text, verdict = self.text(arc + GOOD)
+        seconds, text, verdict = self.cost(arc + GOOD)
         self.assertEqual(verdict, (b"c", b""))
         self.assertIn("arc=fail", text)
-        self.assertLess(time.monotonic() - began, 3)
+        self.assertLess(seconds, CPU_SECONDS_MAX)
 
 
 class Protocol(HostileCase):

@@ -16,6 +16,7 @@ import sys
 from tests.frame.wait import wait_until
 
 JOURNALD = "/lib/systemd/systemd-journald"
+CGROUPS = "/sys/fs/cgroup"
 EMPTY = ("/run", "/var/log", "/usr/lib/systemd/catalog", "/var/lib/systemd/catalog")
 
 
@@ -23,12 +24,26 @@ def output(*argv):
     return subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout.decode(errors="replace")
 
 
+def tmpfs(folder):
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+
+
+def have_cgroups():
+    """journald does not start without the place of the control groups, which a bare
+    chroot lacks; that there are none in it does not trouble it."""
+    if os.path.ismount(CGROUPS):
+        return
+    tmpfs(CGROUPS if os.path.isdir(CGROUPS) else "/sys")
+    os.makedirs(f"{CGROUPS}/systemd")
+
+
 def main():
     catalog, program = sys.argv[1], sys.argv[3:]
     with open(catalog, "rb") as file:
         text = file.read()
     for folder in EMPTY:
-        subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+        tmpfs(folder)
+    have_cgroups()
     with open("/usr/lib/systemd/catalog/test.catalog", "wb") as file:
         file.write(text)
     output("journalctl", "--update-catalog")

@@ -29,6 +29,7 @@ USERS = {
 # Base + number must stay below 65536, and a folder short enough for the 107
 # bytes of a unix socket's path.
 PORT_SPAN = 1000
+BASES = range(11000, 31001, PORT_SPAN)
 ROOT_LENGTH_MAX = 55
 
 PORTS = {
@@ -51,20 +52,23 @@ MOVED = re.compile(
 )
 
 
-def free_base():
-    """A port base whose ports nobody has."""
-    for base in range(20000 + (os.getpid() % 20) * 1000, 60000, 1000):
-        sockets = []
+def is_free(port):
+    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         try:
-            for number in PORTS.values():
-                sockets.append(socket.socket())
-                sockets[-1].bind((HOST, base + number))
-            return base
+            tcp.bind((HOST, port))
+            udp.bind((HOST, port))
+            return True
         except OSError:
-            continue
-        finally:
-            for sock in sockets:
-                sock.close()
+            return False
+
+
+def free_base():
+    """A port base whose ports nobody has, below those that connections get by
+    themselves: a part that is started again must find its port free."""
+    for offset in range(len(BASES)):
+        base = BASES[(os.getpid() + offset) % len(BASES)]
+        if all(is_free(base + number) for number in PORTS.values()):
+            return base
     raise SystemExit("stack: no free ports")
 
 

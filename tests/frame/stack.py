@@ -139,6 +139,12 @@ class Stack:
         except FileNotFoundError:  # one of them has just gone
             return self.children(part, name) if self.pid(part) else set()
 
+    def cpu_seconds(self, part):
+        """The CPU time that a running daemon has used."""
+        with open(f"/proc/{self.pid(part)}/stat", encoding="ascii") as stat:
+            values = stat.read().rpartition(")")[2].split()
+        return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+
     def reload(self, part):
         """Afterwards every new session has the new settings; no SMTP session may be open."""
         if part == "postfix":
