@@ -255,9 +255,74 @@ bool authres_is_from(struct span value, struct span authserv_id)
 	       (digits && same_id(span_take(all, last), authserv_id));
 }
 
+static bool is_id_char(char c)
+{
+	return ascii_isalnum(c) || (unsigned char)c >= 0x80 || (c != '\0' && strchr("-._", c) != NULL);
+}
+
+/* Where ID stands as a word of its own, or SPAN_NPOS. */
+static size_t find_id(struct span text, struct span id)
+{
+	for (size_t at = 0; at < text.len; at++) {
+		size_t len = 0;
+		while (at + len < text.len && is_id_char(text.ptr[at + len]))
+			len++;
+		struct span word = span_take(span_skip(text, at), len);
+		while (word.len > 0 && strchr("-._", word.ptr[0]) != NULL)
+			word = span_skip(word, 1);
+		if (word.len > 0 && word.len <= ID_MAX && (span_ieq(dnsname_trim(word), id) || (at < CLAIM_MAX && same_id(word, id))))
+			return at;
+		at += len;
+	}
+	return SPAN_NPOS;
+}
+
+/* A comment or a quoted string has no end, so readers differ on where the id is. */
+static bool is_unclosed(struct span value)
+{
+	bool in_quotes = false;
+	size_t depth = 0;
+	for (size_t i = 0; i < value.len; i++) {
+		char c = value.ptr[i];
+		if (c == '\\' && (in_quotes || depth > 0))
+			i++;
+		else if (c == '"' && depth == 0)
+			in_quotes = !in_quotes;
+		else if (c == '(' && !in_quotes)
+			depth++;
+		else if (c == ')' && depth > 0)
+			depth--;
+	}
+	return in_quotes || depth > 0;
+}
+
+/*
+ * Readers that are not ours may skip what is no authserv-id ("v=1;", a word, a
+ * comment without end) and go on to the next: so the id counts where it begins
+ * what stands between two semicolons, where that holds no result, and anywhere
+ * in front of the first one.
+ */
+static bool mentions(struct span value, struct span authserv_id)
+{
+	struct span id = dnsname_trim(authserv_id), rest = value, part;
+	if (is_unclosed(value))
+		return find_id(value, id) != SPAN_NPOS;
+	bool first = true, more = true;
+	while (more) {
+		more = span_cut(&rest, ';', &part);
+		size_t at = find_id(part, id), before = 0;
+		while (at != SPAN_NPOS && before < at && !is_id_char(part.ptr[before]))
+			before++;
+		if (at != SPAN_NPOS && (first || before == at || span_chr(part, '=') == SPAN_NPOS))
+			return true;
+		first = false;
+	}
+	return false;
+}
+
 bool authres_claims(struct span value, struct span authserv_id)
 {
-	if (authres_is_from(value, authserv_id))
+	if (authres_is_from(value, authserv_id) || mentions(value, authserv_id))
 		return true;
 	value = span_take(value, CLAIM_MAX);
 	if (span_find(value, SPAN_LIT("=?")) == SPAN_NPOS)
@@ -265,7 +330,8 @@ bool authres_claims(struct span value, struct span authserv_id)
 	char mem[CLAIM_MAX + 1];
 	struct sbuf decoded;
 	sbuf_init(&decoded, mem, sizeof(mem));
-	return addr_words_decode(value, &decoded) && authres_is_from(sbuf_span(&decoded), authserv_id);
+	return addr_words_decode(value, &decoded) &&
+	       (authres_is_from(sbuf_span(&decoded), authserv_id) || mentions(sbuf_span(&decoded), authserv_id));
 }
 
 struct span authres_results(struct span value)

@@ -45,7 +45,8 @@ void authres_add_clean(struct sbuf *out, struct span s, const char *specials);
 bool authres_is_from(struct span value, struct span authserv_id);
 
 /* The same for those who decode encoded words (RFC 2047), which no authserv-id may
- * have, first: such a field is to be removed, and never to be believed. */
+ * have, first, and for those who take an authserv-id from behind something else: such
+ * a field is to be removed, and never to be believed. */
 bool authres_claims(struct span value, struct span authserv_id);
 
 /* The results: what follows the first semicolon outside of comments and quoted

@@ -3,6 +3,9 @@
  */
 #include "inbound.h"
 
+#include "lib/base/utf8.h"
+#include "lib/mail/dnsname.h"
+#include "lib/mail/idn.h"
 #include "milter-dkim/authres.h"
 #include "milter-dkim/receivedspf.h"
 
@@ -50,13 +53,59 @@ int inbound_begin(struct inbound *in, const struct inbound_request *request, str
 	return rc == ERR_AGAIN ? 0 : rc;
 }
 
+static bool is_ascii_header(const struct mail_header *header)
+{
+	for (size_t i = 0; i < header->count; i++)
+		if (!idn_is_ascii(header->fields[i].name) || !idn_is_ascii(header->fields[i].value))
+			return false;
+	return true;
+}
+
+static void add_ascii(struct sbuf *out, struct span text)
+{
+	while (text.len > 0) {
+		size_t len = utf8_length(text);
+		sbuf_addc(out, (unsigned char)text.ptr[0] < 0x80 ? text.ptr[0] : '?');
+		text = span_skip(text, len == 0 ? 1 : len);
+	}
+}
+
+/* A name or an address of the envelope for a header of ASCII, which stays so: a client
+ * may say any bytes, whatever it has negotiated. */
+static int show_ascii(struct inbound *in, struct span text, struct span *shown_out)
+{
+	if (idn_is_ascii(text))
+		return 0;
+	struct sbuf out;
+	size_t at = span_rchr(text, '@'), from = at == SPAN_NPOS ? 0 : at + 1;
+	sbuf_init_heap(&out, text.len + DNSNAME_MAX);
+	add_ascii(&out, span_take(text, from));
+	if (idn_to_ascii(span_skip(text, from), &out) < 0)
+		add_ascii(&out, span_skip(text, from));
+	int rc = sbuf_ok(&out) ? arena_dup(in->arena, sbuf_span(&out), shown_out) : ERR_LIMIT;
+	sbuf_done(&out);
+	return rc;
+}
+
+static int show_envelope(struct inbound *in, const struct mail_header *header)
+{
+	in->shown_helo = in->request.helo;
+	in->shown_mail_from = in->request.mail_from;
+	if ((idn_is_ascii(in->request.helo) && idn_is_ascii(in->request.mail_from)) || !is_ascii_header(header))
+		return 0;
+	int rc = show_ascii(in, in->request.helo, &in->shown_helo);
+	return rc < 0 ? rc : show_ascii(in, in->request.mail_from, &in->shown_mail_from);
+}
+
 int inbound_header(struct inbound *in, const struct mail_header *header, struct bodyhash *bodies,
 		   const struct dns_view *view)
 {
 	int rc = run_spf(in, view);
 	if (rc < 0 && rc != ERR_AGAIN)
 		return rc;
-	rc = author_find(header, in->arena, &in->author);
+	rc = show_envelope(in, header);
+	if (rc == 0)
+		rc = author_find(header, in->arena, &in->author);
 	if (rc == 0)
 		rc = verify_begin(&in->dkim, header, bodies, &in->author, in->arena, in->request.now);
 	if (rc == 0)
@@ -150,9 +199,9 @@ static void write_identity(const struct inbound *in, const struct spf_verdict *v
 	if (v->problem != NULL)
 		authres_reason(a, span_str(v->problem));
 	if (v->identity == SPF_MAILFROM)
-		authres_property(a, "smtp.mailfrom", in->request.mail_from);
+		authres_property(a, "smtp.mailfrom", in->shown_mail_from);
 	else
-		authres_property(a, "smtp.helo", in->request.helo);
+		authres_property(a, "smtp.helo", in->shown_helo);
 }
 
 /* HELO beside MAIL FROM is worth telling only where it says something. */
@@ -172,7 +221,8 @@ static void write_spf(const struct inbound *in, struct authres *a)
 
 bool inbound_received_spf(const struct inbound *in, size_t n, const char *eol, struct sbuf *out)
 {
-	struct spf_request request = spf_request_of(in, in->request.mail_from);
+	struct spf_request request = spf_request_of(in, in->shown_mail_from);
+	request.helo = in->shown_helo;
 	if (in->request.ip.bits == 0 || n > 1 || (n == 1 && !tells_helo(in)))
 		return false;
 	receivedspf_write(&request, n == 0 ? &in->spf : &in->helo, eol, out);

@@ -35,6 +35,7 @@ struct override {
 
 struct inbound {
 	struct inbound_request request; /* its spans live in the arena */
+	struct span shown_helo, shown_mail_from; /* as they stand in our fields; set by inbound_header() */
 	struct arena *arena;
 	struct keycache *cache; /* may be NULL */
 	struct spf_verdict spf;  /* of MAIL FROM, or of HELO where that is empty */

@@ -229,6 +229,8 @@ class Judging(MilterCase):
             b"Authentication-Results: (x) \"mail.example.com\" (y); dmarc=pass",
             b"Authentication-Results:\r\n mail.example.com; dkim=pass",
             b"Authentication-Results : mail.example.com; dkim=pass",
+            b"Authentication-Results: v=1; mail.example.com; dkim=pass",
+            b"Authentication-Results: (an open comment mail.example.com; dkim=pass",
             b"Authentication-Results: =?utf-8?q?mail=2Eexample?=\r\n =?utf-8?q?=2Ecom?=; dkim=pass",
         ]
         kept = b"Authentication-Results: other.example; dkim=pass"

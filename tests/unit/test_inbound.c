@@ -1,6 +1,7 @@
 /* Tests of milter-dkim/inbound: all methods together, and the field they make. */
 #include <check.h>
 
+#include "lib/mail/idn.h"
 #include "milter-dkim/inbound.h"
 #include "tests/unit/fakedns.h"
 #include "tests/unit/runner.h"
@@ -48,6 +49,15 @@ static const struct {
 	 "dmarc=fail (p=reject dis=reject) reason=\"more than one author domain\" header.from=example.com "
 	 "policy.dmarc=reject polrec.p=reject; "
 	 "arc=none smtp.remote-ip=\"2001:db8::1\""},
+	{"envelope of raw bytes, header of ASCII", "203.0.113.1", "m\xc3\xbc.test\xff", "\xc3\xbc@b\xc3\xbc.test", "From: joe@a.test\n\nx\n",
+	 " us; dkim=none; spf=none smtp.mailfrom=\"?@xn--b-eha.test\"; dmarc=none header.from=a.test; "
+	 "arc=none smtp.remote-ip=203.0.113.1"},
+	{"HELO of raw bytes", "203.0.113.1", "m\xc3\xbc\xff", "", "From: joe@a.test\n\nx\n",
+	 " us; dkim=none; spf=none reason=\"the HELO name is not a domain name\" smtp.helo=\"m??\"; "
+	 "dmarc=none header.from=a.test; arc=none smtp.remote-ip=203.0.113.1"},
+	{"internationalised header", "203.0.113.1", "h.test", "\xc3\xbc@b\xc3\xbc.test", "From: joe@a.test\nSubject: \xc3\xbc\n\nx\n",
+	 " us; dkim=none; spf=none smtp.mailfrom=\xc3\xbc@b\xc3\xbc.test; dmarc=none header.from=a.test; "
+	 "arc=none smtp.remote-ip=203.0.113.1"},
 };
 
 START_TEST(fields)
@@ -78,6 +88,9 @@ START_TEST(fields)
 		while ((rc = inbound_run(&in, &view)) == ERR_AGAIN)
 			;
 		ck_assert_int_eq(rc, 0);
+		for (size_t n = 0; inbound_received_spf(&in, n, "\n", &field); n++)
+			ck_assert_msg(idn_is_ascii(sbuf_span(&field)) == idn_is_ascii(span_str(rows[i].message)), "%s: %s", rows[i].name, sbuf_cstr(&field));
+		sbuf_reset(&field);
 		inbound_authres(&in, SPAN_LIT("us"), NULL, &field);
 		ck_assert_msg(strcmp(sbuf_cstr(&field), rows[i].field) == 0, "%s:\n%s\n%s", rows[i].name, sbuf_cstr(&field),
 			      rows[i].field);
