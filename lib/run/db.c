@@ -148,7 +148,7 @@ static bool is_temporary(unsigned number)
 		ER_NEED_REPREPARE, ER_UNKNOWN_STMT_HANDLER,
 		/* schema and grants: the administrator can mend them */
 		ER_NO_SUCH_TABLE, ER_BAD_FIELD_ERROR, ER_BAD_DB_ERROR, ER_DBACCESS_DENIED_ERROR,
-		ER_TABLEACCESS_DENIED_ERROR, ER_COLUMNACCESS_DENIED_ERROR, ER_ACCESS_DENIED_ERROR,
+		ER_TABLEACCESS_DENIED_ERROR, ER_COLUMNACCESS_DENIED_ERROR, ER_ACCESS_DENIED_ERROR, ER_NO_DEFAULT_FOR_FIELD,
 	};
 	for (size_t i = 0; i < sizeof(temporary) / sizeof(temporary[0]); i++)
 		if (temporary[i] == number)
@@ -273,7 +273,7 @@ static int ready(struct db *db)
 	return db_connect(db);
 }
 
-/* ---- statements ---- */
+/* ---- statements: settings, which the administrator can mend ---- */
 
 static int prepare(struct db *db, const char *sql, MYSQL_STMT **stmt_out)
 {
@@ -291,7 +291,8 @@ static int prepare(struct db *db, const char *sql, MYSQL_STMT **stmt_out)
 		int rc = fail_stmt(db, stmt);
 		/* The statement belongs to the connection, which may be gone now. */
 		mysql_stmt_close(stmt);
-		return rc;
+		/* Without values the server objects to the statement itself. */
+		return rc == ERR_PERM ? ERR_TEMP : rc;
 	}
 	st = mem_alloc(sizeof(*st));
 	*st = (struct statement){mem_strdup(sql), stmt};
@@ -327,7 +328,6 @@ static void bind_param(MYSQL_BIND *bind, const struct db_param *param)
 	}
 }
 
-/* Statements are settings: what is wrong with one is for the administrator to mend. */
 static int fail_statement(struct db *db, const char *what, unsigned long has, unsigned long wanted)
 {
 	char text[128];

@@ -6,9 +6,10 @@
  * caller decides whether and when to try again.
  *
  * Errors: ERR_TEMP   no connection, deadlock, lock wait, server shutting down, no space;
- *                    also a table, column or grant that is missing, and a statement with
- *                    another number of parameters, without columns or with too many, since the
- *                    administrator can mend that and nothing should be dropped for it
+ *                    also a table, column or grant that is missing, and a statement that
+ *                    cannot be prepared (no SQL, say), with another number of parameters,
+ *                    without columns or with too many, since the administrator can mend
+ *                    that and nothing should be dropped for it
  *         ERR_EXISTS a duplicate of a unique key
  *         ERR_PERM   anything else that the server refuses (text in db_error)
  * After a lost connection a transaction is rolled back by the server; the

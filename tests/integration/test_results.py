@@ -208,6 +208,19 @@ class Faults(ResultsCase):
         for i, message_id in enumerate(sent):
             self.assertEqual(self.row(message_id)["envelope_sender"], f"x{i}@b.example")
 
+    def test_rows_wait_until_the_query_is_mended(self):
+        """No SQL, a column or a table that is not there, too few values."""
+        for query in ("INSRT INTO auth_results", "INSERT INTO auth_results (nobody) VALUES (?)",
+                      "INSERT INTO nowhere VALUES (?)", "INSERT INTO auth_results (queue_id, helo) VALUES (?)",
+                      "INSERT INTO auth_results (queue_id) SELECT no_such_function(?)"):
+            with self.subTest(query):
+                seen = self.log().count("results_waiting ")
+                with self.configured("milter-dkim", results_query=query):
+                    message_id, _ = self.receive("", "a@b.example")
+                    self.wait_until(lambda seen=seen: self.log().count("results_waiting ") > seen, 20, "a log line")
+                self.row(message_id)
+                self.assertEqual(self.dead_letters(), [])
+
     def test_killed_while_rows_are_written_none_is_lost_or_doubled(self):
         sent = []
         for turn in range(3):
