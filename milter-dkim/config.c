@@ -42,6 +42,21 @@ static int check_sign_headers(const char *names)
 	return from ? 0 : ERR_SYNTAX;
 }
 
+int read_file(void *unused, const char *path, struct sbuf *out)
+{
+	(void)unused;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? ERR_NOT_FOUND : ERR_PERM;
+	char piece[16384];
+	ssize_t n;
+	while ((n = read(fd, piece, sizeof(piece))) > 0)
+		sbuf_add(out, span_of(piece, (size_t)n));
+	explicit_bzero(piece, sizeof(piece));
+	close(fd);
+	return n < 0 ? ERR_TEMP : sbuf_ok(out) ? 0 : ERR_LIMIT;
+}
+
 /* Where VALUE is the path of a file, *PATH_OUT is set. */
 static bool is_file(const char *value, const char **path_out)
 {
@@ -51,10 +66,64 @@ static bool is_file(const char *value, const char **path_out)
 	return v.len > skip && v.ptr[skip] == '/';
 }
 
+/*
+ * The hosts in the TEXT of a file.  OpenDKIM never looks at what it cannot match, so
+ * an existing file may hold such entries: they are left out, but not those that
+ * were to exclude somebody.  TELL: each is logged.
+ */
+static int add_file_hosts(const char *path, struct span text, bool tell, struct hostset *hosts, struct span *bad)
+{
+	int rc;
+	while ((rc = hostset_add(hosts, text, bad)) == ERR_SYNTAX && bad->ptr[0] != '!') {
+		if (tell)
+			LOG_EVENT(LOG_WARNING, &ev_host_entry_ignored, "an entry of the trusted hosts was left out",
+				  LOG_FIELD_STR("FILE", path), LOG_FIELD("ENTRY", *bad));
+		text = span_skip(text, (size_t)(bad->ptr + bad->len - text.ptr));
+	}
+	return rc;
+}
+
+/* Adds the hosts of an option's VALUE, or of the file that it names; WHY gets a
+ * sentence where that fails. */
+static int add_hosts(const char *value, bool tell, struct hostset *hosts, struct sbuf *why)
+{
+	const char *path = NULL;
+	struct span bad = SPAN_EMPTY;
+	struct sbuf text;
+	sbuf_init_heap(&text, HOSTS_FILE_MAX);
+	bool file = is_file(value, &path);
+	int unread = file ? read_file(NULL, path, &text) : 0;
+	int rc = unread < 0 ? unread
+		 : file	    ? add_file_hosts(path, sbuf_span(&text), tell, hosts, &bad)
+			    : hostset_add(hosts, span_str(value), &bad);
+	if (rc < 0)
+		sbuf_addf(why, "%s%s", file ? path : "", file ? ": " : "");
+	if (unread < 0)
+		sbuf_adds(why, err_text(rc));
+	else if (rc == ERR_LIMIT)
+		sbuf_adds(why, "too many entries");
+	else if (rc < 0)
+		sbuf_addf(why, "%.*s is no host", SPAN_ARG(bad));
+	sbuf_done(&text);
+	return rc;
+}
+
 /* Fails with the place of the option NAME, and its name. */
 static int fail_option(const struct milter_config *c, const char *name, struct sbuf *error, const char *why)
 {
 	return conf_fail_option(&milter_conf, c, name, error, "%s: %s", name, why);
+}
+
+/* What keeps the file from being read, without reading it all. */
+static int file_problem(const char *path)
+{
+	char byte;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? ERR_NOT_FOUND : ERR_PERM;
+	ssize_t n = read(fd, &byte, 1);
+	close(fd);
+	return n < 0 ? ERR_TEMP : 0;
 }
 
 static int check_table(const struct milter_config *c, const char *name, const char *value, struct sbuf *error)
@@ -63,24 +132,24 @@ static int check_table(const struct milter_config *c, const char *name, const ch
 	struct sbuf why;
 	struct keytable_spec spec;
 	sbuf_init(&why, mem, sizeof(mem));
-	if (value[0] == '\0' || keytable_spec_parse(value, &spec, &why) == 0)
+	if (value[0] == '\0')
 		return 0;
-	return fail_option(c, name, error, sbuf_cstr(&why));
+	int rc = keytable_spec_parse(value, &spec, &why);
+	if (rc == 0 && spec.kind != KEYTABLE_LIST && (rc = file_problem(spec.path)) < 0)
+		sbuf_addf(&why, "%s: %s", spec.path, err_text(rc));
+	return rc < 0 ? fail_option(c, name, error, sbuf_cstr(&why)) : 0;
 }
 
-/* A file is read when the settings are made. */
 static int check_hosts(const struct milter_config *c, const char *name, const char *value, bool names_only,
 		       struct sbuf *error)
 {
-	const char *path;
+	char mem[512];
+	struct sbuf why;
 	struct hostset hosts = {0};
-	struct span bad;
-	int rc = is_file(value, &path) ? 0 : hostset_add(&hosts, span_str(value), &bad);
-	if (rc == ERR_LIMIT)
-		fail_option(c, name, error, "too many entries");
-	else if (rc < 0)
-		conf_fail_option(&milter_conf, c, name, error, "%s: %.*s is no %s", name, SPAN_ARG(bad),
-				 names_only ? "domain" : "host");
+	sbuf_init(&why, mem, sizeof(mem));
+	int rc = add_hosts(value, false, &hosts, &why);
+	if (rc < 0)
+		rc = fail_option(c, name, error, sbuf_cstr(&why));
 	else if (names_only && hostset_has_addresses(&hosts))
 		rc = fail_option(c, name, error, "domains only");
 	hostset_done(&hosts);
@@ -187,62 +256,13 @@ struct settings {
 	struct dmarc_psl psl;
 };
 
-int read_file(void *unused, const char *path, struct sbuf *out)
-{
-	(void)unused;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? ERR_NOT_FOUND : ERR_PERM;
-	char piece[16384];
-	ssize_t n;
-	while ((n = read(fd, piece, sizeof(piece))) > 0)
-		sbuf_add(out, span_of(piece, (size_t)n));
-	explicit_bzero(piece, sizeof(piece));
-	close(fd);
-	return n < 0 ? ERR_TEMP : sbuf_ok(out) ? 0 : ERR_LIMIT;
-}
-
-/*
- * The hosts in the file at PATH.  OpenDKIM never looks at what it cannot match, so
- * an existing file may hold such entries: they are left out, but not those that
- * were to exclude somebody.
- */
-static int add_file_hosts(const char *path, struct span text, struct hostset *hosts, struct span *bad)
-{
-	int rc;
-	while ((rc = hostset_add(hosts, text, bad)) == ERR_SYNTAX && bad->ptr[0] != '!') {
-		LOG_EVENT(LOG_WARNING, &ev_host_entry_ignored, "an entry of the trusted hosts was left out",
-			  LOG_FIELD_STR("FILE", path), LOG_FIELD("ENTRY", *bad));
-		text = span_skip(text, (size_t)(bad->ptr + bad->len - text.ptr));
-	}
-	return rc;
-}
-
-/* The hosts that the option NAME has as its VALUE, or in a file. */
-static int read_hosts(const char *name, const char *value, struct hostset *hosts, struct sbuf *error)
-{
-	const char *path;
-	struct span bad = SPAN_EMPTY;
-	if (!is_file(value, &path))
-		return hostset_add(hosts, span_str(value), &bad);
-	struct sbuf text;
-	sbuf_init_heap(&text, HOSTS_FILE_MAX);
-	int rc = read_file(NULL, path, &text);
-	if (rc < 0)
-		sbuf_addf(error, "%s: %s: %s", name, path, err_text(rc));
-	else if ((rc = add_file_hosts(path, sbuf_span(&text), hosts, &bad)) < 0)
-		sbuf_addf(error, "%s: %.*s is no host", path, SPAN_ARG(bad));
-	sbuf_done(&text);
-	return rc;
-}
-
 static int read_all_hosts(const struct milter_config *c, struct session_settings *s, struct sbuf *error)
 {
-	int rc = read_hosts("internal_hosts", c->internal_hosts, &s->internal_hosts, error);
+	int rc = add_hosts(c->internal_hosts, true, &s->internal_hosts, error);
 	if (rc == 0)
-		rc = read_hosts("trusted_forwarders", c->trusted_forwarders, &s->trusted_forwarders, error);
+		rc = add_hosts(c->trusted_forwarders, true, &s->trusted_forwarders, error);
 	if (rc == 0)
-		rc = read_hosts("arc_trusted_sealers", c->arc_trusted_sealers, &s->trusted_sealers, error);
+		rc = add_hosts(c->arc_trusted_sealers, true, &s->trusted_sealers, error);
 	return rc;
 }
 

@@ -8,6 +8,8 @@ import unittest
 from tests.frame.layout import Layout
 from tests.frame.lone_milter import LoneMilter
 
+HOSTS_FILE_MAX = 4 << 20
+
 
 class Places(unittest.TestCase):
     BAD = (
@@ -16,7 +18,8 @@ class Places(unittest.TestCase):
         ("internal_hosts", "10.0.0.0/33"), ("internal_hosts", "10.0.0"), ("trusted_forwarders", "192.0.2.1-192.0.2.9"),
         ("arc_trusted_sealers", "192.0.2.1"), ("arc_seal", "yes"), ("arc_domain", "nobody"), ("arc_selector", "a b"),
         ("arc_key_file", "/x"), ("resolver", "127.0.0.1, ns.example"), ("resolver", "127.0.0.1:0"),
-        ("resolver", "[::1]:65536"), ("resolver_trusted", "ns.example"), ("dns_timeout", "99ms"), ("role", "both"),
+        ("internal_hosts", "/nonexistent/hosts"), ("trusted_forwarders", "file:/nonexistent/hosts"),
+        ("arc_trusted_sealers", "/"), ("resolver", "[::1]:65536"), ("resolver_trusted", "ns.example"), ("dns_timeout", "99ms"), ("role", "both"),
     )
 
     def check(self, text):
@@ -35,6 +38,31 @@ class Places(unittest.TestCase):
                 self.assertTrue(text.startswith("FILE:3: "), text)
                 self.assertIn(name, text)
                 self.assertEqual(text.count("\n"), 1)
+
+    def test_files_that_cannot_be_read(self):
+        """Told where the option stands, before a start that would fail."""
+        with tempfile.TemporaryDirectory() as folder:
+            good = pathlib.Path(folder) / "good"
+            good.write_text("k d.example:s:/k\n")
+            for keys, signing, line in (("/nonexistent/keys", good, 1), (good, "refile:/nonexistent/signing", 2),
+                                        (f"file:{folder}", good, 1), (good, folder, 2)):
+                with self.subTest(keys=keys, signing=signing):
+                    code, text = self.check(f"key_table = {keys}\nsigning_table = {signing}\n")
+                    self.assertEqual(code, 78)
+                    self.assertRegex(text, rf"^FILE:{line}: {('key', 'signing')[line - 1]}_table: /")
+            self.assertEqual(self.check(f"key_table = {good}\nsigning_table = {good}\n"), (0, ""))
+            hosts = pathlib.Path(folder) / "hosts"
+            for text, wanted in (("10.0.0.0/99\n192.0.2.1\n", 0), ("!10.0.0.0/99\n", 78)):
+                hosts.write_text(text)
+                self.assertEqual(self.check(f"internal_hosts = {hosts}\n")[0], wanted)
+
+    def test_size_of_a_hosts_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            hosts = pathlib.Path(folder) / "hosts"
+            for size, wanted in ((HOSTS_FILE_MAX, 0), (HOSTS_FILE_MAX + 1, 78)):
+                hosts.write_text("192.0.2.1\n#".ljust(size, "x"))
+                code, text = self.check(f"internal_hosts = {hosts}\n")
+                self.assertEqual((code, text.count("FILE:1: internal_hosts: ")), (wanted, wanted // 78))
 
     def test_good_values(self):
         for line in ("resolver = 127.0.0.1, [::1]:53, ::1, 192.0.2.1:5353", "resolver_trusted = 192.0.2.0/24, ::1",
