@@ -13,7 +13,11 @@
  *   AUTHOR_DOMAINS_MAX, ADDR_LIST_MAX, ADDR_FIELD_MAX test_author, test_addr
  *   ARC_SETS_MAX                                      test_arc
  *   AUTHRES_VALUE_MAX, DNSNAME_*                      test_authres, test_dnsname
- *   RESOLVER_QUESTIONS_MAX, RESOLVER_CNAME_MAX        test_resolver, integration/test_auth_dns
+ *   RESOLVER_QUESTIONS_MAX, RESOLVER_INFLIGHT_MAX     test_resolver
+ *   RESOLVER_CNAME_MAX                                integration/test_auth_dns
+ *   SESSION_SIGNATURES_MAX                            test_session
+ *   KEYRING_KEYS_MAX, KEYTABLE_LINES_MAX              test_keyring, test_keytable
+ *   HOSTS_FILE_MAX                                    integration/test_milter_options
  *   connections of metrics and control, packet_timeout faults/test_milter_limits
  *   dns_timeout                                       faults/test_milter_dns
  */

@@ -180,9 +180,25 @@ START_TEST(large_rings_load_fast)
 }
 END_TEST
 
+/* Keys that cannot be used count like others: their domains are deferred. */
+START_TEST(key_cap)
+{
+	struct keyring *ring = keyring_new(cache());
+	char domain[32];
+	for (unsigned i = 0; i < KEYRING_KEYS_MAX; i++) {
+		snprintf(domain, sizeof(domain), "d%u.example", i);
+		if (add_any(ring, NULL, domain, "s", "") != KEYRING_BROKEN)
+			ck_abort_msg("key %u", i);
+	}
+	ck_assert_int_eq(add_any(ring, NULL, "one.more.example", "s", ""), ERR_LIMIT);
+	ck_assert_uint_eq(keyring_count(ring), KEYRING_KEYS_MAX);
+	keyring_unref(&ring);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&longest_parent_and_one_of_each_algorithm, &keys_are_parsed_once_and_carried_over,
-	&refuses_what_is_no_name, &bad_rows, &text_form_is_whole_or_nothing, &large_rings_load_fast, NULL,
+	&refuses_what_is_no_name, &bad_rows, &text_form_is_whole_or_nothing, &large_rings_load_fast, &key_cap, NULL,
 };
 
 TEST_MAIN("keyring", tests)

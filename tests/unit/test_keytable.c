@@ -346,10 +346,40 @@ START_TEST(large_tables_load_fast)
 }
 END_TEST
 
+/* In either table; empty lines count, too. */
+START_TEST(line_cap)
+{
+	static const struct {
+		bool signing;
+		size_t lines;
+		int wanted;
+	} rows[] = {
+		{false, KEYTABLE_LINES_MAX, 0}, {false, KEYTABLE_LINES_MAX + 1, ERR_LIMIT},
+		{true, KEYTABLE_LINES_MAX, 0}, {true, KEYTABLE_LINES_MAX + 1, ERR_LIMIT},
+	};
+	char *text = mem_alloc(KEYTABLE_LINES_MAX + 1);
+	memset(text, '\n', KEYTABLE_LINES_MAX + 1);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct span lines = span_of(text, rows[i].lines);
+		struct keytable_source source = {
+			.keys = rows[i].signing ? SPAN_EMPTY : lines,
+			.signing = rows[i].signing ? lines : SPAN_EMPTY,
+			.cache = signkey_cache_new(1),
+		};
+		struct keytable *t = NULL;
+		ck_assert_int_eq(keytable_load(&source, &t), rows[i].wanted);
+		signkey_cache_unref(&source.cache);
+		ck_assert((t != NULL) == (rows[i].wanted == 0));
+		keytable_unref(&t);
+	}
+	free(text);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&wildcard_tables, &plain_tables_in_opendkim_order, &broken_lines_defer_and_never_crash,
 	&any_bytes_in_an_address, &multiple_signatures, &identities,
-	&names_from_the_address, &internationalised_names, &names_of_tables, &large_tables_load_fast, NULL,
+	&names_from_the_address, &internationalised_names, &names_of_tables, &large_tables_load_fast, &line_cap, NULL,
 };
 
 TEST_MAIN("keytable", tests)

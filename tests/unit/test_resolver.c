@@ -202,6 +202,36 @@ START_TEST(question_cap)
 }
 END_TEST
 
+/* Of all sets together: one more fails at once, and whoever asks for what is on its
+ * way waits with the others. */
+START_TEST(inflight_cap)
+{
+	struct server server;
+	struct resolver_set *sets[RESOLVER_INFLIGHT_MAX / RESOLVER_QUESTIONS_MAX + 1];
+	const size_t set_count = sizeof(sets) / sizeof(sets[0]);
+	struct resolver_stats stats;
+	server_start(&server, true);
+	struct resolver *r = open_at(&server, 60000);
+	for (size_t i = 0; i < set_count; i++)
+		sets[i] = resolver_set_new(r, 60000);
+	for (size_t i = 0; i <= RESOLVER_INFLIGHT_MAX; i++) {
+		char name[32];
+		int len = snprintf(name, sizeof(name), "n%zu.example", i);
+		struct dns_view view = resolver_set_view(sets[i / RESOLVER_QUESTIONS_MAX]);
+		const struct dns_answer *answer = dns_lookup(&view, span_of(name, (size_t)len), DNS_TXT);
+		ck_assert((answer != NULL && answer->status == DNS_FAILED) == (i == RESOLVER_INFLIGHT_MAX));
+	}
+	struct dns_view last = resolver_set_view(sets[set_count - 1]);
+	ck_assert_ptr_null(dns_lookup(&last, SPAN_LIT("n0.example"), DNS_TXT));
+	resolver_stats(r, &stats);
+	ck_assert_uint_eq(stats.inflight, RESOLVER_INFLIGHT_MAX);
+	for (size_t i = 0; i < set_count; i++)
+		resolver_set_free(&sets[i]);
+	resolver_close(&r);
+	server_stop(&server);
+}
+END_TEST
+
 START_TEST(bad_servers)
 {
 	static const char *const lists[] = {"127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:x", "[::1", ":53"};
@@ -222,6 +252,7 @@ static const TTest *const *const tests[] = {
 	&silent_server_costs_the_budget_once,
 	&names_that_cannot_be_asked,
 	&question_cap,
+	&inflight_cap,
 	&bad_servers,
 	NULL,
 };

@@ -289,6 +289,35 @@ START_TEST(whose_key_signs)
 }
 END_TEST
 
+/* Five lines match, and the first four sign. */
+START_TEST(signature_cap)
+{
+	struct keytable_source source = {
+		.keys = SPAN_LIT("a example.org:a:" ED25519_PRIVATE "\nb example.org:b:" ED25519_PRIVATE "\n"
+				 "c example.org:c:" ED25519_PRIVATE "\nd example.org:d:" ED25519_PRIVATE "\n"
+				 "e example.org:e:" ED25519_PRIVATE "\n"),
+		.patterns = true, .multiple = true, .cache = signkey_cache_new(10),
+	};
+	static const char *const tables[] = {"* a\n* b\n* c\n* d\n", "* a\n* b\n* c\n* d\n* e\n"};
+	struct fixture f;
+	setup(&f);
+	for (size_t i = 0; i < COUNT_OF(tables); i++) {
+		source.signing = span_str(tables[i]);
+		ck_assert_int_eq(keytable_load(&source, &f.keys.table), 0);
+		struct mail mail = {NULL, "", "", "", true, "From: a@example.org\n", "x"};
+		const struct session_outcome *o = run(&f, &mail);
+		ck_assert_int_eq(o->action, SESSION_ACCEPT);
+		ck_assert_uint_eq(o->signature_count, SESSION_SIGNATURES_MAX);
+		for (size_t k = 0; k < SESSION_SIGNATURES_MAX; k++)
+			ck_assert_int_eq(o->signed_selector[k].ptr[0], "abcd"[k]);
+		session_reset(f.session);
+		keytable_unref(&f.keys.table);
+	}
+	signkey_cache_unref(&source.cache);
+	teardown(&f);
+}
+END_TEST
+
 START_TEST(mail_without_an_author_is_not_signed)
 {
 	static const char *const headers[] = {"", "To: b@example.net\n", "From:\n", "From: nobody\n",
@@ -583,7 +612,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&role_of_each_way_in, &what_is_signed_verifies, &the_authors_signature_is_not_crowded_out,
-	&overridden_policies_are_not_enforced, &broken_or_unread_keys_defer, &whose_key_signs,
+	&overridden_policies_are_not_enforced, &broken_or_unread_keys_defer, &whose_key_signs, &signature_cap,
 	&mail_without_an_author_is_not_signed, &parts_out_of_order_defer, &forged_results_are_removed, &caps_become_replies,
 	&dmarc_is_enforced_as_far_as_set, &less_than_the_policy_has_a_reason,
 	&bad_from_fields_are_refused_where_set,
