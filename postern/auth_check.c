@@ -94,7 +94,7 @@ static int judge(struct judging *j)
 	if (rc < 0)
 		return cli_fail(cli, EX_DATAERR, "the message is too complex: %s", err_text(rc));
 	if (j->tool.trace)
-		auth_trace_signatures(cli->err, &j->inbound, &j->message.header, j->message.body, &j->tool.inner);
+		auth_trace(cli->err, &j->inbound, j->message.body, &j->tool.inner);
 	return cli_print_json(cli, verdict_json(&j->inbound, span_str(id)));
 }
 

@@ -8,32 +8,56 @@
 
 #define SHOWN_MAX (64u << 10) /* canonical bytes of each kind */
 
-static void show(FILE *err, const char *what, struct span bytes, size_t more)
+/* One line of the output for each of BYTES, so that they can be compared by eye. */
+static void show(FILE *err, const char *what, struct span bytes, bool more)
 {
-	struct sbuf line;
-	sbuf_init_heap(&line, 4 * SHOWN_MAX + 1);
-	sbuf_add_escaped(&line, bytes);
-	fprintf(err, "  %s: \"%s\"%s\n", what, sbuf_cstr(&line), more > 0 ? " ..." : "");
-	sbuf_done(&line);
+	const char *before = what;
+	struct sbuf text;
+	sbuf_init_heap(&text, 4 * SHOWN_MAX + 1);
+	do {
+		size_t end = span_find(bytes, SPAN_LIT("\r\n"));
+		bool ended = end != SPAN_NPOS;
+		sbuf_reset(&text);
+		sbuf_add_escaped(&text, span_take(bytes, ended ? end : bytes.len));
+		bytes = span_skip(bytes, ended ? end + 2 : bytes.len);
+		fprintf(err, "  %*s%s\"%s%s\"%s\n", (int)strlen(what), before, before == what ? ": " : "  ", sbuf_cstr(&text),
+			ended ? "\\r\\n" : "", more && bytes.len == 0 ? " ..." : "");
+		before = "";
+	} while (bytes.len > 0);
+	sbuf_done(&text);
 }
 
-static void show_canonical(FILE *err, const struct verify_signature *s, const struct mail_header *header,
-			   struct span body)
+static void show_hash(FILE *err, struct span digest, const char *what)
+{
+	char mem[64];
+	struct sbuf text;
+	sbuf_init(&text, mem, sizeof(mem));
+	sbuf_add_base64(&text, digest);
+	fprintf(err, "  bh=%s %s\n", sbuf_cstr(&text), what);
+}
+
+static void show_canonical(FILE *err, const struct verify *v, const struct verify_signature *s, struct span body)
 {
 	uint8_t digest[CRYPTO_SHA256_BYTES];
-	struct sbuf text, wanted;
-	sbuf_init_heap(&text, 4 * header->limits.header_bytes);
-	if (sig_header_digest(&s->sig, header, s->field, &header->fields[s->field], &text, digest) == 0)
+	struct sbuf text;
+	sbuf_init_heap(&text, 4 * v->header->limits.header_bytes);
+	if (sig_header_digest(&s->sig, v->header, s->field, &v->header->fields[s->field], &text, digest) == 0)
 		show(err, "canonical header", span_take(sbuf_span(&text), SHOWN_MAX), text.len > SHOWN_MAX);
 	sbuf_done(&text);
 	sbuf_init_heap(&text, SHOWN_MAX);
 	culprit_canonical_body(&s->sig, body, &text);
 	show(err, "canonical body", sbuf_span(&text), !sbuf_ok(&text));
 	sbuf_done(&text);
-	sbuf_init_heap(&wanted, 256);
-	sbuf_add_base64(&wanted, span_of(s->sig.bodyhash, CRYPTO_SHA256_BYTES));
-	fprintf(err, "  bh=%s\n", sbuf_cstr(&wanted));
-	sbuf_done(&wanted);
+	show_hash(err, span_of((const char *)s->sig.bodyhash, CRYPTO_SHA256_BYTES), "in the signature");
+	/* A new one: what the verdict needs no more is not kept. */
+	unsigned index;
+	struct bodyhash *bodies = bodyhash_new();
+	if (bodyhash_want(bodies, s->sig.body_canon, s->sig.body_limit, &index) == 0) {
+		bodyhash_push(bodies, body);
+		bodyhash_finish(bodies);
+		show_hash(err, bodyhash_digest(bodies, index), "of this body");
+	}
+	bodyhash_free(&bodies);
 }
 
 static void show_culprit(FILE *err, const struct verify_signature *s, const struct mail_header *header,
@@ -48,18 +72,51 @@ static void show_culprit(FILE *err, const struct verify_signature *s, const stru
 	sbuf_done(&why);
 }
 
-void auth_trace_signatures(FILE *err, const struct inbound *in, const struct mail_header *header, struct span body,
-			   const struct dns_view *view)
+static void show_signature(FILE *err, const struct verify *v, size_t i, struct span body, const struct dns_view *view)
 {
-	for (size_t i = 0; i < in->dkim.count; i++) {
-		const struct verify_signature *s = &in->dkim.signatures[i];
-		fprintf(err, "dkim %zu: %s%s%s\n", i + 1, auth_result_name(s->verdict.result),
-			s->verdict.reason == NULL ? "" : ": ", s->verdict.reason == NULL ? "" : s->verdict.reason);
-		/* What could not be parsed has nothing canonical. */
-		if (s->sig.names.len == 0 || s->sig.signature.len == 0)
-			continue;
-		show_canonical(err, s, header, body);
-		if (s->verdict.result == AUTH_FAIL)
-			show_culprit(err, s, header, body, view);
-	}
+	const struct verify_signature *s = &v->signatures[i];
+	fprintf(err, "dkim %zu: %s%s%s\n", i + 1, auth_result_name(s->verdict.result),
+		s->verdict.reason == NULL ? "" : ": ", s->verdict.reason == NULL ? "" : s->verdict.reason);
+	/* What could not be parsed has nothing canonical. */
+	if (s->sig.names.len == 0 || s->sig.signature.len == 0)
+		return;
+	show_canonical(err, v, s, body);
+	if (s->verdict.result == AUTH_FAIL)
+		show_culprit(err, s, v->header, body, view);
+}
+
+static void show_spf(FILE *err, const struct spf_verdict *v)
+{
+	struct sbuf text;
+	sbuf_init_heap(&text, 8192);
+	sbuf_addf(&text, "spf %s ", spf_identity_text(v->identity));
+	sbuf_add_escaped(&text, v->domain);
+	sbuf_addf(&text, ": %s", auth_result_name(v->result));
+	sbuf_adds(&text, v->problem != NULL ? ": " : "");
+	sbuf_adds(&text, v->problem != NULL ? v->problem : "");
+	sbuf_adds(&text, v->problem_at.len > 0 ? ": " : v->mechanism.len > 0 ? " by " : "");
+	sbuf_add_escaped(&text, v->problem_at.len > 0 ? v->problem_at : v->mechanism);
+	fprintf(err, "%s (lookups: %u of %u, without an answer: %u of %u)\n", sbuf_cstr(&text), v->lookups,
+		SPF_LOOKUPS_MAX, v->void_lookups, SPF_VOID_MAX);
+	sbuf_done(&text);
+}
+
+static void show_arc(FILE *err, const struct arc *arc)
+{
+	fprintf(err, "arc: %s", auth_result_name(arc->result));
+	if (arc->reason != NULL)
+		fprintf(err, " at set %u of %u: %s", arc->failed, arc->count, arc->reason);
+	fprintf(err, "\n");
+}
+
+void auth_trace(FILE *err, const struct inbound *in, struct span body, const struct dns_view *view)
+{
+	show_spf(err, &in->spf);
+	if (in->spf.identity == SPF_MAILFROM)
+		show_spf(err, &in->helo);
+	for (size_t i = 0; i < in->dkim.count; i++)
+		show_signature(err, &in->dkim, i, body, view);
+	show_arc(err, &in->arc);
+	fprintf(err, "dmarc: %s%s%s\n", auth_result_name(in->dmarc.result), in->dmarc.reason == NULL ? "" : ": ",
+		in->dmarc.reason == NULL ? "" : in->dmarc.reason);
 }

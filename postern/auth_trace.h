@@ -1,4 +1,4 @@
-/* What `auth check --trace` tells about each signature, on standard error. */
+/* What `auth check --trace` tells about each method, on standard error. */
 #ifndef POSTERN_AUTH_TRACE_H
 #define POSTERN_AUTH_TRACE_H
 
@@ -6,7 +6,7 @@
 
 #include "milter-dkim/inbound.h"
 
-void auth_trace_signatures(FILE *err, const struct inbound *in, const struct mail_header *header, struct span body,
-			   const struct dns_view *view);
+/* BODY as it came; VIEW has the answers of IN's verdicts. */
+void auth_trace(FILE *err, const struct inbound *in, struct span body, const struct dns_view *view);
 
 #endif

@@ -7,6 +7,7 @@ their JSON, exit codes, forms of the input, options.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -311,10 +312,16 @@ def trace(d):
     done = d.run("auth", "check", *words, "--authserv-id", "mx.test", "--trace", stdin=changed)
     lines = done.stderr.decode().splitlines()
     for wanted in ("dns s._domainkey.example.com TXT: ok \"", "dns _dmarc.example.com TXT: ok \"v=DMARC1; p=reject\"",
-                   "dns example.com TXT: ok \"v=spf1 ", "dkim 1: fail: ", "  canonical header: \"", "  canonical body: \"",
-                   "  bh=", "  likely culprit: "):
+                   "dns example.com TXT: ok \"v=spf1 ", "dkim 1: fail: ", "  canonical header: \"",
+                   "                    \"subject:[l] hi\\r\\n\"", "  canonical body: \"", "  bh=", "  likely culprit: ",
+                   "spf mailfrom example.com: pass by ip4:192.0.2.1 (lookups: 0 of 10", "arc: none", "dmarc: pass"):
         if not any(line.startswith(wanted) for line in lines):
             raise Problem("the trace does not tell %r: %s" % (wanted, lines))
+    hashes = [line.split()[0] for line in lines if line.startswith("  bh=")]
+    expect((len(hashes), len(set(hashes))), (2, 1), "the body hashes of a changed header")
+    footer = d.run("auth", "check", *words, "--trace", stdin=d.sign() + b"footer\n").stderr.decode()
+    hashes = set(re.findall("  bh=\\S+", footer))
+    expect(len(hashes), 2, "the body hashes of a changed body")
     plain = d.run("auth", "check", *words, "--authserv-id", "mx.test", stdin=changed)
     expect(done.stdout, plain.stdout, "the verdict with --trace")
     for command in (["spf", "check", *words], ["dmarc", "check", "--from", "joe@example.com"]):
