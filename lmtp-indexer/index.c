@@ -90,28 +90,27 @@ void index_submit(struct index *ix, struct delivery *d)
 
 /* ---- Open and close ---- */
 
-static int read_line_of(const char *path, char line[SECRET_MAX], struct sbuf *error)
+static int read_file(const char *path, char text[SECRET_MAX], struct sbuf *error)
 {
-	line[0] = '\0';
+	text[0] = '\0';
 	if (path[0] == '\0')
 		return 0;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, line, SECRET_MAX - 1);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, SECRET_MAX - 1);
 	if (fd >= 0)
 		close(fd);
 	if (n < 0) {
 		sbuf_addf(error, "%s: %s", path, strerror(errno));
 		return ERR_PERM;
 	}
-	line[n] = '\0';
-	line[strcspn(line, "\r\n")] = '\0';
+	text[n] = '\0';
 	return 0;
 }
 
 static int open_webhook(struct index *ix, struct skel *skel, struct sbuf *error)
 {
 	const struct indexer_config *c = skel->config;
-	char secret[SECRET_MAX], dir[1024];
+	char secrets[SECRET_MAX], dir[1024];
 	struct sbuf b;
 	if (c->webhook_url[0] == '\0')
 		return 0;
@@ -121,10 +120,10 @@ static int open_webhook(struct index *ix, struct skel *skel, struct sbuf *error)
 	}
 	sbuf_init(&b, dir, sizeof(dir));
 	sbuf_addf(&b, "%s/webhook", skel->state_dir);
-	int rc = read_line_of(c->webhook_secret_file, secret, error);
+	int rc = read_file(c->webhook_secret_file, secrets, error);
 	if (rc < 0)
 		return rc;
-	struct webhook_config config = {.url = c->webhook_url, .secret = secret, .dir = dir,
+	struct webhook_config config = {.url = c->webhook_url, .secrets = secrets, .dir = dir,
 					.timeout_ms = c->webhook_timeout, .give_up_ms = c->webhook_give_up,
 					.refused_max = (unsigned)c->webhook_refused_max, .db = db_clone(ix->db)};
 	rc = webhook_open(&config, &ix->webhook, error);
@@ -137,9 +136,10 @@ static int open_settle(struct index *ix, struct skel *skel, struct sbuf *error)
 {
 	const struct indexer_config *c = skel->config;
 	char key[SECRET_MAX];
-	int rc = read_line_of(c->mailbox_api_key_file, key, error);
+	int rc = read_file(c->mailbox_api_key_file, key, error);
 	if (rc < 0)
 		return rc;
+	key[strcspn(key, "\r\n")] = '\0';
 	struct settle_config config = {.api = c->mailbox_api, .key = key, .trace_name = c->trace_header,
 				       .delimiter = c->recipient_delimiter, .after_ms = c->settle_after,
 				       .spool = ix->spool, .settled = on_settled, .arg = ix};

@@ -9,9 +9,9 @@
 
 #include "lib/base/bytes.h"
 #include "lmtp-indexer/events.h"
-#include "lmtp-indexer/http.h"
 #include "lmtp-indexer/payload.h"
 #include "lmtp-indexer/server.h"
+#include "lmtp-indexer/webhook_internal.h"
 
 #define RETRY_MIN_MS 500
 #define RETRY_MAX_MS 60000
@@ -19,14 +19,16 @@
 
 struct webhook {
 	struct outbox *box;
-	struct http *http;
-	char *secret;
+	struct webhook_line line;
+	struct webhook_retry *retry; /* NULL without a database */
 	int64_t give_up_ms;
 	unsigned refused_max;
 	struct db *db;
 	uint64_t done_upto; /* records taken or given up */
 	uint64_t failing;   /* the record that failed last, and how often it was refused */
 	unsigned refused;
+	uint64_t attempts_of; /* the record that `attempts` counts for */
+	unsigned attempts;
 	bool told;
 };
 
@@ -48,36 +50,6 @@ static int read_message(struct span record, struct message *m_out)
 	return 0;
 }
 
-/* The event's key with letters that every receiver takes. */
-static void add_id(struct sbuf *out, struct span key)
-{
-	sbuf_adds(out, "evt_");
-	for (size_t i = 0; i < key.len; i++)
-		sbuf_addc(out, ascii_isalnum(key.ptr[i]) ? key.ptr[i] : '_');
-}
-
-static int post(struct webhook *w, const struct message *m, unsigned *status_out, struct sbuf *error)
-{
-	char id[HTTP_HEADER_MAX], stamp[64], signature[HTTP_HEADER_MAX];
-	static const char agent[] = "User-Agent: Postern/" POSTERN_VERSION;
-	const char *headers[] = {"Content-Type: application/json", agent,
-				 id, stamp, signature};
-	struct sbuf id_b, stamp_b, sign_b;
-	int64_t now_s = clock_wall_ms() / 1000;
-	sbuf_init(&id_b, id, sizeof(id));
-	sbuf_init(&stamp_b, stamp, sizeof(stamp));
-	sbuf_init(&sign_b, signature, sizeof(signature));
-	sbuf_adds(&id_b, "webhook-id: ");
-	size_t head = id_b.len;
-	add_id(&id_b, m->key);
-	sbuf_addf(&stamp_b, "webhook-timestamp: %lld", (long long)now_s);
-	sbuf_adds(&sign_b, "webhook-signature: ");
-	if (w->secret[0] != '\0' && payload_sign(&sign_b, span_str(w->secret), span_skip(sbuf_span(&id_b), head),
-						 now_s, m->body) < 0)
-		PANIC("the webhook's secret was checked at the start");
-	return http_post(w->http, headers, w->secret[0] != '\0' ? 5 : 4, m->body, status_out, NULL, error);
-}
-
 /* ---- Dead letters ---- */
 
 static void bury(struct webhook *w, const struct message *m, unsigned status, struct span reason)
@@ -85,18 +57,19 @@ static void bury(struct webhook *w, const struct message *m, unsigned status, st
 	char id_mem[PAYLOAD_KEY_MAX + 16];
 	struct sbuf id;
 	sbuf_init(&id, id_mem, sizeof(id_mem));
-	add_id(&id, m->key);
+	webhook_add_id(&id, m->key);
 	metrics_inc(METRIC_WEBHOOKS_DEAD);
 	LOG_EVENT(LOG_ERR, &ev_webhook_dead, "a webhook was given up", LOG_FIELD("EVENT", m->key),
 		  LOG_FIELD("REASON", reason));
-	struct db_param params[] = {DB_P_TEXT(sbuf_span(&id)), DB_P_TEXT(m->key), DB_P_UINT(w->refused),
+	struct db_param params[] = {DB_P_TEXT(sbuf_span(&id)), DB_P_TEXT(m->key), DB_P_UINT(w->attempts),
 				    status == 0 ? DB_P_NULL : DB_P_UINT(status), DB_P_TEXT(span_take(reason, 255)),
 				    DB_P_TEXT(m->key)};
 	if (w->db != NULL &&
 	    db_exec(w->db,
 		    "INSERT INTO webhook_deliveries (user_id, webhook_id, event_key, state, attempts, status_code, error) "
 		    "SELECT user_id, ?, ?, 'dead', ?, ?, ? FROM events WHERE event_key = ? LIMIT 1 "
-		    "ON DUPLICATE KEY UPDATE state = 'dead', updated_at = UTC_TIMESTAMP(3)",
+		    "ON DUPLICATE KEY UPDATE state = 'dead', attempts = VALUES(attempts), "
+		    "status_code = VALUES(status_code), error = VALUES(error), updated_at = UTC_TIMESTAMP(3)",
 		    params, 6) < 0)
 		log_text(LOG_WARNING, "the dead webhook is not in the database: %s", db_error(w->db));
 }
@@ -121,7 +94,7 @@ static bool deliver_one(struct webhook *w, const struct outbox_record *record)
 	if (read_message(record->payload, &m) < 0)
 		return true;
 	sbuf_init(&why, why_mem, sizeof(why_mem));
-	int rc = post(w, &m, &status, &why);
+	int rc = webhook_post(&w->line, m.key, m.body, &status, &why);
 	if (rc == 0 && status / 100 == 2) {
 		metrics_inc(METRIC_WEBHOOKS_SENT);
 		metrics_observe(METRIC_WEBHOOK_LAG, (double)(clock_wall_ms() - m.happened_ms) / 1000);
@@ -133,8 +106,9 @@ static bool deliver_one(struct webhook *w, const struct outbox_record *record)
 	metrics_inc(METRIC_WEBHOOKS_FAILED);
 	w->refused = w->failing == record->seq ? w->refused : 0;
 	w->failing = record->seq;
-	if (status / 100 == 4 && status != 408 && status != 429)
-		w->refused++;
+	w->refused += webhook_refuses(status);
+	w->attempts = w->attempts_of == record->seq ? w->attempts + 1 : 1;
+	w->attempts_of = record->seq;
 	tell_failing(w, sbuf_span(&why));
 	if (w->refused < w->refused_max && clock_wall_ms() - record->appended_ms < w->give_up_ms)
 		return false;
@@ -178,17 +152,11 @@ void webhook_stats(struct webhook *w, struct outbox_stats *stats_out)
 
 int webhook_open(const struct webhook_config *config, struct webhook **webhook_out, struct sbuf *error)
 {
-	char probe_mem[128];
-	struct sbuf probe;
-	sbuf_init(&probe, probe_mem, sizeof(probe_mem));
-	if (config->secret[0] != '\0' &&
-	    payload_sign(&probe, span_str(config->secret), SPAN_EMPTY, 0, SPAN_EMPTY) < 0) {
-		sbuf_adds(error, "webhook_secret_file: not whsec_ and base64");
+	struct webhook *w = mem_zalloc(sizeof(*w));
+	if (webhook_line_init(&w->line, config, error) < 0) {
+		free(w);
 		return ERR_SYNTAX;
 	}
-	struct webhook *w = mem_zalloc(sizeof(*w));
-	w->http = http_new(config->url, "/", config->timeout_ms);
-	w->secret = mem_strdup(config->secret);
 	w->give_up_ms = config->give_up_ms;
 	w->refused_max = config->refused_max;
 	w->db = config->db;
@@ -196,11 +164,12 @@ int webhook_open(const struct webhook_config *config, struct webhook **webhook_o
 				    .deliver = deliver, .arg = w};
 	int rc = outbox_open(&box, &w->box, error);
 	if (rc < 0) {
-		http_free(&w->http);
-		free(w->secret);
+		webhook_line_done(&w->line);
 		free(w);
 		return rc;
 	}
+	if (config->db != NULL)
+		w->retry = webhook_retry_new(config, db_clone(config->db));
 	*webhook_out = w;
 	return 0;
 }
@@ -210,10 +179,10 @@ void webhook_close(struct webhook **webhook, int64_t timeout_ms)
 	struct webhook *w = *webhook;
 	if (w == NULL)
 		return;
+	webhook_retry_close(&w->retry);
 	outbox_close(&w->box, timeout_ms);
-	http_free(&w->http);
+	webhook_line_done(&w->line);
 	db_free(&w->db);
-	free(w->secret);
 	free(w);
 	*webhook = NULL;
 }

@@ -11,8 +11,10 @@
 
 struct webhook;
 
+#define WEBHOOK_SECRETS_MAX 4
+
 struct webhook_config {
-	const char *url, *secret; /* `secret` "": unsigned */
+	const char *url, *secrets; /* `secrets`: lines, each signs; "": unsigned */
 	const char *dir;          /* of the outbox */
 	int64_t timeout_ms, give_up_ms;
 	unsigned refused_max;

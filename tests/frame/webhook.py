@@ -12,7 +12,7 @@ Received = namedtuple("Received", "at headers body")
 
 
 class WebhookReceiver:
-    """Listens on 127.0.0.1:PORT until closed; REFUSE makes it answer 500."""
+    """Listens on 127.0.0.1:PORT until closed; REFUSE makes it answer 500, or that status."""
 
     def __init__(self, port=0):
         receiver = self
@@ -25,7 +25,7 @@ class WebhookReceiver:
             def do_POST(self):  # noqa: N802, the name is the library's
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 receiver.received.append(Received(time.time(), dict(self.headers.items()), body))
-                self.send_response(500 if receiver.refuse else 200)
+                self.send_response(500 if receiver.refuse is True else receiver.refuse or 200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
