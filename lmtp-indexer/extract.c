@@ -159,6 +159,11 @@ static void make_snippet(struct extract_run *run)
 	g_free(valid);
 }
 
+size_t extract_terms_max(const struct extract_limits *limits)
+{
+	return 2 * (limits->text_max_bytes * TERMS_FACTOR + TERMS_OTHER_MAX);
+}
+
 static unsigned place_of(enum extract_kind kind)
 {
 	switch (kind) {
@@ -178,8 +183,7 @@ static unsigned place_of(enum extract_kind kind)
 static void make_terms(struct extract_run *run)
 {
 	struct extract *x = run->x;
-	size_t max = run->limits->text_max_bytes * TERMS_FACTOR + TERMS_OTHER_MAX;
-	struct terms *terms = terms_new(max);
+	struct terms *terms = terms_new(extract_terms_max(run->limits) / 2);
 	struct sbuf b;
 	terms_add(terms, x->subject, TERMS_SUBJECT);
 	for (size_t i = 0; i < x->address_count; i++) {
@@ -189,7 +193,7 @@ static void make_terms(struct extract_run *run)
 	for (size_t i = 0; i < x->attachment_count; i++)
 		terms_add(terms, x->attachments[i].name, 0);
 	terms_add(terms, x->text, 0);
-	sbuf_init_heap(&b, max * 2);
+	sbuf_init_heap(&b, extract_terms_max(run->limits));
 	if (!terms_write(terms, &b) || arena_dup(&x->arena, sbuf_span(&b), &x->terms) < 0)
 		extract_partial(run);
 	sbuf_done(&b);
@@ -265,17 +269,23 @@ static bool is_message(GMimeMessage *message)
 		g_mime_header_list_get_count(g_mime_object_get_header_list(part)) > 0);
 }
 
+struct extract *extract_new_failed(const struct extract_limits *limits)
+{
+	struct extract *x = mem_zalloc(sizeof(*x));
+	arena_init(&x->arena, EXTRACT_ARENA_MAX + limits->text_max_bytes + extract_terms_max(limits));
+	x->state = EXTRACT_FAILED;
+	return x;
+}
+
 struct extract *extract_new(const struct extract_limits *limits, const char *authserv_id,
 			    const struct extract_source *source)
 {
-	struct extract *x = mem_zalloc(sizeof(*x));
+	struct extract *x = extract_new_failed(limits);
 	struct extract_run run = {.x = x, .limits = limits, .authserv_id = authserv_id};
-	arena_init(&x->arena, EXTRACT_ARENA_MAX + limits->text_max_bytes * (TERMS_FACTOR + 1));
 	sbuf_init_heap(&run.text, limits->text_max_bytes);
 	GMimeMessage *message = parse(source);
-	if (!is_message(message)) {
-		x->state = EXTRACT_FAILED;
-	} else {
+	if (is_message(message)) {
+		x->state = EXTRACT_PARSED;
 		extract_headers(&run, message);
 		extract_parts(&run, g_mime_message_get_mime_part(message));
 		x->truncated = x->truncated || !sbuf_ok(&run.text);

@@ -1,7 +1,7 @@
 /*
  * What the index keeps of a message: decoded headers, addresses, text,
  * attachments, the words to search by.  Reads untrusted mail with GMime; no
- * other file does.  Runs in worker threads; a call keeps no state.
+ * other file does.  Runs in the parsers (parser.h); a call keeps no state.
  *
  * Never fails: what cannot be read is left out and `state` says so.
  */
@@ -17,6 +17,8 @@
 #define EXTRACT_SNIPPET_CHARS 200
 #define EXTRACT_HEADER_MAX (1u << 20) /* bytes of the top header of a message in a file */
 #define EXTRACT_HASH_LEN 16
+#define EXTRACT_DATE_MIN_S INT64_C(0)
+#define EXTRACT_DATE_MAX_S INT64_C(7258118400)
 
 /* In characters: the widths of the columns. */
 #define EXTRACT_SUBJECT_CHARS 2000
@@ -91,7 +93,12 @@ void extract_start(void);
  */
 struct extract *extract_new(const struct extract_limits *limits, const char *authserv_id,
 			    const struct extract_source *source);
+/* One of a message that could not be parsed: empty, EXTRACT_FAILED. */
+struct extract *extract_new_failed(const struct extract_limits *limits);
 void extract_free(struct extract **extract);
+
+/* Most bytes of the terms of a message. */
+size_t extract_terms_max(const struct extract_limits *limits);
 
 /* Cuts UTF-8 after CHARS characters. */
 struct span extract_cut(struct span text, size_t chars);

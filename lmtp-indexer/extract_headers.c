@@ -6,8 +6,6 @@
 #include "extract_internal.h"
 
 /* Columns hold years 1000 to 9999; a Date beyond 2199 is nonsense anyway. */
-#define DATE_MIN_S INT64_C(0)
-#define DATE_MAX_S INT64_C(7258118400)
 #define SUBJECT_KEY_MAX 1024
 
 /* ---- Addresses ---- */
@@ -274,7 +272,7 @@ static void read_date(struct extract *x, GMimeMessage *message)
 {
 	GDateTime *date = g_mime_message_get_date(message);
 	int64_t s = date == NULL ? -1 : g_date_time_to_unix(date);
-	x->has_date = s >= DATE_MIN_S && s <= DATE_MAX_S;
+	x->has_date = s >= EXTRACT_DATE_MIN_S && s <= EXTRACT_DATE_MAX_S;
 	x->date_s = x->has_date ? s : 0;
 }
 

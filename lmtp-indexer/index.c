@@ -175,28 +175,34 @@ static void init_locks(struct index *ix)
 	pthread_condattr_destroy(&attr);
 }
 
-static char *name_or_host(const char *name)
+static struct extract_limits limits_of(const struct indexer_config *c)
 {
-	char host[256] = "localhost";
-	if (name[0] == '\0' && gethostname(host, sizeof(host) - 1) < 0)
-		PANIC("the machine has no name");
-	return mem_strdup(name[0] != '\0' ? name : host);
+	return (struct extract_limits){.depth_max = (unsigned)c->mime_depth_max,
+				       .parts_max = (unsigned)c->mime_parts_max,
+				       .text_max_bytes = (size_t)c->text_max};
 }
 
-int index_open(struct skel *skel, struct spool *spool, struct index **index_out, struct sbuf *error)
+int index_parsers_open(const struct indexer_config *c, const char *authserv_id, struct parser_pool **pool_out,
+		       struct sbuf *error)
+{
+	struct parser_config config = {.limits = limits_of(c), .authserv_id = authserv_id,
+				       .count = (size_t)c->index_threads, .content_max = SESSION_CHUNK,
+				       .memory_bytes = (uint64_t)c->parse_memory, .timeout_ms = c->parse_timeout};
+	return parser_pool_open(&config, pool_out, error);
+}
+
+int index_open(struct skel *skel, struct spool *spool, struct parser_pool *parsers, struct index **index_out,
+	       struct sbuf *error)
 {
 	const struct indexer_config *c = skel->config;
 	struct index *ix = mem_zalloc(sizeof(*ix));
 	ix->spool = spool;
-	ix->limits = (struct extract_limits){.depth_max = (unsigned)c->mime_depth_max,
-					     .parts_max = (unsigned)c->mime_parts_max,
-					     .text_max_bytes = (size_t)c->text_max};
-	ix->authserv_id = name_or_host(c->authserv_id);
+	ix->limits = limits_of(c);
+	ix->pool = parsers;
 	ix->linger_ms = c->index_linger;
 	ix->memory_max = (size_t)c->index_memory;
 	ix->parsed_end = &ix->parsed;
 	init_locks(ix);
-	extract_start();
 	http_start();
 	int rc = db_new_from_conf(&indexer_conf, c, &ix->db, error);
 	ix->has_database = rc == 0;
@@ -208,7 +214,6 @@ int index_open(struct skel *skel, struct spool *spool, struct index **index_out,
 	if (rc < 0) {
 		webhook_close(&ix->webhook, 0);
 		db_free(&ix->db);
-		free(ix->authserv_id);
 		free(ix);
 		return rc;
 	}
@@ -245,6 +250,7 @@ void index_close(struct index **index)
 	pthread_cond_broadcast(&ix->parsed_less);
 	pthread_cond_broadcast(&ix->to_write);
 	pthread_mutex_unlock(&ix->lock);
+	parser_pool_interrupt(ix->pool);
 	for (size_t i = 0; i < ix->parser_count; i++)
 		pthread_join(ix->parsers[i], NULL);
 	if (ix->has_database)
@@ -254,7 +260,6 @@ void index_close(struct index **index)
 	writer_free(&ix->writer);
 	spool_reader_free(&ix->reader);
 	free_queues(ix);
-	free(ix->authserv_id);
 	free(ix);
 	*index = NULL;
 }

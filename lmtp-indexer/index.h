@@ -1,6 +1,6 @@
 /*
  * From a delivery to its rows and its event: settles what is open, parses in
- * worker threads, writes in batches, posts webhooks.  Nothing here ever holds
+ * processes of their own, writes in batches, posts webhooks.  Nothing here ever holds
  * up mail.
  */
 #ifndef INDEXER_INDEX_H
@@ -8,13 +8,18 @@
 
 #include "lib/run/skel.h"
 #include "lmtp-indexer/delivery.h"
+#include "lmtp-indexer/parser.h"
 #include "lmtp-indexer/spool.h"
 
 struct index;
 struct indexer_config;
 
-/* Starts the threads.  CONFIG may go away; SPOOL must outlive the index. */
-int index_open(struct skel *skel, struct spool *spool, struct index **index_out, struct sbuf *error) MUST_CHECK;
+/* Before any thread: the processes that parse. */
+int index_parsers_open(const struct indexer_config *config, const char *authserv_id, struct parser_pool **pool_out,
+		       struct sbuf *error) MUST_CHECK;
+/* Starts the threads.  The configuration may go away; SPOOL and PARSERS must outlive the index. */
+int index_open(struct skel *skel, struct spool *spool, struct parser_pool *parsers, struct index **index_out,
+	       struct sbuf *error) MUST_CHECK;
 /* Takes D, whose outcomes are known or OUTCOME_UNKNOWN; on the loop. */
 void index_submit(struct index *index, struct delivery *d);
 /* Ends the threads; what is left is found again after the restart. */

@@ -20,7 +20,8 @@
 struct index {
 	struct spool *spool;
 	struct extract_limits limits;
-	char *authserv_id;
+	struct parser_pool *pool;
+	atomic_size_t parsers_begun;
 	int64_t linger_ms;
 	size_t memory_max;
 	bool has_database;

@@ -21,8 +21,40 @@ static struct delivery *take(struct index *ix)
 	return d;
 }
 
+static bool is_stopping(struct index *ix)
+{
+	pthread_mutex_lock(&ix->lock);
+	bool stopping = ix->stopping;
+	pthread_mutex_unlock(&ix->lock);
+	return stopping;
+}
+
+/* A message costs at most two parsers: the first may have been killed by
+ * somebody else.  NULL at a stop. */
+static struct extract *parse(struct index *ix, struct parser *parser, const struct delivery *d,
+			     const struct extract_source *source)
+{
+	struct extract *x = NULL;
+	int rc = parser_run(parser, source, &x);
+	if (rc == ERR_CLOSED && !is_stopping(ix))
+		rc = parser_run(parser, source, &x);
+	if (rc == 0)
+		return x;
+	if (is_stopping(ix))
+		return NULL;
+	if (rc == ERR_TEMP) {
+		LOG_EVENT(LOG_CRIT, &ev_parsers_gone, "cannot start a parser", LOG_FIELD("DELIVERY", ulid_span(&d->id)));
+		PANIC("no parser can be started");
+	}
+	metrics_inc(METRIC_PARSERS_LOST);
+	LOG_EVENT(LOG_ERR, &ev_parser_lost, "the parser was lost", LOG_FIELD("DELIVERY", ulid_span(&d->id)),
+		  LOG_FIELD("REASON", rc == ERR_LIMIT ? SPAN_LIT("it took longer than parse_timeout")
+						      : SPAN_LIT("it died")));
+	return extract_new_failed(&ix->limits);
+}
+
 /* Without its content a delivery is indexed by its envelope. */
-static struct extract *extract_of(struct index *ix, struct delivery *d)
+static struct extract *extract_of(struct index *ix, struct parser *parser, struct delivery *d)
 {
 	struct extract_source source = {.bytes = d->content, .fd = -1};
 	struct sbuf buf;
@@ -34,12 +66,12 @@ static struct extract *extract_of(struct index *ix, struct delivery *d)
 		if (rc == 0)
 			source.bytes = sbuf_span(&buf);
 	}
-	struct extract *x = extract_new(&ix->limits, ix->authserv_id, &source);
+	struct extract *x = parse(ix, parser, d, &source);
 	if (source.fd >= 0)
 		close(source.fd);
 	sbuf_done(&buf);
 	delivery_drop_content(d);
-	if (x->state == EXTRACT_FAILED) {
+	if (x != NULL && x->state == EXTRACT_FAILED) {
 		metrics_inc(METRIC_UNREADABLE);
 		LOG_EVENT(LOG_NOTICE, &ev_unreadable, "cannot be parsed", LOG_FIELD("DELIVERY", ulid_span(&d->id)));
 	}
@@ -59,10 +91,16 @@ static void pass_on(struct index *ix, struct writer_item *item)
 void *index_parse_run(void *arg)
 {
 	struct index *ix = arg;
+	struct parser *parser = parser_of(ix->pool, atomic_fetch_add(&ix->parsers_begun, 1));
 	for (struct delivery *d = take(ix); d != NULL; d = take(ix)) {
+		struct extract *x = extract_of(ix, parser, d);
+		if (x == NULL) { /* the spool still has it */
+			delivery_free(&d);
+			break;
+		}
 		struct writer_item *item = mem_zalloc(sizeof(*item));
 		item->d = d;
-		item->x = extract_of(ix, d);
+		item->x = x;
 		pass_on(ix, item);
 	}
 	return NULL;

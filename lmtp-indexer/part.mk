@@ -7,11 +7,11 @@ CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c terms.c block.c query.c \
-	match.c html.c 	extract.c extract_guard.c extract_headers.c extract_parts.c delivery.c payload.c)
+	match.c html.c 	extract.c extract_guard.c extract_headers.c extract_parts.c extract_record.c delivery.c payload.c)
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c spool.c \
-	spool_file.c spool_reader.c index.c index_parse.c index_write.c settle.c writer.c \
+	spool_file.c spool_reader.c index.c index_parse.c index_write.c parser.c parser_child.c settle.c writer.c \
 	writer_rows.c rows.c seal.c threads.c webhook.c webhook_post.c \
 	webhook_retry.c http.c)
 lmtp-indexer_ARCHIVES := indexer-core run base
@@ -39,4 +39,4 @@ fuzz_$(1)_SRCS := tests/fuzz/fuzz_$(1).c
 fuzz_$(1)_ARCHIVES := indexer-core base
 fuzz_$(1)_LIBS := $(GMIME_LIBS)
 endef
-$(foreach f,indexer_lmtp indexer_reply indexer_extract indexer_query indexer_block,$(eval $(call indexer_fuzzer,$(f))))
+$(foreach f,indexer_lmtp indexer_reply indexer_extract indexer_query indexer_block indexer_record,$(eval $(call indexer_fuzzer,$(f))))

@@ -15,6 +15,8 @@
 struct server {
 	struct skel *skel;
 	struct front_shared shared;
+	struct parser_pool *parsers;
+	char *authserv_id;
 	struct listen_set listen;
 	struct conn_server *conns;
 	struct conn_limits limits;
@@ -75,25 +77,28 @@ static void on_emptied(void *arg)
 	skel_stopped(arg);
 }
 
-static char *own_name(const struct indexer_config *c)
+static char *name_or_host(const char *name)
 {
 	char host[256] = "localhost";
-	if (c->hostname[0] == '\0' && gethostname(host, sizeof(host) - 1) < 0)
+	if (name[0] == '\0' && gethostname(host, sizeof(host) - 1) < 0)
 		PANIC("the machine has no name");
-	return mem_strdup(c->hostname[0] != '\0' ? c->hostname : host);
+	return mem_strdup(name[0] != '\0' ? name : host);
 }
 
 static int open_parts(struct server *s, struct sbuf *error)
 {
 	const struct indexer_config *c = s->skel->config;
 	struct delivery_table table;
-	int rc = listen_open(c->listen, "listen", LISTEN_MODE, &s->listen, error);
+	int rc = index_parsers_open(c, s->authserv_id, &s->parsers, error);
+	if (rc < 0)
+		return rc;
+	rc = listen_open(c->listen, "listen", LISTEN_MODE, &s->listen, error);
 	if (rc < 0)
 		return rc;
 	rc = open_spool(s, &table, error);
 	if (rc < 0)
 		return rc;
-	rc = index_open(s->skel, s->shared.spool, &s->shared.index, error);
+	rc = index_open(s->skel, s->shared.spool, s->parsers, &s->shared.index, error);
 	if (rc < 0) {
 		delivery_table_done(&table);
 		return rc;
@@ -109,9 +114,10 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 	const struct indexer_config *c = skel->config;
 	struct server *s = mem_zalloc(sizeof(*s));
 	s->skel = skel;
-	s->shared = (struct front_shared){.loop = skel->loop, .host = own_name(c),
+	s->shared = (struct front_shared){.loop = skel->loop, .host = name_or_host(c->hostname),
 					  .trace_name = mem_strdup(c->trace_header),
 					  .emptied = on_emptied, .emptied_arg = skel};
+	s->authserv_id = name_or_host(c->authserv_id);
 	s->limits = (struct conn_limits){.in_max_bytes = 64u << 10, .out_max_bytes = CLIENT_OUT_MAX,
 					 .max_conns = (size_t)c->max_connections, .idle_ms = c->client_timeout};
 	cork_list_init(&s->shared.corks, skel->loop);
@@ -157,6 +163,8 @@ void server_close(struct server **server)
 	relay_free(&s->shared.relay);
 	index_close(&s->shared.index);
 	spool_close(&s->shared.spool);
+	parser_pool_close(&s->parsers);
+	free(s->authserv_id);
 	free(s->shared.host);
 	free(s->shared.trace_name);
 	free(s);

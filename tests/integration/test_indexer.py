@@ -260,6 +260,87 @@ class Content(IndexCase):
         self.assertEqual(got, [("sender@example.org", user)])
 
 
+class Parsers(IndexCase):
+    """What a message does to the parser costs that message its text, and nothing else."""
+
+    def send(self, user, data, sender="a@example.org"):
+        with Dialogue(self.stack) as d:
+            d.envelope(user, sender=sender)
+            self.assertEqual(d.data(data, 1)[0][0], 250)
+
+    def state(self, user, count):
+        """States of the rows of USER in their order, once there are COUNT."""
+        self.wait_until(lambda: self.count(user) == count, 30)
+        return [row[0] for row in self.rows("SELECT m.parse_state FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                                            "WHERE u.email = %s ORDER BY m.id", user)]
+
+    def parsers(self):
+        """The nursery, and the processes that it has forked."""
+        def below(pid):
+            return [int(n) for n in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        nursery = below(self.stack.pid("lmtp-indexer"))
+        return nursery, [pid for one in nursery for pid in below(one)]
+
+    def lost(self):
+        return self.metric("postern_index_parsers_lost_total", "lmtp-indexer")
+
+    def test_too_much_memory(self):
+        user, pid = self.new_user(), self.stack.pid("lmtp-indexer")
+        with self.configured("lmtp-indexer", parse_memory="16M"):
+            self.send(user, message("a@example.org", user, message_id=new_message_id()))
+            pid = self.stack.pid("lmtp-indexer")
+            self.send(user, b"Subject: bomb\r\n" + b"a: b\r\n" * 150_000 + b"\r\nx\r\n", sender="bomber@example.org")
+            self.send(user, message("a@example.org", user, subject="after", message_id=new_message_id()))
+            self.assertEqual(self.state(user, 3), ["parsed", "failed", "parsed"])
+            self.assertEqual(self.lost(), 1)
+            self.assertEqual(self.stack.pid("lmtp-indexer"), pid)
+        self.assertEqual(self.rows("SELECT m.envelope_sender, m.subject FROM messages m JOIN virtual_users u ON "
+                                   "u.id = m.user_id WHERE u.email = %s AND m.parse_state = 'failed'", user),
+                         [("bomber@example.org", "NULL")])
+
+    def test_parser_that_does_not_end(self):
+        user = self.new_user()
+        with self.configured("lmtp-indexer", parse_timeout="1s"):
+            self.send(user, message("a@example.org", user, message_id=new_message_id()))
+            self.assertEqual(self.state(user, 1), ["parsed"])
+            os.kill(self.parsers()[1][0], signal.SIGSTOP)
+            self.send(user, message("a@example.org", user, message_id=new_message_id()))
+            self.send(user, message("a@example.org", user, message_id=new_message_id()))
+            self.assertEqual(self.state(user, 3), ["parsed", "failed", "parsed"])
+
+    def test_parser_that_somebody_kills(self):
+        user = self.new_user()
+        for number in range(3):
+            self.send(user, message("a@example.org", user, message_id=new_message_id()))
+            self.assertEqual(self.state(user, number + 1), ["parsed"] * (number + 1))
+            os.kill(self.parsers()[1][0], signal.SIGKILL)
+
+    def test_confined(self):
+        user = self.new_user()
+        self.send(user, message("a@example.org", user, message_id=new_message_id()))
+        self.state(user, 1)
+        for pid in self.parsers()[1]:
+            files = {os.readlink(entry) for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir()}
+            self.assertEqual({name for name in files if not name.startswith("socket:")}, {"/dev/null"})
+            limits = pathlib.Path(f"/proc/{pid}/limits").read_text()
+            self.assertRegex(limits, r"Max file size +0 +0 ")
+            self.assertRegex(limits, r"Max processes +0 +0 ")
+            self.assertNotRegex(limits, r"Max address space +unlimited")
+            self.assertIn("NoNewPrivs:\t1", pathlib.Path(f"/proc/{pid}/status").read_text())
+
+    def test_nursery_that_somebody_kills(self):
+        """The daemon starts anew; nothing is lost."""
+        user, idents = self.new_user(), [new_message_id(), new_message_id()]
+        deliver(self.stack, "a@example.org", [user], message("a@example.org", user, message_id=idents[0]), self.new_source())
+        self.row(user, idents[0])
+        nursery, parsers = self.parsers()
+        for pid in nursery + parsers:
+            os.kill(pid, signal.SIGKILL)
+        deliver(self.stack, "a@example.org", [user], message("a@example.org", user, message_id=idents[1]), self.new_source())
+        self.row(user, idents[1], timeout=60)
+        self.assertEqual(self.state(user, 2), ["parsed", "parsed"])
+
+
 class Events(IndexCase):
     def test_feed_and_signed_webhook(self):
         user, ident = self.new_user(), new_message_id()

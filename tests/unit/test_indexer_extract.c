@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include "lib/base/sbuf.h"
-#include "lmtp-indexer/extract.h"
+#include "lmtp-indexer/extract_record.h"
 #include "tests/unit/runner.h"
 
 static const struct extract_limits limits = {.depth_max = 20, .parts_max = 100, .text_max_bytes = 65536};
@@ -276,7 +276,36 @@ START_TEST(groups_within_groups)
 }
 END_TEST
 
+START_TEST(record_is_whole_or_refused)
+{
+	static const char mail[] = "From: A <a@x.org>\r\nTo: b@x.org\r\nSubject: s\r\nMessage-ID: <1@x>\r\n\r\ntext\r\n";
+	static const struct extract_limits small = {.depth_max = 3, .parts_max = 3, .text_max_bytes = 3};
+	struct extract *x = extract_of(mail), *copy;
+	struct sbuf b;
+	sbuf_init_heap(&b, 65536);
+	extract_record_add(&b, x);
+	ck_assert_int_eq(extract_record_read(sbuf_span(&b), &limits, &copy), 0);
+	ck_assert(span_eq(copy->subject, x->subject) && span_eq(copy->text, x->text) && span_eq(copy->terms, x->terms));
+	ck_assert_uint_eq(copy->address_count, 2);
+	ck_assert_uint_eq(copy->ref_count, x->ref_count);
+	extract_free(&copy);
+	for (size_t len = 0; len < b.len; len++)
+		ck_assert_int_eq(extract_record_read(span_of(b.ptr, len), &limits, &copy), ERR_SYNTAX);
+	sbuf_addc(&b, 0);
+	ck_assert_int_eq(extract_record_read(sbuf_span(&b), &limits, &copy), ERR_SYNTAX);
+	sbuf_truncate(&b, b.len - 1);
+	ck_assert_int_eq(extract_record_read(sbuf_span(&b), &small, &copy), ERR_SYNTAX); /* longer than allowed */
+	size_t at = span_find(sbuf_span(&b), SPAN_LIT("a@x.org"));
+	ck_assert_uint_ne(at, SPAN_NPOS);
+	b.ptr[at] = (char)0xff; /* not UTF-8 */
+	ck_assert_int_eq(extract_record_read(sbuf_span(&b), &limits, &copy), ERR_SYNTAX);
+	sbuf_done(&b);
+	extract_free(&x);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
+	&record_is_whole_or_refused,
 	&groups_within_groups,
 	&table_of_mails,
 	&people_and_identity,

@@ -1,0 +1,38 @@
+/* What parser.c (the daemon's side) and parser_child.c (the other) share. */
+#ifndef INDEXER_PARSER_INTERNAL_H
+#define INDEXER_PARSER_INTERNAL_H
+
+#include <sys/types.h>
+
+#include "lmtp-indexer/parser.h"
+
+/* To a parser; with a file descriptor where the content is a file. */
+struct parser_request {
+	uint64_t content_len; /* in the shared memory; 0: a file */
+};
+
+/* From a parser. */
+struct parser_reply {
+	uint64_t record_len; /* behind content_max in the shared memory */
+};
+
+/* To the nursery: the index of the parser; back come its socket and its pidfd. */
+
+struct parser_pool {
+	struct parser_config config;
+	int nursery; /* socket; -1: closed */
+	pid_t nursery_pid;
+	char *memory; /* of all parsers, shared */
+	size_t memory_each, record_max;
+	struct parser *parsers;
+};
+
+/* The nursery: never returns. */
+NORETURN void parser_nursery_run(const struct parser_pool *pool, int socket);
+
+/* One message of LEN bytes with up to COUNT descriptors, by SEQPACKET; false where the other end is gone. */
+bool parser_send(int socket, const void *bytes, size_t len, const int *fds, size_t count);
+/* The same the other way; without a descriptor *FDS is -1.  False also for another length. */
+bool parser_receive(int socket, void *bytes, size_t len, int *fds, size_t count);
+
+#endif
