@@ -3,10 +3,11 @@
  * connection has one request outstanding and sends the next when it is
  * answered.  Requests carry the attributes of Postfix 3.7, some 700 bytes.
  *
- *   policy_load SPEC CONNECTIONS REQUESTS [rcpt|message]
+ *   policy_load SPEC CONNECTIONS REQUESTS [rcpt|message|keys [FIRST]]
  *
  * rcpt: each request begins another message at RCPT (which ends the one
- * before).  message: each message asks at RCPT and at END-OF-MESSAGE.
+ * before).  message: each message asks at RCPT and at END-OF-MESSAGE.  keys: each
+ * request is the END-OF-MESSAGE of another account, key FIRST and up.
  * Prints one line: requests a second, latencies in microseconds, answers.
  */
 #include <errno.h>
@@ -38,9 +39,11 @@ struct connection {
 	size_t reply_len;
 };
 
+enum mode { MODE_RCPT, MODE_MESSAGE, MODE_KEYS };
+
 struct load {
 	uint64_t requests, sent, done, messages, granted;
-	bool by_message;
+	enum mode mode;
 	uint64_t latency[BUCKETS];
 	int64_t max_ns;
 	struct connection *connections;
@@ -73,9 +76,9 @@ static double percentile_us(const struct load *l, double share)
 	return (double)l->max_ns / 1000;
 }
 
-static void request_build(const struct connection *c, struct sbuf *b)
+static void request_build(const struct load *l, const struct connection *c, struct sbuf *b)
 {
-	uint64_t k = c->message;
+	uint64_t k = c->message, account = l->mode == MODE_KEYS ? k : k % 10000;
 	sbuf_addf(b,
 		  "request=smtpd_access_policy\nprotocol_state=%s\nprotocol_name=ESMTP\n"
 		  "client_address=127.0.%u.%u\nclient_name=unknown\nclient_port=%u\n"
@@ -83,13 +86,13 @@ static void request_build(const struct connection *c, struct sbuf *b)
 		  "helo_name=host.example.test\nsender=user%u@example.test\n"
 		  "recipient=rcpt%u@other.test\nrecipient_count=%d\nqueue_id=%s\n"
 		  "instance=%llx.%llx.0\nsize=4096\netrn_domain=\nstress=\nsasl_method=PLAIN\n"
-		  "sasl_username=user%u@example.test\nsasl_sender=\nccert_subject=\nccert_issuer=\n"
+		  "sasl_username=user%llu@example.test\nsasl_sender=\nccert_subject=\nccert_issuer=\n"
 		  "ccert_fingerprint=\nccert_pubkey_fingerprint=\nencryption_protocol=TLSv1.3\n"
 		  "encryption_cipher=TLS_AES_256_GCM_SHA384\nencryption_keysize=256\npolicy_context=\n\n",
 		  c->at_end ? "END-OF-MESSAGE" : "RCPT", (unsigned)(k / 250 % 40), (unsigned)(1 + k % 250),
 		  (unsigned)(1024 + k % 60000), (unsigned)(k % 10000), (unsigned)(k % 9973), c->at_end,
 		  c->at_end ? "4F2C8A1B7D" : "", (unsigned long long)(0x1000 + k),
-		  (unsigned long long)(k * 7), (unsigned)(k % 10000));
+		  (unsigned long long)(k * 7), (unsigned long long)account);
 }
 
 static bool request_send(struct load *l, struct connection *c)
@@ -98,14 +101,12 @@ static bool request_send(struct load *l, struct connection *c)
 	struct sbuf b;
 	if (l->sent == l->requests)
 		return true;
-	if (l->by_message && !c->at_end && c->message != 0) {
-		c->at_end = true;
-	} else {
-		c->at_end = false;
+	bool second = l->mode == MODE_MESSAGE && !c->at_end && c->message != 0;
+	if (!second)
 		c->message = ++l->messages;
-	}
+	c->at_end = second || l->mode == MODE_KEYS;
 	sbuf_init(&b, mem, sizeof(mem));
-	request_build(c, &b);
+	request_build(l, c, &b);
 	c->sent_ns = now_ns();
 	l->sent++;
 	return sbuf_ok(&b) && write(c->fd, mem, b.len) == (ssize_t)b.len;
@@ -165,18 +166,28 @@ static int run(struct load *l)
 	return 0;
 }
 
+static int arguments_take(struct load *l, int argc, char **argv)
+{
+	uint64_t count = 0;
+	if (argc < 4 || argc > 6 || num_parse_u64(span_str(argv[2]), CONNECTIONS_MAX, &count) < 0 ||
+	    num_parse_u64(span_str(argv[3]), REQUESTS_MAX, &l->requests) < 0 || count == 0 || l->requests == 0)
+		return ERR_SYNTAX;
+	struct span mode = argc > 4 ? span_str(argv[4]) : SPAN_LIT("rcpt");
+	l->mode = span_eq(mode, SPAN_LIT("message")) ? MODE_MESSAGE : span_eq(mode, SPAN_LIT("keys")) ? MODE_KEYS : MODE_RCPT;
+	if (argc == 6 && num_parse_u64(span_str(argv[5]), UINT64_MAX / 16, &l->messages) < 0)
+		return ERR_SYNTAX;
+	l->count = count;
+	l->connections = mem_zalloc(count * sizeof(*l->connections));
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct load l = {.epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
-	uint64_t count = 0;
-	if (argc < 4 || argc > 5 || num_parse_u64(span_str(argv[2]), CONNECTIONS_MAX, &count) < 0 ||
-	    num_parse_u64(span_str(argv[3]), REQUESTS_MAX, &l.requests) < 0 || count == 0 || l.requests == 0) {
-		fprintf(stderr, "usage: policy_load SPEC CONNECTIONS REQUESTS [rcpt|message]\n");
+	if (arguments_take(&l, argc, argv) < 0) {
+		fprintf(stderr, "usage: policy_load SPEC CONNECTIONS REQUESTS [rcpt|message|keys [FIRST]]\n");
 		return EXIT_FAILURE;
 	}
-	l.by_message = argc == 5 && span_eq(span_str(argv[4]), SPAN_LIT("message"));
-	l.count = count;
-	l.connections = mem_zalloc(count * sizeof(*l.connections));
 	int64_t begin = 0;
 	int rc = connect_all(&l, argv[1]);
 	if (rc == 0) {
@@ -188,10 +199,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "policy_load: %s after %llu requests\n", err_text(rc), (unsigned long long)l.done);
 		return EXIT_FAILURE;
 	}
-	printf("connections=%llu requests=%llu per_second=%.0f p50_us=%.0f p99_us=%.0f max_us=%.0f "
+	printf("connections=%llu requests=%llu per_second=%.0f p50_us=%.0f p99_us=%.0f p99.9_us=%.0f max_us=%.0f "
 	       "dunno=%llu other=%llu\n",
-	       (unsigned long long)count, (unsigned long long)l.done, (double)l.done / seconds,
-	       percentile_us(&l, 0.5), percentile_us(&l, 0.99), (double)l.max_ns / 1000,
+	       (unsigned long long)l.count, (unsigned long long)l.done, (double)l.done / seconds,
+	       percentile_us(&l, 0.5), percentile_us(&l, 0.99), percentile_us(&l, 0.999), (double)l.max_ns / 1000,
 	       (unsigned long long)l.granted, (unsigned long long)(l.done - l.granted));
 	free(l.connections);
 	return EXIT_SUCCESS;

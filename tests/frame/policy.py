@@ -25,7 +25,8 @@ class PolicyClient:
         self.socket.close()
 
     def send(self, **attributes):
-        """Sends a request as smtpd would, with ATTRIBUTES over the usual ones."""
+        """Sends a request as smtpd would, with ATTRIBUTES over the usual ones; bytes that are no
+        UTF-8 come as surrogates, and None leaves an attribute out."""
         request = {
             "request": "smtpd_access_policy", "protocol_state": "RCPT", "protocol_name": "ESMTP",
             "client_address": "127.0.0.50", "client_name": "unknown", "client_port": "40000",
@@ -37,7 +38,8 @@ class PolicyClient:
             "ccert_pubkey_fingerprint": "", "encryption_protocol": "", "encryption_cipher": "",
             "encryption_keysize": "0", "policy_context": "",
         } | attributes
-        self.socket.sendall("".join(f"{k}={v}\n" for k, v in request.items()).encode() + b"\n")
+        lines = "".join(f"{k}={v}\n" for k, v in request.items() if v is not None)
+        self.socket.sendall(lines.encode(errors="surrogateescape") + b"\n")
 
     def receive(self):
         """The action, None where the server closed the connection."""

@@ -8,37 +8,9 @@ import socket
 import subprocess
 import threading
 
-from tests.frame.case import StackCase
 from tests.frame.mail import message, smtp, submission
-from tests.frame.policy import PolicyClient, new_instance
-
-RECIPIENT = "office@example.net"
-SENDER = "stranger@example.org"
-DAEMON = "policyd-ratelimit"
-
-
-class PolicyCase(StackCase):
-    """Looks at the counters, and asks the daemon as Postfix would."""
-
-    def client(self):
-        return PolicyClient(self.stack.at.path("/var/spool/postfix/postern/policyd-ratelimit.sock"))
-
-    def limits(self, *words):
-        return json.loads(self.stack.postern("limits", *words, "--json"))
-
-    def used(self, key, unit="messages"):
-        """What the limits of KEY count now, the largest window's."""
-        windows = [w for w in self.limits("show", key)["windows"] if w["unit"] == unit]
-        return max((w["used"] for w in windows), default=0)
-
-    @staticmethod
-    def send_message(client, **attributes):
-        """A whole message by the protocol: the first answer that is not DUNNO, or DUNNO."""
-        instance = new_instance()
-        answer = client.ask(instance=instance, **attributes)
-        if answer != "DUNNO":
-            return answer
-        return client.ask(instance=instance, protocol_state="END-OF-MESSAGE", recipient_count="1", **attributes)
+from tests.frame.policy import new_instance
+from tests.frame.policy_case import DAEMON, RECIPIENT, SENDER, PolicyCase
 
 
 class Promise(PolicyCase):

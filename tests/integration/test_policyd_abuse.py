@@ -1,7 +1,7 @@
 """Steps against accounts that look abused, with the real Postfix and SQL."""
 from tests.frame.mail import message, submission
 from tests.frame.policy import new_instance
-from tests.integration.test_policyd import DAEMON, RECIPIENT, PolicyCase
+from tests.frame.policy_case import DAEMON, RECIPIENT, PolicyCase
 
 
 class Abuse(PolicyCase):

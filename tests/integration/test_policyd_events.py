@@ -1,5 +1,5 @@
 """What policyd-ratelimit puts into rate_events."""
-from tests.integration.test_policyd import DAEMON, PolicyCase
+from tests.frame.policy_case import DAEMON, PolicyCase
 
 LIMIT = "client_ip messages 2/1h"
 

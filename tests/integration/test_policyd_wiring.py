@@ -2,7 +2,7 @@
 import contextlib
 
 from tests.frame.mail import message, smtp
-from tests.integration.test_policyd import DAEMON, SENDER, PolicyCase
+from tests.frame.policy_case import DAEMON, SENDER, PolicyCase
 
 SERVICE = "check_policy_service $postern_policy"
 RECIPIENTS = "smtpd_recipient_restrictions"
