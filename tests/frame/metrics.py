@@ -10,9 +10,13 @@ def metrics_socket(stack, daemon):
 
 def scrape(stack, daemon):
     """{sample with its labels: value}"""
+    return scrape_socket(metrics_socket(stack, daemon))
+
+
+def scrape_socket(path):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(TIMEOUT_S)
-        sock.connect(metrics_socket(stack, daemon))
+        sock.connect(path)
         sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         text = b"".join(iter(lambda: sock.recv(65536), b"")).decode()
     lines = text.partition("\r\n\r\n")[2].splitlines()

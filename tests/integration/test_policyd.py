@@ -6,7 +6,6 @@ import signal
 import smtplib
 import socket
 import subprocess
-import threading
 
 from tests.frame.mail import message, smtp, submission
 from tests.frame.policy import new_instance
@@ -148,58 +147,6 @@ class Restart(PolicyCase):
                                         protocol_state="END-OF-MESSAGE"), "DUNNO")
         self.assertEqual(self.used(other), 1)
 
-    def test_kill_under_load_loses_and_adds_nothing(self):
-        """Ten lives: the count lies between what was acknowledged and that plus what was in flight."""
-        with self.configured(DAEMON, limit="client_ip messages 1000000/1d"):
-            source, acknowledged, in_flight = self.new_source(), 0, 0
-            for _ in range(10):
-                result = self.load_until_killed(source)
-                acknowledged += result[0]
-                in_flight += result[1]
-                self.wait_until(lambda: self.stack.pid(DAEMON), what="the next life")
-                used = self.used(source)
-                self.assertGreaterEqual(used, acknowledged)
-                self.assertLessEqual(used, acknowledged + in_flight)
-            self.assertGreater(acknowledged, 100)
-
-    def load_until_killed(self, source):
-        """Four clients send until the daemon is killed; (acknowledged, in flight)."""
-        totals = [0, 0]
-        lock, hundred, killed = threading.Lock(), threading.Event(), threading.Event()
-
-        def run():
-            done, ending = 0, False
-            try:
-                with self.client() as client:
-                    # One that came late meets the next life and would go on for ever.
-                    while not killed.is_set():
-                        instance = new_instance()
-                        if client.ask(instance=instance, client_address=source) is None:
-                            break
-                        ending = True
-                        if client.ask(instance=instance, client_address=source, recipient_count="1",
-                                      protocol_state="END-OF-MESSAGE") is None:
-                            break
-                        ending = False
-                        done += 1
-                        if done == 100:
-                            hundred.set()
-            except OSError:
-                pass
-            with lock:
-                totals[0] += done
-                totals[1] += ending
-
-        threads = [threading.Thread(target=run) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        hundred.wait(30)
-        self.stack.kill(DAEMON)
-        killed.set()
-        for thread in threads:
-            thread.join(30)
-        return totals
-
     def test_mail_passes_without_the_daemon(self):
         source, user = self.new_source(), self.new_user()
         pid = self.stack.kill(DAEMON, signal.SIGSTOP)
@@ -267,16 +214,6 @@ class Protocol(PolicyCase):
             bad.socket.sendall(b"GET / HTTP/1.0\r\n\r\n")
             self.assertIsNone(bad.receive())
             self.assertEqual(good.ask(instance=new_instance(), client_address=self.new_source()), "DUNNO")
-
-    def test_a_thousand_connections(self):
-        clients = [self.client() for _ in range(1000)]
-        try:
-            for client in clients:
-                client.send(instance=new_instance(), client_address=self.new_source())
-            self.assertEqual({client.receive() for client in clients}, {"DUNNO"})
-        finally:
-            for client in clients:
-                client.close()
 
 
 class Administration(PolicyCase):
