@@ -23,7 +23,7 @@
 struct import {
 	struct cli *cli;
 	struct received received;
-	json_t *reports;
+	json_t *reports, *notes;
 	char name[PATH_SIZE];  /* of the file in hand, escaped */
 	char error[ERROR_MAX]; /* the first one, for --json */
 	int status;	       /* the worst up to now */
@@ -120,8 +120,23 @@ static int fail_import(struct import *im, int rc, const struct sbuf *error)
 	return fail(im, EX_IOERR, "cannot be read");
 }
 
+/* What was not taken of the file that has come in, from the note FIRST on. */
+static void show_notes(const struct import *im, size_t first)
+{
+	for (size_t i = first; i < json_array_size(im->notes); i++) {
+		const json_t *entry = json_array_get(im->notes, i);
+		const char *part = json_string_value(json_object_get(entry, "part"));
+		long long line = json_integer_value(json_object_get(entry, "line"));
+		fprintf(im->cli->err, "postern: %s: %s%s", im->name, part == NULL ? "" : part, part == NULL ? "" : ": ");
+		if (line > 0)
+			fprintf(im->cli->err, "line %lld: ", line);
+		fprintf(im->cli->err, "%s\n", json_string_value(json_object_get(entry, "note")));
+	}
+}
+
 static int import_fd(struct import *im, int fd, uint64_t size)
 {
+	size_t notes = json_array_size(im->notes);
 	char mem[ERROR_MAX];
 	struct sbuf error;
 	sbuf_init(&error, mem, sizeof(mem));
@@ -134,8 +149,10 @@ static int import_fd(struct import *im, int fd, uint64_t size)
 	if (rc == 0)
 		rc = received_commit(&im->received);
 	clear_progress(im);
-	if (rc == 0)
+	if (rc == 0) {
+		show_notes(im, notes);
 		return EX_OK;
+	}
 	int status = fail_import(im, rc, &error);
 	received_rollback(&im->received);
 	return status;
@@ -248,7 +265,7 @@ static int print(struct import *im)
 	size_t i;
 	json_t *row;
 	if (im->cli->json) {
-		json_t *result = json_pack("{s:O}", "reports", im->reports);
+		json_t *result = json_pack("{s:O, s:O}", "reports", im->reports, "notes", im->notes);
 		if (im->status != EX_OK)
 			json_object_set_new(result, "error", json_string(im->error));
 		return cli_print_json(im->cli, result);
@@ -273,7 +290,8 @@ static int run(struct cli *cli)
 	}
 	im->cli = cli;
 	im->reports = json_array();
-	received_init(&im->received, cli->db, im->reports);
+	im->notes = json_array();
+	received_init(&im->received, cli->db, im->reports, im->notes);
 	im->received.ours_only = cli_has(cli, "ours-only");
 	if (isatty(fileno(cli->err))) {
 		im->received.progress = show_progress;
@@ -290,6 +308,7 @@ static int run(struct cli *cli)
 	status = im->status != EX_OK ? im->status : status;
 	received_done(&im->received);
 	json_decref(im->reports);
+	json_decref(im->notes);
 	free(im);
 	return status;
 }

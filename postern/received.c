@@ -12,9 +12,9 @@
 #define PROGRESS_EVERY 4096
 #define PLACE_CHARS_MAX 1024
 
-void received_init(struct received *r, struct db *db, json_t *list)
+void received_init(struct received *r, struct db *db, json_t *list, json_t *notes)
 {
-	*r = (struct received){.db = db, .list = list};
+	*r = (struct received){.db = db, .list = list, .notes = notes};
 	sbuf_init(&r->refusal, r->refusal_mem, sizeof(r->refusal_mem));
 	r->batch = received_batch_new();
 }
@@ -41,17 +41,44 @@ int received_commit(struct received *r)
 	return r->db == NULL ? 0 : db_commit(r->db);
 }
 
+/* Takes what was listed of the file in hand out of LIST. */
+static void forget(const struct received *r, json_t *list)
+{
+	size_t i = json_array_size(list);
+	while (i-- > 0) {
+		const char *file = json_string_value(json_object_get(json_array_get(list, i), "file"));
+		if (file != NULL && strcmp(file, r->file) == 0)
+			json_array_remove(list, i);
+	}
+}
+
 void received_rollback(struct received *r)
 {
-	size_t i = json_array_size(r->list);
 	if (r->db != NULL)
 		db_rollback(r->db);
-	while (i-- > 0) {
-		const char *file = json_string_value(
-			json_object_get(json_array_get(r->list, i), "file"));
-		if (file != NULL && strcmp(file, r->file) == 0)
-			json_array_remove(r->list, i);
-	}
+	forget(r, r->list);
+	forget(r, r->notes);
+}
+
+static void note(struct received *r, const char *part, unsigned long line, const char *what)
+{
+	json_t *entry = json_object();
+	json_object_set_new(entry, "file", received_json_text(span_str(r->file)));
+	json_object_set_new(entry, "part", received_json_text(span_str(part)));
+	json_object_set_new(entry, "line", line > 0 ? json_integer((json_int_t)line) : json_null());
+	json_object_set_new(entry, "note", received_json_text(span_str(what)));
+	json_array_append_new(r->notes, entry);
+}
+
+static void on_note(void *arg, unsigned long line, const char *what)
+{
+	struct received *r = arg;
+	note(r, r->place, line, what);
+}
+
+static void on_passed_over(void *arg, const char *what)
+{
+	note(arg, "", 0, what);
 }
 
 static int on_document(void *arg, struct span name)
@@ -324,5 +351,7 @@ static int on_tlsrpt(void *arg, const struct tlsrpt_report *t)
 
 struct reader_sink received_sink(struct received *r)
 {
-	return (struct reader_sink){on_document, on_tlsrpt, {on_report, on_record, on_end, r}, r};
+	return (struct reader_sink){
+		on_document, on_tlsrpt, on_passed_over, {on_report, on_record, on_end, r, on_note}, r,
+	};
 }

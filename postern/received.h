@@ -20,6 +20,7 @@ struct received {
 	struct db *db;	  /* NULL: a dry run */
 	bool ours_only;	  /* refuse what is about domains that are not hosted here */
 	json_t *list;	  /* owned by the caller: an object for each report is added */
+	json_t *notes;	  /* likewise: an object for each place that was not taken */
 	const char *file; /* name of the file in hand, for the list */
 	/* Called now and then with the records of the report in hand; may be NULL. */
 	void (*progress)(void *arg, uint64_t records);
@@ -33,7 +34,7 @@ struct received {
 	struct received_batch *batch;
 };
 
-void received_init(struct received *r, struct db *db, json_t *list);
+void received_init(struct received *r, struct db *db, json_t *list, json_t *notes);
 void received_done(struct received *r);
 
 /* A file begins, with a transaction; ends with all of it, or with nothing. */

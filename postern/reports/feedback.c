@@ -45,6 +45,8 @@ struct feedback {
 	bool blank;		   /* there was white space in front of the document */
 	unsigned long blank_lines; /* in front of what the parser sees */
 	bool reported;		   /* the sink has the head */
+	bool other;		   /* the root element is none of a report */
+	unsigned notes;
 	bool ended;		   /* the root element is closed */
 	int rc;
 	struct sbuf error;
@@ -131,6 +133,7 @@ static int open_section(struct feedback *f, enum feedback_section section)
 static int open_unknown(struct feedback *f, struct span name)
 {
 	if (f->depth == 1) {
+		f->other = true;
 		sbuf_adds(&f->error, "not a DMARC report: the root element is <");
 		sbuf_add_escaped(&f->error, span_take(name, ELEMENT_NAME_MAX));
 		sbuf_addc(&f->error, '>');
@@ -173,10 +176,18 @@ static int open_element(struct feedback *f, struct span name, bool foreign)
 	return f->leaf != NULL ? 0 : open_unknown(f, name);
 }
 
+static void note(struct feedback *f, const char *what)
+{
+	if (what != NULL && f->sink->note != NULL && ++f->notes <= FEEDBACK_NOTES_MAX)
+		f->sink->note(f->sink->arg, feedback_line(f), what);
+}
+
 static int close_section(struct feedback *f)
 {
 	enum feedback_section section = f->sections[--f->section_count];
 	int rc = feedback_section_end(&f->fields, section);
+	note(f, f->fields.note);
+	f->fields.note = NULL;
 	if (rc == 0 && section == SECTION_RECORD)
 		rc = f->sink->record(f->sink->arg, &f->fields.report, &f->fields.record);
 	if (rc == 0 && section == SECTION_FEEDBACK)
@@ -345,10 +356,18 @@ static size_t unfinished(struct span s)
 	return 0;
 }
 
+/* Of the character at the start of S, 0 where XML has none such (its section 2.2). */
+static size_t char_len(struct span s)
+{
+	bool control = s.len > 0 && (unsigned char)s.ptr[0] < ' ' && !ascii_isfws(s.ptr[0]);
+	bool none = span_starts(s, SPAN_LIT("\xef\xbf\xbe")) || span_starts(s, SPAN_LIT("\xef\xbf\xbf"));
+	return control || none ? 0 : utf8_length(s);
+}
+
 static size_t well_formed_len(struct span s)
 {
 	size_t i = 0, len;
-	while ((len = utf8_length(span_skip(s, i))) > 0)
+	while ((len = char_len(span_skip(s, i))) > 0)
 		i += len;
 	return i;
 }
@@ -373,7 +392,10 @@ static int push_replaced(struct feedback *f, struct span s)
 			break;
 		sbuf_adds(&text, "\xef\xbf\xbd");
 		f->fields.report.oddities++;
-		s = span_skip(s, 1);
+		note(f, "bytes that XML does not allow were replaced");
+		/* A character that is whole but none of XML goes as one. */
+		len = utf8_length(s);
+		s = span_skip(s, len > 0 ? len : 1);
 	}
 	return push_slice(f, sbuf_span(&text), false);
 }
@@ -465,6 +487,11 @@ int feedback_finish(struct feedback *f)
 const char *feedback_error(const struct feedback *f)
 {
 	return sbuf_cstr(&f->error);
+}
+
+bool feedback_is_other(const struct feedback *f)
+{
+	return f->other;
 }
 
 unsigned long feedback_line(const struct feedback *f)

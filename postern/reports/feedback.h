@@ -6,8 +6,8 @@
  *
  * Tolerated: any namespace, letter case of names and words, elements that
  * nobody knows, a missing version, white space, fractions behind numbers,
- * empty elements, bytes that are not the UTF-8 that they claim to be (U+FFFD
- * then).  Not tolerated: what is not well-formed, a document type
+ * empty elements, bytes that are not the UTF-8 that they claim to be and control
+ * characters (U+FFFD then), a <source_ip> that is no address.  Not tolerated: what is not well-formed, a document type
  * definition (so there are no entities but the five of XML), a record without
  * a readable count, a report without id, domain or period.
  */
@@ -26,6 +26,7 @@
 #define FEEDBACK_TEXT_MAX 65536 /* bytes of any text; more is refused */
 #define FEEDBACK_RESULTS_MAX                                                                       \
 	100 /* signatures, SPF results and reasons of a record, of each; the rest is dropped */
+#define FEEDBACK_NOTES_MAX 16			/* places that are told by line; the others only count as oddities */
 #define FEEDBACK_ERRORS_MAX 16			/* <error> elements; the rest is dropped */
 #define FEEDBACK_COUNT_MAX UINT64_C(4294967295) /* messages of a record */
 
@@ -77,6 +78,8 @@ struct feedback_sink {
 	/* Once, behind the root element; the document may still turn out to be damaged. */
 	int (*end)(void *arg, const struct feedback_report *report);
 	void *arg;
+	/* Something in LINE was not taken; may come before report().  May be NULL. */
+	void (*note)(void *arg, unsigned long line, const char *what);
 };
 
 struct feedback;
@@ -91,6 +94,8 @@ int feedback_push(struct feedback *f, struct span bytes) MUST_CHECK;
 int feedback_finish(struct feedback *f) MUST_CHECK;
 
 const char *feedback_error(const struct feedback *f);
+/* It is no report at all: its root element is another. */
+bool feedback_is_other(const struct feedback *f);
 /* Line of the document that was reached, from 1. */
 unsigned long feedback_line(const struct feedback *f);
 

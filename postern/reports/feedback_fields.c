@@ -330,19 +330,18 @@ static void read_disposition(struct feedback_fields *f)
 	*disposition = SPAN_EMPTY;
 }
 
-static int read_source(struct feedback_fields *f)
+static void read_source(struct feedback_fields *f)
 {
 	struct ip ip;
 	struct sbuf text;
 	sbuf_init(&text, f->record.source_ip, sizeof(f->record.source_ip));
-	if (f->numbers.source_ip.len == 0) {
-		f->report.oddities++;
-		return 0;
+	if (ip_parse(f->numbers.source_ip, &ip) == 0) {
+		ip_format(&ip, &text);
+		return;
 	}
-	if (ip_parse(f->numbers.source_ip, &ip) < 0)
-		return missing(f, "the address in <source_ip>");
-	ip_format(&ip, &text);
-	return 0;
+	f->report.oddities++;
+	if (f->numbers.source_ip.len > 0)
+		f->note = "<source_ip> is no address: its record is kept without one";
 }
 
 static void clamp(size_t *count)
@@ -356,9 +355,7 @@ static int end_record(struct feedback_fields *f)
 	struct feedback_record *r = &f->record;
 	if (moment_parse_count(f->numbers.count, FEEDBACK_COUNT_MAX, &r->count) < 0)
 		return missing(f, "<count>");
-	int rc = read_source(f);
-	if (rc < 0)
-		return rc;
+	read_source(f);
 	read_disposition(f);
 	r->dkim_aligned = read_alignment(f, f->numbers.dkim_aligned);
 	r->spf_aligned = read_alignment(f, f->numbers.spf_aligned);

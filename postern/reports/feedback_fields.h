@@ -36,6 +36,7 @@ struct feedback_fields {
 	struct feedback_numbers numbers;
 	struct arena report_arena, record_arena;
 	bool has_metadata, has_policy;
+	const char *note; /* what was not taken of the section that has ended; static, or NULL */
 	struct sbuf *error; /* borrowed */
 };
 

@@ -54,6 +54,7 @@ struct document {
 	size_t got; /* bytes in `piece` */
 	char sentence_mem[SENTENCE_MAX];
 	struct sbuf sentence;
+	bool other; /* it is no report, nor damaged */
 };
 
 static int fail_document(struct document *d, int rc, unsigned long line)
@@ -93,12 +94,31 @@ static int read_xml(struct document *d)
 	if (rc == 0)
 		rc = feedback_finish(f);
 	unsigned long line = 0;
+	d->other = feedback_is_other(f);
 	if (rc < 0 && d->sentence.len == 0 && feedback_error(f)[0] != '\0') {
 		sbuf_adds(&d->sentence, feedback_error(f));
 		line = feedback_line(f);
 	}
 	feedback_free(&f);
 	return rc < 0 ? fail_document(d, rc, line) : 0;
+}
+
+/* Control characters, which no JSON may hold, become spaces; the first one is told. */
+static void replace_controls(const struct document *d, struct sbuf *text)
+{
+	const struct feedback_sink *sink = &d->run->sink->feedback;
+	unsigned long line = 1;
+	bool told = sink->note == NULL;
+	for (size_t i = 0; i < text->len; i++) {
+		char *c = &text->ptr[i];
+		line += *c == '\n';
+		if ((unsigned char)*c >= ' ' || ascii_isfws(*c))
+			continue;
+		*c = ' ';
+		if (!told)
+			sink->note(sink->arg, line, "control characters were replaced");
+		told = true;
+	}
 }
 
 static int read_json(struct document *d)
@@ -116,6 +136,7 @@ static int read_json(struct document *d)
 	}
 	if (!sbuf_ok(&text))
 		sbuf_adds(&d->sentence, "the document is too long");
+	replace_controls(d, &text);
 	if (rc == 0)
 		rc = tlsrpt_parse(sbuf_span(&text), &arena, &report, &d->sentence, &line);
 	if (rc == 0)
@@ -128,6 +149,7 @@ static int read_json(struct document *d)
 static int refuse_kind(struct document *d, enum content_kind kind)
 {
 	bool packed = kind == CONTENT_GZIP || kind == CONTENT_ZIP;
+	d->other = true;
 	if (packed)
 		sbuf_adds(&d->sentence, "an archive within an archive is not taken");
 	else
@@ -155,22 +177,74 @@ static int read_document(struct document *d)
 
 /* ---- Files ---- */
 
-static int read_members(struct run *run, struct archive *archive)
+/* What an archive holds besides reports. */
+struct passed {
+	struct sbuf lines; /* the sentences of the first READER_PASSED_MAX, each with a NUL */
+	size_t count;
+};
+
+/* Takes the sentence of the last failure, behind BEFORE, out of the error. */
+static void pass_over(struct run *run, struct passed *passed, size_t before)
+{
+	if (passed->count++ < READER_PASSED_MAX) {
+		sbuf_add(&passed->lines, span_skip(sbuf_span(run->error), before));
+		sbuf_addc(&passed->lines, '\0');
+	}
+	sbuf_truncate(run->error, before);
+}
+
+static void tell_passed(const struct run *run, const struct passed *passed)
+{
+	const struct reader_sink *sink = run->sink;
+	char more[64];
+	const char *line = passed->lines.ptr;
+	for (size_t i = 0; sink->passed_over != NULL && i < passed->count && i < READER_PASSED_MAX; i++) {
+		sink->passed_over(sink->arg, line);
+		line += strlen(line) + 1;
+	}
+	if (sink->passed_over == NULL || passed->count <= READER_PASSED_MAX)
+		return;
+	snprintf(more, sizeof(more), "%zu more members are no reports", passed->count - READER_PASSED_MAX);
+	sink->passed_over(sink->arg, more);
+}
+
+/* The reports of all members; COUNT_OUT tells how many there were. */
+static int read_each(struct run *run, struct archive *archive, struct passed *passed, size_t *count_out)
 {
 	struct document *d = mem_alloc(sizeof(*d));
-	size_t count = 0;
 	int rc = 0;
 	d->run = run;
 	d->archive = archive;
 	while (rc == 0 && (rc = archive_next(archive, &d->member)) == 0) {
+		size_t before = run->error->len;
 		sbuf_init(&d->sentence, d->sentence_mem, sizeof(d->sentence_mem));
+		d->other = false;
 		rc = read_document(d);
-		count++;
+		if (rc == ERR_SYNTAX && d->other && archive_kind(archive) == CONTENT_ZIP) {
+			pass_over(run, passed, before);
+			rc = 0;
+		} else {
+			++*count_out;
+		}
 	}
 	free(d);
-	if (rc != ERR_NOT_FOUND)
-		return rc;
-	return count > 0 ? 0 : fail(run, ERR_SYNTAX, SPAN_EMPTY, 0, "the archive is empty");
+	return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
+static int read_members(struct run *run, struct archive *archive)
+{
+	struct passed passed = {.count = 0};
+	size_t count = 0;
+	sbuf_init_heap(&passed.lines, READER_PASSED_MAX * (READER_NAME_MAX + SENTENCE_MAX));
+	int rc = read_each(run, archive, &passed, &count);
+	if (rc == 0 && count > 0)
+		tell_passed(run, &passed);
+	else if (rc == 0 && passed.count > 0)
+		rc = fail(run, ERR_SYNTAX, SPAN_EMPTY, 0, passed.lines.ptr);
+	else if (rc == 0)
+		rc = fail(run, ERR_SYNTAX, SPAN_EMPTY, 0, "the archive is empty");
+	sbuf_done(&passed.lines);
+	return rc;
 }
 
 static int read_mail(struct run *run, const struct zip_file *file);

@@ -5,7 +5,8 @@
  * end, so a sink that stores must be able to take everything back.  Pure.
  *
  * Refused: archives within archives, a mail within an archive, and a file in
- * which anything that looks like a report is none.
+ * which anything that looks like a report is none.  Beside a report in a zip file
+ * other members (a readme) are passed over, and told.
  */
 #ifndef POSTERN_REPORTS_READER_H
 #define POSTERN_REPORTS_READER_H
@@ -21,12 +22,15 @@ struct reader_limits {
 
 #define READER_LIMITS_DEFAULT ((struct reader_limits){ARCHIVE_LIMITS_DEFAULT, FEEDBACK_RECORDS_MAX})
 
+#define READER_PASSED_MAX 16 /* members passed over that are told; the others are counted */
 #define READER_NAME_MAX 1024 /* bytes of a place as it is told */
 
 struct reader_sink {
 	/* A document begins; NAME is "attachment: member", escaped, "" for a plain file. */
 	int (*document)(void *arg, struct span name);
 	int (*tlsrpt)(void *arg, const struct tlsrpt_report *report);
+	/* A member was passed over: "PLACE: sentence"; may be NULL. */
+	void (*passed_over)(void *arg, const char *what);
 	struct feedback_sink feedback;
 	void *arg; /* of the first two */
 };

@@ -74,7 +74,7 @@ static int on_end(void *arg, const struct feedback_report *r)
 
 static int read_all(struct span bytes, size_t piece, struct told *t)
 {
-	const struct feedback_sink sink = {on_report, on_record, on_end, t};
+	const struct feedback_sink sink = {on_report, on_record, on_end, t, NULL};
 	struct feedback *f = feedback_new(RECORDS_MAX, &sink);
 	int rc = 0;
 	for (; bytes.len > 0 && rc == 0; bytes = span_skip(bytes, piece))

@@ -26,6 +26,18 @@ static int on_tlsrpt(void *arg, const struct tlsrpt_report *report)
 	return 0;
 }
 
+static void on_passed_over(void *arg, const char *what)
+{
+	(void)arg;
+	check_printable(span_str(what));
+}
+
+static void on_note(void *arg, unsigned long line, const char *what)
+{
+	(void)arg, (void)line;
+	check_printable(span_str(what));
+}
+
 static int on_report(void *arg, const struct feedback_report *report)
 {
 	(void)arg, (void)report;
@@ -43,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct reader_limits limits = {{1 << 20, 1 << 20, 100, 65536, 8}, 100};
 	const struct reader_sink sink = {
-		on_document, on_tlsrpt, {on_report, on_record, on_report, NULL}, NULL};
+		on_document, on_tlsrpt, on_passed_over, {on_report, on_record, on_report, NULL, on_note}, NULL};
 	const struct span bytes = span_of(data, size);
 	const struct zip_file file = archive_file_of(&bytes);
 	char mem[4096];

@@ -88,6 +88,25 @@ class ImportCase(PosternCase):
 
 
 class Import(ImportCase):
+    def test_what_can_be_taken_is(self):
+        """A readme beside the report, a source that is no address, stray control bytes."""
+        ident = self.ident()
+        text = report(ident, record("mail.example", 2), record(count=3, header_from="a\x01b.example"))
+        path = self.write(make_zip(README_txt="read me", report_xml=text), "report.zip")
+        result = self.json("dmarc", "import", path)
+        entry, = result["reports"]
+        self.assertEqual((entry["report_id"], entry["records"], entry["messages"]), (ident, 2, 5))
+        self.assertEqual([(note["part"], note["line"]) for note in result["notes"]],
+                         [("report.xml", 3), *[("report.xml", 4)] * 3, (None, None)])
+        self.assertIn("no address", result["notes"][0]["note"])
+        self.assertIn("README.txt: not a report", result["notes"][-1]["note"])
+        rows = self.rows("SELECT source_ip, header_from, messages FROM dmarc_reports_received_rows WHERE report = %s "
+                         "ORDER BY position", self.stored(ident)[0][0])
+        self.assertEqual(rows, [("NULL", "example.com", "2"), ("192.0.2.1", "a\ufffdb.example", "3")])
+        status, _, err = self.run_postern("dmarc", "import", "--dry-run", path)
+        self.assertEqual(status, 0)
+        self.assertRegex(err, "report.zip: report.xml: line 3: <source_ip> is no address")
+
     def test_what_is_stored(self):
         ident = self.ident()
         path = self.write(report(ident, record(count=3, disposition="pass"), record(

@@ -27,6 +27,8 @@ struct seen {
 	int fail_at; /* this call of the sink returns ERR_TEMP; 0: none */
 	int calls;
 	uint64_t messages, oddities;
+	unsigned notes;
+	unsigned long last_note; /* its line */
 };
 
 static int step(struct seen *s)
@@ -112,10 +114,18 @@ static int on_end(void *arg, const struct feedback_report *r)
 	return step(s);
 }
 
+static void on_note(void *arg, unsigned long line, const char *what)
+{
+	struct seen *s = arg;
+	ck_assert_ptr_nonnull(what);
+	s->last_note = line;
+	s->notes++;
+}
+
 static int read_limited(struct span document, size_t piece, uint64_t records_max, struct seen *s,
 			char *error, size_t error_size)
 {
-	const struct feedback_sink sink = {on_report, on_record, on_end, s};
+	const struct feedback_sink sink = {on_report, on_record, on_end, s, on_note};
 	struct feedback *f = feedback_new(records_max, &sink);
 	int rc = 0;
 	while (document.len > 0 && rc == 0) {
@@ -129,7 +139,7 @@ static int read_limited(struct span document, size_t piece, uint64_t records_max
 	return rc;
 }
 
-static void expect_odd(struct span document, const char *want, uint64_t oddities)
+static void expect_noted(struct span document, const char *want, uint64_t oddities, unsigned notes)
 {
 	static const size_t pieces[] = {1, 13, 100000};
 	for (size_t i = 0; i < 3; i++) {
@@ -143,10 +153,16 @@ static void expect_odd(struct span document, const char *want, uint64_t oddities
 			ck_assert_str_eq(sbuf_cstr(&s.text), want);
 		ck_assert_uint_eq(s.heads, 1);
 		ck_assert_uint_eq(s.ends, 1);
+		ck_assert_uint_eq(s.notes, notes);
 		ck_assert_msg(s.oddities == oddities, "%.200s: %llu oddities", document.ptr,
 			      (unsigned long long)s.oddities);
 		sbuf_done(&s.text);
 	}
+}
+
+static void expect_odd(struct span document, const char *want, uint64_t oddities)
+{
+	expect_noted(document, want, oddities, 0);
 }
 
 static void expect(struct span document, const char *want)

@@ -142,6 +142,21 @@ END_TEST
 
 /* An unfinished tag, comment or instruction is refused before it fills the memory;
  * the granularity is that of the pieces that the parser gets. */
+START_TEST(note_cap)
+{
+	for (unsigned n = FEEDBACK_NOTES_MAX; n <= FEEDBACK_NOTES_MAX + 1; n++) {
+		struct sbuf b;
+		sbuf_init_heap(&b, 1u << 16);
+		sbuf_adds(&b, "<feedback>" META("") POLICY);
+		for (unsigned i = 0; i < n; i++)
+			sbuf_adds(&b, "\n" ROW("nobody", "1"));
+		sbuf_adds(&b, "</feedback>");
+		expect_noted(sbuf_span(&b), NULL, n, FEEDBACK_NOTES_MAX);
+		sbuf_done(&b);
+	}
+}
+END_TEST
+
 START_TEST(token_cap)
 {
 	static const struct {
@@ -167,7 +182,7 @@ START_TEST(token_cap)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&depth_cap, &name_and_prose_caps, &text_cap, &list_caps, &record_and_count_caps, &token_cap, NULL,
+	&depth_cap, &name_and_prose_caps, &text_cap, &list_caps, &record_and_count_caps, &note_cap, &token_cap, NULL,
 };
 
 TEST_MAIN("reports_caps", tests)

@@ -10,8 +10,9 @@
 	"<feedback><report_metadata><org_name>o</org_name><report_id>i</report_id><date_range><begin>1</begin>" \
 	"<end>2</end></date_range></report_metadata><policy_published><domain>a.example</domain>"               \
 	"</policy_published></feedback>"
-#define JSON                                                                                                            \
-	"{\"organization-name\":\"o\",\"report-id\":\"i\",\"date-range\":{\"start-datetime\":\"2026-01-01T00:00:00Z\"," \
+#define JSON "{" JSON_MEMBERS
+#define JSON_MEMBERS                                                                                                    \
+	"\"organization-name\":\"o\",\"report-id\":\"i\",\"date-range\":{\"start-datetime\":\"2026-01-01T00:00:00Z\"," \
 	"\"end-datetime\":\"2026-01-01T23:59:59Z\"},\"policies\":[]}"
 
 struct told {
@@ -32,6 +33,19 @@ static int on_tlsrpt(void *arg, const struct tlsrpt_report *report)
 	(void)report;
 	sbuf_adds(&t->text, "tls;");
 	return 0;
+}
+
+static void on_passed_over(void *arg, const char *what)
+{
+	struct told *t = arg;
+	sbuf_addf(&t->text, "(%s)", what);
+}
+
+static void on_note(void *arg, unsigned long line, const char *what)
+{
+	struct told *t = arg;
+	ck_assert_str_ne(what, "");
+	sbuf_addf(&t->text, "(line %lu)", line);
 }
 
 static int on_report(void *arg, const struct feedback_report *report)
@@ -59,7 +73,7 @@ static int run(struct span bytes, struct told *t, char *error_mem, size_t size)
 {
 	const struct reader_limits limits = READER_LIMITS_DEFAULT;
 	const struct reader_sink sink = {
-		on_document, on_tlsrpt, {on_report, on_record, on_end, t}, t};
+		on_document, on_tlsrpt, on_passed_over, {on_report, on_record, on_end, t, on_note}, t};
 	const struct zip_file file = archive_file_of(&bytes);
 	struct sbuf error;
 	sbuf_init(&error, error_mem, size);
@@ -111,13 +125,14 @@ START_TEST(plain_and_packed)
 {
 	expect(SPAN_LIT(XML), "[]dmarc;");
 	expect(SPAN_LIT("\n" JSON), "[]tls;");
+	expect(SPAN_LIT("{\"a\":\"\x01\x02\",\n\0" JSON_MEMBERS), "[](line 1)tls;");
 	struct sbuf b = gzip(SPAN_LIT(XML));
 	expect(sbuf_span(&b), "[]dmarc;");
 	struct sbuf twice = gzip(sbuf_span(&b));
 	refuse(sbuf_span(&twice), ERR_SYNTAX, "an archive within an archive is not taken");
 	sbuf_done(&twice);
 	struct sbuf z = zip("in.gz", sbuf_span(&b));
-	refuse(sbuf_span(&z), ERR_SYNTAX, "in.gz: an archive within an archive is not taken");
+	expect(sbuf_span(&z), "[two.json]tls;(in.gz: an archive within an archive is not taken)");
 	sbuf_done(&z);
 	z = zip("one.xml", SPAN_LIT(XML));
 	expect(sbuf_span(&z), "[one.xml]dmarc;[two.json]tls;");
@@ -144,7 +159,7 @@ START_TEST(refusals)
 	       "a\\x1b[31m.xml: line 1: <report_metadata> is missing or not readable");
 	sbuf_done(&z);
 	z = zip("mail", SPAN_LIT("Subject: x\n\n" XML));
-	refuse(sbuf_span(&z), ERR_SYNTAX, "mail: not a report: it holds a mail");
+	expect(sbuf_span(&z), "[two.json]tls;(mail: not a report: it holds a mail)");
 	z.ptr[z.len - 1] = 1;
 	refuse(sbuf_span(&z), ERR_SYNTAX,
 	       "the zip file has no end record: it is cut off or has a tail");
@@ -154,6 +169,49 @@ START_TEST(refusals)
 	packed_zip_finish(&empty);
 	refuse(sbuf_span(&empty.out), ERR_SYNTAX, "the archive is empty");
 	packed_zip_done(&empty);
+}
+END_TEST
+
+/* Beside a report; and where there is none, the first of them is the error. */
+START_TEST(passed_over)
+{
+	static const struct {
+		const char *content, *told;
+	} rows[] = {
+		{"read me\n", "[two.json]tls;(x: not a report: it holds neither XML nor JSON)"},
+		{"", "[two.json]tls;(x: not a report: it holds nothing)"},
+		{"<html><p>read me</p></html>",
+		 "[x][two.json]tls;(x: line 1: not a DMARC report: the root element is <html>)"},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct sbuf z = zip("x", span_str(rows[i].content));
+		expect(sbuf_span(&z), rows[i].told);
+		sbuf_done(&z);
+	}
+	for (unsigned n = READER_PASSED_MAX; n <= READER_PASSED_MAX + 1; n++) {
+		struct packed_zip z;
+		packed_zip_init(&z);
+		for (unsigned i = 0; i < n; i++)
+			packed_zip_add(&z, "x", SPAN_LIT("read me"), PACKED_STORED);
+		packed_zip_add(&z, "y", SPAN_LIT(XML), PACKED_STORED);
+		packed_zip_finish(&z);
+		struct sbuf want;
+		sbuf_init_heap(&want, 1u << 16);
+		sbuf_adds(&want, "[y]dmarc;");
+		for (unsigned i = 0; i < READER_PASSED_MAX; i++)
+			sbuf_adds(&want, "(x: not a report: it holds neither XML nor JSON)");
+		sbuf_adds(&want, n > READER_PASSED_MAX ? "(1 more members are no reports)" : "");
+		expect(sbuf_span(&z.out), sbuf_cstr(&want));
+		sbuf_done(&want);
+		packed_zip_done(&z);
+	}
+	struct packed_zip z;
+	packed_zip_init(&z);
+	packed_zip_add(&z, "a", SPAN_LIT("read me"), PACKED_STORED);
+	packed_zip_add(&z, "b", SPAN_LIT("<html/>"), PACKED_STORED);
+	packed_zip_finish(&z);
+	refuse(sbuf_span(&z.out), ERR_SYNTAX, "a: not a report: it holds neither XML nor JSON");
+	packed_zip_done(&z);
 }
 END_TEST
 
@@ -410,7 +468,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&plain_and_packed,
-	&refusals,
+	&refusals, &passed_over,
 	&damage_behind_the_document,
 	&json_cap,
 	&names_cap,
