@@ -344,7 +344,7 @@ static int finish(struct run *run)
 								  (json_int_t)run->doubtful, "waiting",
 								  (json_int_t)run->waiting, "reports", rows))
 			     : cli_print_rows(run->cli, columns, rows);
-	return status == EX_OK && run->failed > 0 ? EX_TEMPFAIL : status;
+	return status == EX_OK && run->failed + run->doubtful > 0 ? EX_TEMPFAIL : status;
 }
 
 static int send_failures(struct cli *cli)

@@ -25,7 +25,8 @@ struct run {
 	json_t *rows;
 	bool again;	/* --resend */
 	bool open;	/* something of this day is to be tried again */
-	uint64_t sent, failed, doubtful, undecided, domains;
+	uint64_t sent, failed, undecided, domains;
+	uint64_t doubtful, new_doubts; /* doubtful: with those of earlier runs */
 	time_t told;
 };
 
@@ -80,6 +81,7 @@ static int hand_over(struct run *run, const struct report *report, const struct 
 		note(run, report, d, "sent", NULL);
 	} else if (rc == ERR_AGAIN) {
 		run->doubtful++;
+		run->new_doubts++;
 		stored = report_store_doubt(report->db, id, sbuf_cstr(&error));
 		note(run, report, d, "sending", sbuf_cstr(&error));
 	} else {
@@ -250,7 +252,7 @@ static int finish(struct run *run, int status)
 							     (json_int_t)run->undecided, "reports", run->rows));
 	else
 		status = cli_print_rows(run->cli, columns, run->rows);
-	return status == EX_OK && run->failed + run->undecided > 0 ? EX_TEMPFAIL : status;
+	return status == EX_OK && run->failed + run->undecided + run->new_doubts > 0 ? EX_TEMPFAIL : status;
 }
 
 static int open_run(struct run *run)

@@ -204,6 +204,11 @@ class Send(FailureCase):
         self.assertEqual(self.states(), ["new", "new"])
         self.assertEqual(self.send()["sent"], 1)
 
+    def test_doubt_is_told_by_the_exit_status(self):
+        self.add(1)
+        out = self.send(code=TEMPFAIL, sendmail=self.script("cat >/dev/null; kill -9 $$"))
+        self.assertEqual((out["sent"], out["failed"], out["doubtful"]), (0, 0, 1))
+
     def test_killed_within_sendmail_never_sends_twice(self):
         self.add(2)
         killer = self.script(f'cat >$(mktemp {self.folder}/mail.XXXXXX); kill -9 $PPID; sleep 0.2')

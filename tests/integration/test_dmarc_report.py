@@ -364,6 +364,15 @@ class Faults(ReportCase):
         self.assertEqual((again["sent"], again["reports"][0]["report_id"]), (1, done["reports"][0]["report_id"]))
         self.assertEqual(self.states(domain), [(self.box, "sent", "3")])
 
+    def test_doubt_is_told_by_the_exit_status_of_the_run_it_is_from(self):
+        domain = self.domain()
+        self.add_rows(dmarc_domain=domain)
+        done = self.send(code=TEMPFAIL, sendmail=self.script("cat >/dev/null; kill -9 $$"))
+        self.assertEqual([done[key] for key in ("sent", "failed", "doubtful")], [0, 0, 1])
+        self.assertEqual((done["reports"][0]["state"], done["reports"][0]["reason"]), ("sending", "it was killed"))
+        self.assertEqual(self.send()["doubtful"], 1)
+        self.assertEqual(self.send("--resend")["sent"], 1)
+
     def test_one_bad_address_does_not_keep_the_others(self):
         second, domain = self.new_user(), self.domain()
         self.add_rows(dmarc_domain=domain, dmarc_record=f"v=DMARC1; rua=mailto:{second},mailto:{self.box}")
