@@ -1,6 +1,8 @@
 /* Each limit is parsed where it stood, so that an error names file and line. */
 #include "config.h"
 
+#include "lib/run/listen.h"
+
 #define REASON_MAX 512
 
 #define CONF_STRUCT struct policyd_config
@@ -51,20 +53,36 @@ int policyd_config_abuse(const struct policyd_config *config, struct abuse_rules
 	return 0;
 }
 
-static int check(const void *config, struct sbuf *error)
+static int check_quota_socket(const struct policyd_config *config, struct sbuf *error)
 {
+	char mem[REASON_MAX];
+	struct sbuf reason;
+	sbuf_init(&reason, mem, sizeof(mem));
+	if (config->quota_socket[0] == '\0' || listen_check(config->quota_socket, &reason) == 0)
+		return 0;
+	return conf_fail_option(&policyd_conf, config, "quota_socket", error, "%s", sbuf_cstr(&reason));
+}
+
+static int check_request_log(const struct policyd_config *config, struct sbuf *error)
+{
+	if (config->request_log[0] == '\0' || config->request_log[0] == '/')
+		return 0;
+	return conf_fail_option(&policyd_conf, config, "request_log", error, "%s is no absolute path",
+				config->request_log);
+}
+
+static int check(const void *arg, struct sbuf *error)
+{
+	const struct policyd_config *config = arg;
+	static struct abuse_rules abuse;
 	struct rules *rules = policyd_config_rules(config, error);
 	if (rules == NULL)
 		return ERR_SYNTAX;
 	rules_free(&rules);
-	static struct abuse_rules abuse;
-	if (policyd_config_abuse(config, &abuse, error) < 0)
-		return ERR_SYNTAX;
-	const char *path = ((const struct policyd_config *)config)->request_log;
-	if (path[0] == '\0' || path[0] == '/')
-		return 0;
-	sbuf_addf(error, "request_log: %s is no absolute path", path);
-	return ERR_SYNTAX;
+	int rc = policyd_config_abuse(config, &abuse, error);
+	if (rc == 0)
+		rc = check_quota_socket(config, error);
+	return rc < 0 ? rc : check_request_log(config, error);
 }
 
 const struct conf_spec policyd_conf = {

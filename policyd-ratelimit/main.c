@@ -185,6 +185,7 @@ static int start(struct skel *skel, struct sbuf *error)
 	return 0;
 no_tell:
 	conn_server_free(&p->server);
+	quota_free(&p->quota);
 	listen_close(&p->listen);
 no_server:
 	recorder_close(&p->recorder);
@@ -263,6 +264,7 @@ static void done(struct skel *skel)
 	overrides_loader_stop(&p->loader);
 	exempt_close(p);
 	conn_server_free(&p->server);
+	quota_free(&p->quota);
 	recorder_close(&p->recorder);
 	listen_close(&p->listen);
 	tell_close(p, EVENTS_WAIT_MS);

@@ -41,9 +41,9 @@ test_policyd_replay_ARCHIVES := policyd-core mail base
 
 BINS += policyd-ratelimit
 policyd-ratelimit_SRCS := $(addprefix policyd-ratelimit/, \
-	control.c exempt.c guard.c keeper.c main.c overrides_sql.c recorder.c reporter.c server.c spf_refresh.c \
+	control.c exempt.c guard.c keeper.c main.c overrides_sql.c quota.c recorder.c reporter.c server.c spf_refresh.c \
 	store_disk.c tell.c watch.c)
-policyd-ratelimit_ARCHIVES := policyd-core spf dns mail run base
+policyd-ratelimit_ARCHIVES := policyd-core spf dns quota mail run base
 policyd-ratelimit_LIBS := -lcares $(MAIL_LIBS) $(RUN_LIBS)
 
 HELPERS += policy_echo policy_load policy_table

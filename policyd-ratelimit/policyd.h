@@ -10,6 +10,7 @@
 #include "policyd-ratelimit/config.h"
 #include "policyd-ratelimit/journal.h"
 #include "policyd-ratelimit/overrides_sql.h"
+#include "policyd-ratelimit/quota.h"
 #include "policyd-ratelimit/recorder.h"
 #include "policyd-ratelimit/reporter.h"
 #include "policyd-ratelimit/spf_refresh.h"
@@ -61,6 +62,7 @@ struct policyd {
 	struct overrides_loader *loader;
 	size_t override_count;
 	struct exempt exempt;
+	struct quota *quota; /* NULL: quotad is not asked */
 	int64_t overrides_asked_ms;
 	bool database_away;
 	struct streaks streaks;
@@ -165,6 +167,9 @@ void tell_second(struct policyd *p);
 /* Counts, logs and notes what became of REQUEST. */
 void tell_outcome(struct policyd *p, const struct session_outcome *outcome, const struct proto_request *request,
 		  int64_t now_ms);
+
+/* REQUEST is refused because its recipient's mailbox is full. */
+void tell_full(const struct proto_request *request);
 
 /* ---- control.c ---- */
 

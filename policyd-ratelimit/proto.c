@@ -118,6 +118,7 @@ int proto_reply_add(enum proto_action action, struct span text, struct sbuf *out
 		[PROTO_DEFER] = "action=450 4.7.1 ",
 		[PROTO_REJECT] = "action=550 5.7.1 ",
 		[PROTO_HOLD] = "action=HOLD ",
+		[PROTO_FULL] = "action=552 5.2.2 ",
 	};
 	size_t start = out->len;
 	if (action == PROTO_DUNNO) {

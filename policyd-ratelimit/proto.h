@@ -42,7 +42,8 @@ struct proto_request {
 	size_t len; /* bytes of input that the request took */
 };
 
-enum proto_action { PROTO_DUNNO, PROTO_DEFER, PROTO_REJECT, PROTO_HOLD };
+/* FULL is no action of a limit: the recipient's mailbox has no room. */
+enum proto_action { PROTO_DUNNO, PROTO_DEFER, PROTO_REJECT, PROTO_HOLD, PROTO_FULL };
 
 /*
  * Parses the request at the start of IN.  ERR_AGAIN: its end is not there yet,
@@ -57,7 +58,7 @@ struct span proto_request_attr(const struct proto_request *request, struct span 
 
 /*
  * Appends the whole reply to OUT.  DUNNO has no text.  The others are
- * "450 4.7.1 TEXT", "550 5.7.1 TEXT" and "HOLD TEXT".  ERR_SYNTAX, and nothing
+ * "450 4.7.1 TEXT", "550 5.7.1 TEXT", "HOLD TEXT" and "552 5.2.2 TEXT".  ERR_SYNTAX, and nothing
  * appended, where TEXT is empty, holds a control character or is not UTF-8
  * (Postfix takes its default action for that); ERR_LIMIT where it is over
  * PROTO_TEXT_MAX or OUT is full.

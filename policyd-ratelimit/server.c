@@ -5,6 +5,8 @@
  */
 #include "policyd.h"
 
+#include "lib/base/num.h"
+
 #define REPLY_MAX 1024
 #define LATENCY_EVERY 128      /* one request in so many is timed */
 #define WAIT_MAX_MS 1000       /* the disk may hold a reply up so long */
@@ -22,6 +24,9 @@ struct client {
 	int64_t since_ms;
 	struct client *next, **self; /* of the waiting list */
 	bool held;       /* more input came meanwhile */
+	/* The request in the connection's buffer: */
+	struct quota_ask *ask; /* it waits for quotad; NULL: it does not */
+	bool asked, full;      /* quotad was asked; and has no room */
 };
 
 /* ---- replies that wait ---- */
@@ -73,6 +78,57 @@ void server_release_late(struct policyd *p)
 		  LOG_FIELD_STR("PATH", p->skel->state_dir));
 	while (p->waiting_first != NULL && now - p->waiting_first->since_ms >= WAIT_MAX_MS)
 		reply_now(p, p->waiting_first);
+}
+
+/* ---- quota ---- */
+
+static void on_quota(void *arg, enum quota_verdict verdict)
+{
+	struct client *c = arg;
+	c->ask = NULL;
+	c->full = verdict == QUOTA_FULL;
+	conn_pause(c->conn, false);
+}
+
+/* False where the answer of quotad is awaited: the request is shown again then.
+ * It is asked before anything is reserved for the recipient. */
+static bool quota_ready(struct client *c, const struct proto_request *request)
+{
+	static struct subject subject;
+	struct policyd *p = c->p;
+	struct span recipient = request->attr[PROTO_RECIPIENT];
+	uint64_t bytes;
+	if (p->quota == NULL || c->asked || !span_eq(request->attr[PROTO_STATE], SPAN_LIT("RCPT")) ||
+	    span_chr(recipient, '@') == SPAN_NPOS ||
+	    subject_init_text(&subject, SCOPE_RECIPIENT, recipient, p->session.rules->delimiter) < 0)
+		return true;
+	/* Where the client does not name a size, the question is whether there is any room. */
+	if (num_parse_u64(request->attr[PROTO_SIZE], UINT64_MAX, &bytes) < 0 || bytes == 0)
+		bytes = 1;
+	c->asked = true;
+	c->ask = quota_ask(p->quota, subject.recipient, bytes, on_quota, c);
+	if (c->ask == NULL)
+		return true;
+	conn_pause(c->conn, true);
+	return false;
+}
+
+static void quota_refuse(struct client *c, const struct proto_request *request)
+{
+	char mem[REPLY_MAX];
+	struct sbuf reply;
+	sbuf_init(&reply, mem, sizeof(mem));
+	if (proto_reply_add(PROTO_FULL, SPAN_LIT("The mailbox of this recipient is full"), &reply) < 0)
+		PANIC("no room for a reply");
+	tell_full(request);
+	conn_write(c->conn, sbuf_span(&reply));
+}
+
+static struct quota *quota_open(struct policyd *p, const struct policyd_config *config)
+{
+	const struct quota_settings settings = {.socket = config->quota_socket, .timeout_ms = config->quota_timeout,
+						.grace_bytes = (uint64_t)config->quota_grace};
+	return config->quota_socket[0] == '\0' ? NULL : quota_new(p->skel->loop, &settings);
 }
 
 /* ---- what is told about a request ---- */
@@ -131,9 +187,15 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 		conn_close(conn);
 		return in.len;
 	}
+	if (c->ask != NULL || !quota_ready(c, &request))
+		return 0;
 	recorder_add(c->p->recorder, policyd_now_ms() + c->p->wall_offset_ms, c->number,
 		     span_take(in, request.len));
-	request_judge(c, &request);
+	if (c->full)
+		quota_refuse(c, &request);
+	else
+		request_judge(c, &request);
+	c->asked = c->full = false;
 	return request.len;
 }
 
@@ -152,6 +214,7 @@ static void on_close(struct conn *conn, void *state)
 	struct client *c = state;
 	struct policyd *p = c->p;
 	wait_end(p, c);
+	quota_cancel(c->ask);
 	guard_client_done(p, &c->guard);
 	session_client_done(&p->session, &c->session, policyd_now_ms());
 	recorder_add(p->recorder, policyd_now_ms() + p->wall_offset_ms, c->number, SPAN_EMPTY);
@@ -172,6 +235,8 @@ void server_reload(struct policyd *p, const struct policyd_config *config)
 {
 	const struct conn_limits limits = limits_of(config);
 	conn_server_set_limits(p->server, &limits);
+	quota_free(&p->quota);
+	p->quota = quota_open(p, config);
 }
 
 int server_open(struct policyd *p, const struct policyd_config *config, struct sbuf *error)
@@ -182,6 +247,7 @@ int server_open(struct policyd *p, const struct policyd_config *config, struct s
 	if (rc < 0)
 		return rc;
 	p->server = conn_server_new(p->skel->loop, &p->listen, &limits, &handler, p);
+	p->quota = quota_open(p, config);
 	return 0;
 }
 
@@ -204,6 +270,7 @@ void server_stop(struct policyd *p)
 
 void server_stop_if_done(struct policyd *p)
 {
-	if (p->stop_at_ms != 0 && clock_boot_ms() >= p->stop_at_ms && p->waiting_first == NULL)
+	if (p->stop_at_ms != 0 && clock_boot_ms() >= p->stop_at_ms && p->waiting_first == NULL &&
+	    !quota_is_busy(p->quota))
 		skel_stopped(p->skel);
 }

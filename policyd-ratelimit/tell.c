@@ -98,6 +98,16 @@ void tell_second(struct policyd *p)
 	metrics_set(METRIC_STREAKS_DROPPED, (int64_t)dropped);
 }
 
+void tell_full(const struct proto_request *request)
+{
+	metrics_inc(METRIC_REQUESTS_FULL);
+	LOG_EVENT(LOG_INFO, &ev_mailbox_full, "a recipient's mailbox is full",
+		  LOG_FIELD("RECIPIENT", request->attr[PROTO_RECIPIENT]), LOG_FIELD("SIZE", request->attr[PROTO_SIZE]),
+		  LOG_FIELD("SENDER", request->attr[PROTO_SENDER]),
+		  LOG_FIELD("CLIENT_IP", request->attr[PROTO_CLIENT_ADDRESS]),
+		  LOG_FIELD("ACCOUNT", request->attr[PROTO_SASL_USERNAME]));
+}
+
 void tell_outcome(struct policyd *p, const struct session_outcome *o, const struct proto_request *request,
 		  int64_t now_ms)
 {

@@ -266,6 +266,18 @@ static enum quota_word recounted(const struct ledger_owner *owner, struct ledger
 	return QUOTA_OK;
 }
 
+/* Only what is certain is refused: a recount might find room. */
+static enum quota_word check(const struct ledger_user *u, const struct quota_request *r)
+{
+	const uint64_t left = room(u);
+	const uint64_t bytes = left > 0 && r->bytes > left && r->bytes - left <= r->grace
+				       ? left
+				       : r->bytes;
+	const bool certain = u->counted && !u->stale && u->limit_known;
+
+	return certain ? judge(u, bytes, 0) : QUOTA_OK;
+}
+
 static void fill_reply(const struct ledger_user *u, struct quota_reply *reply)
 {
 	reply->limit = u->limit;
@@ -317,6 +329,9 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 		break;
 	case QUOTA_COUNTED:
 		result.reply.word = recounted(owner, user, request, now, &result);
+		break;
+	case QUOTA_CHECK:
+		result.reply.word = check(user, request);
 		break;
 	case QUOTA_LOOKUP:
 	case QUOTA_SYNC:

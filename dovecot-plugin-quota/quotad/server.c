@@ -20,8 +20,8 @@ struct server {
 	struct skel *skel;
 	struct ledger *ledger;
 	struct store *store;
-	struct listen_set listen;
-	struct conn_server *conns;
+	struct listen_set listen, check_listen;
+	struct conn_server *conns, *checkers; /* checkers may only ask; NULL: no such socket */
 	struct waiting loading, pending;
 	uint64_t last_seq; /* of the journal */
 	struct ev_timer load_timer;
@@ -35,6 +35,7 @@ struct client {
 	struct conn *conn;
 	struct ledger_owner owner;
 	bool greeted, syncing;
+	bool may_only_check;
 	uint64_t acked; /* operation */
 	size_t pending;
 	int64_t since_us;	      /* of waiting */
@@ -76,6 +77,8 @@ static void count_result(const struct quota_request *r, const struct ledger_resu
 {
 	const enum quota_word word = result->reply.word;
 	metrics_inc(METRIC_REQUESTS);
+	if (r->verb == QUOTA_CHECK)
+		metrics_inc(word == QUOTA_OK ? METRIC_CHECKS_OK : METRIC_CHECKS_FULL);
 	if (r->verb == QUOTA_RESERVE && word == QUOTA_OK) {
 		metrics_inc(METRIC_GRANTED);
 	} else if (r->verb == QUOTA_RESERVE && word == QUOTA_RECOUNT) {
@@ -222,6 +225,13 @@ static void *on_open(struct conn *conn, void *arg)
 	return c;
 }
 
+static void *on_open_check(struct conn *conn, void *arg)
+{
+	struct client *c = on_open(conn, arg);
+	c->may_only_check = true;
+	return c;
+}
+
 static void on_close(struct conn *conn, void *state)
 {
 	(void)conn;
@@ -261,7 +271,7 @@ static bool take_line(struct client *c, struct span line)
 		c->owner.instance = request.op;
 		return c->greeted;
 	}
-	if (request.verb == QUOTA_HELLO)
+	if (request.verb == QUOTA_HELLO || (c->may_only_check && request.verb != QUOTA_CHECK))
 		return false;
 	if (request.verb == QUOTA_SYNC)
 		sync_now(c);
@@ -292,6 +302,7 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 }
 
 static const struct conn_handler handler = {on_open, on_data, on_close};
+static const struct conn_handler check_handler = {on_open_check, on_data, on_close};
 
 /* ---- what the store reports ---- */
 
@@ -458,7 +469,7 @@ static int open_store(struct server *s, struct sbuf *error)
 	return 0;
 }
 
-static int open_socket(struct server *s, const struct quotad_config *config, struct sbuf *error)
+static int open_sockets(struct server *s, const struct quotad_config *config, struct sbuf *error)
 {
 	static const mode_t modes[] = {0600, 0660, 0666};
 	const struct conn_limits limits = {
@@ -466,10 +477,16 @@ static int open_socket(struct server *s, const struct quotad_config *config, str
 		.out_max_bytes = 4 * QUOTA_LINE_MAX,
 		.max_conns = (size_t)config->max_connections,
 	};
-	const int rc = listen_open(config->listen, "listen", modes[config->socket_mode], &s->listen,
-				   error);
+	const mode_t mode = modes[config->socket_mode];
+	int rc = listen_open(config->listen, "listen", mode, &s->listen, error);
+	if (rc < 0)
+		return rc;
+	s->conns = conn_server_new(s->skel->loop, &s->listen, &limits, &handler, s);
+	if (config->check_listen[0] == '\0')
+		return 0;
+	rc = listen_open(config->check_listen, "check", mode, &s->check_listen, error);
 	if (rc == 0)
-		s->conns = conn_server_new(s->skel->loop, &s->listen, &limits, &handler, s);
+		s->checkers = conn_server_new(s->skel->loop, &s->check_listen, &limits, &check_handler, s);
 	return rc;
 }
 
@@ -492,7 +509,7 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 
 	int rc = open_store(s, error);
 	if (rc == 0)
-		rc = open_socket(s, config, error);
+		rc = open_sockets(s, config, error);
 	if (rc < 0) {
 		server_close(&s);
 		return rc;
@@ -505,6 +522,8 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 void server_stop(struct server *s)
 {
 	conn_server_pause(s->conns);
+	if (s->checkers != NULL)
+		conn_server_pause(s->checkers);
 	ev_timer_again(loop_ev(s->skel->loop), &s->stop_timer);
 }
 
@@ -514,7 +533,9 @@ void server_close(struct server **server)
 	if (s == NULL)
 		return;
 	conn_server_free(&s->conns);
+	conn_server_free(&s->checkers);
 	listen_close(&s->listen);
+	listen_close(&s->check_listen);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->load_timer);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->stop_timer);
 	store_close(&s->store, STOP_FLUSH_MS);

@@ -21,6 +21,7 @@ enum field {
 	F_LIMIT,
 	F_FLAGS,
 	F_SEQ,
+	F_GRACE,
 };
 
 #define FIELDS_MAX 8
@@ -45,6 +46,7 @@ static const struct verb_row verbs[QUOTA_VERBS] = {
 	[QUOTA_COUNT] = {"COUNT", true, {F_USER}},
 	[QUOTA_COUNTED] = {"COUNTED", true, {F_USER, F_SEQ, F_BYTES, F_MESSAGES}},
 	[QUOTA_SYNC] = {"SYNC", true, {F_END}},
+	[QUOTA_CHECK] = {"CHECK", true, {F_USER, F_BYTES, F_GRACE}},
 };
 
 static const char *const words[QUOTA_WORDS] = {
@@ -83,6 +85,8 @@ static uint64_t *number_of(struct quota_request *r, enum field field)
 		return &r->flags;
 	case F_SEQ:
 		return &r->seq;
+	case F_GRACE:
+		return &r->grace;
 	default:
 		return NULL;
 	}
@@ -92,8 +96,9 @@ static uint64_t number_max(enum field field)
 {
 	if (field == F_OP)
 		return UINT64_MAX;
-	return field == F_BYTES || field == F_MESSAGES || field == F_CREDIT ? QUOTA_SIZE_MAX
-									    : QUOTA_NUMBER_MAX;
+	return field == F_BYTES || field == F_MESSAGES || field == F_CREDIT || field == F_GRACE
+		       ? QUOTA_SIZE_MAX
+		       : QUOTA_NUMBER_MAX;
 }
 
 static bool text_ok(struct span s, size_t min, size_t max)

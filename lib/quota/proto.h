@@ -22,6 +22,9 @@
  *   COUNT    user                   a recount begins; SEQ names it    (replies)
  *   COUNTED  user seq bytes messages                                  (replies)
  *   SYNC                            when all before it is on disk     (replies)
+ *   CHECK    user bytes grace       would a message of so many bytes, GRACE more
+ *                                   where some room is left, be refused? Changes
+ *                                   nothing; OK unless that is certain (replies)
  *
  *   reply:   WORD id limit used messages room seq flags acked
  *
@@ -58,6 +61,7 @@ enum quota_verb {
 	QUOTA_COUNT,
 	QUOTA_COUNTED,
 	QUOTA_SYNC,
+	QUOTA_CHECK,
 	QUOTA_VERBS /* how many */
 };
 
@@ -69,13 +73,13 @@ struct quota_request {
 	enum quota_verb verb;
 	struct span user; /* borrows */
 	struct span key;  /* borrows; empty: none */
-	uint64_t version, id, op, bytes, messages, credit, limit, flags, seq;
+	uint64_t version, id, op, bytes, messages, credit, limit, flags, seq, grace;
 };
 
 enum quota_word {
 	QUOTA_OK,
-	QUOTA_OVER,    /* RESERVE: more than what is left */
-	QUOTA_BIG,     /* RESERVE: more than the whole limit */
+	QUOTA_OVER,    /* RESERVE, CHECK: more than what is left */
+	QUOTA_BIG,     /* RESERVE, CHECK: more than the whole limit */
 	QUOTA_RECOUNT, /* RESERVE: count the mailbox, send COUNTED, ask again */
 	QUOTA_RETRY,   /* COUNT, COUNTED: others are changing the mailbox */
 	QUOTA_TEMP,    /* not now */

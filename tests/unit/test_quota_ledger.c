@@ -31,6 +31,49 @@ START_TEST(room_is_given_once)
 }
 END_TEST
 
+static enum quota_word check(struct ledger_user *u, uint64_t bytes, uint64_t grace)
+{
+	struct ledger_owner asker = {.instance = 9};
+	const struct ledger_result result =
+		call(&asker, u, (struct quota_request){.verb = QUOTA_CHECK, .bytes = bytes, .grace = grace});
+	ck_assert(!result.changed);
+	ck_assert_uint_eq(asker.count, 0);
+	return result.reply.word;
+}
+
+START_TEST(a_check_changes_nothing)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 1000, 900);
+	const uint64_t seq = u->seq;
+	ck_assert_int_eq(check(u, 100, 0), QUOTA_OK);
+	ck_assert_int_eq(check(u, 101, 0), QUOTA_OVER);
+	ck_assert_int_eq(check(u, 1001, 0), QUOTA_BIG);
+	/* A grace needs some room to begin with. */
+	ck_assert_int_eq(check(u, 101, 1), QUOTA_OK);
+	ck_assert_int_eq(check(u, 102, 1), QUOTA_OVER);
+	ck_assert_uint_eq(u->seq, seq);
+	ck_assert_uint_eq(u->open, 0);
+	ck_assert_int_eq(reserve(&a, u, 0, 100).word, QUOTA_OK);
+	ck_assert_int_eq(check(u, 1, 500), QUOTA_OVER);
+	/* What is not certain is not refused. */
+	u->stale = true;
+	ck_assert_int_eq(check(u, 2000, 0), QUOTA_OK);
+	u->stale = false;
+	u->limit_known = false;
+	ck_assert_int_eq(check(u, 2000, 0), QUOTA_OK);
+	u->limit_known = true;
+	u->counted = false;
+	ck_assert_int_eq(check(u, 2000, 0), QUOTA_OK);
+	ck_assert_int_eq(check(NULL, 2000, 0), QUOTA_OK);
+	struct ledger_user *free_one = user_with("v@d", 0, 900);
+	ck_assert_int_eq(check(free_one, QUOTA_SIZE_MAX, 0), QUOTA_OK);
+	ledger_owner_gone(l, &a);
+	ledger_free(&l);
+}
+END_TEST
+
 START_TEST(another_connection_cannot_end_it)
 {
 	l = ledger_new(&caps);
@@ -486,7 +529,7 @@ START_TEST(users_can_come_back)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&room_is_given_once,
+	&room_is_given_once, &a_check_changes_nothing,
 	&another_connection_cannot_end_it,
 	&caps_of_a_connection,
 	&operations_count_once,

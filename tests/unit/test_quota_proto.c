@@ -16,6 +16,7 @@ static struct quota_request sample(enum quota_verb verb)
 		.credit = QUOTA_SIZE_MAX,
 		.flags = QUOTA_FORCE,
 		.seq = QUOTA_NUMBER_MAX,
+		.grace = QUOTA_SIZE_MAX,
 	};
 }
 
@@ -56,6 +57,9 @@ START_TEST(fields_stand_in_their_place)
 	ck_assert_uint_eq(r.flags, QUOTA_RECOUNT_DONE);
 	ck_assert(span_eq(r.key, SPAN_LIT("box:9")));
 	ck_assert_uint_eq(r.seq, 0);
+	ck_assert_int_eq(quota_request_decode(SPAN_LIT("CHECK\tu@d\t100\t7"), &r), 0);
+	ck_assert_uint_eq(r.bytes, 100);
+	ck_assert_uint_eq(r.grace, 7);
 	ck_assert_int_eq(quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\t"), &r), 0);
 	ck_assert_uint_eq(r.key.len, 0);
 }
