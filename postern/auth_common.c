@@ -26,6 +26,8 @@ static const char *type_name(enum dns_type type)
 		return "AAAA";
 	case DNS_MX:
 		return "MX";
+	case DNS_NS:
+		return "NS";
 	case DNS_PTR:
 		return "PTR";
 	case DNS_TXT:

@@ -12,6 +12,7 @@
 #include "postern/auth_common.h"
 #include "postern/cli_config.h"
 #include "postern/commands.h"
+#include "postern/dkim_visible.h"
 #include "postern/lookup.h"
 
 #define TABLE_MAX (256u << 20)
@@ -23,6 +24,7 @@ struct testing {
 	char domain[LOOKUP_NAME_SIZE];
 	const char *selector; /* or NULL: all */
 	struct signkey_cache *cache;
+	struct dkim_servers *servers; /* of the zone, too; NULL where a resolver is named */
 	json_t *rows;
 	bool negative, unanswered;
 };
@@ -57,6 +59,21 @@ static void add_result(struct testing *t, struct span selector, const char *key_
 	json_array_append_new(t->rows, row);
 }
 
+/* What some server of the zone says, where that is worse than what CHECK says. */
+static void check_servers(struct testing *t, struct span selector, const struct crypto_key *key, struct keycheck *check)
+{
+	struct dkim_visibility v;
+	char name[LOOKUP_NAME_SIZE];
+	bool right = check->state == KEYCHECK_OK, silent = check->state == KEYCHECK_TEMPERROR;
+	if (t->servers == NULL || (!right && !silent) || span_copy_cstr(selector, name, sizeof(name)) < 0)
+		return;
+	dkim_servers_check(t->servers, t->domain, name, key, &v);
+	if (v.state == KEYCHECK_OK || (silent && v.state == KEYCHECK_TEMPERROR))
+		return;
+	check->state = v.state;
+	snprintf(check->problem, sizeof(check->problem), "%s", v.problem);
+}
+
 static void check_key(struct testing *t, struct signkey *key, const char *key_state)
 {
 	struct keycheck check = {.state = KEYCHECK_MALFORMED};
@@ -72,6 +89,7 @@ static void check_key(struct testing *t, struct signkey *key, const char *key_st
 		algorithm = crypto_alg_name(crypto_key_alg(parsed));
 		while (keycheck_run(&check, &t->tool.view, span_str(t->domain), selector, parsed) == ERR_AGAIN)
 			auth_tool_wait(&t->tool);
+		check_servers(t, selector, parsed, &check);
 		crypto_key_unref(&parsed);
 	}
 	add_result(t, selector, key_state, algorithm, &check);
@@ -198,15 +216,18 @@ static int dkim_test(struct cli *cli)
 	t.cache = signkey_cache_new(1);
 	if (status == EX_OK)
 		status = auth_tool_open(&t.tool, cli);
+	if (status == EX_OK && !cli_has(cli, "resolver"))
+		status = dkim_servers_open(cli, "", &t.servers);
 	if (status == EX_OK)
 		status = test_all(&t);
+	dkim_servers_close(&t.servers);
 	signkey_cache_unref(&t.cache);
 	json_decref(t.rows);
 	return auth_tool_close(&t.tool, status);
 }
 
 static const struct cli_option options[] = {
-	{"resolver", "HOST:PORT", "the only DNS server to ask", 0},
+	{"resolver", "HOST:PORT", "the only DNS server to ask; without it those of the zone are asked, too", 0},
 	{"key-table", "TABLE", "test the keys of an OpenDKIM KeyTable instead of those in SQL", 0},
 	{"trace", NULL, "show each DNS lookup on standard error", 0},
 	{NULL, NULL, NULL, 0},

@@ -1,4 +1,9 @@
-/* Whether a key record is seen by every one of several DNS servers. */
+/*
+ * Whether a key record is seen by every one of several DNS servers.  Where none are
+ * named, these are the resolvers of the system and, one by one, the servers that the NS
+ * records of the record's zone name; the latter not where the record is an alias, for
+ * then they do not hold it.
+ */
 #ifndef POSTERN_DKIM_VISIBLE_H
 #define POSTERN_DKIM_VISIBLE_H
 
@@ -9,7 +14,8 @@
 
 struct dkim_servers;
 
-/* LIST is "ADDRESS[:PORT], ..."; "" stands for those of the system, asked as one.
+/* LIST is "ADDRESS[:PORT], ..."; "": the servers of the zone, and those of the system, which are
+ * asked as one.
  * EX_OK, or a status that was told. */
 int dkim_servers_open(struct cli *cli, const char *list, struct dkim_servers **servers_out) MUST_CHECK;
 /* Takes NULL. */

@@ -4,7 +4,7 @@
 CPPFLAGS_postern := -DPOSTERN_SQL_DIR='"$(PREFIX)/share/postern/sql"'
 
 ARCHIVES += postern-core
-postern-core_SRCS := $(addprefix postern/,args.c migrations.c names.c rotation.c table.c zone.c)
+postern-core_SRCS := $(addprefix postern/,args.c dkim_authority.c migrations.c names.c rotation.c table.c zone.c)
 
 # The reports that we send.
 postern-core_SRCS += $(addprefix postern/,gzip.c report_mail.c report_rules.c failure_mail.c)
@@ -63,6 +63,11 @@ test_report_mail_LIBS := -lz $(MAIL_LIBS)
 TESTS += test_failure_mail
 test_failure_mail_SRCS := tests/unit/test_failure_mail.c
 test_failure_mail_ARCHIVES := postern-core base
+
+TESTS += test_dkim_authority
+test_dkim_authority_SRCS := tests/unit/test_dkim_authority.c
+test_dkim_authority_ARCHIVES := postern-core mail base
+test_dkim_authority_LIBS := $(MAIL_LIBS)
 
 TESTS += test_postern_rotation
 test_postern_rotation_SRCS := tests/unit/test_postern_rotation.c

@@ -11,6 +11,7 @@
 
 enum dns_type {
 	DNS_A = 1,
+	DNS_NS = 2,
 	DNS_CNAME = 5, /* never asked; followed by the resolver */
 	DNS_PTR = 12,
 	DNS_MX = 15,
@@ -30,7 +31,7 @@ enum dns_status {
 #define DNS_ANSWER_MAX_BYTES 65535
 
 struct dns_record {
-	struct span text;    /* TXT: the strings joined; MX, PTR: the name, lower case, no final dot */
+	struct span text;    /* TXT: the strings joined; MX, NS, PTR: the name, lower case, no final dot */
 	struct ip address;   /* A, AAAA */
 	uint16_t preference; /* MX */
 	uint16_t strings;    /* TXT: how many were joined */

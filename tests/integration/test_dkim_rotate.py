@@ -1,6 +1,7 @@
 """`postern dkim test` and `dkim rotate`: what is published against what is kept, and
 the life of a key from pending to retired."""
 import json
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -54,6 +55,77 @@ class KeysCase(unittest.TestCase):
     def states(self):
         rows = self.sql(f"SELECT selector, state FROM dkim_keys WHERE domain = '{self.domain}' ORDER BY id")
         return [tuple(line.split("\t")) for line in rows.splitlines()]
+
+
+class Authority(KeysCase):
+    """Without --resolver: the system's resolver, and each server of the zone by its NS records."""
+
+    def setUp(self):
+        super().setUp()
+        # Port 53 of addresses of our own, since NS records know no other port.
+        net = f"127.{130 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
+        self.servers = [Server({self.domain: [["NS", f"ns{n}.{self.domain}"] for n in (1, 2)],
+                                **{f"ns{n}.{self.domain}": [["A", f"{net}.{n}"]] for n in (1, 2)}}, f"{net}.{i}", 53)
+                        for i in (9, 1, 2)]
+        for server in self.servers:
+            self.addCleanup(server.close)
+        self.resolv = self.base / "resolv.conf"
+        self.resolv.write_text(f"nameserver {net}.9\n")
+
+    def run_here(self, *words, status=0, conf=()):
+        argv = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', self.resolv,
+                self.stack.at.build / "bin/postern", "--json", "-c", self.stack.at.path("/etc/postern/postern.conf"),
+                *(word for option in (*SOON, *conf) for word in ("-o", option)), "dkim", *words]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+        self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+        return json.loads(done.stdout)
+
+    def rotate(self):
+        """One run, with nothing left that resolvers could remember."""
+        self.sql(f"UPDATE dkim_keys SET absent_until = NULL WHERE domain = '{self.domain}'")
+        return self.run_here("rotate", self.domain)[0]
+
+    def show(self, made, *servers, rows=None):
+        for server in servers:
+            server.zone.rows[made["record_name"].lower()] = rows or [["TXT", made["record_value"]]]
+
+    def test_each_server_of_the_zone_must_show_it(self):
+        made = self.rotate()
+        self.show(made, *self.servers[:2])
+        self.assertRegex(self.rotate()["waits_for"], rf"^ns2.{self.domain}: the name does not exist")
+        row, = self.run_here("test", self.domain, status=1)
+        self.assertEqual((row["result"], row["problem"]), ("missing", f"ns2.{self.domain}: the name does not exist"))
+        self.show(made, self.servers[2], rows=[["TXT", "v=DKIM1; p="]])
+        self.assertRegex(self.rotate()["waits_for"], "^ns2.*revoked")
+        self.show(made, self.servers[2], rows=[["SERVFAIL"]])
+        self.assertRegex(self.rotate()["waits_for"], "^ns2.*does not answer")
+        self.assertEqual(self.run_here("test", self.domain, status=75)[0]["result"], "temperror")
+        self.show(made, self.servers[2])
+        self.assertEqual(self.run_here("test", self.domain)[0]["result"], "ok")
+        self.assertEqual(self.rotate()["action"], "activated")
+        self.assertTrue(all(server.queries for server in self.servers))
+
+    def test_an_alias_is_held_elsewhere(self):
+        made = self.rotate()
+        self.show(made, self.servers[0], rows=[["CNAME", "keys.host.example"]])
+        self.servers[0].zone.rows["keys.host.example"] = [["TXT", made["record_value"]]]
+        self.assertEqual(self.run_here("test", self.domain)[0]["result"], "ok")
+        self.assertEqual(self.rotate()["action"], "activated")
+
+    def test_servers_that_cannot_be_found(self):
+        made = self.rotate()
+        self.show(made, *self.servers)
+        self.servers[0].zone.rows[self.domain] = [["SERVFAIL"]]
+        self.assertIn("cannot be found", self.rotate()["waits_for"])
+        self.servers[0].zone.rows[self.domain] = []
+        self.assertIn("cannot be found", self.rotate()["waits_for"])
+
+    def test_named_resolvers_are_asked_alone(self):
+        made = self.rotate()
+        self.dns.zone.rows[made["record_name"].lower()] = [["TXT", made["record_value"]]]
+        self.sql(f"UPDATE dkim_keys SET absent_until = NULL WHERE domain = '{self.domain}'")
+        done = self.run_here("rotate", self.domain, conf=(f"dkim_resolvers={self.dns.address}",))
+        self.assertEqual(done[0]["action"], "activated")
 
 
 class Test(KeysCase):
