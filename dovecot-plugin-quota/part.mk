@@ -16,10 +16,14 @@ lib11_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c usag
 	plugin/root.c plugin/mailbox.c plugin/count.c plugin-$(DOVECOT_SERIES)/adapter.c) \
 	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c
 
+PLUGINS += lib12_imap_quota_usage_plugin
+lib12_imap_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c plugin/imap.c) \
+	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c
+
 ARCHIVES += quota-client
 quota-client_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c)
 
-TESTS += test_quota_proto test_quota_ledger test_quota_model test_quota_journal test_quota_client
+TESTS += test_quota_proto test_quota_ledger test_quota_limits test_quota_model test_quota_journal test_quota_client
 test_quota_journal_SRCS := tests/unit/test_quota_journal.c
 test_quota_journal_ARCHIVES := quota-core quota base
 test_quota_client_SRCS := tests/unit/test_quota_client.c
@@ -28,6 +32,8 @@ test_quota_proto_SRCS := tests/unit/test_quota_proto.c
 test_quota_proto_ARCHIVES := quota base
 test_quota_ledger_SRCS := tests/unit/test_quota_ledger.c
 test_quota_ledger_ARCHIVES := quota-core quota base
+test_quota_limits_SRCS := tests/unit/test_quota_limits.c
+test_quota_limits_ARCHIVES := quota-core quota base
 test_quota_model_SRCS := tests/unit/test_quota_model.c
 test_quota_model_ARCHIVES := quota-core quota base
 

@@ -19,19 +19,27 @@ static uint64_t room_of(uint64_t limit, uint64_t used)
 	return used < limit ? limit - used : 0;
 }
 
+/* Sets what is left by the limits of the user, who uses this much. */
+static void set_room(struct quota_reply *state)
+{
+	state->room = room_of(state->limit, state->used);
+	state->message_room = room_of(state->message_limit, state->messages);
+}
+
 static int call(struct usage *u, const struct quota_request *request, struct quota_reply *reply_out)
 {
 	struct quota_reply reply;
 	const int rc = quota_client_call(u->client, request, &reply);
 	if (rc < 0)
 		return ERR_TEMP;
-	const uint64_t last_limit = u->state.limit;
+	const struct quota_reply last = u->state;
 	u->state = reply;
 	u->known = true;
 	u->wants_recount = (reply.flags & QUOTA_IS_STALE) != 0;
-	if ((reply.flags & QUOTA_LIMIT_UNKNOWN) != 0 && last_limit != 0) {
-		u->state.limit = last_limit;
-		u->state.room = room_of(last_limit, reply.used);
+	if ((reply.flags & QUOTA_LIMIT_UNKNOWN) != 0) {
+		u->state.limit = last.limit;
+		u->state.message_limit = last.message_limit;
+		set_room(&u->state);
 	}
 	*reply_out = reply;
 	return reply.word == QUOTA_TEMP ? ERR_TEMP : 0;
@@ -47,22 +55,40 @@ static int count(struct usage *u, uint64_t *bytes_out, uint64_t *messages_out)
 	return rc < 0 ? ERR_PERM : 0;
 }
 
-/* Fills STATE from a count of the mailbox; the limit stays. */
-static void count_locally(struct usage *u)
+/* Fills STATE from a count of the mailbox; the limit stays.  False where it could
+ * not be counted, and nothing is known. */
+static bool count_locally(struct usage *u)
 {
 	uint64_t bytes, messages;
 	if (count(u, &bytes, &messages) < 0)
-		return;
+		return u->known;
 	u->state.used = bytes;
 	u->state.messages = messages;
-	u->state.room = room_of(u->state.limit, bytes);
+	set_room(&u->state);
+	return true;
 }
 
-static enum usage_verdict verdict(const struct usage *u, uint64_t bytes, uint64_t room)
+static uint64_t adjusted(uint64_t room, int64_t by)
 {
-	if (u->state.limit != 0 && bytes > u->state.limit)
-		return USAGE_BIG;
-	return bytes > room ? USAGE_OVER : USAGE_OK;
+	if (room == QUOTA_UNLIMITED || by >= 0)
+		return room + (room == QUOTA_UNLIMITED ? 0 : (uint64_t)by);
+	return room > (uint64_t)-by ? room - (uint64_t)-by : 0;
+}
+
+/* Whether a message of BYTES fits beside what SAVE, if any, has not told yet. */
+static enum usage_verdict verdict(const struct usage *u, uint64_t bytes,
+				  const struct usage_allowance *a, const struct usage_save *save)
+{
+	const uint64_t saved = save != NULL ? save->bytes : 0;
+	const uint64_t saved_messages = save != NULL ? save->messages : 0;
+	const uint64_t most = adjusted(u->state.room, a->bytes);
+	const uint64_t most_messages = adjusted(u->state.message_room, a->messages);
+	const uint64_t room = most > saved ? most - saved : 0;
+	const bool graced = room > 0 && bytes > room && bytes - room <= a->grace;
+
+	if ((bytes <= room || graced) && saved_messages < most_messages)
+		return USAGE_OK;
+	return u->state.limit != 0 && bytes > u->state.limit ? USAGE_BIG : USAGE_OVER;
 }
 
 static enum usage_verdict reserve_locally(struct usage *u, struct usage_save *save,
@@ -71,26 +97,43 @@ static enum usage_verdict reserve_locally(struct usage *u, struct usage_save *sa
 	const uint64_t need = mail->bytes > mail->credit ? mail->bytes - mail->credit : 0;
 
 	save->unseen = true;
-	if (mail->force || u->state.limit == 0 || need == 0)
+	if (mail->force || need == 0 || (u->state.limit == 0 && u->state.message_limit == 0))
 		return USAGE_OK;
-	count_locally(u);
-	const uint64_t room = u->state.room;
-	return verdict(u, need, room > save->bytes ? room - save->bytes : 0);
+	return count_locally(u) ? verdict(u, need, &mail->allowance, save) : USAGE_OK;
 }
 
-enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
-				 const struct usage_mail *mail)
+static uint64_t magnitude(int64_t n)
 {
+	const uint64_t m = n < 0 ? (uint64_t)-n : (uint64_t)n;
+	return m < QUOTA_SIZE_MAX ? m : QUOTA_SIZE_MAX;
+}
+
+static struct quota_request reserve_request(const struct usage *u, const struct usage_save *save,
+					    const struct usage_mail *mail)
+{
+	const struct usage_allowance *a = &mail->allowance;
 	struct quota_request r = request_of(u, QUOTA_RESERVE);
-	struct quota_reply reply;
-	enum usage_verdict result;
 
 	r.id = save->id;
 	r.bytes = mail->bytes;
 	r.credit = mail->credit;
 	r.limit = u->state.limit;
 	r.key = span_str(mail->key);
-	r.flags = mail->force ? QUOTA_FORCE : 0;
+	r.extra = magnitude(a->bytes);
+	r.extra_messages = magnitude(a->messages);
+	r.grace = a->grace < QUOTA_SIZE_MAX ? a->grace : QUOTA_SIZE_MAX;
+	r.flags = (mail->force ? QUOTA_FORCE : 0) | (a->bytes < 0 ? QUOTA_EXTRA_LESS : 0) |
+		  (a->messages < 0 ? QUOTA_EXTRA_MESSAGES_LESS : 0);
+	return r;
+}
+
+enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
+				 const struct usage_mail *mail)
+{
+	struct quota_request r = reserve_request(u, save, mail);
+	struct quota_reply reply;
+	enum usage_verdict result;
+
 	int rc = call(u, &r, &reply);
 	if (rc == 0 && reply.word == QUOTA_RECOUNT) {
 		(void)usage_recount(u);
@@ -211,17 +254,57 @@ void usage_lookup(struct usage *u)
 	if (u->counting)
 		return;
 	if (call(u, &r, &reply) < 0)
-		count_locally(u);
+		(void)count_locally(u);
 	else
 		usage_settle(u);
 }
 
-enum usage_verdict usage_check(struct usage *u, uint64_t bytes, bool precise)
+void usage_know(struct usage *u)
 {
-	if (precise)
+	if (!u->known)
 		usage_lookup(u);
-	else if (!u->known)
-		return USAGE_OK;
+}
+
+void usage_after_change(struct usage *u, uint64_t *bytes_out, uint64_t *messages_out)
+{
+	struct quota_request r = request_of(u, QUOTA_LAST);
+	struct quota_reply reply;
+
+	r.op = u->client->last_op;
+	if (call(u, &r, &reply) < 0)
+		(void)count_locally(u);
+	*bytes_out = u->state.used;
+	*messages_out = u->state.messages;
+}
+
+int usage_set_limits(struct quota_client *client, const char *user, uint64_t limit,
+		     uint64_t messages, struct quota_reply *reply_out)
+{
+	const struct quota_request r = {.verb = QUOTA_LIMIT,
+					.user = span_str(user),
+					.limit = limit,
+					.messages = messages};
+	struct quota_reply reply;
+
+	if (quota_client_call(client, &r, &reply) < 0)
+		return ERR_TEMP;
+	if ((reply.flags & QUOTA_NO_USER) != 0)
+		return ERR_NOT_FOUND;
+	if (reply.word != QUOTA_OK)
+		return ERR_TEMP;
+	*reply_out = reply;
+	return 0;
+}
+
+enum usage_verdict usage_check(struct usage *u, uint64_t bytes,
+			       const struct usage_allowance *allowance, bool precise)
+{
 	/* Full is full even for a message whose size is not known yet. */
-	return verdict(u, bytes > 0 ? bytes : 1, u->state.room);
+	const uint64_t least = bytes > 0 ? bytes : 1;
+
+	/* What is known may be old: good enough to let pass, not to refuse. */
+	if (!precise && (!u->known || verdict(u, least, allowance, NULL) == USAGE_OK))
+		return USAGE_OK;
+	usage_lookup(u);
+	return verdict(u, least, allowance, NULL);
 }

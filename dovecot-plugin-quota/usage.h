@@ -36,12 +36,19 @@ enum usage_verdict {
 	USAGE_BIG,  /* more than the whole limit */
 };
 
+/* What the rules of a mailbox give beside the user's limits. */
+struct usage_allowance {
+	int64_t bytes, messages; /* more than the limit, or less */
+	uint64_t grace;		 /* bytes that a message which finds some room may take more */
+};
+
 /* A message about to be saved. */
 struct usage_mail {
 	uint64_t bytes;	 /* virtual size */
 	uint64_t credit; /* will be freed by the MOVE that brings it; 0: none */
 	const char *key; /* names the source of the MOVE; "" where CREDIT is 0 */
-	bool force;	 /* replication: the limit was checked elsewhere */
+	bool force;	 /* whatever the limit: replication, or it is not enforced */
+	struct usage_allowance allowance;
 };
 
 /* Reserves the space of one more message of SAVE. */
@@ -74,10 +81,26 @@ void usage_settle(struct usage *u);
  */
 void usage_lookup(struct usage *u);
 
+/* The same only if nothing is known yet. */
+void usage_know(struct usage *u);
 /*
- * Whether BYTES more would fit.  PRECISE asks quotad, else what is known of
- * this user is enough, and nothing known means yes.
+ * The usage right after the last change that was told from here, in an order
+ * of all changes that all processes see alike.
  */
-enum usage_verdict usage_check(struct usage *u, uint64_t bytes, bool precise);
+void usage_after_change(struct usage *u, uint64_t *bytes_out, uint64_t *messages_out);
+
+/*
+ * Sets new limits (bytes, messages; 0: none).  ERR_NOT_FOUND for a user that is
+ * not in the database, ERR_TEMP where it cannot be done now.
+ */
+int usage_set_limits(struct quota_client *client, const char *user, uint64_t limit,
+		     uint64_t messages, struct quota_reply *reply_out) MUST_CHECK;
+
+/*
+ * Whether BYTES more would fit.  Unless it shall be PRECISE, what is known of this
+ * user is enough to say yes, and nothing known means yes.
+ */
+enum usage_verdict usage_check(struct usage *u, uint64_t bytes,
+			       const struct usage_allowance *allowance, bool precise);
 
 #endif

@@ -38,8 +38,10 @@ CREATE ROLE IF NOT EXISTS postern_quotad;
 GRANT SELECT ON change_counters TO postern_quotad;
 GRANT SELECT ON virtual_domains TO postern_quotad;
 GRANT SELECT ON domain_limits TO postern_quotad;
-GRANT SELECT (id, domain_id, email, quota_mb, enabled), UPDATE (quota_mb) ON virtual_users TO postern_quotad;
+GRANT SELECT (id, domain_id, email, quota_mb, quota_messages, enabled), UPDATE (quota_mb, quota_messages)
+	ON virtual_users TO postern_quotad;
 GRANT SELECT, INSERT, UPDATE, DELETE ON mailbox_usage TO postern_quotad;
+GRANT SELECT, INSERT, UPDATE, DELETE ON mailbox_usage_history TO postern_quotad;
 GRANT SELECT, INSERT, UPDATE ON applied_batches TO postern_quotad;
 
 -- The pipe that hands mail with reports to `postern dmarc import`.
@@ -80,9 +82,10 @@ GRANT SELECT ON schema_migrations TO postern_mailreader;
 GRANT SELECT ON change_counters TO postern_mailreader;
 GRANT SELECT ON applied_batches TO postern_mailreader;
 GRANT SELECT ON virtual_domains TO postern_mailreader;
-GRANT SELECT (id, domain_id, email, quota_mb, enabled, created_at) ON virtual_users TO postern_mailreader;
+GRANT SELECT (id, domain_id, email, quota_mb, quota_messages, enabled, created_at) ON virtual_users TO postern_mailreader;
 GRANT SELECT ON virtual_aliases TO postern_mailreader;
 GRANT SELECT ON mailbox_usage TO postern_mailreader;
+GRANT SELECT ON mailbox_usage_history TO postern_mailreader;
 GRANT SELECT ON domain_limits TO postern_mailreader;
 GRANT SELECT (id, domain, selector, algorithm, public_key, key_bits, state, created_at, visible_at,
 	absent_until, activated_at, retiring_at, retired_at, updated_at) ON dkim_keys TO postern_mailreader;

@@ -51,16 +51,39 @@ struct mail_namespace *const *adapter_namespaces(struct usage_root *uroot, unsig
 	return array_get(&ours, count_r);
 }
 
-bool adapter_counts(struct usage_root *uroot, struct mailbox *box)
+void adapter_rules(struct usage_root *uroot, struct mailbox *box, struct usage_rules *rules_r)
 {
+	const struct quota_root_settings *set = uroot->root.set;
 	const char *name = mailbox_get_vname(box);
 
-	if ((box->storage->class_flags & MAIL_STORAGE_CLASS_FLAG_NOQUOTA) != 0 ||
-	    !quota_root_is_namespace_visible(&uroot->root, box->list->ns))
-		return FALSE;
+	rules_r->enforced = !uroot->root.no_enforcing;
+	rules_r->counts = quota_root_is_namespace_visible(&uroot->root, box->list->ns);
+	rules_r->grace_percent = set->grace_rule.bytes_percent;
+	if (rules_r->grace_percent == 0 && set->grace_rule.bytes_limit > 0)
+		rules_r->grace = (uint64_t)set->grace_rule.bytes_limit;
+
 	(void)mail_namespace_find_unalias(box->storage->user->namespaces, &name);
 	const struct quota_rule *rule = quota_root_rule_find(uroot->root.set, name);
-	return rule == NULL || !rule->ignore;
+	if (rule == NULL)
+		return;
+	rules_r->counts = rules_r->counts && !rule->ignore;
+	rules_r->bytes_percent = rule->bytes_percent;
+	rules_r->messages_percent = rule->count_percent;
+	if (rule->bytes_percent == 0)
+		rules_r->bytes = rule->bytes_limit;
+	if (rule->count_percent == 0)
+		rules_r->messages = rule->count_limit;
+}
+
+bool adapter_warns(const struct usage_root *uroot)
+{
+	return array_count(&uroot->root.set->warning_rules) > 0;
+}
+
+void adapter_warn(struct usage_root *uroot ATTR_UNUSED,
+		  const struct quota_transaction_context *ctx ATTR_UNUSED)
+{
+	/* Dovecot sets off all of them */
 }
 
 const char *adapter_full_message(struct usage_root *uroot, struct mailbox *box ATTR_UNUSED)
@@ -150,8 +173,12 @@ static int backend_init_limits(struct quota_root *root, const char **error_r ATT
 
 	if (tell && !aroot->fresh)
 		usage_lookup(&aroot->usage_root.usage);
-	root->bytes_limit = tell ? (int64_t)aroot->usage_root.usage.state.limit : 0;
-	root->count_limit = 0;
+	const struct quota_reply *state = &aroot->usage_root.usage.state;
+	root->bytes_limit = tell ? (int64_t)state->limit : 0;
+	root->count_limit = tell ? (int64_t)state->message_limit : 0;
+	if (tell) /* rules and warnings that are a part of the limit */
+		quota_root_recalculate_relative_rules(root->set, root->bytes_limit,
+						      root->count_limit);
 	aroot->fresh = FALSE;
 	return 0;
 }

@@ -17,6 +17,7 @@
 
 #include "mail-user.h"
 #include "mailbox-list-private.h"
+#include "program-client.h"
 #include "quota-settings.h"
 #include "settings.h"
 
@@ -54,22 +55,118 @@ struct mail_namespace *const *adapter_namespaces(struct usage_root *uroot, unsig
 	return array_get(&uroot->root.namespaces, count_r);
 }
 
-bool adapter_counts(struct usage_root *uroot, struct mailbox *box)
+static int64_t signed_of(uint64_t n)
+{
+	return n < INT64_MAX ? (int64_t)n : INT64_MAX;
+}
+
+void adapter_rules(struct usage_root *uroot, struct mailbox *box, struct usage_rules *rules_r)
 {
 	const struct quota_root_settings *set;
 	const char *error;
 
-	if ((box->storage->class_flags & MAIL_STORAGE_CLASS_FLAG_NOQUOTA) != 0 ||
-	    !quota_root_is_visible(&uroot->root, box))
-		return FALSE;
+	rules_r->counts = quota_root_is_visible(&uroot->root, box);
+	rules_r->enforced = TRUE;
 	if (settings_get_filter(box->event, "quota", uroot->root.set_filter_name,
 				&quota_root_setting_parser_info, 0, &set, &error) < 0) {
 		e_error(box->event, "%s", error);
-		return TRUE;
+		return;
 	}
-	const bool ignored = set->quota_ignore;
+	rules_r->counts = rules_r->counts && !set->quota_ignore;
+	rules_r->enforced = set->quota_enforce;
+	rules_r->bytes_percent = (int)set->quota_storage_percentage - 100;
+	rules_r->bytes = signed_of(set->quota_storage_extra);
+	rules_r->messages_percent = (int)set->quota_message_percentage - 100;
+	rules_r->grace = set->quota_storage_grace;
 	settings_free(set);
-	return !ignored;
+}
+
+bool adapter_warns(const struct usage_root *uroot)
+{
+	return !array_is_empty(&uroot->root.set->quota_warnings);
+}
+
+static void run_warning(struct usage_root *uroot, const char *name)
+{
+	struct event *event = event_create(uroot->root.backend.event);
+	struct program_client_parameters params = {
+		.client_connect_timeout_msecs = 1000,
+		.no_reply = TRUE,
+	};
+	struct program_client *program;
+	const char *error;
+
+	event_set_ptr(event, SETTINGS_EVENT_FILTER_NAME,
+		      p_strdup_printf(event_get_pool(event), "quota_warning/%s", name));
+	event_set_append_log_prefix(event, t_strdup_printf("quota_warning %s: ", name));
+	if (program_client_create_auto(event, &params, &program, &error) <= 0) {
+		e_error(event, "%s", error);
+	} else {
+		(void)program_client_run(program);
+		program_client_destroy(&program);
+	}
+	event_unref(&event);
+}
+
+/* Whether a change from BEFORE to AFTER passes the threshold. */
+static bool crosses(const struct quota_root_settings *set, uint64_t before, uint64_t after,
+		    uint64_t threshold)
+{
+	const bool over = strcmp(set->quota_warning_threshold, QUOTA_WARNING_THRESHOLD_OVER) == 0;
+
+	return over ? before < threshold && after >= threshold
+		    : after < threshold && before >= threshold;
+}
+
+static uint64_t before(uint64_t after, int64_t change)
+{
+	return change > 0 && after < (uint64_t)change ? 0 : after - (uint64_t)change;
+}
+
+/* Whether the warning is set off by a threshold that is a part of our limit. */
+static bool warning_matches(const struct usage_root *uroot,
+			    const struct quota_transaction_context *ctx,
+			    const struct quota_root_settings *set)
+{
+	const struct quota_reply *state = &uroot->usage.state;
+	const bool messages =
+		strcmp(set->quota_warning_resource, QUOTA_WARNING_RESOURCE_MESSAGE) == 0;
+	const uint64_t own = messages ? set->quota_message_count : set->quota_storage_size;
+	const uint64_t limit = messages ? state->message_limit : state->limit;
+	const unsigned percent = messages ? set->quota_message_percentage
+					  : set->quota_storage_percentage;
+	const uint64_t after = messages ? uroot->messages_after : uroot->bytes_after;
+	const int64_t change = messages ? ctx->count_used : ctx->bytes_used;
+
+	return own == 0 && limit != 0 &&
+	       crosses(set, before(after, change), after, limit / 100 * percent +
+		       limit % 100 * percent / 100);
+}
+
+/*
+ * Dovecot compares with quota_storage_size only, which we leave unset, not with
+ * the limit of the root.  As there, the first warning that matches is the one.
+ */
+void adapter_warn(struct usage_root *uroot, const struct quota_transaction_context *ctx)
+{
+	const struct quota_root_settings *set;
+	const char *name, *error;
+	bool matches = FALSE;
+
+	array_foreach_elem(&uroot->root.set->quota_warnings, name)
+	{
+		if (matches)
+			return;
+		if (settings_get_filter(uroot->root.backend.event, "quota_warning", name,
+					&quota_root_setting_parser_info, 0, &set, &error) < 0) {
+			e_error(uroot->root.backend.event, "%s", error);
+			return;
+		}
+		matches = warning_matches(uroot, ctx, set);
+		settings_free(set);
+		if (matches)
+			run_warning(uroot, name);
+	}
 }
 
 const char *adapter_full_message(struct usage_root *uroot ATTR_UNUSED, struct mailbox *box)
@@ -134,10 +231,11 @@ int adapter_commit(struct usage_mailbox *ubox, struct mailbox_transaction_contex
 static const struct quota_overrun *overrun_of(struct usage_root *uroot, uint64_t need)
 {
 	struct quota_overrun *overrun = t_new(struct quota_overrun, 2); /* one, and the end */
-	const uint64_t room = uroot->usage.state.room;
+	const struct quota_reply *state = &uroot->usage.state;
 
 	overrun->root = &uroot->root;
-	overrun->resource.bytes = need > room ? need - room : 0;
+	overrun->resource.bytes = need > state->room ? need - state->room : 0;
+	overrun->resource.count = state->message_room == 0 ? 1 : 0;
 	return overrun;
 }
 
@@ -147,7 +245,7 @@ static enum quota_alloc_result test_alloc(struct quota_transaction_context *ctx,
 					  const char **error_r)
 {
 	struct usage_root *uroot = usage_root_find(ctx->quota);
-	const bool frees = expunged_box != NULL && adapter_counts(uroot, expunged_box);
+	const bool frees = expunged_box != NULL && usage_rules_of(expunged_box)->counts;
 	const bool wrapped = ctx->quota->test_alloc != test_alloc;
 	enum quota_alloc_result ret = QUOTA_ALLOC_RESULT_OK;
 
@@ -158,7 +256,10 @@ static enum quota_alloc_result test_alloc(struct quota_transaction_context *ctx,
 				      error_r);
 	if (ret == QUOTA_ALLOC_RESULT_OVER_QUOTA && overruns_r != NULL)
 		*overruns_r = overrun_of(uroot, frees ? size - expunged_size : size);
-	if (ret != QUOTA_ALLOC_RESULT_OK || array_count(&ctx->quota->all_roots) == 1)
+	/* The default check knows of other roots, and of a limit of one mailbox. */
+	if (ret != QUOTA_ALLOC_RESULT_OK ||
+	    (array_count(&ctx->quota->all_roots) == 1 &&
+	     ctx->set->quota_mailbox_message_count == SET_UINT_UNLIMITED))
 		return ret;
 	return adapter_root_of(&uroot->root)
 		->next_test_alloc(ctx, size, expunged_box, expunged_size, overruns_r, error_r);
@@ -212,7 +313,9 @@ static enum quota_get_result backend_get_resource(struct quota_root *root, const
 {
 	const enum quota_get_result ret = usage_root_get(root, name, value_r, error_r);
 
-	root->bytes_limit = (int64_t)adapter_root_of(root)->usage_root.usage.state.limit;
+	const struct quota_reply *state = &adapter_root_of(root)->usage_root.usage.state;
+	root->bytes_limit = (int64_t)state->limit;
+	root->count_limit = (int64_t)state->message_limit;
 	return ret;
 }
 

@@ -53,7 +53,7 @@ static int add_mailbox(struct usage_root *uroot, struct mail_namespace *ns, cons
 	struct mailbox *box = mailbox_alloc(ns->list, vname, 0);
 	int ret = 0;
 
-	if (adapter_counts(uroot, box))
+	if (usage_rules_of(box)->counts)
 		ret = add_box(box, uroot->thorough, sum);
 	mailbox_free(&box);
 	return ret;

@@ -25,6 +25,43 @@ struct usage_mailbox *usage_mailbox_get(struct mailbox *box)
 	return USAGE_CONTEXT(box);
 }
 
+const struct usage_rules *usage_rules_of(struct mailbox *box)
+{
+	static const struct usage_rules none;
+	struct usage_mailbox *ubox = usage_mailbox_get(box);
+
+	if (ubox == NULL)
+		return &none;
+	if (!ubox->has_rules) {
+		adapter_rules(ubox->uroot, box, &ubox->rules);
+		ubox->has_rules = TRUE;
+	}
+	return &ubox->rules;
+}
+
+static int64_t part_of(uint64_t limit, int percent)
+{
+	return (int64_t)(limit / 100) * percent + (int64_t)(limit % 100) * percent / 100;
+}
+
+struct usage_allowance usage_allowance_of(struct mailbox *box)
+{
+	const struct usage_rules *r = usage_rules_of(box);
+	struct usage_allowance a = {.bytes = r->bytes, .messages = r->messages, .grace = r->grace};
+
+	if (r->bytes_percent != 0 || r->messages_percent != 0 || r->grace_percent != 0) {
+		struct usage *usage = &usage_mailbox_get(box)->uroot->usage;
+		usage_know(usage);
+		a.bytes += part_of(usage->state.limit, r->bytes_percent);
+		a.messages += part_of(usage->state.message_limit, r->messages_percent);
+		a.grace += (uint64_t)part_of(usage->state.limit, r->grace_percent);
+	}
+	/* Only a delivery may take the last message over the limit. */
+	if ((box->flags & MAILBOX_FLAG_POST_SESSION) == 0)
+		a.grace = 0;
+	return a;
+}
+
 static struct mailbox_transaction_context *usage_transaction_begin(
 	struct mailbox *box, enum mailbox_transaction_flags flags, const char *reason)
 {
@@ -86,7 +123,7 @@ static uint64_t credit_of(struct usage_mailbox *ubox, struct mail *source, const
 
 	*key_r = "";
 	if (source == NULL || usage_root_of(source->box) != ubox->uroot ||
-	    !adapter_counts(ubox->uroot, source->box) ||
+	    !usage_rules_of(source->box)->counts ||
 	    mail_get_virtual_size(source, &size) < 0 ||
 	    mailbox_get_metadata(source->box, MAILBOX_METADATA_GUID, &metadata) < 0)
 		return 0;
@@ -99,10 +136,11 @@ static int reserve(struct mail_save_context *ctx, struct mail *replaced)
 	struct mailbox *box = ctx->transaction->box;
 	struct usage_mailbox *ubox = usage_mailbox_get(box);
 	struct usage_transaction *ut = USAGE_CONTEXT(ctx->transaction);
-	struct usage_mail mail = {.force = box->storage->user->dsyncing};
+	const struct usage_rules *rules = usage_rules_of(box);
+	struct usage_mail mail = {.force = box->storage->user->dsyncing || !rules->enforced};
 	uoff_t size;
 
-	if (!adapter_counts(ubox->uroot, box))
+	if (!rules->counts)
 		return 0;
 	if (mail_get_virtual_size(ctx->dest_mail, &size) < 0) {
 		usage_unsized(&ut->save); /* e.g. the source of a copy is gone: it will fail */
@@ -110,6 +148,7 @@ static int reserve(struct mail_save_context *ctx, struct mail *replaced)
 	}
 	mail.bytes = size;
 	mail.credit = credit_of(ubox, replaced, &mail.key);
+	mail.allowance = usage_allowance_of(box);
 	if (usage_reserve(&ubox->uroot->usage, &ut->save, &mail) != USAGE_OK) {
 		set_over_quota(ubox, box);
 		return -1;
@@ -165,7 +204,7 @@ static void usage_sync_notify(struct mailbox *box, uint32_t uid, enum mailbox_sy
 	struct usage_mailbox *ubox = usage_mailbox_get(box);
 
 	if (sync_type == MAILBOX_SYNC_TYPE_EXPUNGE && !ubox->intent &&
-	    (box->flags & MAILBOX_FLAG_DELETE_UNSAFE) == 0 && adapter_counts(ubox->uroot, box)) {
+	    (box->flags & MAILBOX_FLAG_DELETE_UNSAFE) == 0 && usage_rules_of(box)->counts) {
 		ubox->intent = TRUE;
 		usage_intent(&ubox->uroot->usage);
 	}
@@ -184,8 +223,8 @@ static int usage_rename_box(struct mailbox *src, struct mailbox *dest)
 {
 	struct usage_mailbox *ubox = usage_mailbox_get(src);
 	struct usage_root *from = ubox->uroot, *to = usage_root_of(dest);
-	const bool left = adapter_counts(from, src);
-	const bool came = to != NULL && adapter_counts(to, dest);
+	const bool left = usage_rules_of(src)->counts;
+	const bool came = to != NULL && usage_rules_of(dest)->counts;
 
 	if (ubox->module_ctx.super.rename_box(src, dest) < 0)
 		return -1;

@@ -21,6 +21,21 @@ struct usage_root {
 	struct usage usage;
 	/* A count trusts no size that is kept in an index. */
 	bool thorough;
+	/* What the next questions of Dovecot's warnings are answered with. */
+	unsigned after_change;
+	uint64_t bytes_after, messages_after;
+};
+
+/* What the configuration says of one mailbox. */
+struct usage_rules {
+	bool counts;   /* its mails count */
+	bool enforced; /* and a full root refuses more */
+	/* Beside the root's limit: a part of it, and a number. */
+	int bytes_percent, messages_percent;
+	int64_t bytes, messages;
+	/* For the last message of a delivery, likewise. */
+	int grace_percent;
+	uint64_t grace;
 };
 
 struct usage_mailbox {
@@ -28,6 +43,8 @@ struct usage_mailbox {
 	struct usage_root *uroot;
 	bool granted; /* a reservation was granted; the quota plug-in's own check follows */
 	bool intent;  /* quotad knows that mails are being expunged */
+	bool has_rules;
+	struct usage_rules rules;
 };
 
 /* ---- what the adapters give ---- */
@@ -39,8 +56,12 @@ extern const struct quota_backend adapter_backend;
 struct quota_root *const *adapter_roots(const struct quota *quota, unsigned int *count_r);
 /* The namespaces that count in the root. */
 struct mail_namespace *const *adapter_namespaces(struct usage_root *uroot, unsigned int *count_r);
-/* Whether the mailbox is under this root, and no rule takes it out. */
-bool adapter_counts(struct usage_root *uroot, struct mailbox *box);
+/* Fills RULES_R, which is zero, for a mailbox of the root's user. */
+void adapter_rules(struct usage_root *uroot, struct mailbox *box, struct usage_rules *rules_r);
+/* Whether warnings are configured that the usage after a change may set off. */
+bool adapter_warns(const struct usage_root *uroot);
+/* Sets off those that Dovecot would not; the usage is in UROOT. */
+void adapter_warn(struct usage_root *uroot, const struct quota_transaction_context *ctx);
 /* What a client is told when the mailbox is full. */
 const char *adapter_full_message(struct usage_root *uroot, struct mailbox *box);
 /* The mail that goes when the one that is copied from SOURCE is there; or NULL. */
@@ -78,6 +99,10 @@ int usage_root_update(struct quota_root *root, struct quota_transaction_context 
 
 /* NULL where the mailbox is not under our quota. */
 struct usage_mailbox *usage_mailbox_get(struct mailbox *box);
+/* Never NULL; nothing counts in a mailbox that is not under our quota. */
+const struct usage_rules *usage_rules_of(struct mailbox *box);
+/* What they give by the limits of now. */
+struct usage_allowance usage_allowance_of(struct mailbox *box);
 void usage_mailbox_allocated(struct mailbox *box);
 
 /* ---- counting (count.c) ---- */

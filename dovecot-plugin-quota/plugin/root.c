@@ -89,14 +89,16 @@ enum quota_alloc_result usage_root_test(struct usage_root *uroot, struct mailbox
 					bool precise, const char **error_r)
 {
 	struct usage_mailbox *ubox = usage_mailbox_get(box);
+	const struct usage_rules *rules = usage_rules_of(box);
 	const bool granted = ubox != NULL && ubox->granted;
 
 	if (ubox != NULL)
 		ubox->granted = FALSE;
-	if (granted || box->storage->user->dsyncing || !adapter_counts(uroot, box))
+	if (granted || box->storage->user->dsyncing || !rules->counts || !rules->enforced)
 		return QUOTA_ALLOC_RESULT_OK;
 	precise = precise || size == 0 || size >= CHECK_FIRST_BYTES;
-	const enum usage_verdict verdict = usage_check(&uroot->usage, size, precise);
+	const struct usage_allowance allowance = usage_allowance_of(box);
+	const enum usage_verdict verdict = usage_check(&uroot->usage, size, &allowance, precise);
 	if (verdict == USAGE_OK)
 		return QUOTA_ALLOC_RESULT_OK;
 	*error_r = t_strdup_printf("Allocating %" PRIuUOFF_T " bytes would exceed quota", size);
@@ -120,10 +122,31 @@ enum quota_get_result usage_root_get(struct quota_root *root, const char *name, 
 		*error_r = QUOTA_UNKNOWN_RESOURCE_ERROR_STRING;
 		return QUOTA_GET_RESULT_UNKNOWN_RESOURCE;
 	}
+	const bool messages = strcmp(name, QUOTA_NAME_MESSAGES) == 0;
+	if (uroot->after_change > 0) {
+		uroot->after_change--;
+		*value_r = messages ? uroot->messages_after : uroot->bytes_after;
+		return QUOTA_GET_RESULT_LIMITED;
+	}
 	usage_lookup(&uroot->usage);
-	*value_r = strcmp(name, QUOTA_NAME_MESSAGES) == 0 ? uroot->usage.state.messages
-							  : uroot->usage.state.used;
+	*value_r = messages ? uroot->usage.state.messages : uroot->usage.state.used;
 	return QUOTA_GET_RESULT_LIMITED;
+}
+
+/*
+ * Warnings compare the usage after a change with that before it.  To set off
+ * each crossing once, however many processes change the mailbox at a time, the
+ * two are those of quotad's order of changes: Dovecot asks for bytes and
+ * messages right after update().
+ */
+static void prepare_warnings(struct usage_root *uroot, const struct quota_transaction_context *ctx)
+{
+	uroot->after_change = 0;
+	if (ctx->sync_transaction || !adapter_warns(uroot))
+		return;
+	usage_after_change(&uroot->usage, &uroot->bytes_after, &uroot->messages_after);
+	adapter_warn(uroot, ctx);
+	uroot->after_change = 2;
 }
 
 /*
@@ -152,6 +175,7 @@ int usage_root_update(struct quota_root *root, struct quota_transaction_context 
 	if (ctx->count_used < 0)
 		usage_freed(&uroot->usage, ctx->bytes_used < 0 ? (uint64_t)-ctx->bytes_used : 0,
 			    (uint64_t)-ctx->count_used);
+	prepare_warnings(uroot, ctx);
 	usage_settle(&uroot->usage);
 	return 0;
 }

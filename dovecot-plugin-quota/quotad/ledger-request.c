@@ -15,7 +15,7 @@ struct ledger_hold {
 	struct ledger_hold *next;
 	struct ledger_user *user;
 	uint64_t id;	       /* 0: an intent */
-	uint64_t bytes;	       /* reserved */
+	uint64_t bytes, messages; /* reserved */
 	struct hold_key *keys; /* credits taken, to be given back on release */
 };
 
@@ -54,7 +54,7 @@ static void hold_end(struct ledger *l, struct ledger_owner *owner, struct ledger
 	owner->count--;
 	h->user->open--;
 	l->open--;
-	ledger_unreserve(h->user, h->bytes);
+	ledger_unreserve(h->user, h->bytes, h->messages);
 	while (h->keys != NULL) {
 		struct hold_key *key = h->keys;
 		h->keys = key->next;
@@ -90,31 +90,79 @@ static uint64_t room_of(uint64_t limit, uint64_t used, uint64_t reserved)
 	return used + reserved >= limit ? 0 : limit - used - reserved;
 }
 
-static uint64_t domain_limit(const struct ledger_user *u)
+/* The domain whose limits bind the user, or NULL. */
+static const struct ledger_domain *binding(const struct ledger_user *u)
 {
-	return u->domain != NULL && u->domain->complete ? u->domain->limit : 0;
+	return u->domain != NULL && u->domain->complete ? u->domain : NULL;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t shared_room(const struct ledger_user *u)
+{
+	const struct ledger_domain *d = binding(u);
+	return d != NULL ? room_of(d->limit, d->used, d->reserved) : QUOTA_UNLIMITED;
+}
+
+static uint64_t shared_message_room(const struct ledger_user *u)
+{
+	const struct ledger_domain *d = binding(u);
+	return d != NULL ? room_of(d->message_limit, d->messages, d->reserved_messages)
+			 : QUOTA_UNLIMITED;
 }
 
 static uint64_t room(const struct ledger_user *u)
 {
-	const uint64_t own = room_of(u->limit, u->used, u->reserved);
-	const uint64_t limit = domain_limit(u);
-	if (limit == 0)
-		return own;
-	const uint64_t shared = room_of(limit, u->domain->used, u->domain->reserved);
-	return own < shared ? own : shared;
+	return smaller(room_of(u->limit, u->used, u->reserved), shared_room(u));
 }
 
-static enum quota_word judge(const struct ledger_user *u, uint64_t bytes, uint64_t credit)
+static uint64_t message_room(const struct ledger_user *u)
 {
-	const uint64_t need = bytes > credit ? bytes - credit : 0;
-	const uint64_t shared = domain_limit(u);
+	return smaller(room_of(u->message_limit, u->messages, u->reserved_messages),
+		       shared_message_room(u));
+}
 
-	if (need == 0)
+/* The user's limit for one mailbox; what takes a limit away leaves no room. */
+static uint64_t box_room(uint64_t limit, uint64_t extra, bool less, uint64_t used,
+			 uint64_t reserved)
+{
+	if (limit == 0)
+		return QUOTA_UNLIMITED;
+	if (less && extra >= limit)
+		return 0;
+	return room_of(less ? limit - extra : limit + extra, used, reserved);
+}
+
+static bool fits(const struct ledger_user *u, const struct quota_request *r, uint64_t bytes,
+		 uint64_t messages)
+{
+	const uint64_t own = box_room(u->limit, r->extra, (r->flags & QUOTA_EXTRA_LESS) != 0,
+				      u->used, u->reserved);
+	const uint64_t own_messages =
+		box_room(u->message_limit, r->extra_messages,
+			 (r->flags & QUOTA_EXTRA_MESSAGES_LESS) != 0, u->messages,
+			 u->reserved_messages);
+	const bool graced = own > 0 && bytes > own && bytes - own <= r->grace;
+
+	return (bytes <= own || graced) && bytes <= shared_room(u) && messages <= own_messages &&
+	       messages <= shared_message_room(u);
+}
+
+static enum quota_word judge(const struct ledger_user *u, const struct quota_request *r,
+			     bool credited)
+{
+	const struct ledger_domain *d = binding(u);
+	const uint64_t need = credited ? (r->bytes > r->credit ? r->bytes - r->credit : 0)
+				       : r->bytes;
+
+	if ((need == 0 && credited) || fits(u, r, need, credited ? 0 : 1))
 		return QUOTA_OK;
-	if ((u->limit != 0 && bytes > u->limit) || (shared != 0 && bytes > shared))
-		return QUOTA_BIG;
-	return need > room(u) ? QUOTA_OVER : QUOTA_OK;
+	const bool over_whole = (u->limit != 0 && r->bytes > u->limit) ||
+				(d != NULL && d->limit != 0 && r->bytes > d->limit);
+	return over_whole ? QUOTA_BIG : QUOTA_OVER;
 }
 
 /* What is not known whole is not written: the row may know better. */
@@ -170,7 +218,7 @@ static enum quota_word reserve(struct ledger *l, struct ledger_owner *owner, str
 	if ((r->flags & QUOTA_FORCE) == 0) {
 		if (!u->counted && !decide)
 			return QUOTA_RECOUNT;
-		const enum quota_word word = judge(u, r->bytes, credited ? r->credit : 0);
+		const enum quota_word word = judge(u, r, credited);
 		if (word != QUOTA_OK)
 			return u->stale && !decide ? QUOTA_RECOUNT : word;
 	}
@@ -183,10 +231,18 @@ static enum quota_word reserve(struct ledger *l, struct ledger_owner *owner, str
 	if (credited)
 		credit_take(l, h, key, now);
 	h->bytes += r->bytes;
-	ledger_reserve(u, r->bytes);
+	h->messages++;
+	ledger_reserve(u, r->bytes, 1);
 	u->seq++;
 	*id_out = h->id;
 	return QUOTA_OK;
+}
+
+static void remember(struct ledger_owner *owner, const struct ledger_user *u, uint64_t op)
+{
+	owner->last_op = op;
+	owner->last_used = u->used;
+	owner->last_messages = u->messages;
 }
 
 static void commit(struct ledger *l, struct ledger_owner *owner, struct ledger_user *u,
@@ -201,6 +257,7 @@ static void commit(struct ledger *l, struct ledger_owner *owner, struct ledger_u
 	if (ledger_op_seen(l, owner->instance, r->op))
 		return;
 	ledger_use(u, u->used + r->bytes, u->messages + r->messages);
+	remember(owner, u, r->op);
 	journal(u, now, owner->instance, r->op, result);
 }
 
@@ -236,6 +293,7 @@ static void give_back(struct ledger *l, struct ledger_owner *owner, struct ledge
 	if (r->bytes > u->used || r->messages > u->messages)
 		u->stale = true; /* more than there was: the numbers were wrong */
 	ledger_use(u, less(u->used, r->bytes), less(u->messages, r->messages));
+	remember(owner, u, r->op);
 	journal(u, now, owner->instance, r->op, result);
 }
 
@@ -269,13 +327,9 @@ static enum quota_word recounted(const struct ledger_owner *owner, struct ledger
 /* Only what is certain is refused: a recount might find room. */
 static enum quota_word check(const struct ledger_user *u, const struct quota_request *r)
 {
-	const uint64_t left = room(u);
-	const uint64_t bytes = left > 0 && r->bytes > left && r->bytes - left <= r->grace
-				       ? left
-				       : r->bytes;
 	const bool certain = u->counted && !u->stale && u->limit_known;
 
-	return certain ? judge(u, bytes, 0) : QUOTA_OK;
+	return certain ? judge(u, r, false) : QUOTA_OK;
 }
 
 static void fill_reply(const struct ledger_user *u, struct quota_reply *reply)
@@ -283,7 +337,9 @@ static void fill_reply(const struct ledger_user *u, struct quota_reply *reply)
 	reply->limit = u->limit;
 	reply->used = u->used;
 	reply->messages = u->messages;
+	reply->message_limit = u->message_limit;
 	reply->room = room(u);
+	reply->message_room = message_room(u);
 	reply->seq = u->seq;
 	reply->flags = (u->stale || !u->counted ? QUOTA_IS_STALE : 0) |
 		       (u->limit_known ? 0 : QUOTA_LIMIT_UNKNOWN) |
@@ -297,7 +353,7 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 	struct ledger_result result = {.reply = {.word = QUOTA_OK}};
 
 	if (user == NULL) {
-		result.reply.room = QUOTA_UNLIMITED;
+		result.reply.room = result.reply.message_room = QUOTA_UNLIMITED;
 		result.reply.flags = QUOTA_LIMIT_UNKNOWN;
 		*result_out = result;
 		return;
@@ -333,6 +389,11 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 	case QUOTA_CHECK:
 		result.reply.word = check(user, request);
 		break;
+	case QUOTA_LIMIT:
+		if (user->limit != request->limit || user->message_limit != request->messages)
+			result.reply.word = QUOTA_TEMP;
+		break;
+	case QUOTA_LAST:
 	case QUOTA_LOOKUP:
 	case QUOTA_SYNC:
 	case QUOTA_HELLO:
@@ -340,5 +401,9 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 		break;
 	}
 	fill_reply(user, &result.reply);
+	if (request->verb == QUOTA_LAST && request->op == owner->last_op) {
+		result.reply.used = owner->last_used;
+		result.reply.messages = owner->last_messages;
+	}
 	*result_out = result;
 }

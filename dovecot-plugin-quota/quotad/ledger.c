@@ -115,7 +115,7 @@ static bool droppable(const struct ledger_user *u)
 	const bool kept = u->exists || !u->limit_known;
 	const bool written = u->delivered >= u->version;
 	return u->open == 0 && (written || !kept) &&
-	       (u->domain == NULL || !u->domain->complete || u->domain->limit == 0);
+	       (u->domain == NULL || !u->domain->complete || !ledger_domain_limited(u->domain));
 }
 
 /* How many of the longest idle are looked at for one that may go. */
@@ -167,24 +167,32 @@ void ledger_use(struct ledger_user *u, uint64_t used, uint64_t messages)
 {
 	used = capped(used);
 	messages = capped(messages);
-	if (u->domain != NULL)
+	if (u->domain != NULL) {
 		u->domain->used += used - u->used;
+		u->domain->messages += messages - u->messages;
+	}
 	u->used = used;
 	u->messages = messages;
 }
 
-void ledger_reserve(struct ledger_user *u, uint64_t bytes)
+void ledger_reserve(struct ledger_user *u, uint64_t bytes, uint64_t messages)
 {
 	u->reserved += bytes;
-	if (u->domain != NULL)
-		u->domain->reserved += bytes;
+	u->reserved_messages += messages;
+	if (u->domain == NULL)
+		return;
+	u->domain->reserved += bytes;
+	u->domain->reserved_messages += messages;
 }
 
-void ledger_unreserve(struct ledger_user *u, uint64_t bytes)
+void ledger_unreserve(struct ledger_user *u, uint64_t bytes, uint64_t messages)
 {
 	u->reserved -= bytes;
-	if (u->domain != NULL)
-		u->domain->reserved -= bytes;
+	u->reserved_messages -= messages;
+	if (u->domain == NULL)
+		return;
+	u->domain->reserved -= bytes;
+	u->domain->reserved_messages -= messages;
 }
 
 /* The row of usage went with its account, and a new account of that name begins
@@ -206,6 +214,7 @@ void ledger_load(struct ledger *l, struct ledger_user *u, const struct ledger_ro
 	u->limit_known = true;
 	u->exists = row != NULL;
 	u->limit = row != NULL ? row->limit : 0;
+	u->message_limit = row != NULL ? row->message_limit : 0;
 	if (row == NULL || !row->has_usage)
 		return;
 	if (!u->changed && row->version >= u->version) {
@@ -270,10 +279,20 @@ struct ledger_domain *ledger_domain_of(const struct ledger *l, struct span user)
 	return ledger_domain_find(l, domain_name(fold(user, &buf)));
 }
 
-void ledger_domain_load(struct ledger_domain *d, uint64_t limit, bool complete)
+void ledger_domain_load(struct ledger_domain *d, uint64_t limit, uint64_t message_limit)
 {
 	d->limit = limit;
-	d->complete = d->complete || complete;
+	d->message_limit = message_limit;
+}
+
+void ledger_domain_complete(struct ledger_domain *d)
+{
+	d->complete = true;
+}
+
+bool ledger_domain_limited(const struct ledger_domain *d)
+{
+	return d->limit > 0 || d->message_limit > 0;
 }
 
 bool ledger_op_seen(struct ledger *l, uint64_t instance, uint64_t op)

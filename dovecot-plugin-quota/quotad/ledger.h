@@ -7,9 +7,10 @@
  * in lower case (ASCII).
  *
  * The invariants:
- *  - a reservation is granted only while used + reserved + new <= limit, for
- *    the user and for a complete domain, except under QUOTA_FORCE and for a
- *    MOVE whose source is at least as large (its space is freed right after);
+ *  - a reservation is granted only while used + reserved + new <= limit, in bytes
+ *    and in messages, for the user and for a complete domain, except under
+ *    QUOTA_FORCE, within the grace of the user's last message, and for a MOVE
+ *    whose source is at least as large (its space is freed right after);
  *  - a recount is taken only when no other connection had anything open from
  *    its beginning to its end, so it never counts what is counted elsewhere;
  *  - a connection that ends with anything open leaves the user stale, and a
@@ -42,7 +43,9 @@ struct ledger_time {
 
 struct ledger_domain {
 	char *name;
-	uint64_t limit, used, reserved; /* sums over the members in memory */
+	/* Usage: sums over the members in memory. */
+	uint64_t limit, used, reserved;
+	uint64_t message_limit, messages, reserved_messages;
 	size_t members;
 	bool complete; /* all its users are in memory, so the sums are true */
 };
@@ -50,7 +53,8 @@ struct ledger_domain {
 struct ledger_user {
 	struct ledger_domain *domain; /* NULL for a name without @ */
 	struct ledger_user *older, *newer;
-	uint64_t limit, used, messages, reserved;
+	uint64_t limit, used, reserved;
+	uint64_t message_limit, messages, reserved_messages;
 	uint64_t seq;	    /* grows with everything that disturbs a recount */
 	uint64_t version;   /* of used and messages, for the database; 0: never changed */
 	uint64_t delivered; /* version that the database has */
@@ -66,7 +70,7 @@ struct ledger_user {
 
 /* What the database says of a user. */
 struct ledger_row {
-	uint64_t limit;
+	uint64_t limit, message_limit;
 	bool has_usage;
 	uint64_t used, messages, version;
 };
@@ -93,6 +97,8 @@ struct ledger_owner {
 	uint64_t instance; /* from HELLO; 0: none yet */
 	struct ledger_hold *holds;
 	size_t count;
+	/* Its last change, and the usage right after it. */
+	uint64_t last_op, last_used, last_messages;
 };
 
 struct ledger {
@@ -143,8 +149,12 @@ void ledger_distrust(struct ledger *l, struct span name);
 struct ledger_domain *ledger_domain_find(const struct ledger *l, struct span name);
 /* That of a user who need not be in memory. */
 struct ledger_domain *ledger_domain_of(const struct ledger *l, struct span user);
-/* COMPLETE: all users of the domain were added; a limit has no force before. */
-void ledger_domain_load(struct ledger_domain *domain, uint64_t limit, bool complete);
+/* The limits of the domain in the database. */
+void ledger_domain_load(struct ledger_domain *domain, uint64_t limit, uint64_t message_limit);
+/* All users of the domain were added; a limit has no force before. */
+void ledger_domain_complete(struct ledger_domain *domain);
+/* Whether there is any limit. */
+bool ledger_domain_limited(const struct ledger_domain *domain);
 
 /*
  * Executes any request but HELLO and SYNC.  USER is that of the request, or NULL where
@@ -163,7 +173,7 @@ bool ledger_op_seen(struct ledger *l, uint64_t instance, uint64_t op);
 /* For ledger-request.c: sets what the user uses, up to LEDGER_USE_MAX; reserves
  * and gives back.  The domain follows. */
 void ledger_use(struct ledger_user *user, uint64_t used, uint64_t messages);
-void ledger_reserve(struct ledger_user *user, uint64_t bytes);
-void ledger_unreserve(struct ledger_user *user, uint64_t bytes);
+void ledger_reserve(struct ledger_user *user, uint64_t bytes, uint64_t messages);
+void ledger_unreserve(struct ledger_user *user, uint64_t bytes, uint64_t messages);
 
 #endif

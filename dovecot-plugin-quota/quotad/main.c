@@ -63,8 +63,9 @@ static json_t *show(void *arg, const struct span *args, size_t count, struct sbu
 		sbuf_adds(error, "the user is not in memory");
 		return NULL;
 	}
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "user", u->name,
-			 "limit_bytes", (json_int_t)u->limit, "used_bytes", (json_int_t)u->used,
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b}", "user", u->name,
+			 "limit_bytes", (json_int_t)u->limit, "limit_messages",
+			 (json_int_t)u->message_limit, "used_bytes", (json_int_t)u->used,
 			 "messages", (json_int_t)u->messages, "reserved_bytes",
 			 (json_int_t)u->reserved, "open", (json_int_t)u->open, "stale", u->stale,
 			 "limit_known", u->limit_known, "in_database", u->exists);

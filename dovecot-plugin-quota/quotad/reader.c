@@ -19,12 +19,14 @@
 struct job {
 	struct job *next;
 	char *user, *domain; /* either may be NULL */
+	bool sets_limits;    /* first, to these */
+	uint64_t limit, message_limit;
 };
 
 struct reader {
 	struct store *store;
 	struct db *db;
-	char *query_user, *query_domain, *query_all, *query_changes;
+	char *query_user, *query_domain, *query_all, *query_changes, *query_limits;
 	int64_t poll_ms;
 	_Atomic bool up;
 	char seen[64]; /* last value of query_changes */
@@ -116,6 +118,9 @@ static int collect_row(void *arg, const struct db_value *v, size_t count)
 		.version = value_of(&v[4], 1),
 	};
 	row->domain_limit = value_of(&v[5], MEGABYTE);
+	/* A schema of one's own need not have limits of messages. */
+	row->row.message_limit = count > 6 ? value_of(&v[6], 1) : 0;
+	row->domain_message_limit = count > 7 ? value_of(&v[7], 1) : 0;
 	c->batch->count++;
 	return 0;
 }
@@ -137,12 +142,25 @@ static int query(struct reader *r, const char *sql, const char *param, struct co
 	return rc;
 }
 
+static int set_limits(struct reader *r, const struct job *job)
+{
+	const struct db_param params[] = {
+		DB_P_UINT((job->limit + MEGABYTE - 1) / MEGABYTE),
+		DB_P_UINT(job->message_limit),
+		DB_P_STR(job->user),
+	};
+	const int rc = db_exec(r->db, r->query_limits, params, sizeof(params) / sizeof(params[0]));
+	if (rc < 0)
+		went_down(r);
+	return rc;
+}
+
 static void run_job(struct reader *r, struct job *job)
 {
 	struct collector c = {r, batch_new(r->store)};
-	int rc = 0;
+	int rc = job->sets_limits ? set_limits(r, job) : 0;
 
-	if (job->user != NULL)
+	if (rc == 0 && job->user != NULL)
 		rc = query(r, r->query_user, job->user, &c);
 	if (rc == 0 && job->domain != NULL)
 		rc = query(r, r->query_domain, job->domain, &c);
@@ -256,6 +274,7 @@ struct reader *reader_start(struct store *store, const struct quotad_config *con
 	r->query_domain = mem_strdup(config->query_domain);
 	r->query_all = mem_strdup(config->query_all);
 	r->query_changes = mem_strdup(config->query_changes);
+	r->query_limits = mem_strdup(config->query_limits);
 	r->poll_ms = config->poll_interval;
 	atomic_store(&r->up, true); /* so that the first requests wait for their limit */
 	r->last = &r->first;
@@ -298,17 +317,23 @@ void reader_stop(struct reader **reader)
 	free(r->query_domain);
 	free(r->query_all);
 	free(r->query_changes);
+	free(r->query_limits);
 	free(r);
 	*reader = NULL;
 }
 
-static void enqueue(struct reader *r, const char *user, const char *domain)
+static struct job *job_new(const char *user, const char *domain)
 {
 	struct job *job = mem_zalloc(sizeof(*job));
 	if (user != NULL)
 		job->user = mem_strdup(user);
 	if (domain != NULL)
 		job->domain = mem_strdup(domain);
+	return job;
+}
+
+static void enqueue(struct reader *r, struct job *job)
+{
 	pthread_mutex_lock(&r->lock);
 	const bool full = r->jobs >= JOBS_MAX;
 	if (!full) {
@@ -324,12 +349,21 @@ static void enqueue(struct reader *r, const char *user, const char *domain)
 
 void store_load(struct store *store, const char *user, const char *domain)
 {
-	enqueue(store->reader, user, domain);
+	enqueue(store->reader, job_new(user, domain));
 }
 
 void store_load_domain(struct store *store, const char *domain)
 {
-	enqueue(store->reader, NULL, domain);
+	enqueue(store->reader, job_new(NULL, domain));
+}
+
+void store_set_limits(struct store *store, const char *user, uint64_t limit, uint64_t messages)
+{
+	struct job *job = job_new(user, NULL);
+	job->sets_limits = true;
+	job->limit = limit;
+	job->message_limit = messages;
+	enqueue(store->reader, job);
 }
 
 bool store_is_up(const struct store *store)

@@ -167,7 +167,7 @@ static void execute(struct client *c, const struct quota_request *request)
 static const char *domain_to_load(const struct ledger_user *user)
 {
 	const struct ledger_domain *d = user->domain;
-	return d != NULL && !d->complete && d->limit > 0 ? d->name : NULL;
+	return d != NULL && !d->complete && ledger_domain_limited(d) ? d->name : NULL;
 }
 
 static bool is_known(const struct ledger_user *user)
@@ -186,7 +186,10 @@ static void wait_for_user(struct client *c, const struct quota_request *request)
 	c->since_us = clock_mono_us();
 	waiting_add(&s->loading, &c->wait);
 	conn_pause(c->conn, true);
-	store_load(s->store, c->user, NULL);
+	if (request->verb == QUOTA_LIMIT)
+		store_set_limits(s->store, c->user, request->limit, request->messages);
+	else
+		store_load(s->store, c->user, NULL);
 	if (!ev_is_active(&s->load_timer))
 		ev_timer_again(loop_ev(s->skel->loop), &s->load_timer);
 }
@@ -200,7 +203,7 @@ static void handle(struct client *c, const struct quota_request *request)
 	/* It must be in the ledger for its row to be taken. */
 	const struct ledger_user *user = waits ? ledger_add(s->ledger, request->user) : NULL;
 
-	if (user != NULL && !is_known(user))
+	if (user != NULL && (!is_known(user) || request->verb == QUOTA_LIMIT))
 		wait_for_user(c, request);
 	else
 		execute(c, request);
@@ -326,13 +329,14 @@ static void on_row(void *arg, const struct store_row *row)
 	struct ledger_domain *domain = ledger_domain_of(s->ledger, span_str(row->name));
 
 	/* Of a limited domain everybody counts, others only once they are used. */
-	if (user == NULL && domain != NULL && row->domain_limit > 0)
+	if (user == NULL && domain != NULL &&
+	    (row->domain_limit > 0 || row->domain_message_limit > 0))
 		user = ledger_add(s->ledger, span_str(row->name));
 	if (user == NULL)
 		return;
 	ledger_load(s->ledger, user, &row->row);
 	if (user->domain != NULL)
-		ledger_domain_load(user->domain, row->domain_limit, false);
+		ledger_domain_load(user->domain, row->domain_limit, row->domain_message_limit);
 }
 
 static void on_loaded(void *arg, const char *name, bool asked)
@@ -359,7 +363,7 @@ static void on_domain_loaded(void *arg, const char *name)
 	struct server *s = arg;
 	struct ledger_domain *domain = ledger_domain_find(s->ledger, span_str(name));
 	if (domain != NULL)
-		ledger_domain_load(domain, domain->limit, true);
+		ledger_domain_complete(domain);
 }
 
 static void on_scan(void *arg, bool ends)

@@ -17,7 +17,8 @@ struct store;
 struct store_row {
 	char name[QUOTA_USER_MAX + 1];
 	struct ledger_row row;
-	uint64_t domain_limit; /* bytes; 0: none */
+	/* Of the domain; 0: none. */
+	uint64_t domain_limit, domain_message_limit;
 };
 
 struct store_handler {
@@ -52,6 +53,8 @@ void store_close(struct store **store, int64_t timeout_ms);
 void store_load(struct store *store, const char *user, const char *domain);
 /* Reads all users of DOMAIN soon. */
 void store_load_domain(struct store *store, const char *domain);
+/* Writes new limits of USER (bytes, messages), then reads USER as store_load() does. */
+void store_set_limits(struct store *store, const char *user, uint64_t limit, uint64_t messages);
 /* Whether the database answered last time. */
 bool store_is_up(const struct store *store);
 /* It takes too long to answer. */

@@ -21,10 +21,12 @@ enum field {
 	F_LIMIT,
 	F_FLAGS,
 	F_SEQ,
+	F_EXTRA,
+	F_EXTRA_MESSAGES,
 	F_GRACE,
 };
 
-#define FIELDS_MAX 8
+#define FIELDS_MAX 11
 
 struct verb_row {
 	const char *name;
@@ -37,12 +39,15 @@ static const struct verb_row verbs[QUOTA_VERBS] = {
 	[QUOTA_LOOKUP] = {"LOOKUP", true, {F_USER}},
 	[QUOTA_RESERVE] = {"RESERVE",
 			   true,
-			   {F_USER, F_ID, F_BYTES, F_CREDIT, F_LIMIT, F_FLAGS, F_KEY}},
+			   {F_USER, F_ID, F_BYTES, F_CREDIT, F_LIMIT, F_FLAGS, F_EXTRA,
+			    F_EXTRA_MESSAGES, F_GRACE, F_KEY}},
 	[QUOTA_COMMIT] = {"COMMIT", false, {F_USER, F_ID, F_OP, F_BYTES, F_MESSAGES}},
 	[QUOTA_RELEASE] = {"RELEASE", false, {F_USER, F_ID}},
 	[QUOTA_FREE] = {"FREE", false, {F_USER, F_OP, F_BYTES, F_MESSAGES}},
 	[QUOTA_INTENT] = {"INTENT", false, {F_USER}},
 	[QUOTA_STALE] = {"STALE", false, {F_USER}},
+	[QUOTA_LAST] = {"LAST", true, {F_USER, F_OP}},
+	[QUOTA_LIMIT] = {"LIMIT", true, {F_USER, F_LIMIT, F_MESSAGES}},
 	[QUOTA_COUNT] = {"COUNT", true, {F_USER}},
 	[QUOTA_COUNTED] = {"COUNTED", true, {F_USER, F_SEQ, F_BYTES, F_MESSAGES}},
 	[QUOTA_SYNC] = {"SYNC", true, {F_END}},
@@ -85,6 +90,10 @@ static uint64_t *number_of(struct quota_request *r, enum field field)
 		return &r->flags;
 	case F_SEQ:
 		return &r->seq;
+	case F_EXTRA:
+		return &r->extra;
+	case F_EXTRA_MESSAGES:
+		return &r->extra_messages;
 	case F_GRACE:
 		return &r->grace;
 	default:
@@ -96,9 +105,9 @@ static uint64_t number_max(enum field field)
 {
 	if (field == F_OP)
 		return UINT64_MAX;
-	return field == F_BYTES || field == F_MESSAGES || field == F_CREDIT || field == F_GRACE
-		       ? QUOTA_SIZE_MAX
-		       : QUOTA_NUMBER_MAX;
+	const bool size = field == F_BYTES || field == F_MESSAGES || field == F_CREDIT ||
+			  field == F_EXTRA || field == F_EXTRA_MESSAGES || field == F_GRACE;
+	return size ? QUOTA_SIZE_MAX : QUOTA_NUMBER_MAX;
 }
 
 static bool text_ok(struct span s, size_t min, size_t max)
@@ -184,12 +193,14 @@ refuse:
 	return ERR_SYNTAX;
 }
 
-#define REPLY_NUMBERS 8
+#define REPLY_NUMBERS 10
 
 static void reply_numbers(struct quota_reply *r, uint64_t *numbers[REPLY_NUMBERS])
 {
-	uint64_t *all[REPLY_NUMBERS] = {&r->id,	  &r->limit, &r->used,	&r->messages,
-					&r->room, &r->seq,   &r->flags, &r->acked};
+	uint64_t *all[REPLY_NUMBERS] = {
+		&r->id,	  &r->limit,	    &r->message_limit, &r->used,  &r->messages,
+		&r->room, &r->message_room, &r->seq,	       &r->flags, &r->acked,
+	};
 	memcpy(numbers, all, sizeof(all));
 }
 

@@ -6,19 +6,28 @@
  *   HELLO    version op             first line.  OP is the client's random
  *                                   instance number
  *   LOOKUP   user                                                     (replies)
- *   RESERVE  user id bytes credit limit flags key                     (replies)
+ *   RESERVE  user id bytes credit limit flags extra extramessages grace key
+ *                                                                     (replies)
  *                                   space for one more message of a transaction;
  *                                   ID 0 opens a reservation, else it grows.
  *                                   CREDIT bytes will be freed by the MOVE of
  *                                   the message named by KEY.  LIMIT is what the
  *                                   client knows of old (0: nothing); it holds
- *                                   while the database cannot be asked
+ *                                   while the database cannot be asked.  EXTRA
+ *                                   and EXTRAMESSAGES are what this mailbox has
+ *                                   over the user's limits (or less, by FLAGS);
+ *                                   a message that finds some room left may take
+ *                                   GRACE bytes more
  *   COMMIT   user id op bytes messages
  *                                   the storage has them all; ends reservation ID
  *   RELEASE  user id                the storage has nothing; ends reservation ID
  *   FREE     user op bytes messages messages are gone; ends an INTENT
  *   INTENT   user                   messages are about to go
  *   STALE    user                   something changed unseen
+ *   LAST     user op                as LOOKUP, with the usage as it was right
+ *                                   after this client's change OP     (replies)
+ *   LIMIT    user limit messages    new limits, 0: none; the reply has those that
+ *                                   hold                              (replies)
  *   COUNT    user                   a recount begins; SEQ names it    (replies)
  *   COUNTED  user seq bytes messages                                  (replies)
  *   SYNC                            when all before it is on disk     (replies)
@@ -26,7 +35,8 @@
  *                                   where some room is left, be refused? Changes
  *                                   nothing; OK unless that is certain (replies)
  *
- *   reply:   WORD id limit used messages room seq flags acked
+ *   reply:   WORD id limit messagelimit used messages room messageroom seq flags
+ *            acked
  *
  * Requests of a connection are executed in order.  Reservations and intents
  * belong to the connection and end with it.  OP numbers the changes of a client,
@@ -41,7 +51,7 @@
 
 #include "lib/base/sbuf.h"
 
-#define QUOTA_VERSION 1
+#define QUOTA_VERSION 2
 #define QUOTA_LINE_MAX 1024 /* bytes of a line, its LF included */
 #define QUOTA_USER_MAX 320
 #define QUOTA_KEY_MAX 96
@@ -58,6 +68,8 @@ enum quota_verb {
 	QUOTA_FREE,
 	QUOTA_INTENT,
 	QUOTA_STALE,
+	QUOTA_LAST,
+	QUOTA_LIMIT,
 	QUOTA_COUNT,
 	QUOTA_COUNTED,
 	QUOTA_SYNC,
@@ -68,12 +80,15 @@ enum quota_verb {
 /* Flags of RESERVE. */
 #define QUOTA_FORCE 1u	      /* replication: grant whatever the limit */
 #define QUOTA_RECOUNT_DONE 2u /* do not ask for a recount before deciding */
+#define QUOTA_EXTRA_LESS 4u   /* EXTRA is taken from the limit */
+#define QUOTA_EXTRA_MESSAGES_LESS 8u
 
 struct quota_request {
 	enum quota_verb verb;
 	struct span user; /* borrows */
 	struct span key;  /* borrows; empty: none */
-	uint64_t version, id, op, bytes, messages, credit, limit, flags, seq, grace;
+	uint64_t version, id, op, bytes, messages, credit, limit, flags, seq, extra, extra_messages,
+		grace;
 };
 
 enum quota_word {
@@ -94,9 +109,9 @@ enum quota_word {
 struct quota_reply {
 	enum quota_word word;
 	uint64_t id;	/* of the reservation; 0: none */
-	uint64_t limit; /* of the user; 0: none */
+	uint64_t limit, message_limit; /* of the user; 0: none */
 	uint64_t used, messages;
-	uint64_t room; /* what is left of the tightest limit */
+	uint64_t room, message_room; /* what is left of the tightest limit */
 	uint64_t seq;  /* changes with everything that disturbs a recount */
 	uint64_t flags;
 	uint64_t acked;

@@ -247,7 +247,7 @@ class Stack:
 
     def start_dovecot(self):
         run(["dovecot", "-c", self.dovecot_conf])
-        self.wait("dovecot", lambda: self.listens("lmtp") and self.listens("imap"))
+        self.wait("dovecot", lambda: self.pid("dovecot") and self.listens("lmtp") and self.listens("imap"))
 
     def stop_dovecot(self):
         self.end(self.pid("dovecot"), signal.SIGTERM)

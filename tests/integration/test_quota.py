@@ -1,13 +1,7 @@
-"""Quotas through quotad and its plug-in, on a real Dovecot.
-
-The oracle is never the quota plug-in itself: it is the sum of the sizes that
-Dovecot gives for each message of the mailbox.
-"""
-import json
+"""Quotas through quotad and its plug-in, on a real Dovecot."""
 import os
 import shutil
 import signal
-import smtplib
 import socket
 import subprocess
 import threading
@@ -15,132 +9,14 @@ import time
 import unittest
 
 from tests.frame import mail
-from tests.frame.case import NUMBERS, StackCase
+from tests.frame.case import NUMBERS
+from tests.frame.quota import KB, MB, QuotaCase, body
 
-KB = 1024
-MB = 1024 * KB
-SENDER = "sender@example.org"
 ROUNDS = int(os.environ.get("QUOTA_ROUNDS", "3"))
 # What a delivery may take longer while quotad hangs: the plug-in's 500 ms and
 # what a busy machine needs for the delivery itself.
 HANG_S = 0.5
 SLACK_S = 0.6
-
-
-def body(size, seed="x"):
-    """A message of exactly SIZE bytes."""
-    text = f"From: <{SENDER}>\r\nSubject: {seed}\r\nMessage-ID: {mail.new_message_id()}\r\n\r\n"
-    line = "0123456789" * 7 + "\r\n"
-    while len(text) + len(line) <= size - 2:
-        text += line
-    text += "e" * (size - 2 - len(text)) + "\r\n"
-    return text.encode()
-
-
-class QuotaCase(StackCase):
-    """What the tests below share."""
-
-    def setUp(self):
-        self.stack.start("mysql", "quotad", "dovecot")
-
-    def users(self, count, quota_mb=1024, domain="example.net"):
-        """Adds COUNT users at once; they have the password of the frame's."""
-        stem = f"m{os.getpid()}-{next(NUMBERS)}"
-        names = [f"{stem}-{i}@{domain}" for i in range(count)]
-        values = ", ".join(f"('{name}')" for name in names)
-        self.stack.mariadb(
-            f"CREATE TEMPORARY TABLE fresh (email VARCHAR(255)); INSERT INTO fresh VALUES {values}; "
-            "INSERT INTO virtual_users (domain_id, email, password, quota_mb) "
-            f"SELECT d.id, f.email, u.password, {quota_mb} FROM fresh f "
-            f"JOIN virtual_domains d ON d.name = '{domain}' JOIN virtual_users u ON u.email = 'office@example.net'")
-        return names
-
-    def new_user(self, domain="example.net", quota_mb=1024):
-        return self.users(1, quota_mb, domain)[0]
-
-    def lmtp(self):
-        return mail.lmtp(self.stack, self.stack.at.port("lmtp"))
-
-    def deliver(self, user, data):
-        """Delivers straight to Dovecot; returns the reply's code and text.  Comes
-        again, as Postfix would, where Dovecot 2.4 has ten for this user in hand."""
-        while True:
-            code, text = self.try_to_deliver(user, data)
-            if "Too many concurrent deliveries" not in text:
-                return code, text
-
-    def try_to_deliver(self, user, data):
-        with self.lmtp() as client:
-            try:
-                client.sendmail(SENDER, [user], data)
-            except smtplib.SMTPDataError as error:
-                return error.smtp_code, error.smtp_error.decode()
-            except smtplib.SMTPRecipientsRefused as error:
-                code, text = error.recipients[user]
-                return code, text.decode()
-        return 250, ""
-
-    def deliver_all(self, jobs, threads=8, fault=None, after=0):
-        """Delivers the (user, data) of JOBS in parallel; returns the codes.
-        FAULT is called once when AFTER of them are done."""
-        codes, queue, lock = [], list(jobs), threading.Lock()
-
-        def work():
-            while True:
-                with lock:
-                    if not queue:
-                        return
-                    user, data = queue.pop()
-                try:
-                    code = self.deliver(user, data)[0]
-                except (OSError, smtplib.SMTPException) as error:
-                    code = str(error)
-                with lock:
-                    codes.append(code)
-                    strike = fault is not None and len(codes) == after
-                if strike:
-                    fault()
-
-        workers = [threading.Thread(target=work) for _ in range(threads)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return codes
-
-    def in_mailbox(self, user):
-        """Bytes and messages that are there."""
-        text = self.stack.doveadm("-f", "flow", "fetch", "-u", user, "size.virtual", "mailbox", "*", "all")
-        sizes = [int(line.partition("=")[2]) for line in text.splitlines() if line]
-        return sum(sizes), len(sizes)
-
-    def row(self, user):
-        rows = self.stack.mariadb(
-            f"SELECT usage_bytes, messages FROM mailbox_usage WHERE email = '{user}'").split()
-        return tuple(map(int, rows)) if rows else None
-
-    def status(self):
-        """quotad's answer on its control socket."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(self.stack.at.path("/run/postern/quotad.control.sock")))
-            client.sendall(b"status\n")
-            with client.makefile() as answer:
-                return json.load(answer)["result"]
-
-    def quota_get(self, user):
-        """Kilobytes and messages as `doveadm quota get` shows them."""
-        lines = self.stack.doveadm("-f", "tab", "quota", "get", "-u", user).splitlines()[1:]
-        return tuple(int(line.split("\t")[2]) for line in lines)
-
-    def assert_exact(self, user, what=""):
-        """Row, mailbox and doveadm agree, before and after a recount."""
-        there = self.in_mailbox(user)
-        self.wait_until(lambda: self.row(user) == there, 10, f"{what}: row like mailbox {there}")
-        shown = self.quota_get(user)
-        self.assertEqual(shown, (-(-there[0] // KB), there[1]), what)
-        self.stack.doveadm("quota", "recalc", "-u", user)
-        self.assertEqual(self.quota_get(user), shown, f"{what}: recalc found something else")
-        self.assertEqual(self.in_mailbox(user), there, what)
 
 
 class Enforcement(QuotaCase):

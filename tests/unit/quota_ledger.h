@@ -79,4 +79,15 @@ static inline struct ledger_result counted(struct ledger_owner *o, struct ledger
 			.verb = QUOTA_COUNTED, .seq = seq, .bytes = bytes, .messages = messages});
 }
 
+static inline struct quota_reply move(struct ledger_owner *o, struct ledger_user *u,
+				      const char *key, uint64_t size)
+{
+	return call(o, u,
+		    (struct quota_request){.verb = QUOTA_RESERVE,
+					   .bytes = size,
+					   .credit = size,
+					   .key = span_str(key)})
+		.reply;
+}
+
 #endif

@@ -19,6 +19,8 @@ static char path[64];
 static int listener = -1;
 static struct quota_client client;
 
+static const struct usage_allowance none;
+
 static int64_t mono_ms(void)
 {
 	struct timespec ts;
@@ -79,7 +81,7 @@ struct script {
 
 static bool has_reply(const char *line)
 {
-	static const char *const verbs[] = {"LOOKUP", "RESERVE", "COUNT", "SYNC"};
+	static const char *const verbs[] = {"LOOKUP", "RESERVE", "LAST", "LIMIT", "COUNT", "SYNC"};
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
 		if (strncmp(line, verbs[i], strlen(verbs[i])) == 0)
 			return true;
@@ -141,11 +143,11 @@ static struct usage root(uint64_t limit)
 
 static const struct usage_mail mail100 = {.bytes = 100, .key = ""};
 
-#define OK_REPLY "OK\t7\t1000\t300\t3\t600\t5\t0\t0\n"
+#define OK_REPLY "OK\t7\t1000\t0\t300\t3\t600\t4611686018427387904\t5\t0\t0\n"
 
 START_TEST(a_mail_is_reserved_and_committed)
 {
-	static const char *const lines[] = {OK_REPLY, "OK\t0\t1000\t400\t4\t600\t6\t0\t1\n", NULL};
+	static const char *const lines[] = {OK_REPLY, "OK\t0\t1000\t0\t400\t4\t600\t4611686018427387904\t6\t0\t1\n", NULL};
 	struct script s;
 	begin();
 	script_start(&s, lines);
@@ -159,8 +161,8 @@ START_TEST(a_mail_is_reserved_and_committed)
 	ck_assert_uint_eq(client.owed_count, 0); /* acknowledged meanwhile */
 	ck_assert_uint_eq(u.state.used, 400);
 	script_end(&s);
-	ck_assert_ptr_nonnull(strstr(s.seen, "HELLO\t1\t"));
-	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t0\t0\t\nCOMMIT\t" USER
+	ck_assert_ptr_nonnull(strstr(s.seen, "HELLO\t2\t"));
+	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t0\t0\t0\t0\t0\t\nCOMMIT\t" USER
 					     "\t7\t1\t100\t1\nLOOKUP"));
 	end();
 }
@@ -168,8 +170,8 @@ END_TEST
 
 START_TEST(a_refusal_sticks_to_the_transaction)
 {
-	static const char *const lines[] = {"OVER\t0\t1000\t990\t3\t10\t5\t0\t0\n",
-					    "BIG\t0\t50\t0\t0\t50\t5\t0\t0\n", NULL};
+	static const char *const lines[] = {"OVER\t0\t1000\t0\t990\t3\t10\t4611686018427387904\t5\t0\t0\n",
+					    "BIG\t0\t50\t0\t0\t0\t50\t4611686018427387904\t5\t0\t0\n", NULL};
 	struct script s;
 	begin();
 	script_start(&s, lines);
@@ -187,11 +189,11 @@ END_TEST
 START_TEST(a_recount_is_made_when_asked_for)
 {
 	static const char *const lines[] = {
-		"RECOUNT\t0\t1000\t0\t0\t1000\t41\t1\t0\n",
-		"OK\t0\t1000\t0\t0\t1000\t41\t1\t0\n",
-		"RETRY\t0\t1000\t0\t0\t1000\t42\t1\t0\n",
-		"OK\t0\t1000\t0\t0\t1000\t42\t1\t0\n",
-		"OK\t0\t1000\t555\t5\t445\t42\t0\t0\n",
+		"RECOUNT\t0\t1000\t0\t0\t0\t1000\t4611686018427387904\t41\t1\t0\n",
+		"OK\t0\t1000\t0\t0\t0\t1000\t4611686018427387904\t41\t1\t0\n",
+		"RETRY\t0\t1000\t0\t0\t0\t1000\t4611686018427387904\t42\t1\t0\n",
+		"OK\t0\t1000\t0\t0\t0\t1000\t4611686018427387904\t42\t1\t0\n",
+		"OK\t0\t1000\t0\t555\t5\t445\t4611686018427387904\t42\t0\t0\n",
 		OK_REPLY,
 		NULL,
 	};
@@ -207,7 +209,7 @@ START_TEST(a_recount_is_made_when_asked_for)
 	ck_assert_int_eq(counts, 2);
 	ck_assert_ptr_nonnull(strstr(s.seen, "COUNTED\t" USER "\t41\t555\t5\n"));
 	ck_assert_ptr_nonnull(strstr(s.seen, "COUNTED\t" USER "\t42\t555\t5\n"));
-	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t0\t2\t\n"));
+	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t0\t2\t0\t0\t0\t\n"));
 	end();
 }
 END_TEST
@@ -289,7 +291,7 @@ END_TEST
 
 START_TEST(too_much_owed_waits_for_the_disk)
 {
-	static const char *const lines[] = {"OK\t0\t0\t0\t0\t0\t0\t0\t32\n", NULL};
+	static const char *const lines[] = {"OK\t0\t0\t0\t0\t0\t0\t4611686018427387904\t0\t0\t32\n", NULL};
 	struct script s;
 	begin();
 	script_start(&s, lines);
@@ -350,15 +352,39 @@ END_TEST
 
 START_TEST(an_old_limit_serves_while_it_is_unknown)
 {
-	static const char *const lines[] = {"OK\t0\t0\t900\t9\t4611686018427387904\t1\t2\t0\n",
-					    NULL};
+#define NO_LIMIT "\t4611686018427387904\t4611686018427387904"
+	static const char *const lines[] = {"OK\t0\t0\t0\t900\t9" NO_LIMIT "\t1\t2\t0\n",
+					    "OK\t0\t0\t0\t900\t9" NO_LIMIT "\t1\t2\t0\n",
+					    "OK\t0\t0\t0\t900\t9" NO_LIMIT "\t1\t2\t0\n", NULL};
 	struct script s;
 	begin();
 	script_start(&s, lines);
 	struct usage u = root(1000);
-	ck_assert_int_eq(usage_check(&u, 50, true), USAGE_OK);
-	ck_assert_int_eq(usage_check(&u, 101, false), USAGE_OVER);
-	ck_assert_int_eq(usage_check(&u, 1001, false), USAGE_BIG);
+	ck_assert_int_eq(usage_check(&u, 50, &none, true), USAGE_OK);
+	ck_assert_int_eq(usage_check(&u, 101, &none, false), USAGE_OVER);
+	ck_assert_int_eq(usage_check(&u, 1001, &none, false), USAGE_BIG);
+	script_end(&s);
+	end();
+}
+END_TEST
+
+START_TEST(what_is_known_lets_pass_and_never_refuses)
+{
+	static const char *const lines[] = {"OK\t0\t1000\t0\t900\t9\t100\t5\t1\t0\t0\n",
+					    "OK\t0\t1000\t0\t100\t1\t900\t5\t1\t0\t0\n",
+					    "OK\t0\t1000\t0\t100\t1\t900\t0\t1\t0\t0\n", NULL};
+	const struct usage_allowance more = {.bytes = 50, .grace = 10};
+	struct script s;
+	begin();
+	script_start(&s, lines);
+	struct usage u = root(0);
+	ck_assert_int_eq(usage_check(&u, 5000, &none, false), USAGE_OK); /* nothing is known */
+	usage_lookup(&u);
+	ck_assert_int_eq(usage_check(&u, 100, &none, false), USAGE_OK);
+	ck_assert_int_eq(usage_check(&u, 160, &more, false), USAGE_OK);
+	ck_assert_int_eq(usage_check(&u, 161, &more, false), USAGE_OK); /* has asked: 900 left */
+	ck_assert_int_eq(usage_check(&u, 901, &none, false), USAGE_OVER); /* no message is left */
+	ck_assert_int_eq(strstr(s.seen, "LOOKUP") != NULL, 1);
 	script_end(&s);
 	end();
 }
@@ -377,6 +403,7 @@ START_TEST(a_path_has_its_cap)
 END_TEST
 
 static const TTest *const *const tests[] = {
+	&what_is_known_lets_pass_and_never_refuses,
 	&a_mail_is_reserved_and_committed,
 	&a_refusal_sticks_to_the_transaction,
 	&a_recount_is_made_when_asked_for,

@@ -127,17 +127,6 @@ START_TEST(operations_count_once)
 }
 END_TEST
 
-static struct quota_reply move(struct ledger_owner *o, struct ledger_user *u, const char *key,
-			       uint64_t size)
-{
-	return call(o, u,
-		    (struct quota_request){.verb = QUOTA_RESERVE,
-					   .bytes = size,
-					   .credit = size,
-					   .key = span_str(key)})
-		.reply;
-}
-
 START_TEST(credit_of_a_move_counts_once)
 {
 	l = ledger_new(&caps);
@@ -372,10 +361,11 @@ START_TEST(domain_limit_binds_its_users)
 	struct ledger_domain *d = ledger_domain_find(l, SPAN_LIT("d"));
 	ck_assert_ptr_eq(d, u->domain);
 	ck_assert_ptr_eq(d, v->domain);
-	ledger_domain_load(d, 500, false);
+	ledger_domain_load(d, 500, 0);
 	ck_assert_int_eq(reserve(&a, u, 0, 500).word, QUOTA_OK); /* not complete: no force yet */
 	ledger_owner_gone(l, &a);
-	ledger_domain_load(d, 500, true);
+	ledger_domain_load(d, 500, 0);
+	ledger_domain_complete(d);
 	u->stale = v->stale = false;
 	ck_assert_int_eq(reserve(&a, v, 0, 501).word, QUOTA_BIG);
 	const uint64_t id = reserve(&a, u, 0, 150).id;
@@ -506,7 +496,8 @@ START_TEST(users_can_come_back)
 	struct ledger_owner a = {.instance = 1};
 	struct ledger_user *u = user_with("u@d", 1000, 900), *v = user_with("v@d", 1000, 900);
 	const struct ledger_row fresh = {.limit = 1000};
-	ledger_domain_load(u->domain, 5000, true);
+	ledger_domain_load(u->domain, 5000, 0);
+	ledger_domain_complete(u->domain);
 	(void)commit(&a, u, 0, 1, 1);
 	ledger_load(l, u, &fresh); /* read before its first row was written */
 	ck_assert(u->counted);

@@ -48,19 +48,23 @@ START_TEST(fields_stand_in_their_place)
 {
 	struct quota_request r;
 	ck_assert_int_eq(
-		quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\tbox:9"), &r), 0);
+		quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\t11\t12\t13\tbox:9"), &r), 0);
 	ck_assert(span_eq(r.user, SPAN_LIT("u@d")));
 	ck_assert_uint_eq(r.id, 7);
 	ck_assert_uint_eq(r.bytes, 100);
 	ck_assert_uint_eq(r.credit, 50);
 	ck_assert_uint_eq(r.limit, 9);
 	ck_assert_uint_eq(r.flags, QUOTA_RECOUNT_DONE);
+	ck_assert_uint_eq(r.extra, 11);
+	ck_assert_uint_eq(r.extra_messages, 12);
+	ck_assert_uint_eq(r.grace, 13);
 	ck_assert(span_eq(r.key, SPAN_LIT("box:9")));
 	ck_assert_uint_eq(r.seq, 0);
 	ck_assert_int_eq(quota_request_decode(SPAN_LIT("CHECK\tu@d\t100\t7"), &r), 0);
 	ck_assert_uint_eq(r.bytes, 100);
 	ck_assert_uint_eq(r.grace, 7);
-	ck_assert_int_eq(quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\t"), &r), 0);
+	ck_assert_int_eq(quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\t0\t0\t0\t"), &r),
+		0);
 	ck_assert_uint_eq(r.key.len, 0);
 }
 END_TEST
@@ -88,7 +92,9 @@ START_TEST(malformed_is_refused)
 		"RELEASE\tu\t1x",
 		"RELEASE\tu\t4611686018427387905",
 		"RELEASE\tu\t18446744073709551616",
-		"RESERVE\tu\t0\t1125899906842625\t0\t0\t0\t",
+		"RESERVE\tu\t0\t1125899906842625\t0\t0\t0\t0\t0\t0\t",
+		"RESERVE\tu\t0\t0\t0\t0\t0\t0\t0\t1125899906842625\t",
+		"RESERVE\tu\t0\t0\t0\t0\t0\t",
 		"HELLO\t1",
 		"SYNC\t",
 	};
@@ -112,7 +118,7 @@ START_TEST(caps_hold_at_n_and_break_at_n_plus_1)
 	r.user = span_of(text, QUOTA_USER_MAX);
 	r.key = span_of(text, QUOTA_KEY_MAX);
 	r.id = r.flags = r.limit = QUOTA_NUMBER_MAX;
-	r.bytes = QUOTA_SIZE_MAX;
+	r.bytes = r.extra = r.extra_messages = r.grace = QUOTA_SIZE_MAX;
 	ck_assert_int_eq(encode(&r, mem, sizeof(mem), &line), 0); /* the longest line fits */
 	ck_assert_int_eq(quota_request_decode(line, &got), 0);
 	r.user.len++;
@@ -151,8 +157,17 @@ START_TEST(replies_survive)
 	for (unsigned word = 0; word < QUOTA_WORDS; word++) {
 		char mem[QUOTA_LINE_MAX], again_mem[QUOTA_LINE_MAX];
 		struct sbuf b, again;
-		const struct quota_reply r = {(enum quota_word)word, 1, 2, 3, 4,
-					      QUOTA_UNLIMITED,	     6, 7, 8};
+		const struct quota_reply r = {.word = (enum quota_word)word,
+					      .id = 1,
+					      .limit = 2,
+					      .message_limit = 3,
+					      .used = 4,
+					      .messages = 5,
+					      .room = QUOTA_UNLIMITED,
+					      .message_room = 6,
+					      .seq = 9,
+					      .flags = 7,
+					      .acked = 8};
 		struct quota_reply got;
 		sbuf_init(&b, mem, sizeof(mem));
 		ck_assert_int_eq(quota_reply_encode(&r, &b), 0);
@@ -162,7 +177,12 @@ START_TEST(replies_survive)
 		ck_assert_str_eq(sbuf_cstr(&b), sbuf_cstr(&again));
 		ck_assert_int_eq(got.word, word);
 		ck_assert_uint_eq(got.id, 1);
+		ck_assert_uint_eq(got.limit, 2);
+		ck_assert_uint_eq(got.message_limit, 3);
+		ck_assert_uint_eq(got.used, 4);
+		ck_assert_uint_eq(got.messages, 5);
 		ck_assert_uint_eq(got.room, QUOTA_UNLIMITED);
+		ck_assert_uint_eq(got.message_room, 6);
 		ck_assert_uint_eq(got.flags, 7);
 		ck_assert_uint_eq(got.acked, 8);
 	}
@@ -174,11 +194,11 @@ START_TEST(malformed_replies_are_refused)
 	static const char *const lines[] = {
 		"",
 		"OK",
-		"OK\t1\t2\t3\t4\t5\t6\t7",
 		"OK\t1\t2\t3\t4\t5\t6\t7\t8\t9",
-		"YES\t1\t2\t3\t4\t5\t6\t7\t8",
-		"OK\t1\t2\t3\t4\t5\t6\t7\t",
-		"OK\t1\t2\t3\t4\t5\t6\t7\t4611686018427387905",
+		"OK\t1\t2\t3\t4\t5\t6\t7\t8\t9\t10\t11",
+		"YES\t1\t2\t3\t4\t5\t6\t7\t8\t9\t10",
+		"OK\t1\t2\t3\t4\t5\t6\t7\t8\t9\t",
+		"OK\t1\t2\t3\t4\t5\t6\t7\t8\t9\t4611686018427387905",
 	};
 	struct quota_reply r;
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
