@@ -9,8 +9,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "lib/run/http.h"
 #include "lmtp-indexer/events.h"
-#include "lmtp-indexer/http.h"
 #include "lmtp-indexer/index_internal.h"
 
 #define SECRET_MAX 1024

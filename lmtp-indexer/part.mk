@@ -12,8 +12,8 @@ indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c to
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c spool.c \
 	spool_file.c spool_reader.c index.c index_parse.c index_write.c parser.c parser_child.c settle.c writer.c \
-	writer_rows.c rows.c seal.c threads.c webhook.c webhook_post.c \
-	webhook_retry.c http.c)
+	writer_rows.c rows.c seal.c threads.c webhook.c \
+	webhook_retry.c)
 lmtp-indexer_ARCHIVES := indexer-core run base
 lmtp-indexer_LIBS := $(GMIME_LIBS) -lcurl $(RUN_LIBS)
 

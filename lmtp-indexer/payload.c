@@ -92,26 +92,3 @@ void payload_event(struct sbuf *out, const struct payload_facts *f)
 	add_attachments(out, f->x);
 	sbuf_adds(out, "}}");
 }
-
-int payload_sign(struct sbuf *out, struct span secret, struct span id, int64_t timestamp_s, struct span body)
-{
-	char key_mem[PAYLOAD_SECRET_MAX], stamp[64];
-	uint8_t digest[32];
-	gsize digest_len = sizeof(digest);
-	struct sbuf key, middle;
-	sbuf_init(&key, key_mem, sizeof(key_mem));
-	sbuf_init(&middle, stamp, sizeof(stamp));
-	if (!span_starts(secret, SPAN_LIT("whsec_")) || sbuf_add_unbase64(&key, span_skip(secret, 6)) < 0 ||
-	    key.len == 0)
-		return ERR_SYNTAX;
-	sbuf_addf(&middle, ".%lld.", (long long)timestamp_s);
-	GHmac *mac = g_hmac_new(G_CHECKSUM_SHA256, (const guchar *)key.ptr, key.len);
-	g_hmac_update(mac, (const guchar *)id.ptr, (gssize)id.len);
-	g_hmac_update(mac, (const guchar *)middle.ptr, (gssize)middle.len);
-	g_hmac_update(mac, (const guchar *)body.ptr, (gssize)body.len);
-	g_hmac_get_digest(mac, digest, &digest_len);
-	g_hmac_unref(mac);
-	sbuf_adds(out, "v1,");
-	sbuf_add_base64(out, span_of(digest, sizeof(digest)));
-	return 0;
-}

@@ -1,6 +1,6 @@
 /*
  * The event of a delivered message as JSON, in the form of Standard Webhooks
- * (type, timestamp, data), and its signature.  Pure.
+ * (type, timestamp, data).  Pure.
  */
 #ifndef INDEXER_PAYLOAD_H
 #define INDEXER_PAYLOAD_H
@@ -11,7 +11,6 @@
 
 #define PAYLOAD_MAX (256u << 10)
 #define PAYLOAD_KEY_MAX 64
-#define PAYLOAD_SECRET_MAX 256
 #define PAYLOAD_ADDRESSES_MAX 50 /* of To and Cc that are told */
 
 struct payload_facts {
@@ -30,12 +29,5 @@ void payload_event(struct sbuf *out, const struct payload_facts *facts);
 void payload_string(struct sbuf *out, struct span text);
 /* "2026-11-23T01:02:03.004Z" */
 void payload_time(struct sbuf *out, int64_t wall_ms);
-
-/*
- * The value of webhook-signature: "v1,BASE64" over "ID.TIMESTAMP.BODY".
- * ERR_SYNTAX where the secret is not whsec_ and base64.
- */
-int payload_sign(struct sbuf *out, struct span secret, struct span id, int64_t timestamp_s,
-		 struct span body) MUST_CHECK;
 
 #endif

@@ -9,9 +9,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "lib/run/http.h"
 #include "lib/run/log.h"
 #include "lmtp-indexer/events.h"
-#include "lmtp-indexer/http.h"
 #include "lmtp-indexer/server.h"
 
 #define API_PATH "/doveadm/v1"

@@ -16,10 +16,11 @@
 #define RETRY_MIN_MS 500
 #define RETRY_MAX_MS 60000
 #define RECORD_HEAD 12
+#define WEBHOOK_ID_MAX (PAYLOAD_KEY_MAX + 16)
 
 struct webhook {
 	struct outbox *box;
-	struct webhook_line line;
+	struct hook_line line;
 	struct webhook_retry *retry; /* NULL without a database */
 	int64_t give_up_ms;
 	unsigned refused_max;
@@ -50,11 +51,38 @@ static int read_message(struct span record, struct message *m_out)
 	return 0;
 }
 
+/* ---- The way to the receiver ---- */
+
+void webhook_add_id(struct sbuf *out, struct span key)
+{
+	sbuf_adds(out, "evt_");
+	for (size_t i = 0; i < key.len; i++)
+		sbuf_addc(out, ascii_isalnum(key.ptr[i]) ? key.ptr[i] : '_');
+}
+
+int webhook_post(struct hook_line *line, struct span key, struct span body, unsigned *status_out, struct sbuf *error)
+{
+	char mem[WEBHOOK_ID_MAX];
+	struct sbuf id;
+	sbuf_init(&id, mem, sizeof(mem));
+	webhook_add_id(&id, key);
+	return hook_post(line, sbuf_span(&id), body, status_out, error);
+}
+
+int webhook_line_init(struct hook_line *line, const struct webhook_config *config, struct sbuf *error)
+{
+	sbuf_adds(error, "webhook_secret_file: ");
+	int rc = hook_line_init(line, config->url, config->secrets, config->timeout_ms, error);
+	if (rc == 0)
+		sbuf_reset(error);
+	return rc;
+}
+
 /* ---- Dead letters ---- */
 
 static void bury(struct webhook *w, const struct message *m, unsigned status, struct span reason)
 {
-	char id_mem[PAYLOAD_KEY_MAX + 16];
+	char id_mem[WEBHOOK_ID_MAX];
 	struct sbuf id;
 	sbuf_init(&id, id_mem, sizeof(id_mem));
 	webhook_add_id(&id, m->key);
@@ -106,7 +134,7 @@ static bool deliver_one(struct webhook *w, const struct outbox_record *record)
 	metrics_inc(METRIC_WEBHOOKS_FAILED);
 	w->refused = w->failing == record->seq ? w->refused : 0;
 	w->failing = record->seq;
-	w->refused += webhook_refuses(status);
+	w->refused += hook_refuses(status);
 	w->attempts = w->attempts_of == record->seq ? w->attempts + 1 : 1;
 	w->attempts_of = record->seq;
 	tell_failing(w, sbuf_span(&why));
@@ -164,7 +192,7 @@ int webhook_open(const struct webhook_config *config, struct webhook **webhook_o
 				    .deliver = deliver, .arg = w};
 	int rc = outbox_open(&box, &w->box, error);
 	if (rc < 0) {
-		webhook_line_done(&w->line);
+		hook_line_done(&w->line);
 		free(w);
 		return rc;
 	}
@@ -181,7 +209,7 @@ void webhook_close(struct webhook **webhook, int64_t timeout_ms)
 		return;
 	webhook_retry_close(&w->retry);
 	outbox_close(&w->box, timeout_ms);
-	webhook_line_done(&w->line);
+	hook_line_done(&w->line);
 	db_free(&w->db);
 	free(w);
 	*webhook = NULL;

@@ -11,8 +11,6 @@
 
 struct webhook;
 
-#define WEBHOOK_SECRETS_MAX 4
-
 struct webhook_config {
 	const char *url, *secrets; /* `secrets`: lines, each signs; "": unsigned */
 	const char *dir;          /* of the outbox */

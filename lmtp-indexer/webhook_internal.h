@@ -1,25 +1,16 @@
-/* What webhook.c, webhook_post.c and webhook_retry.c share. */
+/* What webhook.c and webhook_retry.c share. */
 #ifndef INDEXER_WEBHOOK_INTERNAL_H
 #define INDEXER_WEBHOOK_INTERNAL_H
 
-#include "lmtp-indexer/http.h"
+#include "lib/run/hook.h"
 #include "lmtp-indexer/webhook.h"
 
-/* The way to the receiver; belongs to one thread. */
-struct webhook_line {
-	struct http *http;
-	char *secrets; /* lines; "" unsigned */
-};
-
 /* ERR_SYNTAX with ERROR where a secret is none. */
-int webhook_line_init(struct webhook_line *line, const struct webhook_config *config, struct sbuf *error) MUST_CHECK;
-void webhook_line_done(struct webhook_line *line);
-/* One attempt.  0 and the status where an answer came, else ERR_TEMP with ERROR. */
-int webhook_post(struct webhook_line *line, struct span key, struct span body, unsigned *status_out,
+int webhook_line_init(struct hook_line *line, const struct webhook_config *config, struct sbuf *error) MUST_CHECK;
+/* One attempt with the event of KEY.  0 and the status where an answer came, else ERR_TEMP with ERROR. */
+int webhook_post(struct hook_line *line, struct span key, struct span body, unsigned *status_out,
 		 struct sbuf *error) MUST_CHECK;
-/* Does a receiver that answers so not want this webhook? */
-bool webhook_refuses(unsigned status);
-/* The webhook-id of an event. */
+/* The webhook-id of an event: its key with letters that every receiver takes. */
 void webhook_add_id(struct sbuf *out, struct span key);
 
 /* Posts dead letters that `postern events retry` has set to pending; a thread

@@ -18,7 +18,7 @@
 #define ROUND_MAX 64
 
 struct webhook_retry {
-	struct webhook_line line;
+	struct hook_line line;
 	struct db *db;
 	int64_t give_up_ms;
 	unsigned refused_max;
@@ -83,7 +83,7 @@ static int post_letter(struct webhook_retry *r, const struct letter *l, bool *se
 	if (rc == 0)
 		sbuf_addf(&why, "status %u", status);
 	metrics_inc(METRIC_WEBHOOKS_FAILED);
-	bool dead = (webhook_refuses(status) && l->attempts + 1 >= r->refused_max) ||
+	bool dead = (hook_refuses(status) && l->attempts + 1 >= r->refused_max) ||
 		    l->age_ms >= (uint64_t)r->give_up_ms;
 	if (dead) {
 		metrics_inc(METRIC_WEBHOOKS_DEAD);
@@ -167,7 +167,7 @@ void webhook_retry_close(struct webhook_retry **retry)
 	pthread_cond_signal(&r->wake);
 	pthread_mutex_unlock(&r->lock);
 	pthread_join(r->thread, NULL);
-	webhook_line_done(&r->line);
+	hook_line_done(&r->line);
 	db_free(&r->db);
 	free(r);
 	*retry = NULL;

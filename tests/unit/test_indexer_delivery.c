@@ -146,24 +146,9 @@ START_TEST(event_is_json)
 }
 END_TEST
 
-/* The example of the Standard Webhooks specification. */
-START_TEST(signature)
-{
-	char mem[128];
-	struct sbuf b;
-	sbuf_init(&b, mem, sizeof(mem));
-	ck_assert_int_eq(payload_sign(&b, SPAN_LIT("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-				      SPAN_LIT("msg_p5jXN8AQM9LWM0D4loKWxJek"), 1614265330, SPAN_LIT("{\"test\": 2432232314}")), 0);
-	ck_assert_str_eq(sbuf_cstr(&b), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-	ck_assert_int_eq(payload_sign(&b, SPAN_LIT("MfKQ"), SPAN_EMPTY, 0, SPAN_EMPTY), ERR_SYNTAX);
-	ck_assert_int_eq(payload_sign(&b, SPAN_LIT("whsec_"), SPAN_EMPTY, 0, SPAN_EMPTY), ERR_SYNTAX);
-	ck_assert_int_eq(payload_sign(&b, SPAN_LIT("whsec_!!"), SPAN_EMPTY, 0, SPAN_EMPTY), ERR_SYNTAX);
-}
-END_TEST
-
 static const TTest *const *const tests[] = {
 	&prepared_comes_back, &result_and_done_come_back, &fold_keeps_what_is_open, &accounts,
-	&event_is_json, &signature, NULL,
+	&event_is_json, NULL,
 };
 
 TEST_MAIN("indexer-delivery", tests)

@@ -2,8 +2,8 @@
  * One HTTP POST after the other over kept connections: the sole user of
  * libcurl.  Blocks; belongs to one thread.
  */
-#ifndef INDEXER_HTTP_H
-#define INDEXER_HTTP_H
+#ifndef RUN_HTTP_H
+#define RUN_HTTP_H
 
 #include "lib/base/sbuf.h"
 

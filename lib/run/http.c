@@ -1,5 +1,5 @@
 /* One easy handle, whose connection cache keeps the connection alive. */
-#include "http.h"
+#include "lib/run/http.h"
 
 #include <curl/curl.h>
 
