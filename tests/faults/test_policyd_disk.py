@@ -1,0 +1,111 @@
+"""policyd-ratelimit on a disk that is full, broken or slow (rows 16 and 17): no mail waits for it, limits
+go on in memory, and what memory knows is on the disk again as soon as that works."""
+import signal
+import subprocess
+import time
+import unittest
+
+from tests.frame.lone_policyd import LonePolicyd
+from tests.frame.policy import new_instance
+from tests.frame.wait import wait_until
+
+LIMIT = "account messages 50/1h"
+SYNC_S = 0.1
+ANSWER_S = 3  # Postfix goes on without an answer then
+
+
+class Disk(unittest.TestCase):
+    def setUp(self):
+        self.accounts = (f"a{number}" for number in range(1000000))
+
+    @staticmethod
+    def message(client, account):
+        return client.ask(instance=new_instance(), sasl_username=account, protocol_state="END-OF-MESSAGE")
+
+    def timed(self, daemon, account, count):
+        """COUNT messages of ACCOUNT: the answers, and the slowest one's seconds."""
+        answers, slowest = [], 0
+        with daemon.client() as client:
+            for _ in range(count):
+                began = time.monotonic()
+                answers.append(self.message(client, account)[:4])
+                slowest = max(slowest, time.monotonic() - began)
+        return answers, slowest
+
+    def inject(self, daemon, what):
+        """Fails system calls of the daemon's journal while the returned process runs."""
+        tracer = subprocess.Popen(["strace", "-f", "-q", "-o", str(daemon.base / "trace"), "-p", str(daemon.pid),
+                                   "-e", f"inject={what}", "-e", f"trace={what.partition(':')[0]}"])
+        self.addCleanup(tracer.wait)
+        self.addCleanup(tracer.kill)
+        wait_until(lambda: "TracerPid:\t0" not in self.status(daemon), 10, "the tracer")
+        return tracer
+
+    @staticmethod
+    def status(daemon):
+        with open(f"/proc/{daemon.pid}/status", encoding="ascii") as file:
+            return file.read()
+
+    def broken_and_mended(self, what):
+        """What must hold while WHAT fails, and after it."""
+        with LonePolicyd(limit=LIMIT, journal_sync=f"{int(SYNC_S * 1000)}ms") as daemon:
+            self.assertEqual(self.timed(daemon, "before", 20)[0], ["DUNN"] * 20)
+            tracer = self.inject(daemon, what)
+            wait_until(lambda: self.timed(daemon, next(self.accounts), 1) and "journal_failed" in daemon.text(), 20,
+                       "the failure is told", interval=0.05)
+            answers, slowest = self.timed(daemon, "during", 60)
+            self.assertEqual(answers, ["DUNN"] * 50 + ["450 "] * 10)
+            self.assertLess(slowest, ANSWER_S)
+            self.assertGreater(daemon.metric("postern_policy_journal_failures_total"), 0)
+            snapshots = daemon.metric("postern_policy_snapshots_total")
+            tracer.send_signal(signal.SIGTERM)
+            tracer.wait(10)
+            wait_until(lambda: daemon.metric("postern_policy_snapshots_total") > snapshots, 40, "a snapshot")
+            daemon.kill()
+            daemon.start()
+            # What was counted while the disk was broken is in it.
+            self.assertEqual((daemon.used("account:before"), daemon.used("account:during")), (20, 50))
+            self.assertEqual(self.timed(daemon, "during", 1)[0], ["450 "])
+
+    def test_write_fails_with_enospc(self):
+        self.broken_and_mended("pwrite64:error=ENOSPC")
+
+    def test_fsync_fails_with_eio(self):
+        self.broken_and_mended("fdatasync:error=EIO")
+
+    def test_slow_disk_holds_no_reply_for_long(self):
+        """Each sync takes two seconds: replies do not wait for it that long."""
+        with LonePolicyd(limit=LIMIT, journal_sync=f"{int(SYNC_S * 1000)}ms") as daemon:
+            self.inject(daemon, "fdatasync:delay_enter=2000000")
+            answers, slowest = self.timed(daemon, "slow", 10)
+            self.assertEqual(answers, ["DUNN"] * 10)
+            self.assertLess(slowest, ANSWER_S)
+
+    def test_full_file_system(self):
+        """A real one, of 2 MB: filled by others, the daemon goes on, and writes when there is room."""
+        with LonePolicyd() as daemon:
+            daemon.stop()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "none", daemon.state], check=True)
+            try:
+                daemon.configure(limit=LIMIT, journal_sync="100ms")
+                daemon.start()
+                self.assertEqual(self.timed(daemon, "before", 20)[0], ["DUNN"] * 20)
+                filler = daemon.state / "filler"
+                with open(filler, "wb", buffering=0) as file, self.assertRaises(OSError):
+                    while True:
+                        file.write(b"x" * 4096)
+                wait_until(lambda: self.timed(daemon, next(self.accounts), 20) and "journal_failed" in daemon.text(), 30,
+                           "the failure is told", interval=0.01)
+                answers, slowest = self.timed(daemon, "during", 60)
+                self.assertEqual(answers, ["DUNN"] * 50 + ["450 "] * 10)
+                self.assertLess(slowest, ANSWER_S)
+                snapshots = daemon.metric("postern_policy_snapshots_total")
+                filler.unlink()
+                wait_until(lambda: daemon.metric("postern_policy_snapshots_total") > snapshots, 40, "a snapshot")
+                daemon.kill()
+                daemon.start()
+                self.assertEqual((daemon.used("account:before"), daemon.used("account:during")), (20, 50))
+                daemon.stop()
+            finally:
+                daemon.stop()
+                subprocess.run(["umount", daemon.state], check=True)
