@@ -170,6 +170,19 @@ static bool wait_for_work(struct store *s)
 	return !s->stop || s->fill.len > 0 || s->trim_ticket > 0;
 }
 
+/* Tells the loop what became of the batches up to TICKET; the lock is held. */
+static void publish(struct store *s, uint64_t ticket, bool ok)
+{
+	bool news = ticket != s->written || !ok;
+	s->written = ticket;
+	s->failed = s->failed || !ok;
+	s->bytes = s->log != NULL ? seglog_bytes(s->log) : 0;
+	if (news && !s->posted) {
+		s->posted = true;
+		loop_post(s->config.loop, report, s);
+	}
+}
+
 /* One turn; the lock is held before and after. */
 static void writer_turn(struct store *s)
 {
@@ -184,22 +197,19 @@ static void writer_turn(struct store *s)
 		ticket = ++s->taken;
 	}
 	pthread_mutex_unlock(&s->lock);
-
 	if (had)
 		ok = batch_write(s, ticket) && ok;
-	if (trim > 0)
-		ok = log_trim(s, trim) && ok;
+	pthread_mutex_lock(&s->lock);
+	/* What is written may be answered: nobody waits for the sync. */
+	publish(s, ticket, ok);
+	pthread_mutex_unlock(&s->lock);
+
+	ok = trim == 0 || log_trim(s, trim);
 	ok = sync_if_due(s, false) && ok;
 	sbuf_reset(&s->work);
 
 	pthread_mutex_lock(&s->lock);
-	s->written = ticket;
-	s->failed = s->failed || !ok;
-	s->bytes = s->log != NULL ? seglog_bytes(s->log) : 0;
-	bool post = (had || !ok) && !s->posted;
-	s->posted = s->posted || post;
-	if (post)
-		loop_post(s->config.loop, report, s);
+	publish(s, ticket, ok);
 }
 
 static void *writer_run(void *arg)
