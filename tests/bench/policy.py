@@ -2,17 +2,27 @@
 
 policyd-ratelimit runs with three rules that match each request, on counters and
 a journal as in production; postfwd with its one rate rule that comes closest.
+Then ten million accounts through the daemon's socket, while snapshots are written
+and the journal is synced, and more until the cap of memory; and the counters alone
+under a flood of fifty million keys.
 """
+import json
 import re
 
 from tests.bench.measure import ROUNDS, BackgroundServer, Sample, Server, cpu_seconds, memory_mb, ratio, scaled, table, timed
 from tests.frame.layout import HOST
+from tests.frame.metrics import scrape_socket
+from tests.frame.policy import PolicyClient, new_instance
 from tests.frame.stack import run
 from tests.frame.wait import wait_until
 
 REQUESTS = {1: 20000, 20: 200000}
 SLOW_REQUESTS = {1: 3000, 20: 6000}
 POSTFWD_PORT = 800
+MESSAGES = 200000
+KEYS, KEYS_FLOOD = 10000000, 3000000
+TABLE_KEYS, TABLE_FLOOD, TABLE_MB = 10000000, 50000000, 512
+HOT, HOT_MESSAGES = 50, 40
 
 RULES = """\
 limit = client_ip messages 1000000/1h
@@ -29,14 +39,19 @@ class Variant:
         self.p99 = {n: [] for n in requests}
 
 
+def figures(output):
+    """{name: number} of a line name=number ..."""
+    return {name: float(value) for name, value in re.findall(r"([\w.]+)=([\d.]+)", output)}
+
+
 class Policy:
     def __init__(self, stack, folder):
         self.stack, self.folder = stack, folder
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
 
-    def load(self, spec, connections, count):
-        return run([self.stack.at.build / "helpers/policy_load", spec, connections, count])
+    def load(self, spec, connections, count, *mode):
+        return run([self.stack.at.build / "helpers/policy_load", spec, connections, count, *mode], timeout=1800)
 
     def answers(self, spec):
         try:
@@ -45,12 +60,16 @@ class Policy:
         except Exception:  # not yet
             return False
 
+    def config(self, name, socket, rules):
+        state = self.folder / name
+        state.mkdir(exist_ok=True)
+        path = self.folder / f"{name}.conf"
+        path.write_text(f"listen = unix:{socket}\nruntime_dir = {state}\nstate_dir = {state}\nlog_level = error\n{rules}")
+        return path
+
     def start(self):
         echo, own = self.folder / "echo.sock", self.folder / "policyd.sock"
-        state = self.folder / "policyd"
-        state.mkdir(exist_ok=True)
-        config = self.folder / "policyd.conf"
-        config.write_text(f"listen = unix:{own}\nruntime_dir = {state}\nstate_dir = {state}\nlog_level = warning\n{RULES}")
+        config = self.config("policyd", own, RULES)
         port = self.stack.at.base + POSTFWD_PORT
         rules = self.folder / "postfwd.cf"
         rules.write_text("id=R1; sasl_username=~/./; action=rate(sasl_username/1000000/3600/450 4.7.1 limit)\n")
@@ -95,6 +114,7 @@ class Policy:
                 for connections in REQUESTS:
                     for variant in variants:
                         self.round(variant, connections)
+            messages = [figures(self.load(v.spec, 20, scaled(MESSAGES), "message")) for v in variants[:2]]
             memory = [memory_mb(v.server.pid) for v in variants]
         finally:
             for variant in variants:
@@ -108,3 +128,79 @@ class Policy:
                     ratio(v.samples[connections].rate, rates[0]), ratio(v.samples[connections].rate, rates[2]),
                     f"{sorted(v.p99[connections])[len(v.p99[connections]) // 2]:.0f}",
                     f"{1000 * v.samples[connections].cpu_ms:.1f}", f"{memory[n]:.0f}"] for n, v in enumerate(variants)])
+        table("Whole messages (RCPT, END-OF-MESSAGE), 20 connections: each is in the journal before its answer",
+              ["variant", "requests/s", "p50 us", "p99 us", "p99.9 us", "longest us"],
+              [[v.name, *(f"{m[key]:.0f}" for key in ("per_second", "p50_us", "p99_us", "p99.9_us", "max_us"))]
+               for v, m in zip(variants, messages)])
+        keys, counters = self.many_keys(), self.counters()
+        rates = [v.samples[20].rate for v in variants]
+        self.report_bars(rates, keys, counters)
+
+    def hot(self, socket, accounts):
+        """HOT_MESSAGES messages of each of ACCOUNTS."""
+        with PolicyClient(socket) as client:
+            for account in accounts:
+                for _ in range(HOT_MESSAGES):
+                    client.ask(instance=new_instance(), protocol_state="END-OF-MESSAGE", sasl_username=account)
+
+    def used(self, state, account):
+        path = self.folder / "postern.conf"
+        path.write_text(f"runtime_dir = {state}\n")
+        shown = json.loads(run([self.stack.at.path("/bin/postern"), "-c", path, "limits", "show", account, "--json"]))
+        return max((window["used"] for window in shown["windows"]), default=0)
+
+    def many_keys(self):
+        """Ten million accounts of one message each, then more until memory is at its cap."""
+        socket, state = self.folder / "keys.sock", self.folder / "keys"
+        config = self.config("keys", socket, "limit = account messages 1000/1h\n")
+        server = Server([self.stack.at.path("/bin/policyd-ratelimit"), "-c", config], socket.exists, self.folder / "keys.log")
+        try:
+            accounts = [f"hot{number}@example.com" for number in range(HOT)]
+            self.hot(socket, accounts)
+            grown = figures(self.load(f"unix:{socket}", 20, scaled(KEYS), "keys", 1))
+            grown["peak_mb"] = memory_mb(server.pid)
+            flood = figures(self.load(f"unix:{socket}", 20, scaled(KEYS_FLOOD), "keys", KEYS + 1))
+            flood["peak_mb"] = memory_mb(server.pid)
+            metrics = scrape_socket(f"{state}/policyd-ratelimit.metrics.sock")
+            unharmed = sum(self.used(state, account) == HOT_MESSAGES for account in accounts)
+        finally:
+            server.stop()
+        table("policyd-ratelimit, one message each of new accounts, 20 connections, snapshots and syncs running",
+              ["phase", "requests/s", "p50 us", "p99 us", "p99.9 us", "longest us", "peak MB"],
+              [[name, *(f"{m[key]:.0f}" for key in ("per_second", "p50_us", "p99_us", "p99.9_us", "max_us", "peak_mb"))]
+               for name, m in ((f"{scaled(KEYS)} accounts", grown), (f"{scaled(KEYS_FLOOD)} more", flood))])
+        count, total = (metrics[f"postern_policy_latency_seconds_{part}"] for part in ("count", "sum"))
+        fast = max((value for name, value in metrics.items() if re.search(r'latency_seconds_bucket.*le="0\.001"', name)), default=0)
+        print(f"{metrics['postern_policy_counters']:.0f} counters, {metrics['postern_policy_evicted_total']:.0f} displaced, "
+              f"{metrics['postern_policy_snapshots_total']:.0f} snapshots; in the daemon a request took {1e6 * total / count:.1f} us, "
+              f"{100 * fast / count:.3f} % under 1 ms; busy accounts unharmed: {unharmed} of {HOT}\n")
+        return {"p99_us": grown["p99_us"], "fast": fast / count, "peak_mb": grown["peak_mb"], "unharmed": unharmed / HOT}
+
+    def counters(self):
+        """The counters alone, without sockets and journal."""
+        output = run([self.stack.at.build / "helpers/policy_table", scaled(TABLE_KEYS), scaled(TABLE_FLOOD), TABLE_MB], timeout=1800)
+        growth, flood, busy = output.splitlines()
+        rows = [("growth", figures(growth)), ("flood", figures(flood))]
+        table(f"The counters alone: {scaled(TABLE_KEYS)} keys, a flood of {scaled(TABLE_FLOOD)} one-time keys, cap {TABLE_MB} MB",
+              ["phase", "counters", "MB", "bytes a key", "p50 us", "p99 us", "p99.999 us", "longest us", "displaced"],
+              [[name, f"{m['keys']:.0f}", f"{m['memory_mb']:.0f}", f"{m['bytes_a_key']:.1f}", f"{m['p50_us']:.2f}", f"{m['p99_us']:.2f}",
+                f"{m['p99.999_us']:.1f}", f"{m['max_us']:.0f}", f"{m['evicted']:.0f}"] for name, m in rows])
+        print(busy)
+        whole, all_keys = (int(number) for number in re.findall(r"\d+", busy))
+        return {"growth": rows[0][1], "flood": rows[1][1], "unharmed": whole / all_keys}
+
+    def report_bars(self, rates, keys, counters):
+        rows = [
+            ["20 connections: requests / an epoll server that says DUNNO", "at least 0.85", rates[1] / rates[0]],
+            ["20 connections: requests / postfwd1", "at least 30", rates[1] / rates[2]],
+            [f"{scaled(TABLE_KEYS)} keys: MB of the counters", "at most 500", counters["growth"]["memory_mb"]],
+            [f"{scaled(KEYS)} accounts: MB of the whole daemon at its peak", "", keys["peak_mb"]],
+            ["counters, while they grow: p99 in ms", "under 1", counters["growth"]["p99_us"] / 1000],
+            ["daemon, while they grow: requests that took under 1 ms in it", "over 0.99", keys["fast"]],
+            ["client's side of that, sockets and waiting: p99 in ms", "under 1", keys["p99_us"] / 1000],
+            [f"flood of {scaled(TABLE_FLOOD)} keys: MB of the counters", f"at most {TABLE_MB * 1.048576:.0f}",
+             counters["flood"]["memory_mb"]],
+            ["busy keys unharmed by it", "1.00", counters["unharmed"]],
+            ["busy accounts of the daemon unharmed", "1.00", keys["unharmed"]],
+        ]
+        table("Bars of the policy server", ["what", "bar", "measured"], [[what, bar, f"{value:.2f}"] for what, bar, value in rows])

@@ -1,4 +1,6 @@
-"""Rows of the stack's database, for looking at results."""
+"""Rows of the stack's database, for looking at results, and sessions that stay."""
+import contextlib
+import subprocess
 
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", "0": "\0"}
 
@@ -37,3 +39,25 @@ def value(stack, statement, *values):
     """The first cell, None without a row."""
     found = rows(stack, statement, *values)
     return found[0][0] if found else None
+
+
+@contextlib.contextmanager
+def session(stack):
+    """A session that stays open; yields a function that runs a statement in it."""
+    argv = ["mariadb", "--no-defaults", "-uroot", "-S", stack.mysql_socket, "--batch", "--skip-column-names", "--unbuffered",
+            "-D", "postern"]
+    with subprocess.Popen([str(a) for a in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          text=True) as client:
+        def execute(statement):
+            client.stdin.write(f"{statement};\nSELECT 'done';\n")
+            client.stdin.flush()
+            while (line := client.stdout.readline()) != "done\n":
+                if not line:
+                    raise AssertionError(f"the session ended: {statement}")
+
+        try:
+            execute("DO 0")
+            yield execute
+        finally:
+            client.stdin.close()
+            client.kill()
