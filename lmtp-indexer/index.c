@@ -264,6 +264,12 @@ void index_close(struct index **index)
 	*index = NULL;
 }
 
+int index_erase_webhooks(struct index *ix, struct span email, struct span delivery, uint64_t *count_out)
+{
+	*count_out = 0;
+	return ix->webhook == NULL ? 0 : webhook_erase(ix->webhook, email, delivery, count_out);
+}
+
 void index_status(struct index *ix, json_t *object)
 {
 	struct outbox_stats hooks = {0};

@@ -24,6 +24,8 @@ int index_open(struct skel *skel, struct spool *spool, struct parser_pool *parse
 void index_submit(struct index *index, struct delivery *d);
 /* Ends the threads; what is left is found again after the restart. */
 void index_close(struct index **index);
+/* Erases webhooks of EMAIL, or of DELIVERY; 0 without webhooks. */
+int index_erase_webhooks(struct index *index, struct span email, struct span delivery, uint64_t *count_out) MUST_CHECK;
 void index_status(struct index *index, json_t *object);
 
 #endif

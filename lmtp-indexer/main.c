@@ -90,6 +90,16 @@ static void status(struct skel *skel, json_t *object)
 	server_status(skel->arg, object);
 }
 
+static json_t *erase(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	return server_erase(arg, args, count, error);
+}
+
+static const struct control_command commands[] = {
+	{"erase", "user EMAIL | delivery ID", erase},
+	{0},
+};
+
 static const char *const fixed_options[] = {
 	"hostname", "trace_header", "spool_max", "index_*", "parse_*", "text_max", "mime_*", "authserv_id",
 	"recipient_delimiter", "user_query", "mailbox_*", "settle_after", "webhook_*", "database_*", NULL};
@@ -108,6 +118,7 @@ int main(int argc, char **argv)
 		.stop = stop,
 		.done = done,
 		.status = status,
+		.commands = commands,
 	};
 	return skel_main(argc, argv, &daemon);
 }

@@ -11,9 +11,8 @@ indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c to
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c spool.c \
-	spool_file.c spool_reader.c index.c index_parse.c index_write.c parser.c parser_child.c settle.c writer.c \
-	writer_rows.c rows.c seal.c threads.c webhook.c \
-	webhook_retry.c)
+	spool_file.c spool_reader.c spool_erase.c index.c index_parse.c index_write.c parser.c parser_child.c settle.c writer.c \
+	writer_rows.c rows.c seal.c threads.c webhook.c webhook_retry.c)
 lmtp-indexer_ARCHIVES := indexer-core run base
 lmtp-indexer_LIBS := $(GMIME_LIBS) -lcurl $(RUN_LIBS)
 
@@ -29,7 +28,7 @@ $(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_inde
 
 TESTS += test_indexer_spool
 test_indexer_spool_SRCS := tests/unit/test_indexer_spool.c \
-	$(addprefix lmtp-indexer/,spool.c spool_file.c spool_reader.c)
+	$(addprefix lmtp-indexer/,spool.c spool_file.c spool_reader.c spool_erase.c)
 test_indexer_spool_ARCHIVES := indexer-core run base
 test_indexer_spool_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 

@@ -171,6 +171,28 @@ void server_close(struct server **server)
 	*server = NULL;
 }
 
+json_t *server_erase(struct server *s, const struct span *args, size_t count, struct sbuf *error)
+{
+	const struct indexer_config *c = s->skel->config;
+	bool user = count == 2 && span_eq(args[0], SPAN_LIT("user"));
+	if (!user && (count != 2 || !span_eq(args[0], SPAN_LIT("delivery")))) {
+		sbuf_adds(error, "user EMAIL or delivery ID is wanted");
+		return NULL;
+	}
+	struct span email = user ? args[1] : SPAN_EMPTY, id = user ? SPAN_EMPTY : args[1];
+	struct spool_erasure spool = {0};
+	uint64_t webhooks = 0;
+	int rc = spool_erase(s->shared.spool, email, c->recipient_delimiter, id, &spool);
+	if (rc == 0)
+		rc = index_erase_webhooks(s->shared.index, email, id, &webhooks);
+	if (rc < 0) {
+		sbuf_addf(error, "the disk failed: %s", err_text(rc));
+		return NULL;
+	}
+	return json_pack("{s:I, s:I, s:I}", "spool", (json_int_t)spool.records, "waiting", (json_int_t)spool.waiting,
+			 "webhooks", (json_int_t)webhooks);
+}
+
 void server_status(struct server *s, json_t *object)
 {
 	struct spool_stats st;

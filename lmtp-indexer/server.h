@@ -32,6 +32,8 @@ int server_reload(struct server *server, const struct indexer_config *config, st
 /* Accepts no more; skel_stopped() when no message is in hand. */
 void server_stop(struct server *server);
 void server_close(struct server **server);
+/* Control command `erase user EMAIL` or `erase delivery ID`. */
+json_t *server_erase(struct server *server, const struct span *args, size_t count, struct sbuf *error);
 void server_status(struct server *server, json_t *object);
 
 #endif

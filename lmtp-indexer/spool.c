@@ -36,9 +36,9 @@ static void open_add(struct spool *s, uint64_t seq, int64_t received_ms)
 	pthread_mutex_unlock(&s->open_lock);
 }
 
-static void open_done(struct spool *s, uint64_t seq)
+/* The entry of SEQ, under the lock; NULL without one. */
+static struct spool_open_entry *open_find(struct spool *s, uint64_t seq)
 {
-	pthread_mutex_lock(&s->open_lock);
 	size_t low = 0, high = s->open_count;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
@@ -47,8 +47,25 @@ static void open_done(struct spool *s, uint64_t seq)
 		else
 			high = middle;
 	}
-	if (low < s->open_count && s->open[s->open_first + low].seq == seq)
-		s->open[s->open_first + low].done = true;
+	bool there = low < s->open_count && s->open[s->open_first + low].seq == seq;
+	return there ? &s->open[s->open_first + low] : NULL;
+}
+
+bool spool_is_open(struct spool *s, uint64_t seq)
+{
+	pthread_mutex_lock(&s->open_lock);
+	const struct spool_open_entry *e = open_find(s, seq);
+	bool open = e != NULL && !e->done;
+	pthread_mutex_unlock(&s->open_lock);
+	return open;
+}
+
+static void open_done(struct spool *s, uint64_t seq)
+{
+	pthread_mutex_lock(&s->open_lock);
+	struct spool_open_entry *e = open_find(s, seq);
+	if (e != NULL)
+		e->done = true;
 	while (s->open_count > 0 && s->open[s->open_first].done) {
 		s->open_first++;
 		s->open_count--;

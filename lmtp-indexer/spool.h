@@ -74,6 +74,21 @@ void spool_reader_free(struct spool_reader **reader);
 int spool_read(struct spool_reader *reader, const struct delivery *d, struct sbuf *buf,
 	       int *fd_out) MUST_CHECK;
 
+/* ---- Erasure, on the loop ---- */
+
+struct spool_erasure {
+	uint64_t records; /* whose content is gone from the disk */
+	uint64_t waiting; /* deliveries that are not in the index yet: ask again */
+};
+
+/*
+ * Erases what the log still holds of deliveries to ACCOUNT (as of
+ * delivery_account(), with DELIMITER), or of delivery ID where ACCOUNT is
+ * empty.  What others wait for, and files, go when they are in the index.
+ */
+int spool_erase(struct spool *spool, struct span account, const char *delimiter, struct span id,
+		struct spool_erasure *erasure_out) MUST_CHECK;
+
 struct spool_stats {
 	uint64_t bytes;      /* log and files */
 	uint64_t open;       /* deliveries that are not done */

@@ -57,6 +57,8 @@ struct spool {
 	size_t open_first, open_count, open_size;
 };
 
+/* Is the delivery of that PREPARED record not done? */
+bool spool_is_open(struct spool *spool, uint64_t seq);
 /* Appends to the log's queue; takes JOB. */
 void spool_submit(struct spool *spool, struct spool_job *job);
 /* A job that failed before it reached the log; from any thread. */

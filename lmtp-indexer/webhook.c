@@ -7,6 +7,8 @@
  */
 #include "webhook.h"
 
+#include <pthread.h>
+
 #include "lib/base/bytes.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/payload.h"
@@ -17,6 +19,13 @@
 #define RETRY_MAX_MS 60000
 #define RECORD_HEAD 12
 #define WEBHOOK_ID_MAX (PAYLOAD_KEY_MAX + 16)
+
+/* Erased while the consumer may have had it in memory already. */
+struct erased {
+	struct erased *next;
+	int64_t at_ms; /* later records are others */
+	char *member;
+};
 
 struct webhook {
 	struct outbox *box;
@@ -31,6 +40,8 @@ struct webhook {
 	uint64_t attempts_of; /* the record that `attempts` counts for */
 	unsigned attempts;
 	bool told;
+	pthread_mutex_t lock;
+	struct erased *erased; /* guarded by `lock` */
 };
 
 struct message {
@@ -43,7 +54,7 @@ static int read_message(struct span record, struct message *m_out)
 	if (record.len < RECORD_HEAD)
 		return ERR_SYNTAX;
 	uint32_t key_len = bytes_get_u32(record.ptr + 8);
-	if (key_len > record.len - RECORD_HEAD || key_len > PAYLOAD_KEY_MAX)
+	if (key_len == 0 || key_len > record.len - RECORD_HEAD || key_len > PAYLOAD_KEY_MAX) /* 0: erased */
 		return ERR_SYNTAX;
 	m_out->happened_ms = (int64_t)bytes_get_u64(record.ptr);
 	m_out->key = span_of(record.ptr + RECORD_HEAD, key_len);
@@ -112,6 +123,26 @@ static void tell_failing(struct webhook *w, struct span reason)
 	w->told = true;
 }
 
+/* Drops what no record can meet any more, since they come in order. */
+static bool is_erased(struct webhook *w, const struct outbox_record *record, struct span body)
+{
+	bool found = false;
+	pthread_mutex_lock(&w->lock);
+	for (struct erased **at = &w->erased; *at != NULL;) {
+		struct erased *e = *at;
+		if (record->appended_ms > e->at_ms) {
+			*at = e->next;
+			free(e->member);
+			free(e);
+			continue;
+		}
+		found = found || span_find(body, span_str(e->member)) != SPAN_NPOS;
+		at = &e->next;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return found;
+}
+
 /* True where the record is over, taken or dead. */
 static bool deliver_one(struct webhook *w, const struct outbox_record *record)
 {
@@ -119,7 +150,7 @@ static bool deliver_one(struct webhook *w, const struct outbox_record *record)
 	struct sbuf why;
 	struct message m;
 	unsigned status = 0;
-	if (read_message(record->payload, &m) < 0)
+	if (read_message(record->payload, &m) < 0 || is_erased(w, record, m.body))
 		return true;
 	sbuf_init(&why, why_mem, sizeof(why_mem));
 	int rc = webhook_post(&w->line, m.key, m.body, &status, &why);
@@ -173,6 +204,32 @@ int webhook_add(struct webhook *w, struct span key, int64_t happened_ms, struct 
 	return rc;
 }
 
+/* Members of the event's JSON: a quote within a text is escaped there, so they
+ * cannot be feigned. */
+static bool match_event(void *arg, struct span record)
+{
+	struct message m;
+	return read_message(record, &m) == 0 && span_find(m.body, sbuf_span(arg)) != SPAN_NPOS;
+}
+
+int webhook_erase(struct webhook *w, struct span email, struct span delivery, uint64_t *count_out)
+{
+	struct sbuf member;
+	sbuf_init_heap(&member, PAYLOAD_MAX);
+	sbuf_adds(&member, email.len > 0 ? ",\"user\":" : ",\"delivery\":");
+	payload_string(&member, email.len > 0 ? email : delivery);
+	struct erased *e = mem_zalloc(sizeof(*e));
+	e->member = span_dup(sbuf_span(&member));
+	e->at_ms = clock_wall_ms();
+	pthread_mutex_lock(&w->lock);
+	e->next = w->erased;
+	w->erased = e;
+	pthread_mutex_unlock(&w->lock);
+	int rc = outbox_blank(w->box, match_event, &member, count_out);
+	sbuf_done(&member);
+	return rc;
+}
+
 void webhook_stats(struct webhook *w, struct outbox_stats *stats_out)
 {
 	outbox_stats(w->box, stats_out);
@@ -188,6 +245,7 @@ int webhook_open(const struct webhook_config *config, struct webhook **webhook_o
 	w->give_up_ms = config->give_up_ms;
 	w->refused_max = config->refused_max;
 	w->db = config->db;
+	pthread_mutex_init(&w->lock, NULL);
 	struct outbox_config box = {.dir = config->dir, .retry_min_ms = RETRY_MIN_MS, .retry_max_ms = RETRY_MAX_MS,
 				    .deliver = deliver, .arg = w};
 	int rc = outbox_open(&box, &w->box, error);
@@ -211,6 +269,13 @@ void webhook_close(struct webhook **webhook, int64_t timeout_ms)
 	outbox_close(&w->box, timeout_ms);
 	hook_line_done(&w->line);
 	db_free(&w->db);
+	while (w->erased != NULL) {
+		struct erased *e = w->erased;
+		w->erased = e->next;
+		free(e->member);
+		free(e);
+	}
+	pthread_mutex_destroy(&w->lock);
 	free(w);
 	*webhook = NULL;
 }

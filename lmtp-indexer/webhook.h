@@ -26,6 +26,9 @@ void webhook_close(struct webhook **webhook, int64_t timeout_ms);
  * return, with all that were added before. */
 int webhook_add(struct webhook *webhook, struct span key, int64_t happened_ms, struct span body,
 		bool wait) MUST_CHECK;
+/* Erases what is on disk of the user's events, or, with EMAIL empty, of that
+ * delivery; what was still to be posted is not posted. */
+int webhook_erase(struct webhook *webhook, struct span email, struct span delivery, uint64_t *count_out) MUST_CHECK;
 void webhook_stats(struct webhook *webhook, struct outbox_stats *stats_out);
 
 #endif

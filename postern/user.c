@@ -3,6 +3,7 @@
 #include "lib/base/num.h"
 #include "lib/run/conf.h"
 #include "postern/commands.h"
+#include "postern/erase.h"
 #include "postern/lookup.h"
 #include "postern/password.h"
 
@@ -175,27 +176,30 @@ static int user_disable(struct cli *cli)
 
 static int user_remove(struct cli *cli)
 {
-	char email[LOOKUP_NAME_SIZE];
-	uint64_t id = 0, messages = 0, events = 0;
+	char email[LOOKUP_NAME_SIZE], mem[1024];
+	struct sbuf text;
+	uint64_t id = 0;
+	json_t *counts = json_object();
 	int status = find_user(cli, email, &id);
 	if (status == EX_OK)
-		status = lookup_count(cli, "SELECT COUNT(*) FROM messages WHERE user_id = ?", id,
-				      &messages);
-	if (status == EX_OK)
-		status = lookup_count(cli, "SELECT COUNT(*) FROM events WHERE user_id = ?", id,
-				      &events);
-	if (status != EX_OK)
-		return status;
+		status = erase_count(cli, id, 0, counts);
 	const struct db_param param = DB_P_UINT(id);
-	int rc = db_exec(cli->db, "DELETE FROM virtual_users WHERE id = ?", &param, 1);
+	int rc = status == EX_OK ? db_exec(cli->db, "DELETE FROM virtual_users WHERE id = ?", &param, 1) : 0;
 	if (rc < 0)
-		return cli_fail_db(cli, rc);
-	return cli_print_done(cli,
-			      json_pack("{s:s,s:I,s:I}", "email", email, "messages",
-					(json_int_t)messages, "events", (json_int_t)events),
-			      "removed the user %s with %llu indexed messages and %llu events; "
-			      "the mail files stay",
-			      email, (unsigned long long)messages, (unsigned long long)events);
+		status = cli_fail_db(cli, rc);
+	if (status == EX_OK)
+		status = erase_in_daemon(cli, email, NULL, false, counts);
+	if (status != EX_OK) {
+		json_decref(counts);
+		return status;
+	}
+	sbuf_init(&text, mem, sizeof(mem));
+	erase_describe(&text, counts);
+	json_t *result = json_pack("{s:s}", "email", email);
+	json_object_update(result, counts);
+	json_decref(counts);
+	return cli_print_done(cli, result, "removed the user %s with, of the index: %s; the mail files stay", email,
+			      sbuf_cstr(&text));
 }
 
 static const struct cli_option add_options[] = {
@@ -217,6 +221,6 @@ const struct cli_command commands_user[] = {
 	{"user disable", "ADDRESS", "keep a user out, and refuse new mail", NULL, 1, 1, NEEDS,
 	 user_disable},
 	{"user remove", "ADDRESS", "remove a mailbox and all that the database knows of it", NULL,
-	 1, 1, NEEDS, user_remove},
+	 1, 1, NEEDS | CLI_SLOW_SQL, user_remove},
 	{NULL, NULL, NULL, NULL, 0, 0, 0, NULL},
 };

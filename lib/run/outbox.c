@@ -269,6 +269,25 @@ int outbox_flush(struct outbox *box, int64_t timeout_ms)
 	return rc;
 }
 
+struct blanking {
+	bool (*match)(void *arg, struct span payload);
+	void *arg;
+};
+
+/* The prefix goes with the payload: zeros are no time to tell. */
+static bool match_record(void *arg, uint64_t seq, struct span record)
+{
+	(void)seq;
+	const struct blanking *b = arg;
+	return record.len >= OUTBOX_PREFIX && b->match(b->arg, span_skip(record, OUTBOX_PREFIX));
+}
+
+int outbox_blank(struct outbox *box, bool (*match)(void *arg, struct span payload), void *arg, uint64_t *count_out)
+{
+	struct blanking b = {match, arg};
+	return seglog_blank(box->log, match_record, &b, count_out);
+}
+
 void outbox_stats(struct outbox *box, struct outbox_stats *stats_out)
 {
 	pthread_mutex_lock(&box->lock);

@@ -98,6 +98,11 @@ int outbox_replay(struct outbox *box, int (*fn)(void *arg, const struct outbox_r
 /* Waits until everything appended so far is delivered; ERR_TEMP at the timeout. */
 int outbox_flush(struct outbox *box, int64_t timeout_ms) MUST_CHECK;
 
+/* seglog_blank() on what is on disk, delivered or not: deliver() gets zeros for
+ * a record that was still to come. */
+int outbox_blank(struct outbox *box, bool (*match)(void *arg, struct span payload), void *arg,
+		 uint64_t *count_out) MUST_CHECK;
+
 void outbox_stats(struct outbox *box, struct outbox_stats *stats_out);
 uint64_t outbox_instance(const struct outbox *box);
 

@@ -70,6 +70,16 @@ uint64_t seglog_bytes(struct seglog *log);
 /* Removes whole segments that hold only records below SEQ. */
 int seglog_trim(struct seglog *log, uint64_t seq) MUST_CHECK;
 
+/*
+ * Erases what must not stay: payloads of the records on disk for which MATCH
+ * says so become zeros, on the disk, too.  Their numbers stay, and readers get
+ * zeros.  From any thread; not within what waits in the buffer.  A power cut in
+ * the middle may cost the record in hand and, in the last segment, those behind
+ * it.  ERR_TEMP: it is not complete.
+ */
+int seglog_blank(struct seglog *log, bool (*match)(void *arg, uint64_t seq, struct span payload), void *arg,
+		 uint64_t *count_out) MUST_CHECK;
+
 /* Positions a reader before the first record numbered FROM or above. */
 struct seglog_reader *seglog_reader_new(struct seglog *log, uint64_t from);
 void seglog_reader_free(struct seglog_reader **reader);

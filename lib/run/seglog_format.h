@@ -1,6 +1,6 @@
 /*
- * The bytes of a segment, shared by seglog.c (writing, recovery) and
- * seglog_reader.c.  Private to these two.
+ * The bytes of a segment, shared by seglog.c (writing, recovery),
+ * seglog_reader.c and seglog_blank.c.  Private to these.
  */
 #ifndef RUN_SEGLOG_FORMAT_H
 #define RUN_SEGLOG_FORMAT_H

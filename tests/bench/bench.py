@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures Postern side by side with what it stands beside, in one run.
 
-usage: bench.py [SECTION...]      milters, lmtp, quota, policy; default all
+usage: bench.py [SECTION...]      milters, lmtp, search, quota, policy; default all
 
 Ratios are what counts: everything in one table ran in turn on the same machine.
 BENCH_ROUNDS (3) and BENCH_SCALE (1) make it longer or shorter.  Prints Markdown.
@@ -18,9 +18,10 @@ os.environ.setdefault("STACK_PORT_BASE", "41000")
 from tests.bench.lmtp import Indexer, Quota  # noqa: E402
 from tests.bench.milters import Milters  # noqa: E402
 from tests.bench.policy import Policy  # noqa: E402
+from tests.bench.search import Search  # noqa: E402
 from tests.frame.stack import Stack  # noqa: E402
 
-SECTIONS = {"milters": Milters, "lmtp": Indexer, "quota": Quota, "policy": Policy}
+SECTIONS = {"milters": Milters, "lmtp": Indexer, "search": Search, "quota": Quota, "policy": Policy}
 
 
 def main(names):

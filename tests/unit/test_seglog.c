@@ -285,6 +285,56 @@ START_TEST(trims_whole_segments)
 }
 END_TEST
 
+static bool is_odd(void *arg, uint64_t seq, struct span payload)
+{
+	(void)arg;
+	ck_assert(span_starts(payload, SPAN_LIT("record ")));
+	return seq % 2 == 1;
+}
+
+static void check_blanked(struct seglog *log, uint64_t count)
+{
+	struct seglog_reader *reader = seglog_reader_new(log, 1);
+	char want_mem[1024];
+	struct sbuf got, want;
+	uint64_t seq, seen = 0;
+	sbuf_init_heap(&got, 1 << 20);
+	sbuf_init(&want, want_mem, sizeof(want_mem));
+	while (seglog_reader_next(reader, UINT64_MAX, &seq, &got) == 0) {
+		make_payload(seq, &want);
+		ck_assert_uint_eq(seq, ++seen);
+		ck_assert_uint_eq(got.len, want.len);
+		if (seq % 2 == 1)
+			memset(want.ptr, 0, want.len);
+		ck_assert(span_eq(sbuf_span(&got), sbuf_span(&want)));
+		sbuf_reset(&got);
+	}
+	ck_assert_uint_eq(seen, count);
+	sbuf_done(&got);
+	seglog_reader_free(&reader);
+}
+
+START_TEST(blanks_in_place)
+{
+	uint64_t count;
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(2000, 1 << 20);
+	for (uint64_t seq = 1; seq <= 40; seq++)
+		append(log, seq);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_int_eq(seglog_blank(log, is_odd, NULL, &count), 0);
+	ck_assert_uint_eq(count, 20);
+	check_blanked(log, 40);
+	append(log, 41);
+	append(log, 42);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	seglog_close(&log);
+	log = open_log(2000, 1 << 20);
+	ck_assert_uint_eq(seglog_next(log), 43);
+	seglog_close(&log);
+}
+END_TEST
+
 START_TEST(is_bounded)
 {
 	char zeros[100] = {0};
@@ -357,6 +407,7 @@ static const TTest *const *const tests[] = {
 	&keeps_what_stands_behind_damage,
 	&reader_skips_damage,
 	&trims_whole_segments,
+	&blanks_in_place,
 	&is_bounded,
 	&locks_the_directory,
 	&full_disk_drops_the_group_only,

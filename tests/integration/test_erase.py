@@ -1,0 +1,92 @@
+"""Erasure: afterwards no file of the indexer and no row holds a word of the mail."""
+import json
+import subprocess
+import unittest
+import uuid
+
+from tests.frame.mail import message, new_message_id
+from tests.frame.stack import DATABASE, StackError
+from tests.frame.webhook import WebhookReceiver
+from tests.integration.test_indexer import Dialogue, IndexCase
+
+
+class Erase(IndexCase):
+    def send(self, users, word, ident=None):
+        with Dialogue(self.stack) as d:
+            d.envelope(*users)
+            data = message("a@example.org", users[0], subject=f"about {word}", text=f"text {word}\n",
+                           message_id=ident or new_message_id(), attachments=[(f"{word}.pdf", "application/pdf", b"%PDF")])
+            self.assertEqual({code for code, _ in d.data(data, len(users))}, {250})
+
+    def traces(self, word):
+        """Where WORD still stands: files of the indexer, and a dump of the database."""
+        state = self.stack.at.path("/var/lib/postern/lmtp-indexer")
+        found = [str(path.relative_to(state)) for path in state.rglob("*")
+                 if path.is_file() and word.encode() in path.read_bytes()]
+        dump = subprocess.run(["mariadb-dump", "--no-defaults", "-uroot", "-S", self.stack.mysql_socket, "--skip-extended-insert",
+                               DATABASE], capture_output=True, check=True).stdout
+        return found + sorted({line.split("`")[1] for line in dump.decode(errors="replace").splitlines()
+                               if word in line and line.startswith("INSERT")})
+
+    def erase(self, *words):
+        return json.loads(self.stack.postern("--json", *words))
+
+    def test_user_with_waiting_webhooks(self):
+        user, other = self.new_user(), self.new_user()
+        word, kept = uuid.uuid4().hex, uuid.uuid4().hex
+        with WebhookReceiver() as hook, self.configured("lmtp-indexer", webhook_url=hook.url):
+            hook.refuse = True
+            self.send([user], word)
+            self.send([other], kept)
+            self.wait_until(lambda: self.count(user) == 1 and self.count(other) == 1)
+            self.wait_until(lambda: hook.received)
+            before = self.traces(word)
+            self.assertIn("messages", before)
+            self.assertTrue([name for name in before if name.startswith("spool/")])
+            self.assertTrue([name for name in before if name.startswith("webhook/")])
+            gone = self.erase("user", "remove", user)
+            self.assertEqual({k: gone[k] for k in ("messages", "message_texts", "attachments", "events", "spool", "outbox")},
+                             {"messages": 1, "message_texts": 1, "attachments": 1, "events": 1, "spool": 1, "outbox": 1})
+            self.assertEqual(self.traces(word), [])
+            hook.refuse = False
+            got = len(hook.received)
+            # The pauses between two attempts grow up to a minute.
+            self.wait_until(lambda: [r for r in hook.received[got:] if kept.encode() in r.body], 90)
+            self.assertEqual([r for r in hook.received[got:] if word.encode() in r.body], [])
+        self.assertNotEqual(self.traces(kept), [])
+        self.assertEqual(self.erase("index", "erase", user)["messages"], 0, "may be asked for again")
+
+    def test_one_message(self):
+        user, other = self.new_user(), self.new_user()
+        word, kept, ident = uuid.uuid4().hex, uuid.uuid4().hex, new_message_id()
+        self.send([user], word, ident)
+        self.send([user, other], kept)
+        self.wait_until(lambda: self.count(user) == 2 and self.count(other) == 1)
+        out = self.erase("index", "erase", "--message", ident, user)
+        self.assertEqual((out["messages"], out["events"], out["spool"], out["message_addresses"]), (1, 1, 1, 2))
+        self.assertEqual(self.traces(word), [])
+        self.assertEqual((self.count(user), self.count(other)), (1, 1))
+        self.assertEqual(self.stack.postern("search", user, word), "nothing found\n")
+        with self.assertRaises(StackError):
+            self.erase("index", "erase", "--message", ident, user)
+        self.stack.restart("lmtp-indexer")  # blank records are read over
+        self.send([user], kept)
+        self.wait_until(lambda: self.count(user) == 2)
+
+    def test_all_mail_of_a_user_that_stays(self):
+        user, other = self.new_user(), self.new_user()
+        word = uuid.uuid4().hex
+        self.send([user], word)
+        self.send([user, other], uuid.uuid4().hex)
+        self.wait_until(lambda: self.count(user) == 2)
+        self.assertIn("2 messages", self.stack.postern("index", "erase", user))
+        self.assertEqual(self.traces(word), [])
+        self.assertEqual((self.count(user), self.count(other)), (0, 1))
+        self.send([user], "more")
+        self.wait_until(lambda: self.count(user) == 1)
+        self.assertEqual(self.value("SELECT e.seq FROM events e JOIN virtual_users u ON u.id = e.user_id WHERE u.email = %s",
+                                    user), "3", "numbers are not given out twice")
+
+
+if __name__ == "__main__":
+    unittest.main()
