@@ -26,6 +26,7 @@ extern const struct cli_command commands_limits_replay[];
 extern const struct cli_command commands_spf[];
 extern const struct cli_command commands_sql[];
 extern const struct cli_command commands_status[];
+extern const struct cli_command commands_tenant[];
 extern const struct cli_command commands_user[];
 
 #endif

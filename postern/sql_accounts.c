@@ -1,6 +1,6 @@
 /*
  * `sql accounts`: runs roles.sql and makes the accounts that use the roles.
- * Names come from the table below and from arguments that is_name() has
+ * Names come from the table below and from arguments that sql_account_is_name() has
  * passed, passwords from our own alphabet: nothing else enters these
  * statements, which take no parameters.  A password is on the disk before the
  * server knows it, so it is never lost in between.
@@ -14,6 +14,7 @@
 
 #include "lib/run/db.h"
 #include "postern/commands.h"
+#include "postern/sql_accounts.h"
 #include "postern/sql_files.h"
 
 #define PASSWORD_LEN 32 /* of 62 letters: 190 bits */
@@ -31,7 +32,7 @@ static const struct account {
 	{"dkim-rotate", "postern_rotate"},
 };
 
-static bool is_name(const char *text)
+bool sql_account_is_name(const char *text)
 {
 	size_t len = strlen(text);
 	for (size_t i = 0; i < len; i++) {
@@ -73,8 +74,7 @@ static int write_secret(struct cli *cli, const char *path, const char *name, con
 	return EX_OK;
 }
 
-static int script(struct cli *cli, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static int script(struct cli *cli, const char *fmt, ...)
+int sql_account_script(struct cli *cli, const char *fmt, ...)
 {
 	char mem[STATEMENT_MAX];
 	struct sbuf sql;
@@ -102,7 +102,7 @@ static int set_password(struct cli *cli, const char *dir, const char *name, cons
 	make_password(password);
 	int status = write_secret(cli, sbuf_cstr(&next), name, password);
 	if (status == EX_OK)
-		status = script(cli, "ALTER USER '%s'@'%s' IDENTIFIED BY '%s'", name, host,
+		status = sql_account_script(cli, "ALTER USER '%s'@'%s' IDENTIFIED BY '%s'", name, host,
 				password);
 	if (status == EX_OK && rename(sbuf_cstr(&next), sbuf_cstr(&path)) != 0)
 		status = cli_fail(cli, EX_CANTCREAT,
@@ -112,17 +112,11 @@ static int set_password(struct cli *cli, const char *dir, const char *name, cons
 	return status;
 }
 
-struct request {
-	const char *host, *dir;
-	bool unix_socket, rotate;
-};
-
-/* *DONE_OUT says what was done, for people. */
-static int make_account(struct cli *cli, const struct request *r, const struct account *account,
-			const char **done_out)
+int sql_account_make(struct cli *cli, const struct sql_account_request *r, const char *name, const char *role,
+		     const char **done_out)
 {
 	uint64_t there = 0;
-	const struct db_param params[] = {DB_P_STR(account->name), DB_P_STR(r->host)};
+	const struct db_param params[] = {DB_P_STR(name), DB_P_STR(r->host)};
 	int rc = db_query_u64(cli->db,
 			      "SELECT COUNT(*) FROM mysql.user WHERE User = ? AND Host = ?", params,
 			      2, &there);
@@ -130,22 +124,24 @@ static int make_account(struct cli *cli, const struct request *r, const struct a
 		return cli_fail_db(cli, rc);
 	int status = EX_OK;
 	bool fresh = there == 0;
+	if (!r->unix_socket && (fresh || r->rotate) && mkdir(r->dir, 0711) != 0 && errno != EEXIST)
+		return cli_fail(cli, EX_CANTCREAT, "cannot make %s: %s", r->dir, strerror(errno));
 	*done_out = fresh ? "made" : r->rotate ? "rotated" : "kept";
 	if (fresh) /* locked until it has its own way to log in */
-		status = script(cli,
+		status = sql_account_script(cli,
 				"CREATE USER '%s'@'%s' IDENTIFIED VIA unix_socket ACCOUNT LOCK",
-				account->name, r->host);
+				name, r->host);
 	if (status == EX_OK && r->unix_socket && (fresh || r->rotate))
-		status = script(cli, "ALTER USER '%s'@'%s' IDENTIFIED VIA unix_socket",
-				account->name, r->host);
+		status = sql_account_script(cli, "ALTER USER '%s'@'%s' IDENTIFIED VIA unix_socket",
+				name, r->host);
 	else if (status == EX_OK && (fresh || r->rotate))
-		status = set_password(cli, r->dir, account->name, r->host);
+		status = set_password(cli, r->dir, name, r->host);
 	if (status == EX_OK)
-		status = script(cli, "GRANT %s TO '%s'@'%s'; SET DEFAULT ROLE %s FOR '%s'@'%s'",
-				account->role, account->name, r->host, account->role, account->name,
+		status = sql_account_script(cli, "GRANT %s TO '%s'@'%s'; SET DEFAULT ROLE %s FOR '%s'@'%s'",
+				role, name, r->host, role, name,
 				r->host);
 	if (status == EX_OK && fresh)
-		status = script(cli, "ALTER USER '%s'@'%s' ACCOUNT UNLOCK", account->name, r->host);
+		status = sql_account_script(cli, "ALTER USER '%s'@'%s' ACCOUNT UNLOCK", name, r->host);
 	return status;
 }
 
@@ -169,10 +165,10 @@ static bool is_account(const char *name)
 	return false;
 }
 
-static int read_request(struct cli *cli, struct request *r)
+int sql_account_request_read(struct cli *cli, struct sql_account_request *r)
 {
 	const char *auth = cli_option(cli, "auth");
-	*r = (struct request){
+	*r = (struct sql_account_request){
 		.host = "localhost", .dir = PASSWORD_DIR, .rotate = cli_has(cli, "rotate")};
 	if (cli_has(cli, "host"))
 		r->host = cli_option(cli, "host");
@@ -181,12 +177,8 @@ static int read_request(struct cli *cli, struct request *r)
 	if (auth != NULL && strcmp(auth, "unix_socket") != 0 && strcmp(auth, "password") != 0)
 		return cli_fail(cli, EX_USAGE, "--auth is password or unix_socket");
 	r->unix_socket = auth != NULL && strcmp(auth, "unix_socket") == 0;
-	if (cli_arg(cli, 0) != NULL && !is_account(cli_arg(cli, 0)))
-		return cli_fail(cli, EX_USAGE, "there is no account %s", cli_arg(cli, 0));
-	if (!is_name(r->host))
+	if (!sql_account_is_name(r->host))
 		return cli_fail(cli, EX_USAGE, "--host is not a host name");
-	if (!r->unix_socket && mkdir(r->dir, 0711) != 0 && errno != EEXIST)
-		return cli_fail(cli, EX_CANTCREAT, "cannot make %s: %s", r->dir, strerror(errno));
 	return EX_OK;
 }
 
@@ -197,9 +189,11 @@ static int sql_accounts(struct cli *cli)
 						      {"role", "Role", false, 0},
 						      {"done", "Done", false, 0},
 						      {NULL, NULL, false, 0}};
-	struct request request;
+	struct sql_account_request request;
 	const char *only = cli_arg(cli, 0);
-	int status = read_request(cli, &request);
+	int status = sql_account_request_read(cli, &request);
+	if (status == EX_OK && only != NULL && !is_account(only))
+		status = cli_fail(cli, EX_USAGE, "there is no account %s", only);
 	if (status == EX_OK)
 		status = run_roles(cli);
 	json_t *rows = json_array();
@@ -207,7 +201,7 @@ static int sql_accounts(struct cli *cli)
 		const char *done = "";
 		if (only != NULL && strcmp(only, accounts[i].name) != 0)
 			continue;
-		status = make_account(cli, &request, &accounts[i], &done);
+		status = sql_account_make(cli, &request, accounts[i].name, accounts[i].role, &done);
 		if (status == EX_OK)
 			json_array_append_new(rows,
 					      json_pack("{s:s,s:s,s:s,s:s}", "account",
@@ -221,10 +215,7 @@ static int sql_accounts(struct cli *cli)
 }
 
 static const struct cli_option accounts_options[] = {
-	{"auth", "HOW", "password (the default) or unix_socket", 0},
-	{"host", "HOST", "host part of the accounts instead of localhost", 0},
-	{"password-dir", "DIR", "where passwords are left instead of " PASSWORD_DIR, 0},
-	{"rotate", NULL, "new passwords also for accounts that exist", 0},
+	SQL_ACCOUNT_OPTIONS,
 	{"dir", "DIR", "directory of roles.sql instead of sql_dir", 0},
 	{NULL, NULL, NULL, 0},
 };
