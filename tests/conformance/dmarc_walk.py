@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Random trees of DMARC records, judged by `postern dmarc check` and by sections
-4.7 to 4.10 of RFC 9989 once more, written down here as plainly as possible.
+4.7 to 4.10 of RFC 9989 once more, written down here as plainly as possible; or, as
+in RFC 7489, by the public suffix list, read here by its own algorithm.
 
-    dmarc_walk.py [--postern PATH] [--count N] [--seed N]
+    dmarc_walk.py [--postern PATH] [--count N] [--seed N] [--discovery tree|psl]
 """
 import argparse
 import json
@@ -18,6 +19,9 @@ from tests.dns import dnsd  # noqa: E402
 POLICIES = ["none", "quarantine", "reject"]
 TAILS = ["com", "example.com", "bank.example"]
 FAULTS = ("SERVFAIL", "REFUSED")
+SUFFIXES = "/usr/share/publicsuffix/public_suffix_list.dat"
+# Plain rules, rules with a wildcard and exceptions from them, a private one, and none.
+PSL_TAILS = ["com", "example.com", "co.uk", "bbc.co.uk", "ck", "www.ck", "kawasaki.jp", "city.kawasaki.jp", "github.io", "test"]
 
 
 class DnsFailed(Exception):
@@ -161,6 +165,59 @@ class Judge:
             pass
 
 
+class Suffixes:
+    """https://publicsuffix.org/list/: of the rules that match the longest counts, an exception before all."""
+
+    def __init__(self):
+        with open(SUFFIXES, encoding="utf-8") as lines:
+            words = [line.split()[0] for line in lines if line.split() and not line.startswith("//")]
+        self.rules = {word for word in words if word.isascii()}
+
+    def suffix(self, domain):
+        labels = domain.split(".")
+        longest = 1  # the rule "*"
+        for i in range(len(labels)):
+            name = ".".join(labels[i:])
+            if "!" + name in self.rules:
+                return ".".join(labels[i + 1:])
+            if name in self.rules or ".".join(["*"] + labels[i + 1:]) in self.rules:
+                longest = max(longest, len(labels) - i)
+        return ".".join(labels[-longest:])
+
+    def registered(self, domain):
+        """The suffix and one label more; the domain itself where it is a suffix."""
+        count = len(self.suffix(domain).split(".")) + 1
+        return ".".join(domain.split(".")[-count:])
+
+
+class OldJudge(Judge):
+    """RFC 7489 sections 3.2 and 6.6.3, with the records of RFC 9989."""
+
+    suffixes = None
+
+    def registered(self, domain):
+        OldJudge.suffixes = OldJudge.suffixes or Suffixes()
+        return OldJudge.suffixes.registered(domain)
+
+    def discover(self):
+        record, home = self.record(self.author), self.registered(self.author)
+        if record or home == self.author:
+            return (self.author, record) if record else (None, None)
+        record = self.record(home)
+        return (home, record) if record else (None, None)
+
+    def align(self, record, identifiers):
+        aligned = {"spf": None, "dkim": None}
+        for kind, domain in sorted(identifiers, key=lambda i: i[1] != self.author):
+            same = self.registered(domain) == self.registered(self.author) and record["a" + kind] == "r"
+            if not aligned[kind] and (same or domain == self.author):
+                aligned[kind] = domain
+        return aligned, False
+
+    def complete(self, record, passed, out):
+        out["organizational_domain"] = self.registered(self.author)
+
+
 def organizational(start, found):
     for name, record in found:
         if record["psd"] == "n":
@@ -196,10 +253,10 @@ def near(rng, author):
     return ".".join(below + labels[rng.randrange(len(labels)):])
 
 
-def random_case(rng):
+def random_case(rng, tails):
     """The author, the identifiers and the zone."""
     letters = "abc"[:rng.randrange(1, 4)]
-    author = ".".join([rng.choice(letters) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 9]))] + [rng.choice(TAILS)])
+    author = ".".join([rng.choice(letters) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 9]))] + [rng.choice(tails)])
     identifiers = [("spf", near(rng, author))] if rng.random() < 0.5 else []
     identifiers += [("dkim", near(rng, author)) for _ in range(rng.choice([0, 1, 1, 2, 3, 5]))]
     names = set()
@@ -218,12 +275,13 @@ def random_case(rng):
     return author, identifiers, zone
 
 
-def problem_of(postern, server, case):
+def problem_of(postern, server, case, old):
     author, identifiers, zone = case
     server.zone = dnsd.Zone(zone)
-    judge = Judge(server.zone, author)
+    judge = (OldJudge if old else Judge)(server.zone, author)
     wanted = judge.verdict(identifiers)
-    words = [postern, "dmarc", "check", "--from", "u@" + author, "--resolver", server.address]
+    words = [postern, "dmarc", "check", "--from", "u@" + author, "--resolver", server.address,
+             "--dmarc-discovery", "psl" if old else "tree"]
     for kind, domain in identifiers:
         words += ["--%s-pass" % kind, domain]
     done = subprocess.run(words, capture_output=True, timeout=60, check=False)
@@ -245,13 +303,15 @@ def main():
     parser.add_argument("--postern", default=os.path.join(ROOT, "build", "bin", "postern"))
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--seed", type=int, default=9989)
+    parser.add_argument("--discovery", choices=("tree", "psl"), default="tree")
     options = parser.parse_args()
+    old = options.discovery == "psl"
     rng = random.Random(options.seed)
     passed = failed = 0
     with dnsd.Server({}) as server:
         for _ in range(options.count):
-            case = random_case(rng)
-            problem = problem_of(options.postern, server, case)
+            case = random_case(rng, PSL_TAILS if old else TAILS)
+            problem = problem_of(options.postern, server, case, old)
             passed += problem is None
             failed += problem is not None
             if problem is not None:

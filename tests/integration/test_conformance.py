@@ -8,9 +8,9 @@ from tests.frame.layout import REPO, Layout
 
 
 class Conformance(unittest.TestCase):
-    def cases(self, module, at_least):
+    def cases(self, module, at_least, *options):
         """The module's own line tells; a case that vanished is a failure, too."""
-        done = subprocess.run([REPO / "tests/conformance" / module, "--postern", Layout().build / "bin/postern"],
+        done = subprocess.run([REPO / "tests/conformance" / module, "--postern", Layout().build / "bin/postern", *options],
                               capture_output=True, text=True, timeout=200, check=False)
         counts = re.search(r"^\w+: (\d+) passed, (\d+) failed$", done.stdout, re.MULTILINE)
         self.assertTrue(counts, done.stdout + done.stderr)
@@ -28,6 +28,9 @@ class Conformance(unittest.TestCase):
 
     def test_dmarc_tree_walk(self):
         self.cases("dmarc_walk.py", 600)
+
+    def test_dmarc_public_suffixes(self):
+        self.cases("dmarc_walk.py", 600, "--discovery", "psl")
 
     def test_authentication_results(self):
         self.cases("authres_rfc8601.py", 400)
