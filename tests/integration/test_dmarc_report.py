@@ -351,6 +351,59 @@ class Destinations(ReportCase):
         self.assertIn("dmarc_report_exclude", err)
 
 
+class KnownFaults(ReportCase):
+    """What the reports of other programs got wrong, by the number of its report."""
+
+    def shown(self, domain):
+        status, out, err = self.call("preview", "--day", self.day, domain)
+        self.assertEqual(status, 0, err)
+        return self.report(out.encode())
+
+    def test_rspamd_2872_invalid_xml(self):
+        """Words that the schema does not know, a reason without a type, missing parts."""
+        domain = self.domain()
+        none = {"dmarc_result": "fail", "dmarc_aligned_dkim": 0, "dmarc_aligned_spf": 0, "dmarc_applied": "quarantine"}
+        self.add_rows(
+            none | {"spf_result": "softfail", "disposition": "quarantine"},
+            none | {"spf_result": "none", "spf_domain": None, "dkim_signatures": None, "disposition": "none",
+                    "override_type": "local_policy", "override_reason": "sampled_out"},
+            none | {"envelope_sender": "", "spf_result": "temperror", "disposition": "reject", "override_type": "trusted_forwarder"},
+            {"dkim_signatures": json.dumps([SIGNATURE | {"selector": ""}])},
+            dmarc_domain=domain)
+        root = self.shown(domain)
+        found = {record.findtext("d:row/d:policy_evaluated/d:disposition", None, NS) for record in root.findall("d:record", NS)}
+        self.assertEqual(found, {"none", "pass", "quarantine", "reject"})
+        for reason in root.iter(f"{{{NS['d']}}}reason"):
+            self.assertIn(reason.findtext("d:type", None, NS), ("local_policy", "trusted_forwarder", "policy_test_mode"))
+            self.assertEqual((reason.text or "").strip(), "")
+
+    def test_rspamd_2775_3337_each_report_only_to_whom_its_domain_names(self):
+        boxes = {self.domain(): self.box, self.domain(): self.new_user(), self.domain(): None}
+        for domain, box in boxes.items():
+            self.add_rows(dmarc_domain=domain, dmarc_record="v=DMARC1; p=reject" + (f"; rua=mailto:{box}" if box else ""))
+        self.assertEqual(self.send()["sent"], 2)
+        for domain, box in boxes.items():
+            if box:
+                subject, = (message["Subject"] for message in self.mails(box))
+                self.assertIn(f"Report Domain: {domain} ", subject)
+        self.assertEqual(self.rows("SELECT domain, destination FROM dmarc_reports_sent WHERE DATE(begin_at) = %s ORDER BY domain",
+                                   self.day), sorted((domain, box) for domain, box in boxes.items() if box))
+
+    def test_opendmarc_282_arc_pass_is_told(self):
+        """And nothing of ARC where it decided nothing: mail that fails and comes in all the same is local policy."""
+        domain = self.domain()
+        failed = {"dmarc_result": "fail", "dmarc_aligned_dkim": 0, "dmarc_aligned_spf": 0, "disposition": "none"}
+        arc = "arc=pass as[1].d=list.example as[1].s=s remote-ip[1]=192.0.2.7"
+        self.add_rows(failed | {"client_ip": "192.0.2.1", "arc_result": "pass", "override_type": "local_policy", "override_reason": arc},
+                      failed | {"client_ip": "192.0.2.2", "arc_result": "fail"}, {"client_ip": "192.0.2.3", "arc_result": "pass"},
+                      dmarc_domain=domain)
+        told = {record.findtext("d:row/d:source_ip", None, NS): [
+            (reason.findtext("d:type", None, NS), reason.findtext("d:comment", None, NS))
+            for reason in record.findall("d:row/d:policy_evaluated/d:reason", NS)]
+            for record in self.shown(domain).findall("d:record", NS)}
+        self.assertEqual(told, {"192.0.2.1": [("local_policy", arc)], "192.0.2.2": [("local_policy", None)], "192.0.2.3": []})
+
+
 class Faults(ReportCase):
     def test_failed_sendmail_is_tried_again_under_the_same_id(self):
         domain = self.domain()

@@ -303,10 +303,27 @@ START_TEST(wrong_bytes)
 }
 END_TEST
 
+/* A report that ends anywhere, in memory that ends with it. */
+START_TEST(opendmarc_cve_2020_12460_nothing_is_touched_behind_the_end)
+{
+	static const char document[] = DOC(META("") POLICY ROW("192.0.2.1", "3"));
+	for (size_t len = 1; len < sizeof(document); len++) {
+		char error[600], *exact = mem_alloc(len);
+		struct seen s = {.calls = 0};
+		memcpy(exact, document, len);
+		sbuf_init_heap(&s.text, 1u << 20);
+		int rc = read_limited(span_of(exact, len), len, FEEDBACK_RECORDS_MAX, &s, error, sizeof(error));
+		ck_assert_int_eq(rc == 0, len == sizeof(document) - 1);
+		sbuf_done(&s.text);
+		free(exact);
+	}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&rfc9990,  &rfc7489,  &deviations,	     &extensions, &wrong_bytes,
 	&oddities, &refusals, &xinclude_is_ignored, &encodings,
-	&sink_errors, NULL,
+	&sink_errors, &opendmarc_cve_2020_12460_nothing_is_touched_behind_the_end, NULL,
 };
 
 TEST_MAIN("reports_feedback", tests)
