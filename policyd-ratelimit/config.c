@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include "lib/run/listen.h"
+#include "policyd-ratelimit/redis_addr.h"
 
 #define REASON_MAX 512
 
@@ -53,6 +54,30 @@ int policyd_config_abuse(const struct policyd_config *config, struct abuse_rules
 	return 0;
 }
 
+/* What Redis would refuse, or take in another sense. */
+static int redis_check(const struct policyd_config *c, struct sbuf *error)
+{
+	static struct redis_spec spec;
+	char mem[REASON_MAX];
+	struct sbuf reason;
+	sbuf_init(&reason, mem, sizeof(mem));
+	if (c->redis[0] == '\0' && c->store == POLICYD_STORE_REDIS)
+		return conf_fail_option(&policyd_conf, c, "store", error, "store = redis wants redis to be set");
+	if (c->redis[0] == '\0')
+		return 0;
+	if (redis_spec_parse(span_str(c->redis), &spec, &reason) < 0)
+		return conf_fail_option(&policyd_conf, c, "redis", error, "%s", sbuf_cstr(&reason));
+	if (spec.kind == REDIS_CLUSTER && c->redis_database != 0)
+		return conf_fail_option(&policyd_conf, c, "redis_database", error, "a Redis Cluster has only database 0");
+	if (c->redis_user[0] != '\0' && c->redis_password_file[0] == '\0')
+		return conf_fail_option(&policyd_conf, c, "redis_user", error, "redis_user wants redis_password_file");
+	for (const char *at = c->redis_prefix; *at != '\0'; at++)
+		if (!ascii_isalnum(*at) && strchr(":.-_/", *at) == NULL)
+			return conf_fail_option(&policyd_conf, c, "redis_prefix", error,
+						"a prefix is letters, digits and :.-_/ (braces would name a hash tag)");
+	return 0;
+}
+
 static int check_quota_socket(const struct policyd_config *config, struct sbuf *error)
 {
 	char mem[REASON_MAX];
@@ -82,6 +107,8 @@ static int check(const void *arg, struct sbuf *error)
 	int rc = policyd_config_abuse(config, &abuse, error);
 	if (rc == 0)
 		rc = check_quota_socket(config, error);
+	if (rc == 0)
+		rc = redis_check(config, error);
 	return rc < 0 ? rc : check_request_log(config, error);
 }
 

@@ -13,6 +13,9 @@ struct policyd_config {
 #undef OPTION
 };
 
+/* In the order of the words of the option store. */
+enum policyd_store { POLICYD_STORE_DISK, POLICYD_STORE_REDIS };
+
 extern const struct conf_spec policyd_conf;
 
 /* Returns owned rules, or NULL with "file:line: message" in ERROR. */

@@ -2,18 +2,12 @@
  * `limits ...` on the control socket.  A KEY is SCOPE:KEY, or bare: an address
  * or network stands for client_ip, anything else for account.
  */
-#include "policyd.h"
-
+#include "policyd-ratelimit/keyops.h"
 #include "policyd-ratelimit/verdict.h"
 
 #define LIST_MAX 1000
 
-struct key {
-	enum rule_scope scope;
-	struct span text;
-};
-
-static int key_parse(const struct span *args, size_t count, struct key *key_out, struct sbuf *error)
+static int key_parse(const struct span *args, size_t count, struct keyops_key *key_out, struct sbuf *error)
 {
 	static struct subject subject;
 	struct span rest, head;
@@ -55,61 +49,21 @@ static void set_time(json_t *object, const char *name, int64_t at_ms)
 	json_object_set_new(object, name, json_string(sbuf_cstr(&text)));
 }
 
-/* Calls FN for each window of a limit that counts KEY, under its hash. */
 struct visit {
 	struct policyd *p;
 	json_t *array;
-	bool full;
-	size_t done;
+	bool full, pending;
 };
 
-/* Whether a limit of SCOPE counts what a key of FROM stands for; WIDE: also as
- * part of its network or domain, or of all mail. */
-static bool scope_holds(enum rule_scope scope, enum rule_scope from, bool wide)
-{
-	static const enum rule_scope wider[SCOPE_COUNT] = {
-		[SCOPE_CLIENT_IP] = SCOPE_CLIENT_NET, [SCOPE_CLIENT_NET] = SCOPE_CLIENT_NET,
-		[SCOPE_ACCOUNT] = SCOPE_ACCOUNT_DOMAIN, [SCOPE_ACCOUNT_DOMAIN] = SCOPE_ACCOUNT_DOMAIN,
-		[SCOPE_SENDER] = SCOPE_SENDER_DOMAIN, [SCOPE_SENDER_DOMAIN] = SCOPE_SENDER_DOMAIN,
-		[SCOPE_RECIPIENT] = SCOPE_RECIPIENT_DOMAIN, [SCOPE_RECIPIENT_DOMAIN] = SCOPE_RECIPIENT_DOMAIN,
-		[SCOPE_GLOBAL] = SCOPE_GLOBAL,
-	};
-	return scope == from || (wide && (scope == wider[from] || scope == SCOPE_GLOBAL));
-}
-
-static int each_window(struct policyd *p, const struct key *key,
-		       void (*fn)(struct visit *, const struct rule *, const struct rule_window *,
-				  const struct subject *, uint64_t hash),
-		       struct visit *visit)
-{
-	static struct subject subject;
-	const struct rules *rules = p->session.rules;
-	int matches = 0;
-	if (subject_init_text(&subject, key->scope, key->text, rules->delimiter) < 0)
-		return 0;
-	for (size_t i = 0; i < rules->count; i++) {
-		const struct rule *rule = &rules->items[i];
-		for (size_t j = 0; scope_holds(rule->scope, key->scope, visit->full) && j < rule->window_count; j++) {
-			uint64_t hash;
-			if (rule->extra && overrides_find(p->session.overrides, rule, &rule->windows[j], &subject) == NULL)
-				continue;
-			if (session_hash(&p->session, rule, &rule->windows[j], &subject, &hash) < 0)
-				continue;
-			fn(visit, rule, &rule->windows[j], &subject, hash);
-			matches++;
-		}
-	}
-	return matches;
-}
-
-static void window_describe(struct visit *v, const struct rule *rule, const struct rule_window *w,
+static void window_describe(void *arg, const struct rule *rule, const struct rule_window *w,
 			    const struct subject *subject, uint64_t hash)
 {
+	struct visit *v = arg;
 	struct policyd *p = v->p;
 	int64_t now = policyd_now_ms();
 	const struct override *o = overrides_find(p->session.overrides, rule, w, subject);
 	uint64_t used = table_used(p->table, hash, w->class, now), max = o != NULL ? o->max : w->max;
-	if (!v->full && used == 0)
+	if (!v->full && used == 0 && p->sharer == NULL)
 		return;
 	json_t *item = json_object();
 	json_object_set_new(item, "scope", json_string(rule_scope_name(rule->scope)));
@@ -119,19 +73,24 @@ static void window_describe(struct visit *v, const struct rule *rule, const stru
 	json_object_set_new(item, "max", max == OVERRIDE_UNLIMITED ? json_null() : json_integer((json_int_t)max));
 	json_object_set_new(item, "left", max == OVERRIDE_UNLIMITED ? json_null()
 					  : json_integer((json_int_t)(used < max ? max - used : 0)));
+	v->pending |= sharer_describe_window(p->sharer, subject, rule, w, hash, max, item);
+	if (!v->full && json_integer_value(json_object_get(item, "used")) == 0) {
+		json_decref(item);
+		return;
+	}
 	if (v->full) {
 		json_object_set_new(item, "limit", json_string(rule->source));
 		json_object_set_new(item, "action", json_string(rule_action_name(o != NULL ? o->action : rule->action)));
 		json_object_set_new(item, "shadow", json_boolean(rule->shadow || (o != NULL && o->shadow)));
 		json_object_set_new(item, "override", json_boolean(o != NULL));
 		/* When one more fits, and when nothing is counted any more. */
-		set_time(item, "next_at", max == 0 ? INT64_MAX : table_free_at(p->table, hash, w->class, now, max - 1));
+		set_time(item, "next_at", session_free_at(&p->session, hash, w->class, 1, max));
 		set_time(item, "empty_at", table_free_at(p->table, hash, w->class, now, 0));
 	}
 	json_array_append_new(v->array, item);
 }
 
-static void abuse_describe(struct policyd *p, const struct key *key, const struct subject *subject, bool full,
+static void abuse_describe(struct policyd *p, const struct keyops_key *key, const struct subject *subject, bool full,
 			   json_t *array)
 {
 	struct abuse *a = &p->session.abuse;
@@ -158,12 +117,12 @@ static void abuse_describe(struct policyd *p, const struct key *key, const struc
 static json_t *key_describe(struct policyd *p, const struct span *args, size_t count, bool full, struct sbuf *error)
 {
 	static struct subject subject;
-	struct key key;
+	struct keyops_key key;
 	uint32_t value;
 	if (key_parse(args, count, &key, error) < 0)
 		return NULL;
 	struct visit visit = {.p = p, .array = json_array(), .full = full};
-	int windows = each_window(p, &key, window_describe, &visit);
+	int windows = keyops_each_window(p, &key, full, window_describe, &visit);
 	if (subject_init_text(&subject, key.scope, key.text, p->session.rules->delimiter) < 0)
 		PANIC("a key that was parsed before is refused");
 	json_t *result = json_object();
@@ -180,6 +139,10 @@ static json_t *key_describe(struct policyd *p, const struct span *args, size_t c
 	json_t *abuse = json_array();
 	abuse_describe(p, &key, &subject, full, abuse);
 	json_object_set_new(result, "abuse", abuse);
+	if (p->sharer != NULL) {
+		json_object_set_new(result, "store", sharer_describe(p->sharer));
+		json_object_set_new(result, "pending", json_boolean(visit.pending));
+	}
 	return result;
 }
 
@@ -263,7 +226,7 @@ static json_t *run_list(void *arg, const struct span *args, size_t count, struct
 	return result;
 }
 
-static json_t *changed(const struct key *key, const char *action, size_t done)
+static json_t *changed(const struct policyd *p, const struct keyops_key *key, const char *action, size_t done)
 {
 	LOG_EVENT(LOG_NOTICE, &ev_key_changed, "an administrator changed a key", LOG_FIELD_STR("ACTION", action),
 		  LOG_FIELD_STR("SCOPE", rule_scope_name(key->scope)), LOG_FIELD("KEY", key->text));
@@ -271,66 +234,43 @@ static json_t *changed(const struct key *key, const char *action, size_t done)
 	json_object_set_new(result, "scope", json_string(rule_scope_name(key->scope)));
 	json_object_set_new(result, "key", json_span(key->text));
 	json_object_set_new(result, action, json_integer((json_int_t)done));
+	if (p->sharer != NULL)
+		json_object_set_new(result, "store", sharer_describe(p->sharer));
 	return result;
-}
-
-static void window_reset(struct visit *v, const struct rule *rule, const struct rule_window *w,
-			 const struct subject *subject, uint64_t hash)
-{
-	(void)rule;
-	(void)subject;
-	if (table_used(v->p->table, hash, w->class, policyd_now_ms()) == 0)
-		return;
-	table_reset(v->p->table, hash);
-	keeper_reset(v->p, hash);
-	struct session_limited *l = &v->p->session.limited[hash % SESSION_LIMITED_MAX];
-	if (l->hash == hash)
-		l->hash = 0;
-	v->done++;
 }
 
 static json_t *run_reset(void *arg, const struct span *args, size_t count, struct sbuf *error)
 {
-	struct key key;
+	struct keyops_key key;
 	if (key_parse(args, count, &key, error) < 0)
 		return NULL;
-	struct visit visit = {.p = arg};
-	each_window(arg, &key, window_reset, &visit);
-	return changed(&key, "reset", visit.done);
+	return changed(arg, &key, "reset", keyops_reset(arg, &key));
 }
 
 static json_t *run_block(void *arg, const struct span *args, size_t count, struct sbuf *error)
 {
 	struct policyd *p = arg;
-	struct key key;
+	struct keyops_key key;
 	if (key_parse(args, count, &key, error) < 0)
 		return NULL;
-	int rc = blocks_add(&p->session.blocks, key.scope, key.text);
+	int rc = keyops_block(p, &key);
 	if (rc < 0 && rc != ERR_EXISTS) {
 		sbuf_adds(error, rc == ERR_LIMIT ? "too many keys are blocked" : "this key cannot be blocked");
 		return NULL;
 	}
-	if (rc == 0)
-		keeper_block(p, true, key.scope, key.text);
-	return changed(&key, "block", rc == 0);
+	return changed(p, &key, "block", rc == 0);
 }
 
 static json_t *run_release(void *arg, const struct span *args, size_t count, struct sbuf *error)
 {
 	struct policyd *p = arg;
-	static struct subject subject;
-	struct key key;
+	struct keyops_key key;
 	if (key_parse(args, count, &key, error) < 0)
 		return NULL;
-	if (subject_init_text(&subject, key.scope, key.text, p->session.rules->delimiter) < 0)
-		PANIC("a key that was parsed before is refused");
-	size_t done = guard_release(p, &subject, key.scope);
-	if (blocks_remove(&p->session.blocks, key.scope, key.text) == 0) {
-		keeper_block(p, false, key.scope, key.text);
-		done++;
-	}
-	if (done > 0)
-		return changed(&key, "release", done);
+	size_t done = keyops_release(p, &key);
+	/* Where limits are shared, another daemon may hold it. */
+	if (done > 0 || p->sharer != NULL)
+		return changed(p, &key, "release", done);
 	sbuf_adds(error, "this key is neither blocked nor held");
 	return NULL;
 }

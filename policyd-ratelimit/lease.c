@@ -195,6 +195,7 @@ void leases_spend(struct leases *ls, uint64_t hash, uint64_t amount, int64_t now
 	l->credit -= credit;
 	l->unsent += l->asking ? rest : 0;
 	l->left = l->left > rest ? l->left - rest : 0;
+	l->spent_ms = now_ms;
 	/* More is fetched before the last token is gone. */
 	dirty_link(ls, l, rest > 0 && ls->shared && l->left < l->granted / 4, now_ms);
 }
@@ -253,7 +254,9 @@ void leases_sync_begin(struct leases *ls, struct lease *l, struct table *table, 
 	s->max = l->max;
 	s->cap = l->max / 100 * set->max_percent + l->max % 100 * set->max_percent / 100;
 	/* Who does not use a key does not take more of it. */
-	s->share_percent = need > 0 || now_ms - l->touched_ms < set->lease_ms / 4 ? set->share_percent : 0;
+	bool wanted = need > 0 || (l->spent_ms != 0 && now_ms - l->spent_ms < set->lease_ms / 4);
+	s->share_percent = wanted && ls->shared && !l->recalled ? set->share_percent : 0;
+	l->recalled = false;
 	s->length_ms = l->length_ms;
 	s->lease_ms = set->lease_ms;
 	s->counts_len = counts_format(table, l, now_ms, s->counts);
@@ -275,9 +278,12 @@ void leases_sync_done(struct leases *ls, struct lease *l, const struct lease_gra
 	l->others_leased = grant->others_leased;
 	l->others_ms = now_ms;
 	l->free_at_ms = grant->free_in_ms >= 0 ? now_ms + grant->free_in_ms : 0;
-	if (need > 0)
-		l->denied_ms = grant->granted < need ? now_ms + LEASE_DENY_MS : 0;
-	l->denied_need = need > 0 ? need : l->denied_need;
+	if (need == 0)
+		return;
+	/* Where others hold the rest, they are asked to give it back. */
+	bool denied = grant->granted < need && grant->others_leased == 0;
+	l->denied_ms = denied ? now_ms + LEASE_DENY_MS : 0;
+	l->denied_need = need;
 }
 
 void leases_sync_failed(struct leases *ls, struct lease *l, int64_t now_ms)
@@ -289,14 +295,19 @@ void leases_sync_failed(struct leases *ls, struct lease *l, int64_t now_ms)
 	dirty_link(ls, l, false, now_ms);
 }
 
-void leases_sync_late(struct lease *l)
+void leases_sync_late(struct lease *l, uint64_t need, int64_t now_ms)
 {
-	l->unanswered = true;
+	l->unanswered = l->unanswered || l->asking || l->others_ms == 0;
+	if (l->unanswered)
+		return;
+	l->denied_ms = now_ms + LEASE_DENY_MS;
+	l->denied_need = need;
 }
 
 void leases_recall(struct leases *ls, struct lease *l, int64_t now_ms)
 {
 	l->left = 0;
+	l->recalled = true;
 	dirty_link(ls, l, true, now_ms);
 }
 
@@ -321,8 +332,27 @@ struct lease *leases_next_dirty(struct leases *ls, int64_t now_ms)
 
 void leases_mark_all(struct leases *ls, int64_t now_ms)
 {
-	for (struct lease *l = ls->newest; l != NULL; l = l->older)
+	for (struct lease *l = ls->newest; l != NULL; l = l->older) {
+		/* The store may have granted it to somebody else since. */
+		l->left = l->credit = 0;
+		dirty_unlink(ls, l);
 		dirty_link(ls, l, false, now_ms - LEASE_FLUSH_MS);
+	}
+}
+
+void leases_give_up(struct leases *ls, int64_t now_ms)
+{
+	for (struct lease *l = ls->newest; l != NULL; l = l->older)
+		if ((l->left > 0 && now_ms < l->expires_ms) || l->dirty)
+			leases_recall(ls, l, now_ms);
+}
+
+bool leases_all_sent(const struct leases *ls, int64_t since_ms)
+{
+	const struct lease *l = ls->dirty_first;
+	while (l != NULL && l->low)
+		l = l->dirty_next;
+	return l == NULL || l->dirty_ms >= since_ms;
 }
 
 void leases_sweep(struct leases *ls, int64_t now_ms)

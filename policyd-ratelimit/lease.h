@@ -62,10 +62,11 @@ struct lease {
 	int64_t denied_ms;       /* until then the store has not so many for us: */
 	uint64_t denied_need;
 	int64_t free_at_ms;      /* when it will have; 0: not known */
-	int64_t touched_ms;
+	int64_t touched_ms, spent_ms; /* last looked at; last counted */
 	int64_t dirty_ms;        /* when it first changed since the last sync */
 	bool asking;             /* a sync is on its way */
 	bool dirty, low;
+	bool recalled;          /* the next sync takes nothing in advance */
 	bool unanswered;         /* the last sync got no answer: the local share holds */
 	struct lease_waiter *waiters; /* the adapter's */
 	struct lease *newer, *older;          /* by use */
@@ -153,8 +154,12 @@ void leases_sync_done(struct leases *ls, struct lease *l, const struct lease_gra
 		      int64_t now_ms);
 /* No answer came, or none that can be used. */
 void leases_sync_failed(struct leases *ls, struct lease *l, int64_t now_ms);
-/* The answer takes too long: those who wait go by the local share. */
-void leases_sync_late(struct lease *l);
+/*
+ * Who waits for L has waited long enough: where the store gave too little because
+ * others hold the rest, that holds for a while; where it gave no answer the local
+ * share does.
+ */
+void leases_sync_late(struct lease *l, uint64_t need, int64_t now_ms);
 
 /* Another daemon needs tokens: gives up what is left of L, to be synced now. */
 void leases_recall(struct leases *ls, struct lease *l, int64_t now_ms);
@@ -163,8 +168,12 @@ void leases_forget(struct leases *ls, struct lease *l, int64_t now_ms);
 
 /* The next lease to be sent: changed LEASE_FLUSH_MS ago or nearly used up; NULL: none. */
 struct lease *leases_next_dirty(struct leases *ls, int64_t now_ms);
-/* All counters are to be sent anew. */
+/* All counters are to be sent anew, and no lease holds any more. */
 void leases_mark_all(struct leases *ls, int64_t now_ms);
+/* Whether each of those was sent, or tried, since they were marked at SINCE_MS. */
+bool leases_all_sent(const struct leases *ls, int64_t since_ms);
+/* Gives all tokens back. */
+void leases_give_up(struct leases *ls, int64_t now_ms);
 /* Forgets counters that nobody used for longer than their window. */
 void leases_sweep(struct leases *ls, int64_t now_ms);
 /* Tokens leased now, by unit. */

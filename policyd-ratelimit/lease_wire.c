@@ -11,7 +11,7 @@
  * KEYS[1] the counter.  ARGV: 1 daemon, 2 life, 3 seq, 4 need, 5 keep, 6 limit,
  * 7 share in percent of what is free, 8 cap, 9 window ms, 10 lease ms, 11 counts,
  * 12 channel for recalls.  Gives {granted, others, others' leases, ms until need
- * fits or -1, server's ms, stale}.
+ * (at least 1) fits or -1, server's ms, stale}.
  */
 static const char sync_body[] =
 	"local t = redis.call('TIME')\n"
@@ -52,13 +52,13 @@ static const char sync_body[] =
 	"local grant = math.min(free, math.max(keep, want))\n"
 	"if need > grant and need <= free then grant = need end\n"
 	"local wait = -1\n"
-	"if need > grant then\n"
-	"  if leased > 0 then redis.call('PUBLISH', ARGV[12], 'recall ' .. KEYS[1]) end\n"
+	"if need > grant and leased > 0 then redis.call('PUBLISH', ARGV[12], 'recall ' .. KEYS[1]) end\n"
+	"if math.max(need, 1) > math.max(grant, free) then\n"
 	"  table.sort(ends, function(a, b) return a[1] < b[1] end)\n"
 	"  local room = free\n"
 	"  for _, e in ipairs(ends) do\n"
 	"    room = room + e[2]\n"
-	"    if room >= need then wait = math.max(0, e[1] - now) + 1 break end\n"
+	"    if room >= math.max(need, 1) then wait = math.max(0, e[1] - now) + 1 break end\n"
 	"  end\n"
 	"end\n"
 	"if own == 0 and grant == 0 then\n"
@@ -98,21 +98,21 @@ static const char beat_body[] =
 	"return {now, there, unready, known}\n";
 
 /*
- * KEYS[1] the commands.  ARGV: 1 field, 2 verb, 3 most fields, 4 channel.  Gives
- * {version}.
+ * KEYS[1] the commands.  ARGV: 1 field, 2 verb, 3 daemon, 4 most fields, 5 channel.
+ * Gives {version}.
  */
 static const char command_body[] =
 	"local version = redis.call('HINCRBY', KEYS[1], 'version', 1)\n"
-	"redis.call('HSET', KEYS[1], ARGV[1], version .. ' ' .. ARGV[2])\n"
-	"local most = tonumber(ARGV[3])\n"
+	"redis.call('HSET', KEYS[1], ARGV[1], version .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])\n"
+	"local most = tonumber(ARGV[4])\n"
 	"if redis.call('HLEN', KEYS[1]) > most then\n"
 	"  local all = redis.call('HGETALL', KEYS[1])\n"
 	"  for i = 1, #all, 2 do\n"
-	"    local v, verb = all[i + 1]:match('^(%d+) (%a+)$')\n"
+	"    local v, verb = all[i + 1]:match('^(%d+) (%a+) ')\n"
 	"    if v and verb ~= 'block' and version - v > most / 2 then redis.call('HDEL', KEYS[1], all[i]) end\n"
 	"  end\n"
 	"end\n"
-	"redis.call('PUBLISH', ARGV[4], 'commands')\n"
+	"redis.call('PUBLISH', ARGV[5], 'commands')\n"
 	"return {version}\n";
 
 const struct wire_script wire_scripts[WIRE_SCRIPTS] = {
@@ -220,33 +220,42 @@ int lease_name_add(const struct subject *subject, const struct rule *rule, const
 
 static const char *const verb_words[] = {[WIRE_BLOCK] = "block", [WIRE_RELEASE] = "release", [WIRE_RESET] = "reset"};
 
-const char *wire_verb_word(enum wire_verb verb)
-{
-	return verb_words[verb];
-}
-
 void wire_order_field_add(const struct wire_order *order, struct sbuf *out)
 {
 	sbuf_addf(out, "%s:%s:", order->verb == WIRE_RESET ? "reset" : "block", rule_scope_name(order->scope));
 	sbuf_add(out, order->key);
 }
 
+void wire_order_args(const struct wire_order *order, const struct wire_daemon *daemon, struct span field,
+		     struct wire_args *out)
+{
+	out->count = out->used = 0;
+	arg_add(out, field);
+	arg_add(out, span_str(verb_words[order->verb]));
+	arg_add(out, daemon->id);
+	number_add(out, WIRE_ORDERS_MAX);
+	arg_add(out, daemon->channel);
+}
+
 int wire_order_parse(struct span field, struct span value, struct wire_order *out)
 {
 	struct wire_order order = {0};
-	struct span kind, scope, version;
+	struct span kind, scope, version, word;
 	if (!span_cut(&field, ':', &kind) || !span_cut(&field, ':', &scope) || field.len == 0 ||
 	    rule_scope_find(scope, &order.scope) < 0 || !span_cut(&value, ' ', &version) ||
 	    num_parse_u64(version, INT64_MAX, &order.version) < 0 || order.version == 0)
 		return ERR_SYNTAX;
+	if (!span_cut(&value, ' ', &word) || value.len == 0 || value.len > WIRE_ID_MAX)
+		return ERR_SYNTAX;
 	int verb = WIRE_BLOCK;
-	while (verb <= WIRE_RESET && !span_eq(value, span_str(verb_words[verb])))
+	while (verb <= WIRE_RESET && !span_eq(word, span_str(verb_words[verb])))
 		verb++;
 	bool resets = span_eq(kind, SPAN_LIT("reset"));
 	if (verb > WIRE_RESET || resets != (verb == WIRE_RESET) || (!resets && !span_eq(kind, SPAN_LIT("block"))))
 		return ERR_SYNTAX;
 	order.verb = (enum wire_verb)verb;
 	order.key = field;
+	order.by = value;
 	*out = order;
 	return 0;
 }

@@ -14,7 +14,8 @@
  * the daemons send their counts anew, which they do when they see it.
  *
  *   PREFIXdaemons    DAEMON -> "TIME STATE"              who is there
- *   PREFIXcommands   KIND:SCOPE:KEY -> "VERSION VERB"    what administrators did; "version" -> last one
+ *   PREFIXcommands   KIND:SCOPE:KEY -> "VERSION VERB DAEMON"    what administrators did;
+ *                    "version" -> the last one
  *   PREFIXnews       channel: "recall NAME", "commands"
  */
 #ifndef POLICYD_LEASE_WIRE_H
@@ -24,6 +25,7 @@
 
 #define WIRE_ARGS_MAX 16
 #define WIRE_ID_MAX 96 /* bytes of a daemon's name in the store */
+#define WIRE_ORDERS_MAX 20000 /* fields of PREFIXcommands; old resets and releases go then */
 
 struct wire_script {
 	const char *name; /* for messages */
@@ -59,7 +61,7 @@ struct wire_sync_reply {
 /* From the script's COUNT numbers; ERR_SYNTAX. */
 int wire_sync_reply(const int64_t *numbers, size_t count, struct wire_sync_reply *out) MUST_CHECK;
 
-/* For WIRE_BEAT on PREFIXdaemons and the key of commands: READY says whether our counts are there. */
+/* For WIRE_BEAT on PREFIXdaemons: READY says whether our counts are in the store. */
 void wire_beat_args(const struct wire_daemon *daemon, bool ready, bool leaving, int64_t alive_ms, struct wire_args *out);
 
 #define WIRE_BEAT_REPLY 4
@@ -76,12 +78,15 @@ struct wire_order {
 	enum wire_verb verb;
 	enum rule_scope scope;
 	struct span key;
-	uint64_t version; /* 0: not known yet */
+	uint64_t version;
+	struct span by; /* the daemon that was told first */
 };
 /* The field of PREFIXcommands: a block and a release of a key are one field. */
 void wire_order_field_add(const struct wire_order *order, struct sbuf *out);
-const char *wire_verb_word(enum wire_verb verb);
-/* From a field and its value; ERR_SYNTAX. The key lies in FIELD. */
+/* For WIRE_COMMAND; FIELD is that of ORDER. */
+void wire_order_args(const struct wire_order *order, const struct wire_daemon *daemon, struct span field,
+		     struct wire_args *out);
+/* From a field and its value; ERR_SYNTAX. The texts lie in FIELD and VALUE. */
 int wire_order_parse(struct span field, struct span value, struct wire_order *out) MUST_CHECK;
 
 #endif

@@ -77,6 +77,7 @@ static void on_prepare(struct ev_loop *ev, struct ev_prepare *w, int events)
 	(void)events;
 	struct policyd *p = w->data;
 	store_kick(p->keeper.store);
+	sharer_round(p->sharer);
 	server_stop_if_done(p);
 }
 
@@ -87,6 +88,7 @@ static void on_second(struct ev_loop *ev, struct ev_timer *w, int events)
 	p->wall_offset_ms = clock_wall_ms() - policyd_now_ms();
 	session_tick(&p->session, policyd_now_ms());
 	table_sweep(p->table, SWEEP_ARRAYS, policyd_now_ms());
+	sharer_second(p->sharer);
 	server_release_late(p);
 	watch_wiring(p);
 	tell_second(p);
@@ -135,6 +137,7 @@ static void on_collect(void *arg)
 	metrics_set(METRIC_EVICTED, (int64_t)p->table->evicted);
 	metrics_set(METRIC_UNTRACKED, (int64_t)p->table->untracked);
 	metrics_set(METRIC_ABUSE_HELD, (int64_t)p->session.abuse.held_count);
+	sharer_collect(p->sharer);
 	metrics_set(METRIC_JOURNAL_BYTES, (int64_t)store_bytes(p->keeper.store));
 	metrics_set(METRIC_OVERRIDES, (int64_t)p->override_count);
 	for (unsigned faults = p->session.wiring.faults; faults != 0; faults &= faults - 1)
@@ -175,6 +178,9 @@ static int start(struct skel *skel, struct sbuf *error)
 		rc = server_open(p, config, error);
 	if (rc < 0)
 		goto no_server;
+	rc = sharer_open(p, config, &p->sharer, error);
+	if (rc < 0)
+		goto no_sharer;
 	rc = tell_open(p, config, error);
 	if (rc < 0)
 		goto no_tell;
@@ -184,6 +190,8 @@ static int start(struct skel *skel, struct sbuf *error)
 	skel->arg = p;
 	return 0;
 no_tell:
+	sharer_close(&p->sharer);
+no_sharer:
 	conn_server_free(&p->server);
 	quota_free(&p->quota);
 	listen_close(&p->listen);
@@ -245,6 +253,7 @@ static int reload(struct skel *skel, const void *arg, struct sbuf *error)
 	p->recorder = next.recorder;
 	exempt_switch(p, next.refresh);
 	server_reload(p, config);
+	sharer_reload(p->sharer, config);
 	p->session.timeout_ms = config->transaction_timeout;
 	p->session.wiring.sample = (uint64_t)config->wiring_messages;
 	p->session.wiring.faults = 0;
@@ -254,7 +263,9 @@ static int reload(struct skel *skel, const void *arg, struct sbuf *error)
 
 static void stop(struct skel *skel)
 {
-	server_stop(skel->arg);
+	struct policyd *p = skel->arg;
+	sharer_leave(p->sharer);
+	server_stop(p);
 }
 
 static void done(struct skel *skel)
@@ -265,6 +276,7 @@ static void done(struct skel *skel)
 	exempt_close(p);
 	conn_server_free(&p->server);
 	quota_free(&p->quota);
+	sharer_close(&p->sharer);
 	recorder_close(&p->recorder);
 	listen_close(&p->listen);
 	tell_close(p, EVENTS_WAIT_MS);
@@ -281,12 +293,15 @@ static void status(struct skel *skel, json_t *object)
 	json_object_set_new(object, "spf_networks", json_integer((json_int_t)spfsets_networks(p->exempt.sets)));
 	json_object_set_new(object, "keys", json_integer((json_int_t)p->table->count));
 	json_object_set_new(object, "warnings", watch_warnings(p));
+	if (p->sharer != NULL)
+		json_object_set_new(object, "store", sharer_describe(p->sharer));
 	json_object_set_new(object, "transactions", json_integer((json_int_t)p->session.txns.live.count));
 }
 
 static const char *const fixed_options[] = {"max_transactions", "max_journal", "journal_sync", "limits_*",
 					    "database_*",
-					    "rate_events*", NULL};
+					    "rate_events*", "store", "redis", "redis_user", "redis_password_file",
+					    "redis_database", "redis_prefix", NULL};
 
 static const struct skel_daemon daemon_table = {
 	.name = "policyd-ratelimit",

@@ -13,6 +13,7 @@
 #include "policyd-ratelimit/quota.h"
 #include "policyd-ratelimit/recorder.h"
 #include "policyd-ratelimit/reporter.h"
+#include "policyd-ratelimit/sharer.h"
 #include "policyd-ratelimit/spf_refresh.h"
 #include "policyd-ratelimit/store_disk.h"
 #include "policyd-ratelimit/streaks.h"
@@ -67,6 +68,7 @@ struct policyd {
 	bool database_away;
 	struct streaks streaks;
 	struct reporter *reporter; /* NULL: no rows are wanted */
+	struct sharer *sharer;     /* NULL: limits are this daemon's alone */
 	/* Clients whose reply waits for the disk, oldest first: server.c. */
 	struct client *waiting_first, **waiting_last;
 	int64_t stop_at_ms; /* 0: not stopping */

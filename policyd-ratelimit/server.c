@@ -13,6 +13,7 @@
 #define OUT_MAX_BYTES 65536
 #define SOCKET_MODE 0660
 #define STOP_LINGER_MS 100
+#define STOP_SHARE_MS 1000     /* what was counted last is to reach Redis within so long */
 
 struct client {
 	struct policyd *p;
@@ -25,6 +26,7 @@ struct client {
 	struct client *next, **self; /* of the waiting list */
 	bool held;       /* more input came meanwhile */
 	/* The request in the connection's buffer: */
+	struct lease_waiter tokens; /* it waits for tokens, or does not */
 	struct quota_ask *ask; /* it waits for quotad; NULL: it does not */
 	bool asked, full;      /* quotad was asked; and has no room */
 };
@@ -170,6 +172,13 @@ static void request_judge(struct client *c, const struct proto_request *request)
 		metrics_observe(METRIC_LATENCY, (double)(clock_mono_us() - begin_us) / 1e6);
 }
 
+/* The request that was put aside is shown again. */
+static void on_tokens(void *arg)
+{
+	struct client *c = arg;
+	conn_pause(c->conn, false);
+}
+
 static size_t on_data(struct conn *conn, void *state, struct span in)
 {
 	static struct proto_request request;
@@ -189,6 +198,11 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 	}
 	if (c->ask != NULL || !quota_ready(c, &request))
 		return 0;
+	if (!c->full && c->p->sharer != NULL &&
+	    !sharer_ready(c->p->sharer, &c->tokens, &request, policyd_now_ms())) {
+		conn_pause(conn, true);
+		return 0;
+	}
 	recorder_add(c->p->recorder, policyd_now_ms() + c->p->wall_offset_ms, c->number,
 		     span_take(in, request.len));
 	if (c->full)
@@ -205,6 +219,7 @@ static void *on_open(struct conn *conn, void *arg)
 	c->p = arg;
 	c->conn = conn;
 	c->number = ++c->p->connections;
+	c->tokens = (struct lease_waiter){.wake = on_tokens, .arg = c};
 	return c;
 }
 
@@ -215,6 +230,8 @@ static void on_close(struct conn *conn, void *state)
 	struct policyd *p = c->p;
 	wait_end(p, c);
 	quota_cancel(c->ask);
+	if (p->sharer != NULL)
+		sharer_wait_end(p->sharer, &c->tokens);
 	guard_client_done(p, &c->guard);
 	session_client_done(&p->session, &c->session, policyd_now_ms());
 	recorder_add(p->recorder, policyd_now_ms() + p->wall_offset_ms, c->number, SPAN_EMPTY);
@@ -270,7 +287,8 @@ void server_stop(struct policyd *p)
 
 void server_stop_if_done(struct policyd *p)
 {
-	if (p->stop_at_ms != 0 && clock_boot_ms() >= p->stop_at_ms && p->waiting_first == NULL &&
-	    !quota_is_busy(p->quota))
+	int64_t now = clock_boot_ms();
+	if (p->stop_at_ms != 0 && now >= p->stop_at_ms && p->waiting_first == NULL && !quota_is_busy(p->quota) &&
+	    (sharer_idle(p->sharer) || now >= p->stop_at_ms + STOP_SHARE_MS))
 		skel_stopped(p->skel);
 }

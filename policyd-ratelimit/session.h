@@ -142,6 +142,8 @@ void session_request(struct session *s, struct session_client *client, const str
  * tokens (lease.h) before the request is judged. The subject is s->subject.
  */
 size_t session_peek(struct session *s, const struct proto_request *request, int64_t now_ms);
+/* When AMOUNT more of the counter HASH fits under MAX; INT64_MAX: never. */
+int64_t session_free_at(struct session *s, uint64_t hash, unsigned class, uint64_t amount, uint64_t max);
 /* The connection is gone. */
 void session_client_done(struct session *s, struct session_client *client, int64_t now_ms);
 /* Refunds what timed out; call it about once a second. */

@@ -70,7 +70,4 @@ static inline void session_grow(struct session *s, struct table_mark *mark, uint
 	table_refund(s->table, &before);
 }
 
-/* When AMOUNT fits under MAX again. */
-int64_t session_free_at(struct session *s, uint64_t hash, unsigned class, uint64_t amount, uint64_t max);
-
 #endif

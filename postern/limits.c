@@ -9,6 +9,8 @@
 #define ERROR_MAX 512
 #define SPEC_MAX 512
 #define WORDS_MAX 3
+#define PENDING_PAUSE_NS 10000000
+#define PENDING_TRIES 50
 
 static const char daemon_name[] = "policyd-ratelimit";
 
@@ -71,11 +73,24 @@ static int list(struct cli *cli)
 	return cli_print_rows(cli, columns, rows);
 }
 
+/* Calls until the daemon has heard what the others count that share its limits. */
+static int call_fresh(struct cli *cli, const char *verb, json_t **result_out)
+{
+	static const struct timespec pause = {.tv_nsec = PENDING_PAUSE_NS};
+	for (int tries = 0;; tries++) {
+		int status = call(cli, verb, result_out);
+		if (status != EX_OK || tries == PENDING_TRIES || !json_is_true(json_object_get(*result_out, "pending")))
+			return status;
+		json_decref(*result_out);
+		nanosleep(&pause, NULL);
+	}
+}
+
 /* The windows of a key, and what else decides about it. */
 static int describe(struct cli *cli, const char *verb, const struct table_column *columns)
 {
 	json_t *result = NULL;
-	int status = call(cli, verb, &result);
+	int status = call_fresh(cli, verb, &result);
 	if (status != EX_OK)
 		return status;
 	if (cli->json)
@@ -85,6 +100,10 @@ static int describe(struct cli *cli, const char *verb, const struct table_column
 		json_is_true(json_object_get(result, "allowed")) ? ", exempt from all limits" : "",
 		by[0] != '\0' ? " by " : "", by,
 		json_is_true(json_object_get(result, "blocked")) ? ", blocked" : "");
+	const json_t *store = json_object_get(result, "store");
+	if (store != NULL)
+		fprintf(cli->out, "limits of %lld daemons, Redis is %s\n",
+			(long long)json_integer_value(json_object_get(store, "daemons")), text_of(store, "state"));
 	json_t *rows = json_incref(json_object_get(result, "windows")), *item;
 	size_t i;
 	json_array_foreach(json_object_get(result, "abuse"), i, item) {

@@ -6,12 +6,13 @@ COUNTER = itertools.count(1)
 
 
 class PolicyClient:
-    """One connection to a policy server."""
+    """One connection to a policy server, at the path of a socket or at (address, port)."""
 
-    def __init__(self, path, timeout=10):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(self, where, timeout=10):
+        inet = isinstance(where, tuple)
+        self.socket = socket.socket(socket.AF_INET if inet else socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
-        self.socket.connect(str(path))
+        self.socket.connect(where if inet else str(where))
         self.reader = self.socket.makefile("rb")
 
     def __enter__(self):
