@@ -69,15 +69,30 @@ static bool is_utf8(const char *charset)
 	       span_ieq(s, SPAN_LIT("utf8")) || span_ieq(s, SPAN_LIT("ascii"));
 }
 
+/* Does one of the eight bytes need a look: a control character or DEL? */
+static bool may_be_unclean(const char *eight)
+{
+	uint64_t x;
+	const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+	memcpy(&x, eight, sizeof(x));
+	uint64_t del = x ^ ones * 0x7f;
+	return ((x - ones * 0x20) & ~x & tops) != 0 || ((del - ones) & ~del & tops) != 0;
+}
+
 /* NULs and other controls would only be in the way of SQL and of readers. */
 static void add_clean(struct sbuf *out, struct span s)
 {
-	size_t from = out->len;
+	size_t i = out->len;
 	sbuf_add(out, s);
-	for (size_t i = from; i < out->len; i++) {
+	while (i < out->len) {
+		if (out->len - i >= 8 && !may_be_unclean(out->ptr + i)) {
+			i += 8;
+			continue;
+		}
 		unsigned char c = (unsigned char)out->ptr[i];
 		if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
 			out->ptr[i] = c == '\r' ? '\n' : ' ';
+		i++;
 	}
 }
 

@@ -35,6 +35,7 @@ struct terms *terms_new(size_t max_bytes)
 {
 	struct terms *t = mem_zalloc(sizeof(*t));
 	t->key = hash_key_random();
+	t->key.k1 |= 1;
 	sbuf_init_heap(&t->bytes, max_bytes);
 	t->slot_count = FIRST_SLOTS;
 	t->slots = mem_zalloc(t->slot_count * sizeof(*t->slots));
@@ -66,6 +67,28 @@ static void grow_slots(struct terms *t)
 	}
 }
 
+static uint64_t mix(uint64_t a, uint64_t b)
+{
+	unsigned __int128 wide = (unsigned __int128)a * b;
+	return (uint64_t)wide ^ (uint64_t)(wide >> 64);
+}
+
+/* Keyed, since the words are chosen by others, and cheaper than SipHash: the
+ * table lives for one message, and nobody outside sees what collides. */
+static uint64_t hash_word(const struct terms *t, struct span word)
+{
+	uint64_t h = t->key.k0 ^ word.len, piece = 0;
+	const char *at = word.ptr;
+	size_t left = word.len;
+	for (; left > sizeof(piece); at += sizeof(piece), left -= sizeof(piece)) {
+		memcpy(&piece, at, sizeof(piece));
+		h = mix(h ^ piece, t->key.k1);
+	}
+	piece = 0;
+	memcpy(&piece, at, left);
+	return mix(h ^ piece, t->key.k1);
+}
+
 static bool append(struct terms *t, struct span word, uint64_t hash, size_t slot)
 {
 	sbuf_add(&t->bytes, word);
@@ -87,7 +110,7 @@ static bool see(void *arg, struct span word, enum tokens_kind kind)
 {
 	(void)kind;
 	struct terms *t = arg;
-	uint64_t hash = hash_siphash(&t->key, word);
+	uint64_t hash = hash_word(t, word);
 	size_t slot = (size_t)hash & (t->slot_count - 1);
 	for (; t->slots[slot] != 0; slot = (slot + 1) & (t->slot_count - 1)) {
 		struct term *seen = &t->list[t->slots[slot] - 1];

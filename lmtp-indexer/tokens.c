@@ -144,23 +144,48 @@ static size_t add_wide(struct word *w, struct span text)
 	return (size_t)g_unichar_to_utf8(c, NULL);
 }
 
+/* Letters and digits of ASCII in lower case; 0 for all else. */
+static const char lower_alnum[256] = {
+	['0'] = '0', ['1'] = '1', ['2'] = '2', ['3'] = '3', ['4'] = '4', ['5'] = '5', ['6'] = '6', ['7'] = '7',
+	['8'] = '8', ['9'] = '9', ['A'] = 'a', ['B'] = 'b', ['C'] = 'c', ['D'] = 'd', ['E'] = 'e', ['F'] = 'f',
+	['G'] = 'g', ['H'] = 'h', ['I'] = 'i', ['J'] = 'j', ['K'] = 'k', ['L'] = 'l', ['M'] = 'm', ['N'] = 'n',
+	['O'] = 'o', ['P'] = 'p', ['Q'] = 'q', ['R'] = 'r', ['S'] = 's', ['T'] = 't', ['U'] = 'u', ['V'] = 'v',
+	['W'] = 'w', ['X'] = 'x', ['Y'] = 'y', ['Z'] = 'z', ['a'] = 'a', ['b'] = 'b', ['c'] = 'c', ['d'] = 'd',
+	['e'] = 'e', ['f'] = 'f', ['g'] = 'g', ['h'] = 'h', ['i'] = 'i', ['j'] = 'j', ['k'] = 'k', ['l'] = 'l',
+	['m'] = 'm', ['n'] = 'n', ['o'] = 'o', ['p'] = 'p', ['q'] = 'q', ['r'] = 'r', ['s'] = 's', ['t'] = 't',
+	['u'] = 'u', ['v'] = 'v', ['w'] = 'w', ['x'] = 'x', ['y'] = 'y', ['z'] = 'z',
+};
+
+/* A run of ASCII from I on: what is a word, and what separates; returns its end. */
+static size_t add_ascii(struct word *w, struct span text, size_t i)
+{
+	for (; i < text.len; i++) {
+		char lower = lower_alnum[(unsigned char)text.ptr[i]];
+		if (lower != 0) {
+			if (w->chars < TOKENS_MAX) {
+				w->text[w->len++] = lower;
+				w->chars++;
+			}
+		} else if ((unsigned char)text.ptr[i] >= 0x80 || w->stopped) {
+			break;
+		} else if (w->len > 0) {
+			flush_word(w, TOKEN_WORD);
+		}
+	}
+	return i;
+}
+
 static void add_text(struct word *w, struct span text)
 {
 	size_t i = 0;
 	while (i < text.len && !w->stopped) {
-		unsigned char c = (unsigned char)text.ptr[i];
-		if (c >= 0x80) {
+		if ((unsigned char)text.ptr[i] >= 0x80) {
 			i += add_wide(w, span_skip(text, i));
 			continue;
 		}
 		if (w->last_cjk != 0)
 			flush_cjk(w);
-		char lower = ascii_lower((char)c);
-		if (ascii_isalnum(lower))
-			add_letter(w, &lower, 1);
-		else if (w->len > 0)
-			flush_word(w, TOKEN_WORD);
-		i++;
+		i = add_ascii(w, text, i);
 	}
 }
 
