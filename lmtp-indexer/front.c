@@ -11,8 +11,10 @@
 #include <sys/random.h>
 
 #include "lmtp-indexer/events.h"
+#include "lmtp-indexer/route.h"
 
 #define DISK_POLL_S 0.002
+#define RCPTS_MAX ((LMTP_LINE_MAX + 32u) * SESSION_RCPT_MAX)
 
 struct front {
 	struct front_shared *shared;
@@ -28,9 +30,20 @@ struct front {
 	struct spool_file *file;
 	int64_t ended_us; /* when the content was complete */
 	struct ev_timer disk; /* runs while the disk is behind */
+
+	/* With backend_query: MAIL waits for the first recipient, whose backend
+	 * gets the transaction; recipients of others are sent away for now. */
+	struct relay *chosen; /* NULL: not yet */
+	struct sbuf mail, rcpts; /* lines that wait */
+	size_t placed;      /* recipients that have been looked up */
+	size_t outstanding; /* their replies that are to come */
+	bool asking, mail_awaited;
+	char refusal_mem[LMTP_REPLY_MAX];
+	struct lmtp_reply refusal; /* of MAIL; code 0: none */
 };
 
 static void resume(struct front *f);
+static void routed_reply(struct front *f, const struct lmtp_reply *reply);
 
 static void put(struct front *f)
 {
@@ -40,6 +53,8 @@ static void put(struct front *f)
 	ev_timer_stop(loop_ev(shared->loop), &f->disk);
 	relay_release(&f->leg, END_BROKEN);
 	cork_done(&f->said);
+	sbuf_done(&f->mail);
+	sbuf_done(&f->rcpts);
 	lmtp_session_done(&f->session);
 	free(f);
 	if (--shared->count == 0 && shared->stopping)
@@ -101,8 +116,10 @@ static void leg_reply(void *arg, enum relay_reply kind, const struct lmtp_reply 
 	struct front *f = arg;
 	if (kind == RELAY_CHUNK)
 		lmtp_session_on_chunk_reply(&f->session, reply);
-	else
+	else if (kind == RELAY_FINAL || f->shared->route == NULL)
 		lmtp_session_on_reply(&f->session, reply);
+	else
+		routed_reply(f, reply);
 	resume(f);
 	put(f);
 }
@@ -119,6 +136,7 @@ static void leg_lost(void *arg)
 	if (f->open)
 		metrics_inc(METRIC_BACKEND_FAILURES);
 	f->waiting++; /* the session may end the transaction and with it the front */
+	sbuf_reset(&f->rcpts);
 	lmtp_session_on_backend(&f->session, relay_caps(f->shared->relay));
 	lmtp_session_on_backend_lost(&f->session);
 	f->waiting--;
@@ -131,7 +149,155 @@ static const struct relay_owner owner = {leg_ready, leg_reply, leg_drained, leg_
 static void need_leg(struct front *f)
 {
 	if (f->leg == NULL)
-		f->leg = relay_acquire(f->shared->relay, &owner, f);
+		f->leg = relay_acquire(f->chosen != NULL ? f->chosen : f->shared->relay, &owner, f);
+}
+
+/* ---- Which backend ---- */
+
+static struct relay *relay_of(struct front_shared *shared, const char *addresses)
+{
+	for (size_t i = 0; i < shared->backend_count; i++)
+		if (strcmp(shared->backends[i].addresses, addresses) == 0)
+			return shared->backends[i].relay;
+	if (strcmp(shared->backend, addresses) == 0 || shared->backend_count == FRONT_BACKENDS_MAX)
+		return shared->relay;
+	struct relay_config config = shared->relay_config;
+	config.backend = addresses;
+	struct front_backend *b = &shared->backends[shared->backend_count++];
+	*b = (struct front_backend){mem_strdup(addresses), relay_new(shared->loop, &config)};
+	return b->relay;
+}
+
+static void choose(struct front *f, struct relay *relay)
+{
+	f->chosen = relay;
+	/* The leg of the greeting is the default backend's. */
+	if (relay != f->shared->relay)
+		relay_release(&f->leg, END_CLEAN);
+	need_leg(f);
+	f->mail_awaited = true;
+	relay_mail(f->leg, &f->session.env.id, sbuf_span(&f->mail));
+}
+
+/* False where the recipient has to wait for the replies to those before it. */
+static bool place(struct front *f, struct span line, const char *addresses)
+{
+	static const char text[] = "452 4.5.3 Another server holds this mailbox: in another transaction\r\n";
+	static const struct lmtp_reply elsewhere = {.code = 452, .raw = {text, sizeof(text) - 1}};
+	struct relay *relay = relay_of(f->shared, addresses);
+	if (f->chosen == NULL)
+		choose(f, relay);
+	if (relay == f->chosen) {
+		f->outstanding++;
+		relay_rcpt(f->leg, line);
+		return true;
+	}
+	if (f->outstanding > 0)
+		return false;
+	lmtp_session_on_reply(&f->session, &elsewhere);
+	return true;
+}
+
+static void place_waiting(struct front *f);
+
+static void on_route(void *arg, const char *backend)
+{
+	(void)backend; /* is asked for again: the transaction may be another */
+	struct front *f = arg;
+	f->asking = false;
+	place_waiting(f);
+	f->waiting--;
+	resume(f);
+	put(f);
+}
+
+static void place_waiting(struct front *f)
+{
+	while (f->rcpts.len > 0 && !f->asking) {
+		char mem[LMTP_PATH_MAX + 1], copy[LMTP_LINE_MAX + 32];
+		struct sbuf account;
+		struct span rest = sbuf_span(&f->rcpts), line;
+		sbuf_init(&account, mem, sizeof(mem));
+		delivery_account(&account, f->session.env.rcpts[f->placed].path, f->shared->delimiter);
+		const char *backend = route_find(f->shared->route, sbuf_span(&account), on_route, f);
+		if (backend == NULL) {
+			f->asking = true;
+			f->waiting++;
+			return;
+		}
+		span_cut(&rest, '\n', &line);
+		line.len++;
+		memcpy(copy, line.ptr, line.len);
+		if (!place(f, span_of(copy, line.len), backend))
+			return;
+		if (f->rcpts.len > 0) { /* unless the leg was lost meanwhile */
+			memmove(f->rcpts.ptr, rest.ptr, rest.len);
+			sbuf_truncate(&f->rcpts, rest.len);
+			f->placed++;
+		}
+	}
+}
+
+/* The reply to MAIL was given already; where it is bad it stands for each recipient. */
+static void routed_reply(struct front *f, const struct lmtp_reply *reply)
+{
+	if (f->mail_awaited) {
+		f->mail_awaited = false;
+		if (reply->code >= 300) {
+			f->refusal = (struct lmtp_reply){.code = reply->code};
+			memcpy(f->refusal_mem, reply->raw.ptr, reply->raw.len);
+			f->refusal.raw = span_of(f->refusal_mem, reply->raw.len);
+			if (reply->text.ptr != NULL)
+				f->refusal.text = span_of(f->refusal_mem + (reply->text.ptr - reply->raw.ptr), reply->text.len);
+		}
+		return;
+	}
+	f->outstanding--;
+	lmtp_session_on_reply(&f->session, f->refusal.code != 0 ? &f->refusal : reply);
+	place_waiting(f);
+}
+
+static void routed_mail(struct front *f, struct span line)
+{
+	static const char text[] = "250 2.1.0 OK\r\n";
+	static const struct lmtp_reply ok = {.code = 250, .raw = {text, sizeof(text) - 1}};
+	f->chosen = NULL;
+	f->placed = f->outstanding = 0;
+	f->mail_awaited = false;
+	f->refusal.code = 0;
+	sbuf_reset(&f->rcpts);
+	sbuf_reset(&f->mail);
+	sbuf_add(&f->mail, line);
+	lmtp_session_on_reply(&f->session, &ok);
+}
+
+void front_configure(struct front_shared *shared, const struct relay_config *config)
+{
+	free(shared->backend);
+	shared->backend = mem_strdup(config->backend);
+	shared->relay_config = *config;
+	shared->relay_config.backend = shared->backend;
+	if (shared->relay == NULL)
+		shared->relay = relay_new(shared->loop, &shared->relay_config);
+	else
+		relay_configure(shared->relay, &shared->relay_config);
+	for (size_t i = 0; i < shared->backend_count; i++) {
+		struct relay_config own = *config;
+		own.backend = shared->backends[i].addresses;
+		relay_configure(shared->backends[i].relay, &own);
+	}
+}
+
+void front_done(struct front_shared *shared)
+{
+	for (size_t i = 0; i < shared->backend_count; i++) {
+		relay_free(&shared->backends[i].relay);
+		free(shared->backends[i].addresses);
+	}
+	shared->backend_count = 0;
+	relay_free(&shared->relay);
+	free(shared->backend);
+	shared->backend = NULL;
 }
 
 static void op_connect(void *arg)
@@ -155,6 +321,10 @@ static void op_mail(void *arg, const struct ulid *id, struct span line)
 {
 	struct front *f = arg;
 	f->open = true;
+	if (f->shared->route != NULL) {
+		routed_mail(f, line);
+		return;
+	}
 	need_leg(f);
 	relay_mail(f->leg, id, line);
 }
@@ -162,7 +332,12 @@ static void op_mail(void *arg, const struct ulid *id, struct span line)
 static void op_rcpt(void *arg, struct span line)
 {
 	struct front *f = arg;
-	relay_rcpt(f->leg, line);
+	if (f->shared->route == NULL) {
+		relay_rcpt(f->leg, line);
+		return;
+	}
+	sbuf_add(&f->rcpts, line);
+	place_waiting(f);
 }
 
 static void op_chunk(void *arg, struct span bytes)
@@ -287,7 +462,9 @@ static void op_end(void *arg, enum lmtp_session_end how)
 {
 	struct front *f = arg;
 	f->open = f->detached = false;
+	sbuf_reset(&f->rcpts);
 	relay_release(&f->leg, how);
+	f->chosen = NULL;
 	spool_file_drop(&f->file);
 	if (f->delivery != NULL && f->answered) {
 		metrics_inc(METRIC_TRANSACTIONS);
@@ -314,6 +491,8 @@ static void *on_open(struct conn *c, void *server_arg)
 	cork_init(&f->said, &f->shared->corks, c);
 	ev_timer_init(&f->disk, on_disk, DISK_POLL_S, DISK_POLL_S);
 	f->disk.data = f;
+	sbuf_init_heap(&f->mail, LMTP_LINE_MAX + 32);
+	sbuf_init_heap(&f->rcpts, RCPTS_MAX);
 	lmtp_session_init(&f->session, &ops, f, f->shared->host, f->shared->trace_name);
 	lmtp_session_greet(&f->session);
 	return f;

@@ -101,7 +101,7 @@ static const struct control_command commands[] = {
 };
 
 static const char *const fixed_options[] = {
-	"hostname", "trace_header", "spool_max", "index_*", "parse_*", "text_max", "mime_*", "authserv_id",
+	"hostname", "trace_header", "backend_query*", "spool_max", "index_*", "parse_*", "text_max", "mime_*", "authserv_id",
 	"recipient_delimiter", "user_query", "mailbox_*", "settle_after", "webhook_*", "database_*", NULL};
 
 int main(int argc, char **argv)

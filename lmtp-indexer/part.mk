@@ -10,7 +10,7 @@ indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c to
 	match.c html.c 	extract.c extract_guard.c extract_headers.c extract_parts.c extract_record.c delivery.c payload.c)
 
 BINS += lmtp-indexer
-lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c spool.c \
+lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c route.c spool.c \
 	spool_file.c spool_reader.c spool_erase.c index.c index_parse.c index_write.c parser.c parser_child.c settle.c writer.c \
 	writer_rows.c rows.c seal.c threads.c webhook.c webhook_retry.c)
 lmtp-indexer_ARCHIVES := indexer-core run base

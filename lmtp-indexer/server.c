@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "lmtp-indexer/front.h"
+#include "lmtp-indexer/route.h"
 
 #define CLIENT_OUT_MAX (1u << 20)
 /* Who may come near is decided by the directory of the socket. */
@@ -85,6 +86,23 @@ static char *name_or_host(const char *name)
 	return mem_strdup(name[0] != '\0' ? name : host);
 }
 
+static int open_route(struct server *s, struct sbuf *error)
+{
+	const struct indexer_config *c = s->skel->config;
+	struct db *db = NULL;
+	if (c->backend_query[0] == '\0')
+		return 0;
+	int rc = db_new_from_conf(&indexer_conf, c, &db, error);
+	if (rc == ERR_NOT_FOUND)
+		sbuf_adds(error, "backend_query needs a database");
+	if (rc < 0)
+		return ERR_PERM;
+	struct route_config config = {.loop = s->skel->loop, .query = c->backend_query, .backend = c->backend,
+				      .keep_ms = c->backend_query_keep, .wait_ms = c->backend_query_timeout};
+	s->shared.route = route_new(db, &config);
+	return 0;
+}
+
 static int open_parts(struct server *s, struct sbuf *error)
 {
 	const struct indexer_config *c = s->skel->config;
@@ -104,9 +122,9 @@ static int open_parts(struct server *s, struct sbuf *error)
 		return rc;
 	}
 	struct relay_config relay = relay_config_of(s, c);
-	s->shared.relay = relay_new(s->skel->loop, &relay);
+	front_configure(&s->shared, &relay);
 	resume(s, &table);
-	return 0;
+	return open_route(s, error);
 }
 
 int server_open(struct skel *skel, struct server **server_out, struct sbuf *error)
@@ -116,6 +134,7 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 	s->skel = skel;
 	s->shared = (struct front_shared){.loop = skel->loop, .host = name_or_host(c->hostname),
 					  .trace_name = mem_strdup(c->trace_header),
+					  .delimiter = mem_strdup(c->recipient_delimiter),
 					  .emptied = on_emptied, .emptied_arg = skel};
 	s->authserv_id = name_or_host(c->authserv_id);
 	s->limits = (struct conn_limits){.in_max_bytes = 64u << 10, .out_max_bytes = CLIENT_OUT_MAX,
@@ -136,7 +155,7 @@ int server_reload(struct server *s, const struct indexer_config *c, struct sbuf 
 {
 	(void)error;
 	struct relay_config relay = relay_config_of(s, c);
-	relay_configure(s->shared.relay, &relay);
+	front_configure(&s->shared, &relay);
 	s->limits.max_conns = (size_t)c->max_connections;
 	s->limits.idle_ms = c->client_timeout;
 	return 0;
@@ -160,13 +179,15 @@ void server_close(struct server **server)
 	conn_server_free(&s->conns);
 	cork_list_done(&s->shared.corks);
 	listen_close(&s->listen);
-	relay_free(&s->shared.relay);
+	front_done(&s->shared);
+	route_free(&s->shared.route);
 	index_close(&s->shared.index);
 	spool_close(&s->shared.spool);
 	parser_pool_close(&s->parsers);
 	free(s->authserv_id);
 	free(s->shared.host);
 	free(s->shared.trace_name);
+	free(s->shared.delimiter);
 	free(s);
 	*server = NULL;
 }

@@ -1,5 +1,6 @@
 """lmtp-indexer between the real Postfix, Dovecot and MariaDB."""
 import base64
+import contextlib
 import json
 import os
 import pathlib
@@ -178,6 +179,12 @@ class FakeBackend:
         self.listener.close()
 
 
+def dead_address():
+    """Where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"inet:127.0.0.1:{listener.getsockname()[1]}"
+
+
 class OtherBackends(IndexCase):
     """What Dovecot does not do by itself."""
 
@@ -206,6 +213,76 @@ class OtherBackends(IndexCase):
             self.assertEqual(replies[1][1][:5], b"4.4.2")
             self.wait_until(lambda: self.count(one) == 1, 30)
             self.assertEqual(self.count(two), 0, "the mailbox was asked and has no such mail")
+
+    def test_failover_to_the_next_backend(self):
+        user, backend = self.new_user(), FakeBackend()
+        self.addCleanup(backend.close)
+        with self.configured("lmtp-indexer", backend=f"{dead_address()}, {backend.address}"):
+            with Dialogue(self.stack) as d:
+                self.assertEqual(d.envelope(user), [250, 250])
+                self.assertEqual(d.data(b"Subject: x\r\n\r\nx\r\n", 1)[0][0], 250)
+        self.assertIn(b"Subject: x", backend.content)
+
+    @contextlib.contextmanager
+    def hosts(self, **options):
+        """A table of hosts that backend_query reads: yields a function that sets one."""
+        self.stack.mariadb("CREATE OR REPLACE TABLE test_hosts (email VARCHAR(255) PRIMARY KEY, host VARCHAR(255)); "
+                           "GRANT SELECT ON test_hosts TO postern_indexer")
+        try:
+            with self.configured("lmtp-indexer", backend_query="SELECT host FROM test_hosts WHERE email = ?", **options):
+                yield lambda user, host: self.rows("REPLACE INTO test_hosts VALUES (%s, %s)", user, host)
+        finally:
+            self.stack.mariadb("DROP TABLE test_hosts")
+
+    def test_backend_of_each_recipient(self):
+        here, there, unknown, wrong = (self.new_user() for _ in range(4))
+        other = FakeBackend()
+        self.addCleanup(other.close)
+        with self.hosts() as set_host:
+            set_host(there, other.address)
+            set_host(here, None)
+            set_host(wrong, "no address")
+            with Dialogue(self.stack) as d:
+                self.assertEqual(d.envelope(here, there, unknown, here), [250, 250, 452, 250, 250])
+                self.assertEqual([code for code, _ in d.data(b"Subject: here\r\n\r\nx\r\n", 3)], [250] * 3)
+                self.assertEqual(d.envelope(there, here), [250, 250, 452])
+                self.assertEqual([code for code, _ in d.data(b"Subject: there\r\n\r\nx\r\n", 1)], [250])
+                self.assertEqual(d.envelope(wrong), [250, 250])
+                self.assertEqual([code for code, _ in d.data(b"Subject: wrong\r\n\r\nx\r\n", 1)], [250])
+                self.assertEqual(d.client.docmd("MAIL", "FROM:<a@example.org>")[0], 250)
+                self.assertEqual(d.client.docmd("RCPT", "TO:<nobody@example.net>")[0], 550)
+                self.assertEqual(d.client.docmd("RSET")[0], 250)
+            self.wait_until(lambda: [self.count(u) for u in (here, there, unknown, wrong)] == [1, 1, 1, 1])
+        self.assertIn(b"Subject: there", other.content)
+
+    def test_backend_query_without_the_database(self):
+        known, unknown, other = self.new_user(), self.new_user(), FakeBackend()
+        self.addCleanup(other.close)
+        with self.hosts(backend=other.address, backend_query_keep="1s", backend_query_timeout="1s") as set_host:
+            other.content = b""
+            second = FakeBackend()
+            self.addCleanup(second.close)
+            set_host(known, second.address)
+            with Dialogue(self.stack) as d:
+                d.envelope(known)
+                self.assertEqual(d.data(b"Subject: one\r\n\r\nx\r\n", 1)[0][0], 250)
+                self.stack.stop("mysql")
+                try:
+                    for user, backend, subject in ((known, second, b"two"), (unknown, other, b"three")):
+                        self.assertEqual(d.envelope(user), [250, 250])
+                        self.assertEqual(d.data(b"Subject: " + subject + b"\r\n\r\nx\r\n", 1)[0][0], 250)
+                        self.assertIn(b"Subject: " + subject, backend.content)
+                finally:
+                    self.stack.start("mysql")
+                    self.stack.reload("postfix")
+
+    def test_backend_of_a_recipient_is_down(self):
+        user = self.new_user()
+        with self.hosts() as set_host:
+            set_host(user, dead_address())
+            with Dialogue(self.stack) as d:
+                self.assertEqual(d.envelope(user), [250, 451])
+                self.assertEqual(d.envelope(self.new_user()), [250, 250])
 
     def test_full_spool_lets_mail_pass(self):
         user, ident = self.new_user(), new_message_id()
