@@ -82,14 +82,14 @@ static void moves_from(const struct rules *rules, struct moves *m)
 			m->ids[i][j] = rules->items[i].windows[j].id;
 }
 
-static void move_to(struct moves *m, uint64_t id, uint16_t rule, uint16_t window)
+static void move_to(struct moves *m, uint64_t id, size_t rule, size_t window)
 {
 	for (size_t i = 0; i < RULES_MAX + RULES_EXTRA_MAX; i++)
 		for (size_t j = 0; j < RULES_WINDOWS_MAX && m->ids[i][j] != 0; j++)
 			if (m->ids[i][j] == id) {
 				m->kept[i][j] = true;
-				m->rule[i][j] = rule;
-				m->window[i][j] = window;
+				m->rule[i][j] = (uint16_t)rule;
+				m->window[i][j] = (uint16_t)window;
 			}
 }
 
@@ -123,8 +123,8 @@ static void txn_rebind(struct session *s, struct txn *txn, const struct moves *m
  * ones, with what they hold of windows that stayed. */
 static void transactions_rebind(struct session *s, struct moves *m)
 {
-	for (uint16_t i = 0; i < s->rules->count; i++)
-		for (uint16_t j = 0; j < s->rules->items[i].window_count; j++)
+	for (size_t i = 0; i < s->rules->count; i++)
+		for (size_t j = 0; j < s->rules->items[i].window_count; j++)
 			move_to(m, s->rules->items[i].windows[j].id, i, j);
 	const struct txn_list *lists[] = {&s->txns.live, &s->txns.ended};
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)

@@ -77,8 +77,10 @@ static int show_rows(struct cli *cli, const struct page *page, json_t **rows_out
 	for (size_t at = 0; at < page->count && status == EX_OK; at += ROWS_MAX) {
 		json_t *rows = NULL;
 		struct db_param ids[ROWS_MAX * 2];
-		for (size_t i = 0; i < ROWS_MAX; i++)
-			ids[i] = ids[i + ROWS_MAX] = DB_P_UINT(at + i < page->count ? page->ids[at + i] : 0);
+		for (size_t i = 0; i < ROWS_MAX; i++) {
+			ids[i] = DB_P_UINT(at + i < page->count ? page->ids[at + i] : 0);
+			ids[i + ROWS_MAX] = ids[i];
+		}
 		status = lookup_rows(cli, sbuf_cstr(&sql), ids, ROWS_MAX * 2, keys, &rows);
 		json_array_extend(all, rows);
 		json_decref(rows);
