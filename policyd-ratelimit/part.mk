@@ -60,7 +60,9 @@ TESTS += test_policyd_session
 test_policyd_session_SRCS := tests/unit/test_policyd_session.c
 test_policyd_session_ARCHIVES := policyd-core mail base
 
-TESTS += test_policyd_promise
+TESTS += test_policyd_caps test_policyd_promise
+test_policyd_caps_SRCS := tests/unit/test_policyd_caps.c
+test_policyd_caps_ARCHIVES := policyd-core mail base
 test_policyd_promise_SRCS := tests/unit/test_policyd_promise.c
 test_policyd_promise_ARCHIVES := policyd-core mail base
 

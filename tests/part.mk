@@ -36,7 +36,7 @@ demo: deps
 	$(Q)$(BUILD_ALL) all
 	$(Q)KEEP=$(KEEP) POSTERN_BUILD=$(abspath $(BUILD)) tests/demo
 
-# transcripts: SMTP sessions with milter-dkim, word for word: signed, verified, quarantined, rejected
+# transcripts: SMTP sessions word for word: signed, verified, quarantined, rejected; the first message over each limit
 transcripts: deps
 	$(Q)$(BUILD_ALL) all
 	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/transcripts
