@@ -27,6 +27,7 @@ struct address {
 		struct sockaddr_in6 in6;
 	};
 	socklen_t len;
+	int type; /* SOCK_STREAM or SOCK_SEQPACKET */
 };
 
 static int fail(struct sbuf *error, int code, struct span what, const char *why)
@@ -96,12 +97,14 @@ static int parse_one(struct span text, struct address *address, struct sbuf *err
 {
 	struct span rest = text, scheme;
 	int rc = ERR_SYNTAX;
-	*address = (struct address){.len = 0};
+	*address = (struct address){.len = 0, .type = SOCK_STREAM};
 	span_cut(&rest, ':', &scheme);
-	if (span_eq(scheme, SPAN_LIT("unix")))
+	if (span_eq(scheme, SPAN_LIT("unix")) || span_eq(scheme, SPAN_LIT("seqpacket")))
 		rc = parse_unix(rest, address);
 	else if (span_eq(scheme, SPAN_LIT("inet")) || span_eq(scheme, SPAN_LIT("inet6")))
 		rc = parse_host_port(rest, scheme.len == 5, address);
+	if (span_eq(scheme, SPAN_LIT("seqpacket")))
+		address->type = SOCK_SEQPACKET;
 	if (rc < 0)
 		return fail(error, rc, text,
 			    "expected unix:/PATH, inet:ADDRESS:PORT or inet6:[ADDRESS]:PORT");
@@ -170,7 +173,7 @@ int listen_check_local(const char *spec, struct sbuf *error)
 /* True where something accepts connections at the unix socket. */
 static bool answers(const struct address *address)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(AF_UNIX, address->type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return true;
 	int rc = connect(fd, &address->any, address->len);
@@ -220,7 +223,7 @@ static int open_one(struct span one, mode_t mode, struct listen_set *set, struct
 	if (rc < 0)
 		return rc;
 	bool is_unix = address.any.sa_family == AF_UNIX;
-	int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(address.any.sa_family, address.type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return fail_errno(error, ERR_PERM, one);
 	rc = is_unix ? bind_unix(fd, &address, mode, one, error) : bind_inet(fd, &address, one, error);
@@ -239,10 +242,11 @@ static int open_one(struct span one, mode_t mode, struct listen_set *set, struct
 static int adopt(int fd, struct listen_set *set, const char *name, struct sbuf *error)
 {
 	int flags = fcntl(fd, F_GETFL);
-	if (sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0 || flags < 0 ||
+	bool is_ours = sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) > 0 || sd_is_socket(fd, AF_UNIX, SOCK_SEQPACKET, 1) > 0;
+	if (!is_ours || flags < 0 ||
 	    fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return fail(error, ERR_PERM, span_str(name),
-			    "systemd handed over something that is not a listening stream socket");
+			    "systemd handed over something that is not a listening socket");
 	set->fds[set->count++] = fd;
 	return 0;
 }
@@ -307,7 +311,7 @@ int listen_connect(const char *spec, int *fd_out, struct sbuf *error)
 	int rc = parse_one(what, &address, error);
 	if (rc < 0)
 		return rc;
-	int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(address.any.sa_family, address.type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return fail_errno(error, ERR_TEMP, what);
 	const int on = 1;

@@ -2,6 +2,7 @@
  * Listening sockets from text: `unix:/path`, `inet:HOST:PORT`,
  * `inet6:[ADDR]:PORT`, several separated by commas or white space; or those
  * that systemd hands over (LISTEN_FDS), which then take their place.
+ * `seqpacket:/path` is a unix socket that keeps the bounds of records.
  */
 #ifndef RUN_LISTEN_H
 #define RUN_LISTEN_H
