@@ -31,6 +31,7 @@ struct delivery {
 	uint64_t size_bytes;
 	bool in_file; /* the content is the file named after the id */
 	bool again;   /* it may be in the database already */
+	bool appended; /* found in a mailbox; we did not deliver it */
 	size_t rcpt_count;
 	struct delivery_rcpt *rcpts;
 	char *envelope;     /* owned: memory of sender and paths */

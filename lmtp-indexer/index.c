@@ -147,13 +147,33 @@ static int open_settle(struct index *ix, struct skel *skel, struct sbuf *error)
 	return 0;
 }
 
+static int start_follow(struct index *ix, struct skel *skel, struct sbuf *error)
+{
+	const struct indexer_config *c = skel->config;
+	char password[SECRET_MAX];
+	if (c->mailbox_server[0] == '\0' || !ix->has_database)
+		return 0;
+	int rc = read_file(c->mailbox_api_key_file, password, error);
+	if (rc < 0)
+		return rc;
+	password[strcspn(password, "\r\n")] = '\0';
+	struct follow_config config = {.server = c->mailbox_server, .password = password, .trace_name = c->trace_header,
+				       .delimiter = c->recipient_delimiter, .user_query = c->user_query,
+				       .users_query = c->users_query, .marker_dir = c->hints_marker_dir, .work_dir = skel->state_dir,
+				       .delay_ms = c->follow_delay, .gap_ms = c->follow_gap, .sweep_ms = c->follow_sweep,
+				       .limits = ix->limits, .parser = parser_of(ix->pool, (size_t)c->index_threads), .db = ix->db, .spool = ix->spool, .webhook = ix->webhook,
+				       .seal = ix->seal, .order = &ix->order};
+	ix->follow = follow_new(&config);
+	return 0;
+}
+
 static void start_threads(struct index *ix, const struct indexer_config *c)
 {
 	ix->reader = spool_reader_new(ix->spool);
 	if (!ix->has_database)
 		return;
-	ix->seal = seal_new(db_clone(ix->db));
 	ix->writer = writer_new(ix->db, c->user_query, c->recipient_delimiter);
+	writer_keep_order(ix->writer, &ix->order);
 	ix->db = NULL;
 	if (pthread_create(&ix->writer_thread, NULL, index_write_run, ix) != 0)
 		PANIC("cannot start a thread");
@@ -169,6 +189,7 @@ static void init_locks(struct index *ix)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&ix->lock, NULL);
 	pthread_mutex_init(&ix->reader_lock, NULL);
+	pthread_mutex_init(&ix->order, NULL);
 	pthread_cond_init(&ix->to_parse, &attr);
 	pthread_cond_init(&ix->to_write, &attr);
 	pthread_cond_init(&ix->parsed_less, &attr);
@@ -186,7 +207,7 @@ int index_parsers_open(const struct indexer_config *c, const char *authserv_id, 
 		       struct sbuf *error)
 {
 	struct parser_config config = {.limits = limits_of(c), .authserv_id = authserv_id,
-				       .count = (size_t)c->index_threads, .content_max = SESSION_CHUNK,
+				       .count = (size_t)c->index_threads + 1 /* the follower's */, .content_max = SESSION_CHUNK,
 				       .memory_bytes = (uint64_t)c->parse_memory, .timeout_ms = c->parse_timeout};
 	return parser_pool_open(&config, pool_out, error);
 }
@@ -211,7 +232,13 @@ int index_open(struct skel *skel, struct spool *spool, struct parser_pool *parse
 		rc = open_webhook(ix, skel, error);
 	if (rc == 0)
 		rc = open_settle(ix, skel, error);
+	if (rc == 0 && ix->has_database)
+		ix->seal = seal_new(db_clone(ix->db));
+	if (rc == 0)
+		rc = start_follow(ix, skel, error);
 	if (rc < 0) {
+		seal_close(&ix->seal);
+		settle_close(&ix->settle);
 		webhook_close(&ix->webhook, 0);
 		db_free(&ix->db);
 		free(ix);
@@ -250,11 +277,14 @@ void index_close(struct index **index)
 	pthread_cond_broadcast(&ix->parsed_less);
 	pthread_cond_broadcast(&ix->to_write);
 	pthread_mutex_unlock(&ix->lock);
+	if (ix->follow != NULL)
+		follow_stop(ix->follow);
 	parser_pool_interrupt(ix->pool);
 	for (size_t i = 0; i < ix->parser_count; i++)
 		pthread_join(ix->parsers[i], NULL);
 	if (ix->has_database)
 		pthread_join(ix->writer_thread, NULL);
+	follow_close(&ix->follow);
 	webhook_close(&ix->webhook, 1000);
 	seal_close(&ix->seal);
 	writer_free(&ix->writer);
@@ -270,6 +300,19 @@ int index_erase_webhooks(struct index *ix, struct span email, struct span delive
 	return ix->webhook == NULL ? 0 : webhook_erase(ix->webhook, email, delivery, count_out);
 }
 
+void index_hint(struct index *ix, const struct hint *hint)
+{
+	/* A MOVE is a copy and an expunge: what shows one alone waits for the other. */
+	bool urgent = hint->kinds == HINT_SAVE;
+	if (ix->follow != NULL)
+		follow_touch(ix->follow, hint->user, urgent);
+}
+
+struct follow *index_follow(struct index *ix)
+{
+	return ix->follow;
+}
+
 void index_status(struct index *ix, json_t *object)
 {
 	struct outbox_stats hooks = {0};
@@ -277,6 +320,8 @@ void index_status(struct index *ix, json_t *object)
 	size_t waiting = ix->waiting, parsed = ix->parsed_count;
 	pthread_mutex_unlock(&ix->lock);
 	size_t settling = settle_count(ix->settle);
+	if (ix->follow != NULL)
+		follow_status(ix->follow, object);
 	if (ix->webhook != NULL)
 		webhook_stats(ix->webhook, &hooks);
 	metrics_set(METRIC_SETTLING, (int64_t)settling);

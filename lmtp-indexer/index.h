@@ -8,6 +8,8 @@
 
 #include "lib/run/skel.h"
 #include "lmtp-indexer/delivery.h"
+#include "lmtp-indexer/follow.h"
+#include "lmtp-indexer/hint.h"
 #include "lmtp-indexer/parser.h"
 #include "lmtp-indexer/spool.h"
 
@@ -27,5 +29,9 @@ void index_close(struct index **index);
 /* Erases webhooks of EMAIL, or of DELIVERY; 0 without webhooks. */
 int index_erase_webhooks(struct index *index, struct span email, struct span delivery, uint64_t *count_out) MUST_CHECK;
 void index_status(struct index *index, json_t *object);
+/* From any thread: a hint of the plug-in. */
+void index_hint(struct index *index, const struct hint *hint);
+/* NULL where mailboxes are not followed. */
+struct follow *index_follow(struct index *index);
 
 #endif

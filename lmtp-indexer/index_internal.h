@@ -48,9 +48,17 @@ struct index {
 	struct webhook *webhook;
 	struct settle *settle;
 	struct seal *seal; /* NULL without a database */
+	struct follow *follow; /* NULL where mailboxes are not followed */
+	pthread_mutex_t order; /* see writer_keep_order() */
 	atomic_bool behind;
 };
 
+/*
+ * Parses SOURCE of the delivery or mail ID.  What the parser cannot take is a failed extract.
+ * NULL where STOPPING(ARG) says so.  From any thread that has PARSER for itself.
+ */
+struct extract *index_parse(struct parser *parser, const struct extract_limits *limits, bool (*stopping)(void *arg),
+			    void *arg, struct span id, const struct extract_source *source);
 /* From any thread: D's outcomes are known. */
 void index_enqueue(struct index *ix, struct delivery *d);
 /* D is over: in the index, or not for it. */

@@ -21,8 +21,9 @@ static struct delivery *take(struct index *ix)
 	return d;
 }
 
-static bool is_stopping(struct index *ix)
+static bool is_stopping(void *arg)
 {
+	struct index *ix = arg;
 	pthread_mutex_lock(&ix->lock);
 	bool stopping = ix->stopping;
 	pthread_mutex_unlock(&ix->lock);
@@ -30,27 +31,27 @@ static bool is_stopping(struct index *ix)
 }
 
 /* A message costs at most two parsers: the first may have been killed by
- * somebody else.  NULL at a stop. */
-static struct extract *parse(struct index *ix, struct parser *parser, const struct delivery *d,
-			     const struct extract_source *source)
+ * somebody else. */
+struct extract *index_parse(struct parser *parser, const struct extract_limits *limits, bool (*stopping)(void *arg),
+			    void *arg, struct span id, const struct extract_source *source)
 {
 	struct extract *x = NULL;
 	int rc = parser_run(parser, source, &x);
-	if (rc == ERR_CLOSED && !is_stopping(ix))
+	if (rc == ERR_CLOSED && !stopping(arg))
 		rc = parser_run(parser, source, &x);
 	if (rc == 0)
 		return x;
-	if (is_stopping(ix))
+	if (stopping(arg))
 		return NULL;
 	if (rc == ERR_TEMP) {
-		LOG_EVENT(LOG_CRIT, &ev_parsers_gone, "cannot start a parser", LOG_FIELD("DELIVERY", ulid_span(&d->id)));
+		LOG_EVENT(LOG_CRIT, &ev_parsers_gone, "cannot start a parser", LOG_FIELD("DELIVERY", id));
 		PANIC("no parser can be started");
 	}
 	metrics_inc(METRIC_PARSERS_LOST);
-	LOG_EVENT(LOG_ERR, &ev_parser_lost, "the parser was lost", LOG_FIELD("DELIVERY", ulid_span(&d->id)),
+	LOG_EVENT(LOG_ERR, &ev_parser_lost, "the parser was lost", LOG_FIELD("DELIVERY", id),
 		  LOG_FIELD("REASON", rc == ERR_LIMIT ? SPAN_LIT("it took longer than parse_timeout")
 						      : SPAN_LIT("it died")));
-	return extract_new_failed(&ix->limits);
+	return extract_new_failed(limits);
 }
 
 /* Without its content a delivery is indexed by its envelope. */
@@ -66,7 +67,7 @@ static struct extract *extract_of(struct index *ix, struct parser *parser, struc
 		if (rc == 0)
 			source.bytes = sbuf_span(&buf);
 	}
-	struct extract *x = parse(ix, parser, d, &source);
+	struct extract *x = index_parse(parser, &ix->limits, is_stopping, ix, ulid_span(&d->id), &source);
 	if (source.fd >= 0)
 		close(source.fd);
 	sbuf_done(&buf);

@@ -69,6 +69,8 @@ static void tell(void *arg, const struct writer_told *told)
 		metrics_observe(METRIC_INDEX_LAG, (double)(clock_wall_ms() - happened_ms) / 1000);
 		seal_note(t->ix->seal, told->user_id);
 	}
+	if (told->fate != FATE_NO_ACCOUNT && t->ix->follow != NULL)
+		follow_delivered(t->ix->follow, told->user);
 	if (t->ix->webhook == NULL || told->event.len == 0)
 		return;
 	sbuf_init(&key, key_mem, sizeof(key_mem));

@@ -48,6 +48,11 @@ static int check(const void *config, struct sbuf *error)
 	if (!is_url(c->mailbox_api, true))
 		return conf_fail_option(&indexer_conf, c, "mailbox_api", error,
 					"mailbox_api: neither http://, https:// nor unix:/");
+	if (c->mailbox_server[0] != '\0' && listen_check(c->mailbox_server, &why) < 0)
+		return conf_fail_option(&indexer_conf, c, "mailbox_server", error, "mailbox_server: %s", sbuf_cstr(&why));
+	if (c->hints_listen[0] != '\0' && (!span_starts(span_str(c->hints_listen), SPAN_LIT("seqpacket:")) ||
+					    listen_check(c->hints_listen, &why) < 0))
+		return conf_fail_option(&indexer_conf, c, "hints_listen", error, "hints_listen: expected seqpacket:/PATH");
 	if (listen_check(c->backend, &why) < 0)
 		return conf_fail_option(&indexer_conf, c, "backend", error, "backend: %s", sbuf_cstr(&why));
 	return 0;
@@ -95,14 +100,29 @@ static json_t *erase(void *arg, const struct span *args, size_t count, struct sb
 	return server_erase(arg, args, count, error);
 }
 
+static json_t *rebuild(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	return server_rebuild(arg, args, count, error);
+}
+
+static json_t *progress(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	(void)args;
+	(void)count;
+	return server_progress(arg, error);
+}
+
 static const struct control_command commands[] = {
 	{"erase", "user EMAIL | delivery ID", erase},
+	{"index rebuild", "[USER]", rebuild},
+	{"index progress", "", progress},
 	{0},
 };
 
 static const char *const fixed_options[] = {
 	"hostname", "trace_header", "backend_query*", "spool_max", "index_*", "parse_*", "text_max", "mime_*", "authserv_id",
-	"recipient_delimiter", "user_query", "mailbox_*", "settle_after", "webhook_*", "database_*", NULL};
+	"recipient_delimiter", "user_query", "users_query", "mailbox_*", "hints_*", "follow_*", "settle_after", "webhook_*",
+	"database_*", NULL};
 
 int main(int argc, char **argv)
 {

@@ -7,12 +7,14 @@ CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c terms.c block.c query.c \
-	match.c html.c 	extract.c extract_guard.c extract_headers.c extract_parts.c extract_record.c delivery.c payload.c)
+	match.c html.c extract.c extract_guard.c extract_headers.c extract_parts.c extract_record.c delivery.c payload.c \
+	change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c)
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c route.c spool.c \
 	spool_file.c spool_reader.c spool_erase.c index.c index_parse.c index_write.c parser.c parser_child.c settle.c writer.c \
-	writer_rows.c rows.c seal.c threads.c webhook.c webhook_retry.c)
+	writer_rows.c rows.c seal.c threads.c webhook.c webhook_retry.c hints.c follow.c follow_fetch.c follow_scan.c \
+	follow_step.c follow_mails.c follow_store.c follow_store_write.c)
 lmtp-indexer_ARCHIVES := indexer-core run base
 lmtp-indexer_LIBS := $(GMIME_LIBS) -lcurl $(RUN_LIBS)
 
@@ -23,8 +25,15 @@ $(1)_ARCHIVES := indexer-core base
 $(1)_LIBS := $(GMIME_LIBS)
 endef
 $(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract \
-	test_indexer_delivery test_indexer_search,\
+	test_indexer_delivery test_indexer_search test_indexer_follow,\
 	$(eval $(call indexer_test,$(t))))
+
+test_indexer_follow_SRCS += lmtp-indexer/plugin/sender.c
+
+TESTS += test_indexer_doveadm
+test_indexer_doveadm_SRCS := tests/unit/test_indexer_doveadm.c
+test_indexer_doveadm_ARCHIVES := indexer-core run base
+test_indexer_doveadm_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
 TESTS += test_indexer_spool
 test_indexer_spool_SRCS := tests/unit/test_indexer_spool.c \
@@ -38,4 +47,11 @@ fuzz_$(1)_SRCS := tests/fuzz/fuzz_$(1).c
 fuzz_$(1)_ARCHIVES := indexer-core base
 fuzz_$(1)_LIBS := $(GMIME_LIBS)
 endef
-$(foreach f,indexer_lmtp indexer_reply indexer_extract indexer_query indexer_block indexer_record,$(eval $(call indexer_fuzzer,$(f))))
+$(foreach f,indexer_lmtp indexer_reply indexer_extract indexer_query indexer_block indexer_record indexer_hint \
+	indexer_doveadm,$(eval $(call indexer_fuzzer,$(f))))
+
+# The plug-in takes what it needs of lib/base as source: archives are not
+# position-independent.
+PLUGINS += lib20_postern_notify_plugin
+lib20_postern_notify_plugin_SRCS := $(addprefix lmtp-indexer/,plugin/notify.c plugin/sender.c hint.c ulid.c) \
+	$(addprefix lib/base/,span.c sbuf.c num.c err.c)

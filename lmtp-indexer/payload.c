@@ -4,6 +4,8 @@
 
 #include <glib.h>
 
+#include "lmtp-indexer/change.h"
+
 void payload_string(struct sbuf *out, struct span s)
 {
 	sbuf_addc(out, '"');
@@ -31,7 +33,7 @@ void payload_time(struct sbuf *out, int64_t wall_ms)
 
 void payload_event_key(struct sbuf *out, const struct delivery *d, size_t rcpt)
 {
-	sbuf_addf(out, "received:%s:%zu", d->id.text, rcpt);
+	sbuf_addf(out, "%s:%s:%zu", d->appended ? "appended" : "received", d->id.text, rcpt);
 }
 
 static void add_member(struct sbuf *out, const char *name, struct span value)
@@ -70,10 +72,18 @@ static void add_attachments(struct sbuf *out, const struct extract *x)
 	sbuf_addc(out, ']');
 }
 
+static void add_place(struct sbuf *out, const struct payload_place *p)
+{
+	add_member(out, "mailbox", p->mailbox);
+	add_member(out, "mailbox_guid", p->mailbox_guid);
+	sbuf_addf(out, ",\"uid_validity\":%u,\"uid\":%u,\"flags\":", p->uid_validity, p->uid);
+	change_flags_json(out, p->flags);
+}
+
 void payload_event(struct sbuf *out, const struct payload_facts *f)
 {
 	const struct delivery *d = f->d;
-	sbuf_adds(out, "{\"type\":\"message.received\",\"timestamp\":");
+	sbuf_addf(out, "{\"type\":\"message.%s\",\"timestamp\":", d->appended ? "appended" : "received");
 	payload_time(out, d->rcpts[f->rcpt].settled_ms);
 	sbuf_addf(out, ",\"data\":{\"sequence\":%llu,\"message\":%llu,\"thread\":\"%llu\",\"size\":%llu",
 		  (unsigned long long)f->sequence, (unsigned long long)f->message, (unsigned long long)f->thread,
@@ -90,5 +100,7 @@ void payload_event(struct sbuf *out, const struct payload_facts *f)
 	add_addresses(out, "to", f->x, KIND_TO);
 	add_addresses(out, "cc", f->x, KIND_CC);
 	add_attachments(out, f->x);
+	if (f->place != NULL)
+		add_place(out, f->place);
 	sbuf_adds(out, "}}");
 }

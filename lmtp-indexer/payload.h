@@ -13,15 +13,23 @@
 #define PAYLOAD_KEY_MAX 64
 #define PAYLOAD_ADDRESSES_MAX 50 /* of To and Cc that are told */
 
+/* Where a mail lies. */
+struct payload_place {
+	struct span mailbox, mailbox_guid, flags;
+	uint32_t uid_validity, uid;
+};
+
 struct payload_facts {
 	const struct delivery *d;
 	size_t rcpt;
 	const struct extract *x;
 	struct span user;
 	uint64_t message, thread, sequence; /* ids of the index */
+	const struct payload_place *place;  /* NULL where it is not known yet */
 };
 
-/* Unique for each recipient of each delivery: "received:ULID:0". */
+/* Unique for each recipient of each delivery: "received:ULID:0"; "appended:..." for a mail
+ * that came into the mailbox by another way. */
 void payload_event_key(struct sbuf *out, const struct delivery *d, size_t rcpt);
 void payload_event(struct sbuf *out, const struct payload_facts *facts);
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "lmtp-indexer/front.h"
+#include "lmtp-indexer/hints.h"
 #include "lmtp-indexer/route.h"
 
 #define CLIENT_OUT_MAX (1u << 20)
@@ -21,6 +22,7 @@ struct server {
 	struct listen_set listen;
 	struct conn_server *conns;
 	struct conn_limits limits;
+	struct hints *hints;
 };
 
 static struct relay_config relay_config_of(const struct server *s, const struct indexer_config *c)
@@ -103,6 +105,12 @@ static int open_route(struct server *s, struct sbuf *error)
 	return 0;
 }
 
+static void on_hint(void *arg, const struct hint *hint)
+{
+	struct server *s = arg;
+	index_hint(s->shared.index, hint);
+}
+
 static int open_parts(struct server *s, struct sbuf *error)
 {
 	const struct indexer_config *c = s->skel->config;
@@ -124,7 +132,10 @@ static int open_parts(struct server *s, struct sbuf *error)
 	struct relay_config relay = relay_config_of(s, c);
 	front_configure(&s->shared, &relay);
 	resume(s, &table);
-	return open_route(s, error);
+	rc = open_route(s, error);
+	if (rc < 0 || c->hints_listen[0] == '\0')
+		return rc;
+	return hints_open(s->skel->loop, c->hints_listen, on_hint, s, &s->hints, error);
 }
 
 int server_open(struct skel *skel, struct server **server_out, struct sbuf *error)
@@ -177,6 +188,7 @@ void server_close(struct server **server)
 	if (s == NULL)
 		return;
 	conn_server_free(&s->conns);
+	hints_close(&s->hints);
 	cork_list_done(&s->shared.corks);
 	listen_close(&s->listen);
 	front_done(&s->shared);
@@ -212,6 +224,28 @@ json_t *server_erase(struct server *s, const struct span *args, size_t count, st
 	}
 	return json_pack("{s:I, s:I, s:I}", "spool", (json_int_t)spool.records, "waiting", (json_int_t)spool.waiting,
 			 "webhooks", (json_int_t)webhooks);
+}
+
+static struct follow *follow_of(struct server *s, struct sbuf *error)
+{
+	struct follow *follow = index_follow(s->shared.index);
+	if (follow == NULL)
+		sbuf_adds(error, "mailboxes are not followed: set mailbox_server and the database");
+	return follow;
+}
+
+json_t *server_rebuild(struct server *s, const struct span *args, size_t count, struct sbuf *error)
+{
+	struct follow *follow = follow_of(s, error);
+	if (follow == NULL || follow_rebuild(follow, count > 0 ? args[0] : SPAN_EMPTY, error) < 0)
+		return NULL;
+	return follow_progress(follow);
+}
+
+json_t *server_progress(struct server *s, struct sbuf *error)
+{
+	struct follow *follow = follow_of(s, error);
+	return follow == NULL ? NULL : follow_progress(follow);
 }
 
 void server_status(struct server *s, json_t *object)

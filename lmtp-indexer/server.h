@@ -35,5 +35,8 @@ void server_close(struct server **server);
 /* Control command `erase user EMAIL` or `erase delivery ID`. */
 json_t *server_erase(struct server *server, const struct span *args, size_t count, struct sbuf *error);
 void server_status(struct server *server, json_t *object);
+/* For the control socket: `index rebuild [USER]`, `index progress`. */
+json_t *server_rebuild(struct server *server, const struct span *args, size_t count, struct sbuf *error);
+json_t *server_progress(struct server *server, struct sbuf *error);
 
 #endif

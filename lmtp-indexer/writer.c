@@ -123,6 +123,8 @@ static int plan_item(struct writer *w, const struct writer_item *item)
 			return rc;
 		if (row->user_id == 0)
 			row->fate = FATE_NO_ACCOUNT;
+		else if (writer_refills(row))
+			row->message_id = item->place->refill_id;
 	}
 	return 0;
 }
@@ -155,7 +157,8 @@ static int note_id(void *arg, const struct db_value *v, size_t count)
 		return 0;
 	for (size_t i = 0; i < w->row_count; i++) {
 		struct writer_row *row = &w->rows[i];
-		if (span_eq(ulid_span(&row->item->d->id), v[1].text) && span_ieq(row->recipient, v[2].text))
+		if (!writer_refills(row) && span_eq(ulid_span(&row->item->d->id), v[1].text) &&
+		    span_ieq(row->recipient, v[2].text))
 			row->message_id = id;
 	}
 	return 0;
@@ -168,7 +171,8 @@ static int read_ids(struct writer *w, bool again_only)
 	for (size_t i = 0; i < w->row_count; i++) {
 		const struct delivery *d = w->rows[i].item->d;
 		struct db_param param = DB_P_TEXT(ulid_span(&d->id));
-		if (w->rows[i].fate == FATE_INDEXED && d != last && (d->again || !again_only)) {
+		if (w->rows[i].fate == FATE_INDEXED && !writer_refills(&w->rows[i]) && d != last &&
+		    (d->again || !again_only)) {
 			rows_add(&w->find, &param);
 			last = d;
 		}
@@ -180,7 +184,7 @@ static int drop_existing(struct writer *w)
 {
 	int rc = read_ids(w, true);
 	for (size_t i = 0; i < w->row_count; i++)
-		if (w->rows[i].message_id != 0)
+		if (w->rows[i].message_id != 0 && !writer_refills(&w->rows[i]))
 			w->rows[i].fate = FATE_REPEATED;
 	return rc;
 }
@@ -221,6 +225,21 @@ static int write_rows(struct writer *w)
 	return rc;
 }
 
+/* From here on no other writer commits before what is told is told. */
+static void begin_order(struct writer *w)
+{
+	if (w->order != NULL)
+		pthread_mutex_lock(w->order);
+	w->in_order = w->order != NULL;
+}
+
+static void end_order(struct writer *w)
+{
+	if (w->in_order)
+		pthread_mutex_unlock(w->order);
+	w->in_order = false;
+}
+
 static int attempt(struct writer *w, struct writer_item *const *items, size_t count)
 {
 	int rc = plan(w, items, count);
@@ -231,9 +250,13 @@ static int attempt(struct writer *w, struct writer_item *const *items, size_t co
 		return rc;
 	rc = write_rows(w);
 	if (rc == 0)
+		begin_order(w);
+	if (rc == 0)
 		rc = db_commit(w->db);
-	if (rc < 0)
+	if (rc < 0) {
+		end_order(w);
 		db_rollback(w->db);
+	}
 	return rc;
 }
 
@@ -261,7 +284,8 @@ static void tell_all(struct writer *w, writer_tell *tell, void *arg)
 	for (size_t i = 0; i < w->row_count; i++) {
 		struct writer_row *row = &w->rows[i];
 		struct writer_told told = {.fate = row->fate, .d = row->item->d, .rcpt = row->rcpt,
-					   .user_id = row->user_id, .event = row->event, .last = i == last};
+					   .user_id = row->user_id, .user = row->user, .sequence = row->sequence,
+					   .event = row->event, .last = i == last};
 		tell(arg, &told);
 	}
 }
@@ -285,6 +309,7 @@ int writer_write(struct writer *w, struct writer_item *const *items, size_t coun
 	else /* the server may have committed all the same */
 		for (size_t i = 0; i < count; i++)
 			items[i]->d->again = true;
+	end_order(w);
 	return rc == ERR_EXISTS ? ERR_TEMP : rc == ERR_LIMIT ? ERR_PERM : rc;
 }
 
@@ -305,6 +330,16 @@ struct writer *writer_new(struct db *db, const char *user_query, const char *del
 	rows_init(&w->find, "SELECT id, delivery_id, recipient FROM messages WHERE delivery_id IN (", "?", ",", ")", 1);
 	writer_rows_init(w);
 	return w;
+}
+
+void writer_keep_order(struct writer *w, pthread_mutex_t *lock)
+{
+	w->order = lock;
+}
+
+void writer_note_unsent(struct writer *w)
+{
+	w->note_unsent = true;
 }
 
 void writer_free(struct writer **writer)

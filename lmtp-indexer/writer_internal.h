@@ -27,8 +27,22 @@ struct writer {
 	struct arena arena;   /* of the batch */
 	struct writer_row *rows;
 	size_t row_count;
-	struct rows find, messages, addresses, texts, attachments, take_numbers, read_numbers, events;
+	pthread_mutex_t *order; /* may be NULL */
+	bool in_order, note_unsent;
+	struct rows find, messages, placed, addresses, texts, attachments, take_numbers, read_numbers, events;
 };
+
+/* A row whose message is there and only lacks what is in the mail. */
+static inline bool writer_refills(const struct writer_row *row)
+{
+	return row->item->place != NULL && row->item->place->refill_id != 0;
+}
+
+static inline bool writer_tells(const struct writer_row *row)
+{
+	return row->fate == FATE_INDEXED && !writer_refills(row) &&
+	       (row->item->place == NULL || !row->item->place->silent);
+}
 
 void writer_rows_init(struct writer *w);
 void writer_rows_done(struct writer *w);

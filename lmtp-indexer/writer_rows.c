@@ -11,13 +11,21 @@
 static const char *const states[] = {"parsed", "partial", "failed"};
 static const char *const kinds[] = {"from", "sender", "reply_to", "to", "cc", "bcc"};
 
+#define MESSAGE_COLUMNS                                                                                      \
+	"user_id, delivery_id, recipient, envelope_sender, message_id_header, in_reply_to, subject, "        \
+	"from_display, from_address, sent_at, received_at, size_bytes, snippet, thread_id, attachment_count, " \
+	"parse_state, spf_result, dkim_result, dmarc_result, arc_result"
+#define MESSAGE_COUNT 20
+#define PLACE_COLUMNS "mailbox_name, mailbox_guid, uid_validity, uid, flags, mail_guid"
+#define PLACE_COUNT 6
+
 void writer_rows_init(struct writer *w)
 {
-	rows_init(&w->messages,
-		  "INSERT INTO messages (user_id, delivery_id, recipient, envelope_sender, message_id_header, "
-		  "in_reply_to, subject, from_display, from_address, sent_at, received_at, size_bytes, snippet, "
-		  "thread_id, attachment_count, parse_state, spf_result, dkim_result, dmarc_result, arc_result) VALUES ",
-		  "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ",", "", 20);
+	rows_init(&w->messages, "INSERT INTO messages (" MESSAGE_COLUMNS ") VALUES ",
+		  "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ",", "", MESSAGE_COUNT);
+	rows_init(&w->placed, "INSERT INTO messages (" MESSAGE_COLUMNS ", " PLACE_COLUMNS ") VALUES ",
+		  "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ",", "",
+		  MESSAGE_COUNT + PLACE_COUNT);
 	rows_init(&w->addresses,
 		  "INSERT INTO message_addresses (message_id, position, kind, address, display) VALUES ",
 		  "(?, ?, ?, ?, ?)", ",", "", 5);
@@ -30,12 +38,12 @@ void writer_rows_init(struct writer *w)
 		  " ON DUPLICATE KEY UPDATE last_seq = last_seq + 1", 1);
 	rows_init(&w->read_numbers, "SELECT user_id, last_seq FROM event_sequences WHERE user_id IN (", "?", ",", ")", 1);
 	rows_init(&w->events, "INSERT INTO events (user_id, seq, event_key, type, message_id, payload) VALUES ",
-		  "(?, ?, ?, 'message.received', ?, ?)", ",", "", 5);
+		  "(?, ?, ?, ?, ?, ?)", ",", "", 6);
 }
 
 void writer_rows_done(struct writer *w)
 {
-	struct rows *all[] = {&w->messages, &w->addresses, &w->texts, &w->attachments,
+	struct rows *all[] = {&w->messages, &w->placed, &w->addresses, &w->texts, &w->attachments,
 			      &w->take_numbers, &w->read_numbers, &w->events};
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		rows_done(all[i]);
@@ -72,31 +80,84 @@ static const char *state_of(const struct delivery *d, const struct extract *x)
 	return d->seq == 0 && d->in_file ? "pending" : states[x->state];
 }
 
+/* The parameters of a message's own columns, in the order of MESSAGE_COLUMNS. */
+static void fill_message(struct writer *w, const struct writer_row *row, struct db_param p[MESSAGE_COUNT])
+{
+	const struct delivery *d = row->item->d;
+	const struct extract *x = row->item->x;
+	const struct extract_address *from = author(x);
+	const struct db_param params[MESSAGE_COUNT] = {
+		DB_P_UINT(row->user_id), DB_P_TEXT(ulid_span(&d->id)), DB_P_TEXT(row->recipient),
+		DB_P_TEXT(row->sender), text_or_null(x->message_id), text_or_null(x->in_reply_to),
+		x->has_subject ? DB_P_TEXT(x->subject) : DB_P_NULL,
+		text_or_null(from == NULL ? SPAN_EMPTY : from->display),
+		text_or_null(from == NULL ? SPAN_EMPTY : from->address),
+		x->has_date ? DB_P_TEXT(time_text(w, x->date_s * 1000)) : DB_P_NULL,
+		DB_P_TEXT(time_text(w, d->rcpts[row->rcpt].settled_ms)), DB_P_UINT(d->size_bytes),
+		DB_P_TEXT(x->snippet), DB_P_UINT(row->thread_id), DB_P_UINT(x->attachment_count),
+		DB_P_STR(state_of(d, x)), text_or_null(x->spf), text_or_null(x->dkim),
+		text_or_null(x->dmarc), text_or_null(x->arc),
+	};
+	memcpy(p, params, sizeof(params));
+}
+
+/* The content of a mail whose row was made without it. */
+static int refill(struct writer *w, const struct writer_row *row)
+{
+	static const char *const companions[] = {"DELETE FROM message_addresses WHERE message_id = ?",
+						 "DELETE FROM attachments WHERE message_id = ?"};
+	/* What of MESSAGE_COLUMNS is read from the mail: numbers 4 to 9 and 12 to 19. */
+	struct db_param all[MESSAGE_COUNT], p[15], id = DB_P_UINT(row->message_id);
+	fill_message(w, row, all);
+	memcpy(p, all + 4, 6 * sizeof(*p));
+	memcpy(p + 6, all + 12, 8 * sizeof(*p));
+	p[14] = id;
+	int rc = db_exec(w->db,
+			 "UPDATE messages SET message_id_header = ?, in_reply_to = ?, subject = ?, from_display = ?, "
+			 "from_address = ?, sent_at = ?, snippet = ?, thread_id = ?, attachment_count = ?, parse_state = ?, "
+			 "spf_result = ?, dkim_result = ?, dmarc_result = ?, arc_result = ? WHERE id = ?",
+			 p, 15);
+	for (size_t i = 0; i < sizeof(companions) / sizeof(companions[0]) && rc == 0; i++)
+		rc = db_exec(w->db, companions[i], &id, 1);
+	return rc;
+}
+
+static void add_placed(struct writer *w, const struct writer_row *row)
+{
+	const struct writer_place *place = row->item->place;
+	struct db_param p[MESSAGE_COUNT + PLACE_COUNT];
+	fill_message(w, row, p);
+	p[MESSAGE_COUNT] = DB_P_TEXT(place->at.mailbox);
+	p[MESSAGE_COUNT + 1] = DB_P_TEXT(place->at.mailbox_guid);
+	p[MESSAGE_COUNT + 2] = DB_P_UINT(place->at.uid_validity);
+	p[MESSAGE_COUNT + 3] = DB_P_UINT(place->at.uid);
+	p[MESSAGE_COUNT + 4] = DB_P_TEXT(place->at.flags);
+	p[MESSAGE_COUNT + 5] = DB_P_BLOB(span_of(place->mail_guid, sizeof(place->mail_guid)));
+	rows_add(&w->placed, p);
+}
+
 int writer_insert_messages(struct writer *w)
 {
+	int rc = 0;
 	rows_reset(&w->messages);
-	for (size_t i = 0; i < w->row_count; i++) {
+	rows_reset(&w->placed);
+	for (size_t i = 0; i < w->row_count && rc == 0; i++) {
 		const struct writer_row *row = &w->rows[i];
-		const struct delivery *d = row->item->d;
-		const struct extract *x = row->item->x;
-		const struct extract_address *from = author(x);
+		struct db_param p[MESSAGE_COUNT];
 		if (row->fate != FATE_INDEXED)
 			continue;
-		struct db_param p[] = {
-			DB_P_UINT(row->user_id), DB_P_TEXT(ulid_span(&d->id)), DB_P_TEXT(row->recipient),
-			DB_P_TEXT(row->sender), text_or_null(x->message_id), text_or_null(x->in_reply_to),
-			x->has_subject ? DB_P_TEXT(x->subject) : DB_P_NULL,
-			text_or_null(from == NULL ? SPAN_EMPTY : from->display),
-			text_or_null(from == NULL ? SPAN_EMPTY : from->address),
-			x->has_date ? DB_P_TEXT(time_text(w, x->date_s * 1000)) : DB_P_NULL,
-			DB_P_TEXT(time_text(w, d->rcpts[row->rcpt].settled_ms)), DB_P_UINT(d->size_bytes),
-			DB_P_TEXT(x->snippet), DB_P_UINT(row->thread_id), DB_P_UINT(x->attachment_count),
-			DB_P_STR(state_of(d, x)), text_or_null(x->spf), text_or_null(x->dkim),
-			text_or_null(x->dmarc), text_or_null(x->arc),
-		};
-		rows_add(&w->messages, p);
+		if (writer_refills(row)) {
+			rc = refill(w, row);
+		} else if (row->item->place != NULL) {
+			add_placed(w, row);
+		} else {
+			fill_message(w, row, p);
+			rows_add(&w->messages, p);
+		}
 	}
-	return rows_exec(&w->messages, w->db);
+	if (rc == 0)
+		rc = rows_exec(&w->messages, w->db);
+	return rc < 0 ? rc : rows_exec(&w->placed, w->db);
 }
 
 static void add_addresses(struct writer *w, const struct writer_row *row)
@@ -122,12 +183,22 @@ static void add_attachments(struct writer *w, const struct writer_row *row)
 	}
 }
 
+/* In place, so that the blocks of the search learn of it. */
+static int refill_text(struct writer *w, const struct db_param p[5])
+{
+	return db_exec(w->db,
+		       "INSERT INTO message_texts (message_id, user_id, body, truncated, terms) VALUES (?, ?, ?, ?, ?) "
+		       "ON DUPLICATE KEY UPDATE body = VALUES(body), truncated = VALUES(truncated), terms = VALUES(terms)",
+		       p, 5);
+}
+
 int writer_insert_companions(struct writer *w)
 {
 	rows_reset(&w->addresses);
 	rows_reset(&w->attachments);
 	rows_reset(&w->texts);
-	for (size_t i = 0; i < w->row_count; i++) {
+	int rc = 0;
+	for (size_t i = 0; i < w->row_count && rc == 0; i++) {
 		const struct writer_row *row = &w->rows[i];
 		const struct extract *x = row->item->x;
 		if (row->fate != FATE_INDEXED)
@@ -136,9 +207,13 @@ int writer_insert_companions(struct writer *w)
 		add_attachments(w, row);
 		struct db_param p[] = {DB_P_UINT(row->message_id), DB_P_UINT(row->user_id), DB_P_TEXT(x->text),
 				       DB_P_UINT(x->truncated), DB_P_TEXT(x->terms)};
-		rows_add(&w->texts, p);
+		if (writer_refills(row))
+			rc = refill_text(w, p);
+		else
+			rows_add(&w->texts, p);
 	}
-	int rc = rows_exec(&w->addresses, w->db);
+	if (rc == 0)
+		rc = rows_exec(&w->addresses, w->db);
 	if (rc == 0)
 		rc = rows_exec(&w->attachments, w->db);
 	return rc < 0 ? rc : rows_exec(&w->texts, w->db);
@@ -155,7 +230,7 @@ static int note_number(void *arg, const struct db_value *v, size_t count)
 	    num_parse_u64(v[1].text, UINT64_MAX, &last) < 0)
 		return 0;
 	for (size_t i = w->row_count; i-- > 0;)
-		if (w->rows[i].fate == FATE_INDEXED && w->rows[i].user_id == user_id)
+		if (writer_tells(&w->rows[i]) && w->rows[i].user_id == user_id)
 			w->rows[i].sequence = last--;
 	return 0;
 }
@@ -165,7 +240,7 @@ static int take_numbers(struct writer *w)
 	rows_reset(&w->take_numbers);
 	for (size_t i = 0; i < w->row_count; i++) {
 		struct db_param p = DB_P_UINT(w->rows[i].user_id);
-		if (w->rows[i].fate == FATE_INDEXED)
+		if (writer_tells(&w->rows[i]))
 			rows_add(&w->take_numbers, &p);
 	}
 	int rc = rows_exec(&w->take_numbers, w->db);
@@ -184,7 +259,8 @@ static int make_event(struct writer *w, struct writer_row *row, struct span *key
 	struct sbuf b, text;
 	struct payload_facts facts = {.d = row->item->d, .rcpt = row->rcpt, .x = row->item->x, .user = row->user,
 				      .message = row->message_id, .thread = row->thread_id,
-				      .sequence = row->sequence};
+				      .sequence = row->sequence,
+				      .place = row->item->place == NULL ? NULL : &row->item->place->at};
 	sbuf_init(&b, key, sizeof(key));
 	sbuf_init_heap(&text, PAYLOAD_MAX);
 	payload_event_key(&b, row->item->d, row->rcpt);
@@ -196,6 +272,24 @@ static int make_event(struct writer *w, struct writer_row *row, struct span *key
 	return rc;
 }
 
+/* Places are written for one user at a time, so their numbers are in a row. */
+static int note_unsent(struct writer *w)
+{
+	uint64_t user_id = 0, first = 0, last = 0;
+	for (size_t i = 0; i < w->row_count; i++) {
+		const struct writer_row *row = &w->rows[i];
+		if (!writer_tells(row) || row->item->place == NULL)
+			continue;
+		user_id = row->user_id;
+		first = first == 0 ? row->sequence : first;
+		last = row->sequence;
+	}
+	struct db_param p[] = {DB_P_UINT(user_id), DB_P_UINT(first), DB_P_UINT(last)};
+	if (first == 0 || !w->note_unsent)
+		return 0;
+	return db_exec(w->db, "INSERT INTO webhook_unsent (user_id, first_seq, last_seq) VALUES (?, ?, ?)", p, 3);
+}
+
 int writer_insert_events(struct writer *w)
 {
 	int rc = take_numbers(w);
@@ -203,12 +297,15 @@ int writer_insert_events(struct writer *w)
 	for (size_t i = 0; i < w->row_count && rc == 0; i++) {
 		struct writer_row *row = &w->rows[i];
 		struct span key;
-		if (row->fate != FATE_INDEXED)
+		if (!writer_tells(row))
 			continue;
 		rc = make_event(w, row, &key);
 		struct db_param p[] = {DB_P_UINT(row->user_id), DB_P_UINT(row->sequence), DB_P_TEXT(rc == 0 ? key : SPAN_EMPTY),
+				       DB_P_STR(row->item->d->appended ? "message.appended" : "message.received"),
 				       DB_P_UINT(row->message_id), DB_P_TEXT(row->event)};
 		rows_add(&w->events, p);
 	}
-	return rc < 0 ? rc : rows_exec(&w->events, w->db);
+	if (rc == 0)
+		rc = rows_exec(&w->events, w->db);
+	return rc < 0 ? rc : note_unsent(w);
 }

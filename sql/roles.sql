@@ -32,6 +32,8 @@ GRANT SELECT, INSERT, DELETE ON search_pending TO postern_indexer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON events TO postern_indexer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON event_sequences TO postern_indexer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON webhook_deliveries TO postern_indexer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON mailboxes TO postern_indexer;
+GRANT SELECT, INSERT, DELETE ON webhook_unsent TO postern_indexer;
 GRANT SELECT, INSERT, UPDATE ON applied_batches TO postern_indexer;
 
 CREATE ROLE IF NOT EXISTS postern_quotad;
@@ -103,7 +105,7 @@ GRANT SELECT (id, received_at, policy_domain, from_domain, client_ip, dispositio
 	state) ON dmarc_failures TO postern_mailreader;
 GRANT SELECT ON dmarc_failure_reports TO postern_mailreader;
 GRANT SELECT (id, user_id, delivery_id, queue_id, sent_at, received_at, size_bytes, attachment_count,
-	parse_state, spf_result, dkim_result, dmarc_result, arc_result, indexed_at, deleted_at)
+	parse_state, spf_result, dkim_result, dmarc_result, arc_result, indexed_at, deleted_at, deleted_reason)
 	ON messages TO postern_mailreader;
 GRANT SELECT ON webhook_deliveries TO postern_mailreader;
 GRANT SELECT ON mail_domains TO postern_mailreader;

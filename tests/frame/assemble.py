@@ -188,6 +188,7 @@ def configs(at):
         }
         if path.stem == "postern":
             values["sql_dir"] = at.path("/sql")
+            values["mailbox_server"] = f"inet:{HOST}:{at.port('doveadm-server')}"
         else:
             if path.stem in ("milter-dkim", "policyd-ratelimit"):
                 values["resolver"] = f"{HOST}:{at.port('dns')}"
@@ -198,6 +199,8 @@ def configs(at):
             "lmtp-indexer": {
                 "backend": f"inet:{HOST}:{at.port('lmtp')}",
                 "mailbox_api": f"http://{HOST}:{at.port('doveadm')}/doveadm/v1",
+                "mailbox_server": f"inet:{HOST}:{at.port('doveadm-server')}",
+                "hints_marker_dir": at.path("/run/postern/index-dirty"),
                 "authserv_id": "mail.example.com",
             },
         }.get(path.stem, {})

@@ -42,6 +42,7 @@ PORTS = {
     "pop3s": 995,
     "lmtp": 24,
     "doveadm": 981,
+    "doveadm-server": 982,
     "dns": 53,
     "sql": 306,
 }

@@ -95,8 +95,9 @@ class Supervisor:
         for path in sorted(units.glob(f"{self.name}*.socket")):
             section = read_unit(path)["Socket"]
             name = setting(section, "FileDescriptorName", path.name)
-            for address in settings(section, "ListenStream"):
-                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            kinds = [("ListenStream", socket.SOCK_STREAM), ("ListenSequentialPacket", socket.SOCK_SEQPACKET)]
+            for address, kind in [(a, kind) for key, kind in kinds for a in settings(section, key)]:
+                sock = socket.socket(socket.AF_UNIX, kind)
                 if os.path.exists(address):
                     os.unlink(address)
                 sock.bind(address)

@@ -1,0 +1,553 @@
+/*
+ * The thread.  A round takes the next user whose time has come, or lets the pass
+ * that has waited longest make a step.  Only when nobody's mail has changed it
+ * goes on with backfills and with looking at everybody in turn.
+ *
+ * The queue and the job are guarded by the lock; the thread holds it only to
+ * look at them.
+ */
+#include "lmtp-indexer/follow.h"
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include "lmtp-indexer/events.h"
+#include "lmtp-indexer/follow_internal.h"
+#include "lmtp-indexer/index_internal.h"
+#include "lmtp-indexer/server.h"
+
+#define DOVEADM_TIMEOUT_MS 30000
+#define IDLE_MS 1000
+#define MARKERS_EACH_MS 1000
+#define MARKERS_MAX 1000 /* that are taken at once */
+#define RATE_EACH_MS 500
+#define BUSY_RATE 20	 /* deliveries a second beyond which live mail is left room */
+#define BUSY_SHARE 20	 /* then a pass that only places deliveries takes a twentieth of the time */
+#define BACKFILL_SHARE 5 /* and a backfill a fifth */
+#define PAUSE_MIN_MS 100 /* while Dovecot or the database is away */
+#define PAUSE_MAX_MS 10000
+#define WAIT_RETRY_MS 500 /* a delivery's row may still come */
+#define REFUSED_MS 500	 /* Dovecot could not list a user's mailboxes: one may just have been deleted */
+#define REFUSED_MAX_MS 3600000
+#define REFUSED_TOLD 4 /* failures in a row that are worth a line in the log */
+
+/* ---- Passes ---- */
+
+static struct follow_pass *pass_new(struct follow *f, struct follow_user *user)
+{
+	struct follow_pass *p = mem_zalloc(sizeof(*p));
+	p->f = f;
+	p->user = user;
+	p->began_s = clock_wall_ms() / 1000;
+	p->open = mem_alloc(FOLLOW_OPEN_MAX * sizeof(*p->open));
+	reconcile_lost_init(&p->lost);
+	return p;
+}
+
+static void pass_free(struct follow_pass *p)
+{
+	for (size_t i = 0; i < p->box_count; i++) {
+		free(p->boxes[i].now.name);
+		uidset_done(&p->boxes[i].live);
+		uidset_done(&p->boxes[i].back);
+	}
+	free(p->boxes);
+	free(p->open);
+	reconcile_lost_done(&p->lost);
+	free(p);
+}
+
+static bool any_waits(const struct follow_pass *p)
+{
+	for (size_t i = 0; i < p->box_count; i++)
+		if (p->boxes[i].waits)
+			return true;
+	return false;
+}
+
+/* The pass is over, complete or not; RETRY_MS as follow_queue_end() has it. */
+static void pass_end(struct follow_pass *p, int64_t retry_ms, bool failed)
+{
+	struct follow *f = p->f;
+	pthread_mutex_lock(&f->lock);
+	if (p->rebuild && (retry_ms == 0 || failed)) {
+		f->job.users_done++;
+		f->job.failed += failed;
+		f->job.users_left -= f->job.users_left > 0;
+	}
+	/* What was not finished is begun anew. */
+	p->user->rebuild = p->user->rebuild || (p->rebuild && retry_ms > 0 && !failed);
+	if (retry_ms == 0)
+		p->user->missing_since_ms = 0;
+	follow_queue_end(&f->queue, p->user, clock_boot_ms(), retry_ms);
+	pthread_mutex_unlock(&f->lock);
+	pass_free(p);
+}
+
+/* ---- Failures ---- */
+
+static void come_back(struct follow *f)
+{
+	f->pause_ms = 0;
+	if (f->away)
+		LOG_EVENT(LOG_NOTICE, &ev_follow_caught_up, "the mailboxes are followed again",
+			  LOG_FIELD("RESULT", SPAN_LIT("ok")));
+	f->away = false;
+}
+
+static const char *reason(const struct follow *f)
+{
+	return f->error[0] != '\0' ? f->error : follow_store_error(f->store);
+}
+
+static void stay_away(struct follow *f)
+{
+	metrics_inc(METRIC_FOLLOW_ERRORS);
+	f->pause_ms = f->pause_ms == 0 ? PAUSE_MIN_MS : f->pause_ms * 2 > PAUSE_MAX_MS ? PAUSE_MAX_MS : f->pause_ms * 2;
+	if (!f->away && !atomic_load(&f->stopping))
+		LOG_EVENT(LOG_WARNING, &ev_follow_behind, "the mailboxes cannot be followed",
+			  LOG_FIELD_STR("REASON", reason(f)));
+	f->away = true;
+}
+
+/* This user's mailboxes only. */
+static int64_t refused(struct follow_pass *p)
+{
+	int64_t pause = REFUSED_MS;
+	metrics_inc(METRIC_FOLLOW_ERRORS);
+	for (unsigned i = 0; i < p->user->failures && pause < REFUSED_MAX_MS; i++)
+		pause *= 2;
+	if (++p->user->failures == REFUSED_TOLD)
+		LOG_EVENT(LOG_WARNING, &ev_follow_refused, "a user's mailboxes cannot be compared",
+			  LOG_FIELD_STR("ACCOUNT", p->user->name), LOG_FIELD_STR("REASON", reason(p->f)));
+	return pause < REFUSED_MAX_MS ? pause : REFUSED_MAX_MS;
+}
+
+/* Ends the pass P that failed with RC. */
+static void pass_fail(struct follow_pass *p, int rc)
+{
+	struct follow *f = p->f;
+	if (rc == ERR_NOT_FOUND) {
+		come_back(f);
+		pass_end(p, 0, false); /* an account that is disabled or gone */
+	} else if (rc == ERR_PERM || rc == ERR_LIMIT) {
+		come_back(f);
+		pass_end(p, refused(p), true);
+	} else {
+		stay_away(f);
+		pass_end(p, f->pause_ms, false);
+	}
+}
+
+/* ---- Steps ---- */
+
+/* ERR_NOT_FOUND: there is no such user. */
+static int begin(struct follow_pass *p)
+{
+	p->f->error[0] = '\0';
+	int rc = follow_store_user(p->f->store, span_str(p->user->name), &p->user_id);
+	if (rc < 0)
+		return rc;
+	rc = follow_scan(p);
+	if (rc < 0 || !p->rebuild)
+		return rc;
+	pthread_mutex_lock(&p->f->lock);
+	for (size_t i = 0; i < p->box_count; i++)
+		p->f->job.messages += uidset_size(&p->boxes[i].live) + uidset_size(&p->boxes[i].back);
+	pthread_mutex_unlock(&p->f->lock);
+	return 0;
+}
+
+/* One step of P.  True where the pass goes on. */
+static bool go_on(struct follow_pass *p)
+{
+	struct follow *f = p->f;
+	f->error[0] = '\0';
+	pthread_mutex_lock(&f->lock);
+	bool again = follow_queue_again(p->user, clock_boot_ms());
+	pthread_mutex_unlock(&f->lock);
+	int rc = again ? follow_scan(p) : 0;
+	if (rc < 0) {
+		pass_fail(p, rc);
+		return false;
+	}
+	rc = follow_step(p);
+	if (rc == ERR_NOT_FOUND) {
+		p->user->failures = 0;
+		come_back(f);
+		pass_end(p, any_waits(p) ? WAIT_RETRY_MS : 0, false);
+		return false;
+	}
+	if (rc < 0)
+		pass_fail(p, rc);
+	return rc == 0;
+}
+
+/* Puts a pass that is not over behind the others. */
+static void keep(struct follow *f, struct follow_pass *p)
+{
+	struct follow_pass **end = &f->passes;
+	while (*end != NULL)
+		end = &(*end)->next;
+	p->next = NULL;
+	*end = p;
+	f->pass_count++;
+}
+
+static struct follow_pass *take_pass(struct follow *f)
+{
+	struct follow_pass *p = f->passes;
+	if (p != NULL) {
+		f->passes = p->next;
+		f->pass_count--;
+	}
+	return p;
+}
+
+static struct follow_pass *start_due(struct follow *f)
+{
+	pthread_mutex_lock(&f->lock);
+	struct follow_user *user = f->pass_count < FOLLOW_PASSES_MAX ? follow_queue_take(&f->queue, clock_boot_ms()) : NULL;
+	bool rebuild = user != NULL && user->rebuild;
+	if (user != NULL)
+		user->rebuild = false;
+	pthread_mutex_unlock(&f->lock);
+	if (user == NULL)
+		return NULL;
+	struct follow_pass *p = pass_new(f, user);
+	p->rebuild = rebuild;
+	metrics_inc(METRIC_FOLLOW_PASSES);
+	int rc = begin(p);
+	if (rc < 0) {
+		pass_fail(p, rc);
+		return NULL;
+	}
+	return p;
+}
+
+/* ---- Pace ---- */
+
+static void look_at_rate(struct follow *f)
+{
+	int64_t now_ms = clock_boot_ms(), passed_ms = now_ms - f->rate_at_ms;
+	uint64_t count = atomic_load(&f->delivered);
+	if (passed_ms < RATE_EACH_MS)
+		return;
+	f->busy = (int64_t)(count - f->rate_before) * 1000 > BUSY_RATE * passed_ms;
+	f->rate_before = count;
+	f->rate_at_ms = now_ms;
+}
+
+static void rest(struct follow *f, int64_t ms)
+{
+	int64_t until = clock_boot_ms() + ms;
+	pthread_mutex_lock(&f->lock);
+	while (!atomic_load(&f->stopping) && clock_boot_ms() < until)
+		index_wait(&f->wake, &f->lock, until - clock_boot_ms());
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* Leaves room for live mail after work that took TOOK_MS. */
+static void leave_room(struct follow *f, int64_t took_ms, bool backfill)
+{
+	if (f->busy)
+		rest(f, took_ms * ((backfill ? BACKFILL_SHARE : BUSY_SHARE) - 1));
+}
+
+/* ---- Everybody ---- */
+
+static void add_swept(void *arg, struct span email)
+{
+	struct follow *f = arg;
+	char mem[HINT_USER_MAX + 1];
+	struct sbuf name;
+	sbuf_init(&name, mem, sizeof(mem));
+	sbuf_add_lower(&name, email);
+	pthread_mutex_lock(&f->lock);
+	bool rebuild = f->job.running && f->job.sweeping;
+	f->job.users_left += rebuild;
+	if (follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), true, rebuild) < 0)
+		f->look_at_all = true;
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void end_sweep(struct follow *f)
+{
+	pthread_mutex_lock(&f->lock);
+	f->job.sweeping = false;
+	f->sweep_id = UINT64_MAX;
+	f->sweep_due_ms = f->config.sweep_ms > 0 ? clock_boot_ms() + f->config.sweep_ms : INT64_MAX;
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* True where users were added. */
+static bool sweep_some(struct follow *f)
+{
+	pthread_mutex_lock(&f->lock);
+	if (f->sweep_id == UINT64_MAX && (f->look_at_all || clock_boot_ms() >= f->sweep_due_ms)) {
+		f->sweep_id = 0;
+		f->look_at_all = false;
+	}
+	uint64_t id = f->sweep_id;
+	pthread_mutex_unlock(&f->lock);
+	if (id == UINT64_MAX)
+		return false;
+	uint64_t next = id;
+	f->error[0] = '\0';
+	int rc = follow_store_users(f->store, &next, add_swept, f);
+	if (rc == ERR_NOT_FOUND) {
+		end_sweep(f);
+	} else if (rc < 0) {
+		stay_away(f);
+	} else {
+		pthread_mutex_lock(&f->lock);
+		f->sweep_id = f->sweep_id == id ? next : f->sweep_id; /* unless begun anew meanwhile */
+		pthread_mutex_unlock(&f->lock);
+	}
+	return rc == 0;
+}
+
+/* ---- What was left behind ---- */
+
+static void take_marker(struct follow *f, int dir, const char *name)
+{
+	char mem[HINT_USER_MAX + 1];
+	struct sbuf user;
+	sbuf_init(&user, mem, sizeof(mem));
+	for (const char *s = name; *s != '\0'; s++) {
+		int high = s[0] == '%' ? ascii_hex_value(s[1]) : -1, low = high < 0 ? -1 : ascii_hex_value(s[2]);
+		sbuf_addc(&user, low < 0 ? *s : (char)(high * 16 + low));
+		s += low < 0 ? 0 : 2;
+	}
+	/* Removed first: a change that comes now makes it anew. */
+	if (unlinkat(dir, name, 0) < 0)
+		return;
+	metrics_inc(METRIC_FOLLOW_MARKERS);
+	if (sbuf_ok(&user))
+		follow_touch(f, sbuf_span(&user), false);
+}
+
+static void look_for_markers(struct follow *f)
+{
+	size_t taken = 0;
+	if (f->config.marker_dir[0] == '\0' || clock_boot_ms() < f->markers_due_ms)
+		return;
+	f->markers_due_ms = clock_boot_ms() + MARKERS_EACH_MS;
+	DIR *dir = opendir(f->config.marker_dir);
+	if (dir == NULL)
+		return;
+	for (struct dirent *e = readdir(dir); e != NULL && taken < MARKERS_MAX; e = readdir(dir))
+		if (e->d_name[0] != '.') {
+			take_marker(f, dirfd(dir), e->d_name);
+			taken++;
+		}
+	closedir(dir);
+}
+
+static bool hand_on_unsent(void *arg, struct span key, int64_t happened_ms, struct span json)
+{
+	struct follow *f = arg;
+	return webhook_add(f->config.webhook, key, happened_ms, json, true) == 0;
+}
+
+/* Events whose webhooks a crash or a full disk kept back. */
+static void look_for_unsent(struct follow *f)
+{
+	if (f->unsent_checked || f->config.webhook == NULL)
+		return;
+	int rc = follow_store_unsent(f->store, hand_on_unsent, f);
+	f->unsent_checked = rc == 0;
+}
+
+/* ---- The thread ---- */
+
+static void wait_for_work(struct follow *f)
+{
+	pthread_mutex_lock(&f->lock);
+	int64_t ms = follow_queue_wait(&f->queue, clock_boot_ms());
+	if (f->job.running && !f->job.sweeping && f->job.users_left == 0 && f->passes == NULL) {
+		f->job.running = false;
+		f->job.ended_ms = clock_boot_ms();
+	}
+	if (!atomic_load(&f->stopping) && ms != 0)
+		index_wait(&f->wake, &f->lock, ms < 0 || ms > IDLE_MS ? IDLE_MS : ms);
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* True where there was something to do. */
+static bool work(struct follow *f)
+{
+	int64_t began_ms = clock_boot_ms();
+	struct follow_pass *p = start_due(f);
+	if (p == NULL)
+		p = take_pass(f);
+	if (p == NULL)
+		return sweep_some(f);
+	bool backfill = follow_is_backfill(p);
+	if (go_on(p))
+		keep(f, p);
+	leave_room(f, clock_boot_ms() - began_ms, backfill);
+	return true;
+}
+
+static void *run(void *arg)
+{
+	struct follow *f = arg;
+	while (!atomic_load(&f->stopping)) {
+		look_at_rate(f);
+		look_for_markers(f);
+		look_for_unsent(f);
+		if (!work(f))
+			wait_for_work(f);
+		if (f->pause_ms > 0)
+			rest(f, f->pause_ms);
+	}
+	return NULL;
+}
+
+/* ---- From outside ---- */
+
+void follow_touch(struct follow *f, struct span user, bool urgent)
+{
+	char mem[HINT_USER_MAX + 1];
+	struct sbuf name;
+	sbuf_init(&name, mem, sizeof(mem));
+	sbuf_add_lower(&name, user);
+	if (!sbuf_ok(&name) || user.len == 0)
+		return;
+	pthread_mutex_lock(&f->lock);
+	if (follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), urgent, false) < 0)
+		f->look_at_all = true;
+	pthread_cond_signal(&f->wake);
+	pthread_mutex_unlock(&f->lock);
+}
+
+void follow_delivered(struct follow *f, struct span user)
+{
+	atomic_fetch_add(&f->delivered, 1);
+	follow_touch(f, user, true);
+}
+
+int follow_rebuild(struct follow *f, struct span user, struct sbuf *error)
+{
+	int rc = 0;
+	pthread_mutex_lock(&f->lock);
+	if (f->job.running && span_ieq(span_str(f->job.user), user)) {
+		rc = 0;
+	} else if (f->job.running) {
+		sbuf_addf(error, "a rebuild of %s is under way", f->job.user[0] != '\0' ? f->job.user : "all");
+		rc = ERR_EXISTS;
+	} else if (user.len >= sizeof(f->job.user)) {
+		sbuf_adds(error, "the name is too long");
+		rc = ERR_LIMIT;
+	} else {
+		struct sbuf name;
+		f->job = (struct follow_job){.running = true, .sweeping = user.len == 0, .users_left = user.len > 0,
+					     .began_ms = clock_boot_ms()};
+		sbuf_init(&name, f->job.user, sizeof(f->job.user));
+		sbuf_add_lower(&name, user);
+		if (user.len == 0)
+			f->sweep_id = 0;
+		else
+			rc = follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), true, true);
+		f->job.running = rc == 0;
+		if (rc < 0)
+			sbuf_adds(error, "too many users are waiting");
+	}
+	pthread_cond_signal(&f->wake);
+	pthread_mutex_unlock(&f->lock);
+	return rc;
+}
+
+json_t *follow_progress(struct follow *f)
+{
+	pthread_mutex_lock(&f->lock);
+	const struct follow_job *j = &f->job;
+	json_t *object = json_pack("{s:b, s:b, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "running", (int)j->running, "away", (int)f->away, "user",
+				   j->user, "listing", (int)j->sweeping, "users_left", (json_int_t)j->users_left,
+				   "users_done", (json_int_t)j->users_done, "failed", (json_int_t)j->failed, "messages",
+				   (json_int_t)j->messages, "compared", (json_int_t)j->compared, "added",
+				   (json_int_t)j->added, "removed", (json_int_t)j->removed, "changed",
+				   (json_int_t)j->changed, "elapsed_ms",
+				   (json_int_t)((j->running ? clock_boot_ms() : j->ended_ms) - j->began_ms));
+	pthread_mutex_unlock(&f->lock);
+	return object;
+}
+
+void follow_status(struct follow *f, json_t *object)
+{
+	pthread_mutex_lock(&f->lock);
+	json_int_t users = (json_int_t)f->queue.users.count;
+	json_int_t waiting_ms = (json_int_t)follow_queue_wait(&f->queue, clock_boot_ms());
+	pthread_mutex_unlock(&f->lock);
+	json_object_set_new(object, "follow", json_pack("{s:I, s:I}", "users", users, "next_in_ms", waiting_ms));
+}
+
+/* ---- Open and close ---- */
+
+static void copy_texts(struct follow_config *c)
+{
+	const char **texts[] = {&c->server, &c->password, &c->trace_name, &c->delimiter, &c->user_query,
+				&c->users_query, &c->marker_dir, &c->work_dir};
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+		*texts[i] = mem_strdup(*texts[i]);
+}
+
+static void free_texts(struct follow_config *c)
+{
+	const char *texts[] = {c->server, c->password, c->trace_name, c->delimiter, c->user_query,
+			       c->users_query, c->marker_dir, c->work_dir};
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+		free((void *)(uintptr_t)texts[i]);
+}
+
+struct follow *follow_new(const struct follow_config *config)
+{
+	struct follow *f = mem_zalloc(sizeof(*f));
+	pthread_condattr_t attr;
+	f->config = *config;
+	copy_texts(&f->config);
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&f->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	follow_queue_init(&f->queue, config->delay_ms, config->gap_ms, FOLLOW_USERS_MAX);
+	arena_init(&f->mem, FOLLOW_ARENA_MAX);
+	f->doveadm = doveadm_new(f->config.server, f->config.password, DOVEADM_TIMEOUT_MS, &f->stopping);
+	f->store = follow_store_new(db_clone(config->db), f->config.user_query, f->config.users_query);
+	f->writer = writer_new(db_clone(config->db), f->config.user_query, f->config.delimiter);
+	writer_keep_order(f->writer, config->order);
+	if (config->webhook != NULL)
+		writer_note_unsent(f->writer);
+	if (pthread_create(&f->thread, NULL, run, f) != 0)
+		PANIC("cannot start a thread");
+	return f;
+}
+
+void follow_stop(struct follow *f)
+{
+	pthread_mutex_lock(&f->lock);
+	atomic_store(&f->stopping, true);
+	pthread_cond_signal(&f->wake);
+	pthread_mutex_unlock(&f->lock);
+}
+
+void follow_close(struct follow **follow)
+{
+	struct follow *f = *follow;
+	if (f == NULL)
+		return;
+	follow_stop(f);
+	pthread_join(f->thread, NULL);
+	for (struct follow_pass *p = take_pass(f); p != NULL; p = take_pass(f))
+		pass_free(p);
+	follow_queue_done(&f->queue);
+	doveadm_free(&f->doveadm);
+	follow_store_free(&f->store);
+	writer_free(&f->writer);
+	arena_done(&f->mem);
+	free_texts(&f->config);
+	free(f);
+	*follow = NULL;
+}

@@ -1,0 +1,122 @@
+/* What the files of follow share. */
+#ifndef INDEXER_FOLLOW_INTERNAL_H
+#define INDEXER_FOLLOW_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "lmtp-indexer/doveadm.h"
+#include "lmtp-indexer/follow.h"
+#include "lmtp-indexer/follow_queue.h"
+#include "lmtp-indexer/follow_store.h"
+#include "lmtp-indexer/writer.h"
+
+#define FOLLOW_CHUNK 256	     /* UIDs that one step compares; rows that one deletes */
+#define FOLLOW_BOXES_MAX 10000	     /* mailboxes of a user that are followed */
+#define FOLLOW_PASSES_MAX 32	     /* users whose passes take more than one step, at a time */
+#define FOLLOW_ARENA_MAX (16u << 20) /* of one step */
+#define FOLLOW_VALUE_MAX 4096	     /* bytes of a value of doveadm, but for texts */
+#define FOLLOW_TEXTS_BYTES (4u << 20) /* mail that is asked for at once, unless one is larger */
+#define FOLLOW_MEMORY_MAX SESSION_CHUNK /* bytes of a mail that is read in memory; beyond in a file */
+#define FOLLOW_FRESH_S 300	     /* a mail found in a backfill is told of where it was saved so lately */
+#define FOLLOW_ERROR_MAX 512
+
+struct follow_box {
+	struct follow_box_state now; /* as Dovecot said last; owns the name */
+	bool listed;   /* Dovecot has it */
+	bool is_new;   /* SQL has not */
+	bool compared; /* `now` is what the rows and the sets below say */
+	bool changed;  /* SQL has another state */
+	bool waits;    /* a mail's delivery may still come */
+	bool vanished; /* it was deleted; its rows are among the lost */
+	bool buried;   /* and SQL knows */
+	struct uidset live, back; /* to be compared: what has changed, and what was there before */
+};
+
+struct seen;
+
+struct follow_pass {
+	struct follow_pass *next;
+	struct follow *f;
+	struct follow_user *user;
+	uint64_t user_id;
+	bool newcomer; /* SQL knew no mailbox of the user */
+	bool rebuild, may_come, scanned;
+	struct follow_box *boxes;
+	size_t box_count, box_size;
+	struct reconcile_lost lost;
+	size_t lost_done;
+	uint64_t *open; /* deliveries without a place before the last scan */
+	size_t open_count;
+	struct seen **seen; /* of the scan under way */
+	int64_t began_s;
+};
+
+/* What the last rebuild has done; guarded by the lock. */
+struct follow_job {
+	char user[321]; /* "": everybody */
+	bool running, sweeping;
+	uint64_t users_left, users_done, messages, compared, added, removed, changed, failed;
+	int64_t began_ms, ended_ms;
+};
+
+struct follow {
+	struct follow_config config; /* its texts are owned */
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	atomic_bool stopping;
+	atomic_uint_fast64_t delivered;
+
+	/* Guarded by the lock. */
+	struct follow_queue queue;
+	bool look_at_all; /* hints were lost */
+	struct follow_job job;
+
+	/* The thread's own. */
+	struct doveadm *doveadm;
+	struct follow_store *store;
+	struct writer *writer;
+	struct arena mem; /* of a step */
+	struct follow_pass *passes;
+	size_t pass_count;
+	uint64_t sweep_id; /* the user looked at last; UINT64_MAX: all are through */
+	int64_t sweep_due_ms, markers_due_ms, rate_at_ms, pause_ms;
+	uint64_t rate_before;
+	bool busy;  /* mail is being delivered */
+	atomic_bool away; /* Dovecot or the database */
+	bool unsent_checked;
+	char error[FOLLOW_ERROR_MAX]; /* of the last step */
+};
+
+/* ---- follow_fetch.c: what Dovecot says ---- */
+
+/* Calls FN for each mailbox; its name is valid within FN only. */
+int follow_fetch_boxes(struct follow_pass *p, int (*fn)(struct follow_pass *p, const struct follow_box_state *box)) MUST_CHECK;
+/* Adds the UIDs that match the COUNT words of a search within the mailbox. */
+int follow_fetch_uids(struct follow_pass *p, const struct follow_box *box, const char *const *words, size_t count,
+		      struct uidset *out) MUST_CHECK;
+int follow_fetch_mails(struct follow_pass *p, const struct follow_box *box, const uint32_t *uids, size_t count,
+		       struct reconcile_mail **mails_out, size_t *count_out) MUST_CHECK;
+/* Calls FN with the parsed content of each mail, by UID, which takes X. */
+int follow_fetch_texts(struct follow_pass *p, const struct follow_box *box, struct reconcile_mail *const *mails,
+		       size_t count, int (*fn)(void *arg, struct reconcile_mail *mail, struct extract *x), void *arg) MUST_CHECK;
+
+/* ---- follow_scan.c: what is to be compared ---- */
+
+int follow_scan(struct follow_pass *p) MUST_CHECK;
+
+/* ---- follow_step.c: the work, a piece at a time ---- */
+
+/* 0: there is more to do; ERR_NOT_FOUND: the pass is complete. */
+int follow_step(struct follow_pass *p) MUST_CHECK;
+bool follow_is_backfill(const struct follow_pass *p);
+/* Commits what was begun, with CHANGES as events, and tells the webhooks. */
+int follow_commit(struct follow_pass *p, const struct change *changes, size_t count) MUST_CHECK;
+/* A new change at the end of a list of at most MAX in the step's memory. */
+struct change *follow_change(struct change *list, size_t *count, const struct follow_box *box, enum change_type type);
+
+/* ---- follow_mails.c: one chunk of UIDs ---- */
+
+int follow_compare(struct follow_pass *p, struct follow_box *box, const uint32_t *uids, size_t count) MUST_CHECK;
+
+#endif

@@ -1,0 +1,129 @@
+/* New times are nearly always the latest of their list, so sorting looks from
+ * the end. */
+#include "lmtp-indexer/follow_queue.h"
+
+void follow_queue_init(struct follow_queue *q, int64_t delay_ms, int64_t gap_ms, size_t users_max)
+{
+	*q = (struct follow_queue){.delay_ms = delay_ms, .gap_ms = gap_ms};
+	htab_init(&q->users, users_max);
+}
+
+static void free_user(void *user)
+{
+	struct follow_user *u = user;
+	free(u->name);
+	free(u);
+}
+
+void follow_queue_done(struct follow_queue *q)
+{
+	htab_done(&q->users, free_user);
+}
+
+static void unlink_user(struct follow_list *l, struct follow_user *u)
+{
+	*(u->prev != NULL ? &u->prev->next : &l->first) = u->next;
+	*(u->next != NULL ? &u->next->prev : &l->last) = u->prev;
+	u->prev = u->next = NULL;
+}
+
+static void insert(struct follow_list *l, struct follow_user *u)
+{
+	struct follow_user *before = l->last;
+	while (before != NULL && before->due_ms > u->due_ms)
+		before = before->prev;
+	u->prev = before;
+	u->next = before != NULL ? before->next : l->first;
+	*(before != NULL ? &before->next : &l->first) = u;
+	*(u->next != NULL ? &u->next->prev : &l->last) = u;
+}
+
+static void schedule(struct follow_queue *q, struct follow_user *u, int64_t due_ms)
+{
+	u->state = FOLLOW_WAITING;
+	u->due_ms = due_ms > u->not_before_ms ? due_ms : u->not_before_ms;
+	insert(&q->waiting, u);
+}
+
+/* Forgets who has rested long enough. */
+static void forget(struct follow_queue *q, int64_t now_ms)
+{
+	while (q->cooling.first != NULL && q->cooling.first->due_ms <= now_ms) {
+		struct follow_user *u = q->cooling.first;
+		unlink_user(&q->cooling, u);
+		htab_del(&q->users, span_str(u->name));
+		free_user(u);
+	}
+}
+
+int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, bool urgent, bool rebuild)
+{
+	int64_t due_ms = urgent ? now_ms : now_ms + q->delay_ms;
+	forget(q, now_ms);
+	struct follow_user *u = htab_get(&q->users, name);
+	if (u == NULL) {
+		u = mem_zalloc(sizeof(*u));
+		u->name = span_dup(name);
+		if (htab_put(&q->users, span_str(u->name), u, NULL) < 0) {
+			free_user(u);
+			return ERR_LIMIT;
+		}
+		u->rebuild = rebuild;
+		schedule(q, u, due_ms);
+		return 0;
+	}
+	u->rebuild = u->rebuild || rebuild;
+	if (u->state == FOLLOW_RUNNING) {
+		u->again = true;
+		u->again_urgent = u->again_urgent || urgent;
+	} else if (u->state == FOLLOW_COOLING) {
+		unlink_user(&q->cooling, u);
+		schedule(q, u, due_ms);
+	} else if (due_ms < u->due_ms) {
+		unlink_user(&q->waiting, u);
+		schedule(q, u, due_ms);
+	}
+	return 0;
+}
+
+struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms)
+{
+	struct follow_user *u = q->waiting.first;
+	forget(q, now_ms);
+	if (u == NULL || u->due_ms > now_ms)
+		return NULL;
+	unlink_user(&q->waiting, u);
+	u->state = FOLLOW_RUNNING;
+	u->again = u->again_urgent = false;
+	u->not_before_ms = now_ms + q->gap_ms;
+	return u;
+}
+
+int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms)
+{
+	const struct follow_user *u = q->waiting.first;
+	if (u == NULL)
+		return -1;
+	return u->due_ms > now_ms ? u->due_ms - now_ms : 0;
+}
+
+bool follow_queue_again(struct follow_user *u, int64_t now_ms)
+{
+	if (!u->again || now_ms < u->not_before_ms)
+		return false;
+	u->again = u->again_urgent = false;
+	return true;
+}
+
+void follow_queue_end(struct follow_queue *q, struct follow_user *u, int64_t now_ms, int64_t retry_ms)
+{
+	if (u->again) {
+		schedule(q, u, u->again_urgent ? now_ms : now_ms + q->delay_ms);
+	} else if (retry_ms > 0) {
+		schedule(q, u, now_ms + retry_ms);
+	} else {
+		u->state = FOLLOW_COOLING;
+		u->due_ms = u->not_before_ms;
+		insert(&q->cooling, u);
+	}
+}

@@ -1,0 +1,57 @@
+/*
+ * Whose mailboxes are to be compared, and when.  Pure; time is an argument.
+ *
+ * A user stands in it once, however often touched.  What only a quiet moment
+ * makes whole (a MOVE is a copy and an expunge) waits for `delay`; two passes
+ * over one user begin at least `gap` apart, so one busy user costs no more than
+ * many quiet ones.
+ */
+#ifndef INDEXER_FOLLOW_QUEUE_H
+#define INDEXER_FOLLOW_QUEUE_H
+
+#include "lib/base/htab.h"
+
+#define FOLLOW_USERS_MAX 100000
+
+enum follow_state {
+	FOLLOW_WAITING, /* due at due_ms */
+	FOLLOW_RUNNING, /* a pass is under way */
+	FOLLOW_COOLING, /* done; remembered so that the next pass keeps its distance */
+};
+
+struct follow_user {
+	struct follow_user *prev, *next;
+	enum follow_state state;
+	char *name;
+	int64_t due_ms;	       /* WAITING; COOLING: forgotten then */
+	int64_t not_before_ms; /* of the next pass */
+	bool again, again_urgent; /* RUNNING: touched meanwhile */
+	bool rebuild;
+	int64_t missing_since_ms; /* wall clock: a mail's delivery has no row since then; 0: none */
+	unsigned failures;	  /* passes in a row that this user's mailboxes refused */
+};
+
+struct follow_list {
+	struct follow_user *first, *last;
+};
+
+struct follow_queue {
+	struct htab users;
+	struct follow_list waiting, cooling; /* by due_ms */
+	int64_t delay_ms, gap_ms;
+};
+
+void follow_queue_init(struct follow_queue *q, int64_t delay_ms, int64_t gap_ms, size_t users_max);
+void follow_queue_done(struct follow_queue *q);
+/* ERR_LIMIT where the queue is full: the caller must look at everybody. */
+int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, bool urgent, bool rebuild) MUST_CHECK;
+/* The next user whose time has come, now RUNNING; or NULL. */
+struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms);
+/* Milliseconds until somebody is due; -1: nobody waits. */
+int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms);
+/* A running pass looks at the mailboxes anew: what was touched is seen to. */
+bool follow_queue_again(struct follow_user *u, int64_t now_ms);
+/* The pass is over.  RETRY_MS > 0: the user must be looked at again by then. */
+void follow_queue_end(struct follow_queue *q, struct follow_user *u, int64_t now_ms, int64_t retry_ms);
+
+#endif

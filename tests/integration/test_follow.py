@@ -1,0 +1,403 @@
+"""The index follows the mailbox: what users do over IMAP stands in SQL soon after."""
+import json
+import os
+import random
+import subprocess
+import time
+import unittest
+
+from tests.frame.case import StackCase
+from tests.frame.follow import doveadm, event_types, index_view, mailbox_view
+from tests.frame.mail import Imap, lmtp, message, new_message_id
+from tests.frame.stack import StackError
+from tests.frame.webhook import WebhookReceiver, payload
+
+FOLLOW_S = 2.0
+LOADED_S = 30
+
+
+class FollowCase(StackCase):
+    def arrive(self, user, count=1, **headers):
+        """Delivers COUNT messages; returns their Message-IDs."""
+        idents = [new_message_id() for _ in range(count)]
+        with lmtp(self.stack) as client:
+            for ident in idents:
+                client.sendmail("a@example.org", [user], message("a@example.org", user, message_id=ident, **headers))
+        return idents
+
+    def messages(self, user, columns="m.id"):
+        return self.rows(f"SELECT {columns} FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                         "WHERE u.email = %s ORDER BY m.id", user)
+
+    def follows(self, user, timeout=LOADED_S):
+        """Waits until the index says what the mailbox says."""
+        def same():
+            want = mailbox_view(self.stack, user)
+            return want == index_view(self.stack, user) and [want]
+        try:
+            return self.wait_until(same, timeout)[0]
+        except AssertionError:
+            self.assertEqual(index_view(self.stack, user), mailbox_view(self.stack, user))
+            raise
+
+    def types(self, user):
+        return [kind for kind, _ in event_types(self.stack, user)]
+
+    def mailbox_of(self, user):
+        self.arrive(user)
+        self.follows(user)
+        return Imap(self.stack, user)
+
+
+class Changes(FollowCase):
+    """Each kind of change, alone."""
+
+    def test_delivery_gets_its_place(self):
+        user = self.new_user()
+        self.arrive(user, 3)
+        view = self.follows(user)
+        self.assertEqual(sorted(view), [("INBOX", "1"), ("INBOX", "2"), ("INBOX", "3")])
+        guid = self.value("SELECT mailbox_guid FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                          "WHERE u.email = %s LIMIT 1", user)
+        self.assertIn(guid, doveadm(self.stack, "-f", "tab", "mailbox", "status", "-u", user, "guid", "INBOX"))
+        self.assertEqual(self.types(user), ["message.received"] * 3)
+
+    def test_flags(self):
+        user = self.new_user()
+        with self.mailbox_of(user) as imap:
+            imap.select()
+            imap.ok(imap.client.uid("STORE", "1", "+FLAGS", r"(\Seen \Flagged work)"))
+            self.follows(user)
+            self.assertEqual(self.messages(user, "m.flags"), [(r"\Flagged \Seen work",)])
+            imap.ok(imap.client.uid("STORE", "1", "-FLAGS", r"(\Flagged)"))
+            self.follows(user)
+        self.assertEqual(self.types(user), ["message.received", "message.flags", "message.flags"])
+
+    def test_expunge_leaves_a_tombstone(self):
+        user = self.new_user()
+        with self.mailbox_of(user) as imap:
+            imap.select()
+            imap.expunge(["1"])
+        self.wait_until(lambda: self.messages(user, "m.deleted_at IS NOT NULL, m.deleted_reason, m.uid")
+                        == [("1", "expunged", "1")])
+        self.assertEqual(self.types(user)[-1], "message.deleted")
+        self.assertIn("nothing found", self.stack.postern("search", user, "message"))
+
+    def test_move_keeps_the_row(self):
+        user = self.new_user()
+        with self.mailbox_of(user) as imap:
+            before = self.messages(user)
+            imap.ok(imap.client.create("Archive"))
+            imap.select()
+            began = time.monotonic()
+            imap.ok(imap.client.uid("MOVE", "1", "Archive"))
+            self.follows(user)
+            took = time.monotonic() - began
+        self.assertEqual(self.messages(user), before, "the same row")
+        self.assertEqual(self.messages(user, "m.mailbox_name"), [("Archive",)])
+        events = event_types(self.stack, user)
+        self.assertEqual([e for e in events if e[0] == "message.moved"], [("message.moved", before[0][0])])
+        self.assertNotIn("message.deleted", self.types(user))
+        print(f"move followed after {took:.2f} s")
+
+    def test_copy_is_a_row_of_its_own(self):
+        user = self.new_user()
+        with self.mailbox_of(user) as imap:
+            imap.ok(imap.client.create("Copies"))
+            imap.select()
+            imap.ok(imap.client.uid("COPY", "1", "Copies"))
+            self.follows(user)
+        self.assertEqual(sorted(self.messages(user, "m.mailbox_name, m.subject")),
+                         [("Copies", "a message"), ("INBOX", "a message")])
+        self.assertIn("message.appended", self.types(user))
+
+    def test_append_is_parsed_and_found(self):
+        user = self.new_user()
+        data = message("a@example.org", user, subject="Überraschung", text="Ein Entwurf.\n",
+                       attachments=[("Liste.pdf", "application/pdf", b"%PDF-1.4 x")])
+        with Imap(self.stack, user) as imap:
+            imap.ok(imap.client.append("INBOX", r"(\Draft)", None, data))
+            self.follows(user)
+        self.assertEqual(self.messages(user, "m.subject, m.flags, m.attachment_count, m.parse_state, m.mailbox_name"),
+                         [("Überraschung", r"\Draft", "1", "parsed", "INBOX")])
+        self.assertEqual(self.types(user)[-1], "message.appended")
+        for word in ("Überraschung", "Entwurf", "Liste"):
+            self.assertIn("Überraschung", self.stack.postern("search", user, word))
+
+    def test_append_of_raw_bytes_in_an_old_charset(self):
+        user = self.new_user()
+        data = ("Subject: alt\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=iso-8859-1\r\n"
+                "Content-Transfer-Encoding: 8bit\r\n\r\nGrüße aus Köln\r\n").encode("latin-1")
+        with Imap(self.stack, user) as imap:
+            imap.ok(imap.client.append("INBOX", None, None, data))
+        self.follows(user)
+        self.assertEqual(self.messages(user, "m.snippet"), [("Grüße aus Köln",)])
+
+    def test_folders_renamed_and_deleted(self):
+        user = self.new_user()
+        with self.mailbox_of(user) as imap:
+            for name in ("Work", "Work/2025"):
+                imap.ok(imap.client.create(name.replace("/", imap.client.list()[1][0].split()[-2].decode().strip('"'))))
+            separator = imap.client.list()[1][0].split()[-2].decode().strip('"')
+            imap.select()
+            imap.ok(imap.client.uid("COPY", "1", "Work"))
+            imap.ok(imap.client.uid("COPY", "1", f"Work{separator}2025"))
+            self.follows(user)
+            before = self.messages(user, "m.id, m.uid")
+            imap.ok(imap.client.rename("Work", "Office"))
+            view = self.follows(user)
+            self.assertEqual({name for name, _ in view}, {"INBOX", "Office", f"Office{separator}2025"})
+            self.assertEqual(self.messages(user, "m.id, m.uid"), before)
+            self.assertEqual(self.types(user).count("mailbox.renamed"), 2)
+            imap.ok(imap.client.delete(f"Office{separator}2025"))
+            self.follows(user)
+        self.assertEqual([row for row in self.messages(user, "m.deleted_reason") if row[0] != "NULL"],
+                         [("mailbox_deleted",)])
+        self.wait_until(lambda: "mailbox.deleted" in self.types(user))
+
+
+class Hints(FollowCase):
+    """The plug-in's hints may be lost; the index finds out all the same."""
+
+    def markers(self):
+        return list(self.stack.at.path("/run/postern/index-dirty").iterdir())
+
+    def test_daemon_away_leaves_a_marker(self):
+        user = self.new_user()
+        with self.mailbox_of(user) as imap:
+            # With systemd the socket stays; here nobody may listen.
+            self.stack.stop("lmtp-indexer")
+            imap.select()
+            imap.ok(imap.client.uid("STORE", "1", "+FLAGS", r"(\Seen)"))
+            self.assertEqual([marker.name for marker in self.markers()], [user])
+            self.stack.start("lmtp-indexer")
+            self.follows(user)
+        self.wait_until(lambda: not self.markers())
+
+    def test_killed_while_mailboxes_change(self):
+        user = self.new_user()
+        self.arrive(user, 20)
+        with Imap(self.stack, user) as imap:
+            imap.ok(imap.client.create("Archive"))
+            imap.select()
+            for uid in range(1, 21):
+                imap.ok(imap.client.uid("MOVE" if uid % 2 else "COPY", str(uid), "Archive"))
+                if uid % 5 == 0:
+                    self.stack.kill("lmtp-indexer")
+                    self.stack.start("lmtp-indexer")
+        self.follows(user)
+        event_types(self.stack, user)
+
+
+class Soak(FollowCase):
+    """Random operations; then the index equals the mailbox."""
+
+    def test_random_operations(self):
+        seed = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))
+        count = int(os.environ.get("SOAK_OPERATIONS", "150"))
+        chance = random.Random(seed)
+        user = self.new_user()
+        boxes = ["INBOX"]
+        with Imap(self.stack, user) as imap:
+            for number in range(count):
+                self.operate(imap, user, chance, boxes, number)
+        try:
+            self.follows(user, 60)
+        except AssertionError as error:
+            raise AssertionError(f"SOAK_SEED={seed}: {error}") from None
+        self.assertIn("message.appended", self.types(user))
+
+    def operate(self, imap, user, chance, boxes, number):
+        what = chance.choice(["deliver", "append", "append", "flags", "flags", "move", "move", "copy", "expunge", "create", "rename",
+                              "delete"])
+        box = chance.choice(boxes)
+        if what == "deliver":
+            self.arrive(user)
+        elif what == "append":
+            imap.ok(imap.client.append(box, None, None, message("a@example.org", user, subject=f"number {number}")))
+        elif what == "create" and len(boxes) < 6:
+            boxes.append(f"Box{number}")
+            imap.ok(imap.client.create(boxes[-1]))
+        elif what == "rename" and box != "INBOX":
+            imap.ok(imap.client.unselect()) if imap.client.state == "SELECTED" else None
+            imap.ok(imap.client.rename(box, f"{box}r"))
+            boxes[boxes.index(box)] = f"{box}r"
+        elif what == "delete" and box != "INBOX":
+            imap.ok(imap.client.unselect()) if imap.client.state == "SELECTED" else None
+            imap.ok(imap.client.delete(box))
+            boxes.remove(box)
+        else:
+            self.change_mails(imap, chance, boxes, box, what)
+
+    @staticmethod
+    def change_mails(imap, chance, boxes, box, what):
+        imap.select(box)
+        uids = imap.uids()
+        if not uids:
+            return
+        some = b",".join(chance.sample(uids, chance.randint(1, len(uids)))).decode()
+        if what == "flags":
+            imap.ok(imap.client.uid("STORE", some, chance.choice("+-") + "FLAGS",
+                                    chance.choice([r"(\Seen)", r"(\Flagged)", "(work)", r"(\Answered private)"])))
+        elif what in ("move", "copy") and len(boxes) > 1:
+            imap.ok(imap.client.uid(what.upper(), some, chance.choice([name for name in boxes if name != box])))
+        elif what == "expunge":
+            imap.expunge([uid.decode() for uid in chance.sample(uids, 1 + len(uids) // 3)])
+
+
+class Webhooks(FollowCase):
+    def test_changes_are_told_in_order(self):
+        user = self.new_user()
+        self.mailbox_of(user)
+        with WebhookReceiver() as hook, self.configured("lmtp-indexer", webhook_url=hook.url), Imap(self.stack, user) as imap:
+            imap.select()
+            imap.ok(imap.client.uid("STORE", "1", "+FLAGS", r"(\Seen)"))
+            self.follows(user)
+            imap.expunge(["1"])
+            self.wait_until(lambda: any(b"message.deleted" in r.body for r in hook.received))
+            told = [payload(r) for r in hook.received]
+        self.assertEqual([event["data"]["sequence"] for event in told], sorted(e["data"]["sequence"] for e in told))
+        self.assertIn("message.flags", [event["type"] for event in told])
+        self.assertEqual(json.dumps(told[0]["data"]["flags"]), json.dumps([r"\Seen"]))
+
+SIEVE = """\
+mail_plugins = $mail_plugins
+protocol lmtp {
+  mail_plugins = $mail_plugins sieve
+}
+plugin {
+  sieve = file:~/sieve;active=~/.dovecot.sieve
+}
+"""
+
+
+class Sieve(FollowCase):
+    """What Sieve does with a delivery."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.config = cls.stack.at.path("/etc/dovecot/conf.d/99-sieve-test.conf")
+        cls.config.write_text(SIEVE)
+        cls.stack.restart("dovecot")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.config.unlink()
+        cls.stack.restart("dovecot")
+
+    def user_with(self, script):
+        user = self.new_user()
+        with Imap(self.stack, user) as imap:  # makes the home
+            imap.select()
+        path = self.stack.mail_dir(user) / ".dovecot.sieve"
+        path.write_text(script)
+        os.chown(path, 5000, 5000)
+        return user
+
+    def test_fileinto(self):
+        user = self.user_with('require ["fileinto", "mailbox", "imap4flags"]; addflag "work"; fileinto :create "Lists";\n')
+        self.arrive(user)
+        self.assertEqual([key[0] for key in self.follows(user)], ["Lists"])
+        self.assertEqual(self.messages(user, "m.mailbox_name, m.flags"), [("Lists", "work")])
+        self.wait_until(lambda: self.types(user)[-1] == "message.filed")
+
+    def test_fileinto_copy_makes_two_rows(self):
+        user = self.user_with('require ["fileinto", "mailbox", "copy"]; fileinto :copy :create "Copies";\n')
+        self.arrive(user)
+        self.assertEqual(sorted(key[0] for key in self.follows(user)), ["Copies", "INBOX"])
+        self.assertEqual(len(self.messages(user)), 2)
+        self.assertEqual(self.types(user).count("message.received"), 1)
+
+    def test_discard_is_marked(self):
+        user = self.user_with("discard;\n")
+        self.arrive(user)
+        self.wait_until(lambda: self.messages(user, "m.deleted_reason, m.mailbox_guid") == [("not_stored", "NULL")])
+        self.assertEqual(self.types(user), ["message.received", "message.deleted"])
+        self.assertEqual(mailbox_view(self.stack, user), {})
+
+
+class Tools(FollowCase):
+    """postern index verify, postern index rebuild."""
+
+    def verify(self, user):
+        """[(kind, mailbox, UID)] of the differences."""
+        path = self.stack.at.path("/bin/postern")
+        done = subprocess.run([path, "-c", self.stack.at.path("/etc/postern/postern.conf"), "--json", "index", "verify", user],
+                              capture_output=True, text=True, check=False)
+        answer = json.loads(done.stdout)
+        self.assertEqual(done.returncode, 0 if answer["ok"] else 1, done.stderr)
+        return [(d["kind"], d["mailbox"], d["uid"]) for d in answer["differences"]]
+
+    def spoil(self, user, column, value, uid):
+        self.stack.mariadb(f"UPDATE messages m JOIN virtual_users u ON u.id = m.user_id SET m.{column} = {value} "
+                           f"WHERE u.email = '{user}' AND m.uid = {uid}")
+
+    def test_differences_are_named_and_mended(self):
+        user = self.new_user()
+        self.arrive(user, 6)
+        with Imap(self.stack, user) as imap:
+            imap.ok(imap.client.create("Work"))
+            imap.select()
+            imap.ok(imap.client.uid("COPY", "6", "Work"))
+        self.follows(user)
+        self.assertEqual(self.verify(user), [])
+        before = self.messages(user, "m.subject, m.delivery_id, m.uid")
+        self.stack.mariadb("DELETE m FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                           f"WHERE u.email = '{user}' AND m.uid = 2")
+        self.spoil(user, "flags", "'\\\\Seen'", 3)
+        self.spoil(user, "mailbox_name", "'Elsewhere'", 4)
+        self.spoil(user, "uid", "77", 5)
+        self.assertEqual(sorted(self.verify(user)), [
+            ("missing", "INBOX", 2), ("wrong_flags", "INBOX", 3), ("wrong_folder", "INBOX", 4), ("wrong_folder", "INBOX", 5)])
+        answer = json.loads(self.stack.postern("--json", "index", "rebuild", user))
+        self.assertEqual((answer["added"], answer["changed"], answer["compared"], answer["failed"]), (1, 3, 7, 0))
+        self.assertEqual(self.verify(user), [])
+        self.follows(user)
+        self.assertEqual(sorted(self.messages(user, "m.subject, m.delivery_id, m.uid")), sorted(before))
+
+    def test_mail_without_a_row_and_a_row_without_a_mail(self):
+        user = self.new_user()
+        self.arrive(user, 2)
+        self.follows(user)
+        self.spoil(user, "mailbox_guid = REPEAT('0', 32), m.mail_guid", "NULL", 2)
+        self.assertEqual(sorted(self.verify(user)), [("extra", "INBOX", 2), ("missing", "INBOX", 2)])
+        self.stack.postern("index", "rebuild", user)
+        self.assertEqual(self.verify(user), [])
+
+    def test_existing_maildir_is_filled_in(self):
+        """Mail that was there before the indexer; a kill -9 in the middle; no events."""
+        user, count = self.new_user(), int(os.environ.get("REBUILD_MESSAGES", "1500"))
+        self.stack.stop("lmtp-indexer")
+        box = self.stack.mail_dir(user)
+        for folder in (box, box / "cur", box / "new", box / "tmp"):
+            folder.mkdir(exist_ok=True)
+            os.chown(folder, 5000, 5000)
+        old = time.time() - 86400
+        for number in range(count):
+            path = box / "cur" / f"{int(old)}.M{number}P1.host:2,{'S' if number % 3 else ''}"
+            path.write_bytes(message("a@example.org", user, subject=f"old {number}").replace(b"\r\n", b"\n"))
+            os.chown(path, 5000, 5000)
+        doveadm(self.stack, "mailbox", "status", "-u", user, "messages", "INBOX")
+        self.stack.mariadb("UPDATE virtual_users SET created_at = NOW()")
+        self.stack.start("lmtp-indexer")
+        rows = "SELECT COUNT(*) FROM messages m JOIN virtual_users u ON u.id = m.user_id WHERE u.email = %s"
+        self.wait_until(lambda: int(self.value(rows, user)) > 0, 60)
+        self.stack.kill("lmtp-indexer")
+        self.stack.start("lmtp-indexer")
+        answer = json.loads(self.stack.postern("--json", "index", "rebuild", user, timeout=240))
+        self.assertEqual((answer["compared"], answer["failed"]), (count, 0))
+        self.follows(user)
+        self.assertEqual(int(self.value(rows, user)), count)
+        self.assertEqual(self.verify(user), [])
+        print(f"rebuild: {answer['compared']} compared, {answer['added']} added in {answer['elapsed_ms']} ms")
+
+    def test_nobody_to_rebuild(self):
+        with self.assertRaises(StackError):
+            self.stack.postern("index", "rebuild", "nobody@example.net")
+        with self.assertRaises(StackError):
+            self.stack.postern("index", "rebuild")
+
+
+if __name__ == "__main__":
+    unittest.main()
