@@ -20,6 +20,8 @@ extern const struct cli_command commands_dmarc_summary[];
 extern const struct cli_command commands_domain[];
 extern const struct cli_command commands_events[];
 extern const struct cli_command commands_index_erase[];
+extern const struct cli_command commands_index_rebuild[];
+extern const struct cli_command commands_index_verify[];
 extern const struct cli_command commands_search[];
 extern const struct cli_command commands_limits[];
 extern const struct cli_command commands_limits_replay[];

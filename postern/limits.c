@@ -2,36 +2,18 @@
  * `limits ...`: asks policyd-ratelimit through its control socket.  The words
  * of the command line are those of the socket.
  */
-#include "lib/run/conf.h"
-#include "lib/run/control.h"
 #include "postern/commands.h"
+#include "postern/daemon.h"
 
-#define ERROR_MAX 512
-#define SPEC_MAX 512
-#define WORDS_MAX 3
+#define KEY_MAX 512
 #define PENDING_PAUSE_NS 10000000
 #define PENDING_TRIES 50
-
-static const char daemon_name[] = "policyd-ratelimit";
 
 /* Calls "limits VERB" with the argument, if there is one. */
 static int call(struct cli *cli, const char *verb, json_t **result_out)
 {
-	char error_mem[ERROR_MAX], spec_mem[SPEC_MAX];
-	struct sbuf error, spec;
-	const char *words[WORDS_MAX] = {"limits", verb, cli_arg(cli, 0)};
-	sbuf_init(&error, error_mem, sizeof(error_mem));
-	sbuf_init(&spec, spec_mem, sizeof(spec_mem));
-	sbuf_addf(&spec, "unix:%s/%s.control.sock", conf_get_string(cli->conf, cli->config, "runtime_dir"),
-		  daemon_name);
-	if (!sbuf_ok(&spec))
-		return cli_fail(cli, EX_CONFIG, "runtime_dir is too long");
-	int rc = control_call(sbuf_cstr(&spec), words, words[2] == NULL ? 2 : 3,
-			      conf_get_number(cli->conf, cli->config, "control_timeout"), result_out, &error);
-	if (rc < 0)
-		return cli_fail(cli, rc == ERR_PERM ? EX_DATAERR : EX_UNAVAILABLE, "%s: %s", daemon_name,
-				sbuf_cstr(&error));
-	return EX_OK;
+	const char *words[] = {"limits", verb, cli_arg(cli, 0), NULL};
+	return daemon_call(cli, "policyd-ratelimit", words, result_out);
 }
 
 static const char *text_of(const json_t *object, const char *key)
@@ -146,7 +128,7 @@ static int change(struct cli *cli, const char *verb, const char *sentence)
 	int status = call(cli, verb, &result);
 	if (status != EX_OK)
 		return status;
-	char key_mem[ERROR_MAX];
+	char key_mem[KEY_MAX];
 	struct sbuf key;
 	sbuf_init(&key, key_mem, sizeof(key_mem));
 	sbuf_addf(&key, "%s %s", text_of(result, "scope"), text_of(result, "key"));

@@ -4,7 +4,7 @@
 CPPFLAGS_postern := -DPOSTERN_SQL_DIR='"$(PREFIX)/share/postern/sql"'
 
 ARCHIVES += postern-core
-postern-core_SRCS := $(addprefix postern/,args.c dkim_authority.c migrations.c names.c rotation.c table.c zone.c)
+postern-core_SRCS := $(addprefix postern/,args.c dkim_authority.c index_diff.c migrations.c names.c rotation.c table.c zone.c)
 
 # The reports that we send.
 postern-core_SRCS += $(addprefix postern/,gzip.c report_mail.c report_rules.c failure_mail.c)
@@ -72,3 +72,7 @@ test_dkim_authority_LIBS := $(MAIL_LIBS)
 TESTS += test_postern_rotation
 test_postern_rotation_SRCS := tests/unit/test_postern_rotation.c
 test_postern_rotation_ARCHIVES := postern-core base
+
+TESTS += test_postern_index_diff
+test_postern_index_diff_SRCS := tests/unit/test_postern_index_diff.c
+test_postern_index_diff_ARCHIVES := postern-core base
