@@ -6,14 +6,11 @@
 #include "index.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "lib/run/http.h"
+#include "lib/run/secret.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/index_internal.h"
-
-#define SECRET_MAX 1024
 
 bool index_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms)
 {
@@ -88,25 +85,6 @@ void index_submit(struct index *ix, struct delivery *d)
 	}
 }
 
-/* ---- Open and close ---- */
-
-static int read_file(const char *path, char text[SECRET_MAX], struct sbuf *error)
-{
-	text[0] = '\0';
-	if (path[0] == '\0')
-		return 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, SECRET_MAX - 1);
-	if (fd >= 0)
-		close(fd);
-	if (n < 0) {
-		sbuf_addf(error, "%s: %s", path, strerror(errno));
-		return ERR_PERM;
-	}
-	text[n] = '\0';
-	return 0;
-}
-
 static int open_webhook(struct index *ix, struct skel *skel, struct sbuf *error)
 {
 	const struct indexer_config *c = skel->config;
@@ -120,7 +98,7 @@ static int open_webhook(struct index *ix, struct skel *skel, struct sbuf *error)
 	}
 	sbuf_init(&b, dir, sizeof(dir));
 	sbuf_addf(&b, "%s/webhook", skel->state_dir);
-	int rc = read_file(c->webhook_secret_file, secrets, error);
+	int rc = secret_read(c->webhook_secret_file, secrets, error);
 	if (rc < 0)
 		return rc;
 	struct webhook_config config = {.url = c->webhook_url, .secrets = secrets, .dir = dir,
@@ -136,7 +114,7 @@ static int open_settle(struct index *ix, struct skel *skel, struct sbuf *error)
 {
 	const struct indexer_config *c = skel->config;
 	char key[SECRET_MAX];
-	int rc = read_file(c->mailbox_api_key_file, key, error);
+	int rc = secret_read(c->mailbox_api_key_file, key, error);
 	if (rc < 0)
 		return rc;
 	key[strcspn(key, "\r\n")] = '\0';

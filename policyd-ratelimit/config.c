@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include "lib/run/listen.h"
+#include "policyd-ratelimit/herald_text.h"
 #include "policyd-ratelimit/redis_addr.h"
 
 #define REASON_MAX 512
@@ -96,6 +97,20 @@ static int check_request_log(const struct policyd_config *config, struct sbuf *e
 				config->request_log);
 }
 
+static int check_notify(const struct policyd_config *config, struct sbuf *error)
+{
+	struct span url = span_str(config->notify_webhook_url);
+	if (url.len > 0 && !span_starts(url, SPAN_LIT("http://")) && !span_starts(url, SPAN_LIT("https://")) &&
+	    !span_starts(url, SPAN_LIT("unix:/")))
+		return conf_fail_option(&policyd_conf, config, "notify_webhook_url", error,
+					"neither http://, https:// nor unix:/PATH");
+	if (config->notify_mail_to[0] != '\0' && !herald_address_is_fine(config->notify_mail_to))
+		return conf_fail_option(&policyd_conf, config, "notify_mail_to", error, "not one address");
+	if (!herald_address_is_fine(config->notify_mail_from))
+		return conf_fail_option(&policyd_conf, config, "notify_mail_from", error, "not one address");
+	return 0;
+}
+
 static int check(const void *arg, struct sbuf *error)
 {
 	const struct policyd_config *config = arg;
@@ -109,6 +124,8 @@ static int check(const void *arg, struct sbuf *error)
 		rc = check_quota_socket(config, error);
 	if (rc == 0)
 		rc = redis_check(config, error);
+	if (rc == 0)
+		rc = check_notify(config, error);
 	return rc < 0 ? rc : check_request_log(config, error);
 }
 

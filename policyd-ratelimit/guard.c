@@ -26,6 +26,7 @@ static void notice_step(struct policyd *p, const struct abuse_rule *rule, const 
 	notice_set(&n, NOTICE_SHADOW, SPAN_LIT("0"));
 	notice_set(&n, NOTICE_DETAIL, span_str(detail));
 	reporter_add(p->reporter, &n);
+	herald_add(p->herald, &n);
 }
 
 static void on_counted(void *arg, const struct table_state *state)

@@ -301,7 +301,8 @@ static void status(struct skel *skel, json_t *object)
 static const char *const fixed_options[] = {"max_transactions", "max_journal", "journal_sync", "limits_*",
 					    "database_*",
 					    "rate_events*", "store", "redis", "redis_user", "redis_password_file",
-					    "redis_database", "redis_prefix", NULL};
+					    "redis_database", "redis_prefix",
+					    "notify_*", "sendmail_path", NULL};
 
 static const struct skel_daemon daemon_table = {
 	.name = "policyd-ratelimit",

@@ -2,7 +2,7 @@
 
 ARCHIVES += policyd-core
 policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
-	abuse.c abuse_rules.c blocks.c config.c grammar.c journal.c keymap.c lease.c lease_wire.c netmap.c notice.c overrides.c \
+	abuse.c abuse_rules.c blocks.c config.c grammar.c herald_text.c journal.c keymap.c lease.c lease_wire.c netmap.c notice.c overrides.c \
 	proto.c redis_addr.c replay.c reqlog.c rules.c session.c session_rules.c session_share.c slab.c spfsets.c streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
 
 TESTS += test_policyd_proto test_policyd_rules test_policyd_table
@@ -41,10 +41,10 @@ test_policyd_replay_ARCHIVES := policyd-core mail base
 
 BINS += policyd-ratelimit
 policyd-ratelimit_SRCS := $(addprefix policyd-ratelimit/, \
-	control.c exempt.c guard.c keeper.c keyops.c main.c overrides_sql.c quota.c recorder.c redis_net.c redis_nodes.c \
+	control.c exempt.c guard.c herald.c keeper.c keyops.c main.c overrides_sql.c quota.c recorder.c redis_net.c redis_nodes.c \
 	reporter.c server.c sharer.c sharer_house.c spf_refresh.c store_disk.c store_redis.c tell.c watch.c)
 policyd-ratelimit_ARCHIVES := policyd-core spf dns quota mail run base
-policyd-ratelimit_LIBS := -lcares $(MAIL_LIBS) $(RUN_LIBS) -lhiredis
+policyd-ratelimit_LIBS := -lcurl -lcares $(MAIL_LIBS) $(RUN_LIBS) -lhiredis
 
 HELPERS += policy_echo policy_load policy_table
 policy_table_SRCS := tests/bench/policy_table.c
@@ -90,3 +90,8 @@ test_policyd_spfsets_ARCHIVES := policyd-core mail base
 FUZZERS += fuzz_policyd_spfsets
 fuzz_policyd_spfsets_SRCS := tests/fuzz/fuzz_policyd_spfsets.c
 fuzz_policyd_spfsets_ARCHIVES := policyd-core mail base
+
+TESTS += test_policyd_herald
+test_policyd_herald_SRCS := tests/unit/test_policyd_herald.c
+test_policyd_herald_ARCHIVES := policyd-core mail base
+test_policyd_herald_LIBS := -ljansson

@@ -8,6 +8,7 @@
 #include "lib/run/conn.h"
 #include "lib/run/skel.h"
 #include "policyd-ratelimit/config.h"
+#include "policyd-ratelimit/herald.h"
 #include "policyd-ratelimit/journal.h"
 #include "policyd-ratelimit/overrides_sql.h"
 #include "policyd-ratelimit/quota.h"
@@ -69,6 +70,7 @@ struct policyd {
 	struct streaks streaks;
 	struct reporter *reporter; /* NULL: no rows are wanted */
 	struct sharer *sharer;     /* NULL: limits are this daemon's alone */
+	struct herald *herald;     /* NULL: nobody is told */
 	/* Clients whose reply waits for the disk, oldest first: server.c. */
 	struct client *waiting_first, **waiting_last;
 	int64_t stop_at_ms; /* 0: not stopping */

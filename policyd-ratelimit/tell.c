@@ -78,6 +78,11 @@ int tell_open(struct policyd *p, const struct policyd_config *config, struct sbu
 	int rc = reporter_open(config, p->skel->state_dir, &p->reporter, error);
 	if (rc < 0)
 		return rc;
+	rc = herald_open(config, p->skel->state_dir, &p->herald, error);
+	if (rc < 0) {
+		reporter_close(&p->reporter, 0);
+		return rc;
+	}
 	const struct hash_key key = hash_key_random();
 	streaks_init(&p->streaks, &key, on_streak_end, p);
 	return 0;
@@ -89,6 +94,7 @@ void tell_close(struct policyd *p, int64_t timeout_ms)
 	streaks_sweep(&p->streaks, STREAKS_MAX, INT64_MAX);
 	streaks_done(&p->streaks);
 	reporter_close(&p->reporter, timeout_ms);
+	herald_close(&p->herald);
 }
 
 void tell_second(struct policyd *p)

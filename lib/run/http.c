@@ -2,11 +2,13 @@
 #include "lib/run/http.h"
 
 #include <curl/curl.h>
+#include <stdatomic.h>
 
 struct http {
 	CURL *curl;
 	char *url, *socket;
 	int64_t timeout_ms;
+	atomic_bool cancelled;
 };
 
 void http_start(void)
@@ -48,6 +50,21 @@ void http_free(struct http **http)
 	*http = NULL;
 }
 
+void http_cancel(struct http *http)
+{
+	http->cancelled = true;
+}
+
+static int progress(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+{
+	const struct http *h = arg;
+	(void)a;
+	(void)b;
+	(void)c;
+	(void)d;
+	return h->cancelled ? 1 : 0;
+}
+
 static size_t take(char *bytes, size_t size, size_t count, void *arg)
 {
 	struct sbuf *reply = arg;
@@ -66,6 +83,9 @@ static void set_up(struct http *h, struct curl_slist *list, struct span body, st
 	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(c, CURLOPT_PROXY, "");
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, progress);
+	curl_easy_setopt(c, CURLOPT_XFERINFODATA, h);
 	curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)h->timeout_ms);
 	curl_easy_setopt(c, CURLOPT_HTTPHEADER, list);
 	curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body.len);

@@ -20,6 +20,8 @@ void http_start(void);
  * No redirects, no proxies, TLS verified. */
 struct http *http_new(const char *url, const char *path_on_it, int64_t timeout_ms);
 void http_free(struct http **http);
+/* From any thread: the POST in hand ends within about a second, later ones at once. */
+void http_cancel(struct http *http);
 
 /*
  * Posts BODY with HEADERS ("Name: value").  0 and the status in *STATUS_OUT
