@@ -96,7 +96,7 @@ static void show_spf(FILE *err, const struct spf_verdict *v)
 	sbuf_adds(&text, v->problem != NULL ? v->problem : "");
 	sbuf_adds(&text, v->problem_at.len > 0 ? ": " : v->mechanism.len > 0 ? " by " : "");
 	sbuf_add_escaped(&text, v->problem_at.len > 0 ? v->problem_at : v->mechanism);
-	fprintf(err, "%s (lookups: %u of %u, without an answer: %u of %u)\n", sbuf_cstr(&text), v->lookups,
+	fprintf(err, "%s (lookups: %u of %d, without an answer: %u of %d)\n", sbuf_cstr(&text), v->lookups,
 		SPF_LOOKUPS_MAX, v->void_lookups, SPF_VOID_MAX);
 	sbuf_done(&text);
 }
