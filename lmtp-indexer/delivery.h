@@ -32,6 +32,7 @@ struct delivery {
 	bool in_file; /* the content is the file named after the id */
 	bool again;   /* it may be in the database already */
 	bool appended; /* found in a mailbox; we did not deliver it */
+	bool bare;    /* its content is nowhere but in the mailbox: a gap of the index */
 	size_t rcpt_count;
 	struct delivery_rcpt *rcpts;
 	char *envelope;     /* owned: memory of sender and paths */

@@ -31,10 +31,12 @@ void index_finish(struct index *ix, struct delivery *d)
 /* Keeps the memory of what waits in bounds. */
 static void admit(struct index *ix, struct delivery *d)
 {
-	if (d->seq == 0)
-		ix->unkept++;
-	else if (ix->memory + d->content.len > ix->memory_max)
+	if (ix->memory + d->content.len > ix->memory_max)
 		delivery_drop_content(d);
+	if (d->seq == 0) { /* nobody else has its content */
+		ix->unkept++;
+		d->bare = d->content.len == 0;
+	}
 	ix->memory += d->content.len;
 	ix->waiting++;
 }

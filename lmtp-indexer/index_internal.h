@@ -15,7 +15,7 @@
 #define INDEX_PARSED_MAX 128    /* parsed deliveries that wait for the database */
 #define INDEX_BATCH_RCPTS_MAX 256 /* recipients of a batch, unless one delivery has more */
 #define INDEX_THREADS_MAX 32
-#define INDEX_UNKEPT_MAX 1000 /* waiting deliveries that only memory has */
+#define INDEX_UNKEPT_MAX 50000 /* waiting deliveries that only memory has, most of them without content */
 
 struct index {
 	struct spool *spool;

@@ -66,13 +66,15 @@ static struct extract *extract_of(struct index *ix, struct parser *parser, struc
 		pthread_mutex_unlock(&ix->reader_lock);
 		if (rc == 0)
 			source.bytes = sbuf_span(&buf);
+		d->bare = rc < 0;
 	}
-	struct extract *x = index_parse(parser, &ix->limits, is_stopping, ix, ulid_span(&d->id), &source);
+	struct extract *x = d->bare ? extract_new_failed(&ix->limits)
+				    : index_parse(parser, &ix->limits, is_stopping, ix, ulid_span(&d->id), &source);
 	if (source.fd >= 0)
 		close(source.fd);
 	sbuf_done(&buf);
 	delivery_drop_content(d);
-	if (x != NULL && x->state == EXTRACT_FAILED) {
+	if (x != NULL && x->state == EXTRACT_FAILED && !d->bare) {
 		metrics_inc(METRIC_UNREADABLE);
 		LOG_EVENT(LOG_NOTICE, &ev_unreadable, "cannot be parsed", LOG_FIELD("DELIVERY", ulid_span(&d->id)));
 	}

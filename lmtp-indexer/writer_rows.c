@@ -73,11 +73,11 @@ static const struct extract_address *author(const struct extract *x)
 	return NULL;
 }
 
-/* A large message that only passed has no content here: it is a gap, to be
- * filled from the mailbox. */
+/* A message that only passed, and of which memory has nothing: to be filled
+ * from the mailbox. */
 static const char *state_of(const struct delivery *d, const struct extract *x)
 {
-	return d->seq == 0 && d->in_file ? "pending" : states[x->state];
+	return d->bare ? "pending" : states[x->state];
 }
 
 /* The parameters of a message's own columns, in the order of MESSAGE_COLUMNS. */

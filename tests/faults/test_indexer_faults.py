@@ -1,0 +1,293 @@
+"""lmtp-indexer under faults: the mail goes on at its own speed, and the index comes true by itself.
+
+KILL_DELIVERIES (200) sets how many mails the random kills go over; KILL_SEED repeats a run.
+"""
+import contextlib
+import os
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+import unittest
+
+from tests.faults.test_kill import Kill
+from tests.frame.load import Load
+from tests.frame.mail import lmtp, message, new_message_id
+from tests.frame.stack import StackError
+from tests.frame.wait import wait_until
+from tests.integration.test_indexer import Dialogue, IndexCase
+
+DELIVERIES = int(os.environ.get("KILL_DELIVERIES", "200"))
+SEED = int(os.environ.get("KILL_SEED", str(random.randrange(1 << 30))))
+ROUND = 200
+CLIENTS = 4
+KILLS_A_ROUND = 8
+PATIENCE_S = 5  # a reply that waits for a lock would take until it is released
+
+
+class FaultCase(IndexCase):
+    def send(self, user, data=None):
+        with Dialogue(self.stack) as d:
+            d.envelope(user)
+            began = time.monotonic()
+            self.assertEqual(d.data(data or message("a@example.org", user, message_id=new_message_id()), 1)[0][0], 250)
+            return time.monotonic() - began
+
+    @contextlib.contextmanager
+    def locked(self, table):
+        """Another connection holds TABLE for itself."""
+        argv = ["mariadb", "--no-defaults", "-uroot", "-S", str(self.stack.mysql_socket), "-D", "postern", "--unbuffered", "-N"]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            client.stdin.write(f"LOCK TABLES {table} WRITE; SELECT 'held';\n")
+            client.stdin.flush()
+            self.assertEqual(client.stdout.readline(), "held\n")
+            try:
+                yield
+            finally:
+                client.stdin.close()
+                client.wait(20)
+
+    def waits_for_lock(self):
+        return self.rows("SELECT id FROM information_schema.processlist WHERE user = 'lmtp-indexer' AND state LIKE 'Waiting%%'")
+
+
+class Database(FaultCase):
+    def test_locked_table_holds_up_no_mail(self):
+        user = self.new_user()
+        self.send(user)
+        with self.locked("messages"):
+            times = [self.send(user) for _ in range(5)]
+            self.assertLess(max(times), PATIENCE_S)
+            self.wait_until(self.waits_for_lock)
+        self.wait_until(lambda: self.count(user) == 6, 30)
+
+    def test_killed_before_commit(self):
+        """The batch is in the statement's hands: one row in the end."""
+        user = self.new_user()
+        with self.locked("message_texts"):
+            self.send(user)
+            self.wait_until(self.waits_for_lock)
+            self.stack.kill("lmtp-indexer")
+            self.wait_until(lambda: self.stack.pid("lmtp-indexer"), 30)
+        self.wait_until(lambda: self.count(user) == 1, 30)
+
+    def test_connection_killed_in_mid_statement(self):
+        user = self.new_user()
+        with self.locked("message_texts"):
+            self.send(user)
+            for row in self.wait_until(self.waits_for_lock):
+                self.rows(f"KILL CONNECTION {row[0]}")
+        self.wait_until(lambda: self.count(user) == 1, 30)
+
+    def test_no_connection_free(self):
+        user, pid = self.new_user(), self.stack.pid("lmtp-indexer")
+        self.send(user)
+        self.wait_until(lambda: self.count(user) == 1)
+        self.stack.mariadb("ALTER USER 'lmtp-indexer'@localhost WITH MAX_USER_CONNECTIONS 1")
+        try:
+            for row in self.rows("SELECT id FROM information_schema.processlist WHERE user = 'lmtp-indexer'"):
+                self.rows(f"KILL CONNECTION {row[0]}")
+            self.assertLess(self.send(user), PATIENCE_S)
+        finally:
+            self.stack.mariadb("ALTER USER 'lmtp-indexer'@localhost WITH MAX_USER_CONNECTIONS 0")
+        self.wait_until(lambda: self.count(user) == 2, 60)
+        self.assertEqual(self.stack.pid("lmtp-indexer"), pid)
+
+
+class Spool(FaultCase):
+    def test_full_while_the_database_is_away(self):
+        """What neither the spool nor the memory has room for becomes a row of its envelope."""
+        user, count = self.new_user(), 40
+        big = (b"y" * 76 + b"\r\n") * 1500
+        with self.configured("lmtp-indexer", spool_max="1M", index_memory="1M"):
+            with self.locked("message_texts"):
+                for _ in range(count):
+                    self.assertLess(self.send(user, message("a@example.org", user, message_id=new_message_id()) + big),
+                                    PATIENCE_S)
+                self.assertGreater(self.metric("postern_index_gaps_total", "lmtp-indexer"), 0)
+            self.wait_until(lambda: self.count(user) == count, 60)
+            states = {row[0] for row in self.rows("SELECT m.parse_state FROM messages m JOIN virtual_users u ON "
+                                                  "u.id = m.user_id WHERE u.email = %s", user)}
+            self.assertLessEqual(states, {"parsed", "pending"})
+
+
+class Resources(FaultCase):
+    @contextlib.contextmanager
+    def small_disk(self):
+        """The spool lies on a disk of 1 MB."""
+        spool = self.stack.at.path("/var/lib/postern/lmtp-indexer/spool")
+        self.stack.stop("lmtp-indexer")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M,mode=0777", "tmpfs", spool], check=True)
+        try:
+            self.stack.start("lmtp-indexer")
+            yield
+        finally:
+            self.stack.stop("lmtp-indexer")
+            subprocess.run(["umount", spool], check=True)
+            self.stack.start("lmtp-indexer")
+
+    def test_disk_full(self):
+        user = self.new_user()
+        big = message("a@example.org", user, message_id=new_message_id()) + (b"y" * 76 + b"\r\n") * 20000
+        with self.small_disk():
+            self.send(user, big)
+            self.assertGreaterEqual(self.metric("postern_index_gaps_total", "lmtp-indexer"), 1)
+            self.send(user)
+            self.wait_until(lambda: self.count(user) == 2, 30)
+
+    def test_descriptors_exhausted(self):
+        user, pid = self.new_user(), self.stack.pid("lmtp-indexer")
+        self.send(user)
+        used = len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir()))
+        self.stack.limit("lmtp-indexer", "nofile", used + 2)
+        clients = []
+        try:
+            for _ in range(10):
+                with contextlib.suppress(OSError):
+                    client = socket.socket(socket.AF_UNIX)
+                    client.settimeout(2)
+                    clients.append(client)
+                    client.connect(str(self.stack.at.path("/var/spool/postfix/postern/lmtp-indexer.sock")))
+        finally:
+            for client in clients:
+                client.close()
+            self.stack.limit("lmtp-indexer", "nofile", 16384)
+        self.wait_until(lambda: self.send(user) < PATIENCE_S, 30)
+        self.assertEqual(self.stack.pid("lmtp-indexer"), pid)
+
+    def test_slow_clients_are_sent_away(self):
+        user = self.new_user()
+        with self.configured("lmtp-indexer", client_timeout="1s", max_connections="3"):
+            slow = [lmtp(self.stack) for _ in range(3)]
+            for client in slow:
+                client.docmd("LHLO", "slow.example.org")
+                client.send(b"MAIL FROM:<a@")
+            wait_until(lambda: self.closed(slow), 15, "slow clients are closed", interval=0.2)
+            self.send(user)
+
+    @staticmethod
+    def closed(clients):
+        for client in clients:
+            client.sock.settimeout(0.05)
+            try:
+                if client.sock.recv(1000):
+                    continue
+            except TimeoutError:
+                return False
+            except OSError:
+                continue
+        return True
+
+
+class Hostile(FaultCase):
+    def test_malformed_mail(self):
+        user, pid = self.new_user(), self.stack.pid("lmtp-indexer")
+        mails = [b"", b"\r\n", b"\0\0\0\r\n", b"Subject: a\0b\r\n\r\nx\0y\r\n", b"Subject: x\n\nbare\nfeeds\n\r\n", b"no header\r\n",
+                 b"From: a@b\r\nFrom: c@d\r\nFrom: e@f\r\nSubject: many\r\n\r\nx\r\n", b"Subject: none\r\n\r\nx\r\n",
+                 b"x: y\r\n" * 100_000 + b"\r\nx\r\n", b"To: " + b"a:" * 50_000 + b"\r\n\r\nx\r\n",
+                 b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + b"--b\r\n" * 50_000,
+                 b"Subject: =?x-none?B?////?= =?utf-8?Q?=FF=FE?=\r\nContent-Type: text/plain; charset=nonsense\r\n\r\n\xff\xfe\r\n"]
+        for data in mails:
+            self.send(user, data)
+        self.wait_until(lambda: self.count(user) == len(mails), 60)
+        self.assertEqual(self.stack.pid("lmtp-indexer"), pid)
+
+    def test_reload_all_the_time(self):
+        user, stop = self.new_user(), threading.Event()
+        pid = self.stack.pid("lmtp-indexer")
+
+        def reload():
+            while not stop.wait(0.1):
+                os.kill(pid, signal.SIGHUP)
+
+        thread = threading.Thread(target=reload)
+        thread.start()
+        try:
+            for _ in range(30):
+                self.send(user)
+        finally:
+            stop.set()
+            thread.join()
+        self.wait_until(lambda: self.count(user) == 30, 30)
+        self.assertEqual(self.stack.pid("lmtp-indexer"), pid)
+
+    def test_bad_configuration_on_reload(self):
+        user, path = self.new_user(), self.stack.at.path("/etc/postern/lmtp-indexer.conf")
+        good = path.read_text()
+        try:
+            path.write_text(good + "max_connections = many\n")
+            with contextlib.suppress(StackError):
+                self.stack.reload("lmtp-indexer")
+            self.send(user)
+        finally:
+            path.write_text(good)
+            self.stack.reload("lmtp-indexer")
+        self.wait_until(lambda: self.count(user) == 1)
+
+
+class RandomKills(Kill):
+    """kill -9 of the indexer, of Dovecot's lmtp, of MariaDB and of Postfix at random moments."""
+
+    # The methods of Kill stay there.
+    test_quotad = test_milter_dkim = test_policyd_ratelimit = test_lmtp_indexer = test_database = None
+
+    def kill_children(self, part, name):
+        for pid in self.stack.children(part, name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+    def kill_something(self, rng):
+        what = rng.choice(("indexer", "indexer", "dovecot", "dovecot", "mysql", "postfix", "master"))
+        if what == "indexer" and self.stack.pid("lmtp-indexer"):
+            self.stack.kill("lmtp-indexer")
+        elif what == "dovecot":
+            self.kill_children("dovecot", "lmtp")
+        elif what == "mysql":
+            self.stack.kill("mysql")
+            self.stack.start("mysql")
+        elif what == "postfix":
+            for name in ("lmtp", "qmgr", "smtpd", "cleanup"):
+                self.kill_children("postfix", name)
+        elif what == "master":
+            self.stack.kill("postfix")
+            self.stack.start("postfix")
+        return what
+
+    def test_at_random_moments(self):
+        rng = random.Random(SEED)
+        counts = {}
+        for number in range(max(1, DELIVERIES // ROUND)):
+            if number > 0:
+                self.log_start = self.stack.log_file("postfix").stat().st_size
+                self.users = [self.new_user() for _ in range(CLIENTS)]
+                self.load = Load(self.stack, self.users, [self.new_source() for _ in range(CLIENTS)], ROUND)
+            self.load.start()
+            for _ in range(KILLS_A_ROUND):
+                at = rng.randrange(1, ROUND)
+                wait_until(lambda at=at: self.load.done() >= min(at, ROUND - 1) or not self.running(), 120, "progress", 0.01)
+                time.sleep(rng.random() / 5)  # the moment is what is random
+                what = self.kill_something(rng)
+                counts[what] = counts.get(what, 0) + 1
+            self.load.join(300)
+            self.stack.reload("postfix")  # it leaves a database alone for a minute after a failure
+            self.check_books()
+        print(f"\n    seed {SEED}: {max(1, DELIVERIES // ROUND) * ROUND} deliveries, killed {counts}", end=" ")
+
+    def retried_by_postfix(self):
+        """Postfix that is killed logs no retry; it is one where a mail came in two transactions of its own."""
+        again = {f"<{row[0]}>" for row in self.rows(
+            "SELECT message_id_header FROM messages WHERE message_id_header IS NOT NULL "
+            "GROUP BY message_id_header HAVING COUNT(DISTINCT delivery_id) > 1")}
+        return super().retried_by_postfix() | again
+
+    def running(self):
+        return any(thread.is_alive() for thread in self.load.threads)
+
+
+del Kill  # its tests are run where they stand
+
+if __name__ == "__main__":
+    unittest.main()
