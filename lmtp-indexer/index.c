@@ -133,7 +133,7 @@ static int start_follow(struct index *ix, struct skel *skel, struct sbuf *error)
 	char password[SECRET_MAX];
 	if (c->mailbox_server[0] == '\0' || !ix->has_database)
 		return 0;
-	int rc = read_file(c->mailbox_api_key_file, password, error);
+	int rc = secret_read(c->mailbox_api_key_file, password, error);
 	if (rc < 0)
 		return rc;
 	password[strcspn(password, "\r\n")] = '\0';
