@@ -31,7 +31,7 @@ check-trixie:
 	$(Q)$(TRIXIE) run make --no-print-directory DEPS=true BUILD=build/trixie \
 		$(if $(NAMES),check-integration NAMES="$(NAMES)",check)
 
-# demo: show the six points; KEEP=1 leaves the stack running
+# demo: show the seven points; KEEP=1 leaves the stack running
 demo: deps
 	$(Q)$(BUILD_ALL) all
 	$(Q)KEEP=$(KEEP) POSTERN_BUILD=$(abspath $(BUILD)) tests/demo
