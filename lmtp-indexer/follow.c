@@ -22,8 +22,8 @@
 #define MARKERS_MAX 1000 /* that are taken at once */
 #define RATE_EACH_MS 500
 #define BUSY_RATE 20	 /* deliveries a second beyond which live mail is left room */
-#define BUSY_SHARE 20	 /* then a pass that only places deliveries takes a twentieth of the time */
-#define BACKFILL_SHARE 5 /* and a backfill a fifth */
+#define PLACE_SHARE 20	 /* then passes that only place deliveries take a twentieth of the time */
+#define BACKFILL_SHARE 5 /* and backfills a fifth */
 #define PAUSE_MIN_MS 100 /* while Dovecot or the database is away */
 #define PAUSE_MAX_MS 10000
 #define WAIT_RETRY_MS 500 /* a delivery's row may still come */
@@ -207,7 +207,10 @@ static struct follow_pass *take_pass(struct follow *f)
 static struct follow_pass *start_due(struct follow *f)
 {
 	pthread_mutex_lock(&f->lock);
-	struct follow_user *user = f->pass_count < FOLLOW_PASSES_MAX ? follow_queue_take(&f->queue, clock_boot_ms()) : NULL;
+	int64_t now_ms = clock_boot_ms();
+	struct follow_user *user = f->pass_count < FOLLOW_PASSES_MAX
+					   ? follow_queue_take(&f->queue, now_ms, now_ms >= f->place_after_ms)
+					   : NULL;
 	bool rebuild = user != NULL && user->rebuild;
 	if (user != NULL)
 		user->rebuild = false;
@@ -247,11 +250,17 @@ static void rest(struct follow *f, int64_t ms)
 	pthread_mutex_unlock(&f->lock);
 }
 
-/* Leaves room for live mail after work that took TOOK_MS. */
-static void leave_room(struct follow *f, int64_t took_ms, bool backfill)
+/*
+ * Leaves room for live mail after work that took TOOK_MS: the next of its kind waits.  What
+ * users have changed never does.
+ */
+static void leave_room(struct follow *f, int64_t took_ms, bool placing, bool backfill)
 {
-	if (f->busy)
-		rest(f, took_ms * ((backfill ? BACKFILL_SHARE : BUSY_SHARE) - 1));
+	int64_t now_ms = clock_boot_ms();
+	if (f->busy && placing)
+		f->place_after_ms = now_ms + took_ms * (PLACE_SHARE - 1);
+	if (f->busy && backfill)
+		f->back_after_ms = now_ms + took_ms * (BACKFILL_SHARE - 1);
 }
 
 /* ---- Everybody ---- */
@@ -266,7 +275,7 @@ static void add_swept(void *arg, struct span email)
 	pthread_mutex_lock(&f->lock);
 	bool rebuild = f->job.running && f->job.sweeping;
 	f->job.users_left += rebuild;
-	if (follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), true, rebuild) < 0)
+	if (follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), rebuild ? FOLLOW_NEW : FOLLOW_PLACE, rebuild) < 0)
 		f->look_at_all = true;
 	pthread_mutex_unlock(&f->lock);
 }
@@ -324,7 +333,7 @@ static void take_marker(struct follow *f, int dir, const char *name)
 		return;
 	metrics_inc(METRIC_FOLLOW_MARKERS);
 	if (sbuf_ok(&user))
-		follow_touch(f, sbuf_span(&user), false);
+		follow_touch(f, sbuf_span(&user), FOLLOW_CHANGE);
 }
 
 static void look_for_markers(struct follow *f)
@@ -361,10 +370,18 @@ static void look_for_unsent(struct follow *f)
 
 /* ---- The thread ---- */
 
+/* The smaller of two waits; A of -1 is none, B of the past is none. */
+static int64_t sooner(int64_t a, int64_t b)
+{
+	return b > 0 && (a < 0 || b < a) ? b : a;
+}
+
 static void wait_for_work(struct follow *f)
 {
 	pthread_mutex_lock(&f->lock);
-	int64_t ms = follow_queue_wait(&f->queue, clock_boot_ms());
+	int64_t now_ms = clock_boot_ms(), ms = follow_queue_wait(&f->queue, now_ms, now_ms >= f->place_after_ms);
+	ms = sooner(ms, f->place_after_ms - now_ms);
+	ms = sooner(ms, f->back_after_ms - now_ms);
 	if (f->job.running && !f->job.sweeping && f->job.users_left == 0 && f->passes == NULL) {
 		f->job.running = false;
 		f->job.ended_ms = clock_boot_ms();
@@ -379,14 +396,14 @@ static bool work(struct follow *f)
 {
 	int64_t began_ms = clock_boot_ms();
 	struct follow_pass *p = start_due(f);
-	if (p == NULL)
+	if (p == NULL && began_ms >= f->back_after_ms)
 		p = take_pass(f);
 	if (p == NULL)
-		return sweep_some(f);
-	bool backfill = follow_is_backfill(p);
+		return f->passes == NULL && sweep_some(f);
+	bool backfill = follow_is_backfill(p), placing = p->user->placing;
 	if (go_on(p))
 		keep(f, p);
-	leave_room(f, clock_boot_ms() - began_ms, backfill);
+	leave_room(f, clock_boot_ms() - began_ms, placing, backfill);
 	return true;
 }
 
@@ -407,7 +424,7 @@ static void *run(void *arg)
 
 /* ---- From outside ---- */
 
-void follow_touch(struct follow *f, struct span user, bool urgent)
+void follow_touch(struct follow *f, struct span user, enum follow_why why)
 {
 	char mem[HINT_USER_MAX + 1];
 	struct sbuf name;
@@ -416,7 +433,7 @@ void follow_touch(struct follow *f, struct span user, bool urgent)
 	if (!sbuf_ok(&name) || user.len == 0)
 		return;
 	pthread_mutex_lock(&f->lock);
-	if (follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), urgent, false) < 0)
+	if (follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), why, false) < 0)
 		f->look_at_all = true;
 	pthread_cond_signal(&f->wake);
 	pthread_mutex_unlock(&f->lock);
@@ -425,7 +442,7 @@ void follow_touch(struct follow *f, struct span user, bool urgent)
 void follow_delivered(struct follow *f, struct span user)
 {
 	atomic_fetch_add(&f->delivered, 1);
-	follow_touch(f, user, true);
+	follow_touch(f, user, FOLLOW_PLACE);
 }
 
 int follow_rebuild(struct follow *f, struct span user, struct sbuf *error)
@@ -449,7 +466,7 @@ int follow_rebuild(struct follow *f, struct span user, struct sbuf *error)
 		if (user.len == 0)
 			f->sweep_id = 0;
 		else
-			rc = follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), true, true);
+			rc = follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), FOLLOW_NEW, true);
 		f->job.running = rc == 0;
 		if (rc < 0)
 			sbuf_adds(error, "too many users are waiting");
@@ -478,7 +495,7 @@ void follow_status(struct follow *f, json_t *object)
 {
 	pthread_mutex_lock(&f->lock);
 	json_int_t users = (json_int_t)f->queue.users.count;
-	json_int_t waiting_ms = (json_int_t)follow_queue_wait(&f->queue, clock_boot_ms());
+	json_int_t waiting_ms = (json_int_t)follow_queue_wait(&f->queue, clock_boot_ms(), true);
 	pthread_mutex_unlock(&f->lock);
 	json_object_set_new(object, "follow", json_pack("{s:I, s:I}", "users", users, "next_in_ms", waiting_ms));
 }

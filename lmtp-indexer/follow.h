@@ -14,6 +14,7 @@
 #include "lib/run/db.h"
 #include "lmtp-indexer/parser.h"
 #include "lmtp-indexer/seal.h"
+#include "lmtp-indexer/follow_queue.h"
 #include "lmtp-indexer/spool.h"
 #include "lmtp-indexer/webhook.h"
 
@@ -41,8 +42,8 @@ void follow_stop(struct follow *follow);
 /* Stops it and waits for its end. */
 void follow_close(struct follow **follow);
 
-/* From any thread: USER's mail has changed.  URGENT: a new mail, which needs no quiet. */
-void follow_touch(struct follow *follow, struct span user, bool urgent);
+/* From any thread: USER's mail has changed. */
+void follow_touch(struct follow *follow, struct span user, enum follow_why why);
 /* From any thread: a mail was delivered; for how much room the follower leaves. */
 void follow_delivered(struct follow *follow, struct span user);
 

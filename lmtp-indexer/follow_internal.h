@@ -80,6 +80,7 @@ struct follow {
 	struct follow_pass *passes;
 	size_t pass_count;
 	uint64_t sweep_id; /* the user looked at last; UINT64_MAX: all are through */
+	int64_t place_after_ms, back_after_ms; /* while mail is being delivered */
 	int64_t sweep_due_ms, markers_due_ms, rate_at_ms, pause_ms;
 	uint64_t rate_before;
 	bool busy;  /* mail is being delivered */

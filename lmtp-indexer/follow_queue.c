@@ -38,11 +38,22 @@ static void insert(struct follow_list *l, struct follow_user *u)
 	*(u->next != NULL ? &u->next->prev : &l->last) = u;
 }
 
-static void schedule(struct follow_queue *q, struct follow_user *u, int64_t due_ms)
+static struct follow_list *list_of(struct follow_queue *q, const struct follow_user *u)
+{
+	return u->state == FOLLOW_COOLING ? &q->cooling : u->placing ? &q->placing : &q->waiting;
+}
+
+static int64_t due_at(const struct follow_queue *q, int64_t now_ms, enum follow_why why)
+{
+	return why == FOLLOW_CHANGE ? now_ms + q->delay_ms : now_ms;
+}
+
+static void schedule(struct follow_queue *q, struct follow_user *u, int64_t due_ms, bool placing)
 {
 	u->state = FOLLOW_WAITING;
+	u->placing = placing;
 	u->due_ms = due_ms > u->not_before_ms ? due_ms : u->not_before_ms;
-	insert(&q->waiting, u);
+	insert(list_of(q, u), u);
 }
 
 /* Forgets who has rested long enough. */
@@ -56,9 +67,10 @@ static void forget(struct follow_queue *q, int64_t now_ms)
 	}
 }
 
-int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, bool urgent, bool rebuild)
+int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, enum follow_why why, bool rebuild)
 {
-	int64_t due_ms = urgent ? now_ms : now_ms + q->delay_ms;
+	const int64_t due_ms = due_at(q, now_ms, why);
+	const bool placing = why == FOLLOW_PLACE;
 	forget(q, now_ms);
 	struct follow_user *u = htab_get(&q->users, name);
 	if (u == NULL) {
@@ -69,39 +81,40 @@ int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms,
 			return ERR_LIMIT;
 		}
 		u->rebuild = rebuild;
-		schedule(q, u, due_ms);
+		schedule(q, u, due_ms, placing);
 		return 0;
 	}
 	u->rebuild = u->rebuild || rebuild;
 	if (u->state == FOLLOW_RUNNING) {
+		u->again_why = u->again && u->again_why < why ? u->again_why : why;
 		u->again = true;
-		u->again_urgent = u->again_urgent || urgent;
-	} else if (u->state == FOLLOW_COOLING) {
-		unlink_user(&q->cooling, u);
-		schedule(q, u, due_ms);
-	} else if (due_ms < u->due_ms) {
-		unlink_user(&q->waiting, u);
-		schedule(q, u, due_ms);
+	} else if (u->state == FOLLOW_COOLING || (u->placing && !placing) || (u->placing == placing && due_ms < u->due_ms)) {
+		unlink_user(list_of(q, u), u);
+		schedule(q, u, due_ms, placing);
 	}
 	return 0;
 }
 
-struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms)
+struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bool place)
 {
 	struct follow_user *u = q->waiting.first;
 	forget(q, now_ms);
+	if ((u == NULL || u->due_ms > now_ms) && place)
+		u = q->placing.first;
 	if (u == NULL || u->due_ms > now_ms)
 		return NULL;
-	unlink_user(&q->waiting, u);
+	unlink_user(list_of(q, u), u);
 	u->state = FOLLOW_RUNNING;
-	u->again = u->again_urgent = false;
+	u->again = false;
 	u->not_before_ms = now_ms + q->gap_ms;
 	return u;
 }
 
-int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms)
+int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms, bool place)
 {
-	const struct follow_user *u = q->waiting.first;
+	const struct follow_user *u = q->waiting.first, *other = place ? q->placing.first : NULL;
+	if (u == NULL || (other != NULL && other->due_ms < u->due_ms))
+		u = other;
 	if (u == NULL)
 		return -1;
 	return u->due_ms > now_ms ? u->due_ms - now_ms : 0;
@@ -111,16 +124,16 @@ bool follow_queue_again(struct follow_user *u, int64_t now_ms)
 {
 	if (!u->again || now_ms < u->not_before_ms)
 		return false;
-	u->again = u->again_urgent = false;
+	u->again = false;
 	return true;
 }
 
 void follow_queue_end(struct follow_queue *q, struct follow_user *u, int64_t now_ms, int64_t retry_ms)
 {
 	if (u->again) {
-		schedule(q, u, u->again_urgent ? now_ms : now_ms + q->delay_ms);
+		schedule(q, u, due_at(q, now_ms, u->again_why), u->again_why == FOLLOW_PLACE);
 	} else if (retry_ms > 0) {
-		schedule(q, u, now_ms + retry_ms);
+		schedule(q, u, now_ms + retry_ms, false);
 	} else {
 		u->state = FOLLOW_COOLING;
 		u->due_ms = u->not_before_ms;

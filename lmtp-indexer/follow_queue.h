@@ -13,6 +13,13 @@
 
 #define FOLLOW_USERS_MAX 100000
 
+/* Why a user stands in it, the most pressing first. */
+enum follow_why {
+	FOLLOW_NEW,    /* new mail: at once */
+	FOLLOW_CHANGE, /* after `delay` */
+	FOLLOW_PLACE,  /* a delivery whose row only lacks its place: behind all others, when the caller allows */
+};
+
 enum follow_state {
 	FOLLOW_WAITING, /* due at due_ms */
 	FOLLOW_RUNNING, /* a pass is under way */
@@ -25,7 +32,9 @@ struct follow_user {
 	char *name;
 	int64_t due_ms;	       /* WAITING; COOLING: forgotten then */
 	int64_t not_before_ms; /* of the next pass */
-	bool again, again_urgent; /* RUNNING: touched meanwhile */
+	bool placing; /* WAITING, RUNNING: only FOLLOW_PLACE brought it */
+	bool again;   /* RUNNING: touched meanwhile */
+	enum follow_why again_why;
 	bool rebuild;
 	int64_t missing_since_ms; /* wall clock: a mail's delivery has no row since then; 0: none */
 	unsigned failures;	  /* passes in a row that this user's mailboxes refused */
@@ -37,18 +46,18 @@ struct follow_list {
 
 struct follow_queue {
 	struct htab users;
-	struct follow_list waiting, cooling; /* by due_ms */
+	struct follow_list waiting, placing, cooling; /* by due_ms */
 	int64_t delay_ms, gap_ms;
 };
 
 void follow_queue_init(struct follow_queue *q, int64_t delay_ms, int64_t gap_ms, size_t users_max);
 void follow_queue_done(struct follow_queue *q);
 /* ERR_LIMIT where the queue is full: the caller must look at everybody. */
-int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, bool urgent, bool rebuild) MUST_CHECK;
-/* The next user whose time has come, now RUNNING; or NULL. */
-struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms);
+int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, enum follow_why why, bool rebuild) MUST_CHECK;
+/* The next user whose time has come, now RUNNING; or NULL.  PLACE: also of those that wait for FOLLOW_PLACE only. */
+struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bool place);
 /* Milliseconds until somebody is due; -1: nobody waits. */
-int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms);
+int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms, bool place);
 /* A running pass looks at the mailboxes anew: what was touched is seen to. */
 bool follow_queue_again(struct follow_user *u, int64_t now_ms);
 /* The pass is over.  RETRY_MS > 0: the user must be looked at again by then. */

@@ -29,7 +29,9 @@ void reconcile_lost_done(struct reconcile_lost *l)
 
 int reconcile_lost_add(struct reconcile_lost *l, const struct reconcile_gone *gone)
 {
-	if (htab_get(&l->by_id, span_of(&gone->message_id, sizeof(gone->message_id))) != NULL)
+	/* A row that was moved may vanish from its new place, too. */
+	const struct reconcile_gone *known = htab_get(&l->by_id, span_of(&gone->message_id, sizeof(gone->message_id)));
+	if (known != NULL && known->box == gone->box && known->uid == gone->uid)
 		return 0;
 	if (l->count >= RECONCILE_GONE_MAX)
 		return ERR_LIMIT;

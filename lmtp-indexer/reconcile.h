@@ -81,7 +81,7 @@ struct reconcile_lost {
 
 void reconcile_lost_init(struct reconcile_lost *l);
 void reconcile_lost_done(struct reconcile_lost *l);
-/* Copies GONE; a row that is among them already is not added again.  ERR_LIMIT past RECONCILE_GONE_MAX. */
+/* Copies GONE; a row that is among them with this place is not added again.  ERR_LIMIT past RECONCILE_GONE_MAX. */
 int reconcile_lost_add(struct reconcile_lost *l, const struct reconcile_gone *gone) MUST_CHECK;
 
 struct reconcile {

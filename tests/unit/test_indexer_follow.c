@@ -270,21 +270,21 @@ END_TEST
 
 static void touch(struct follow_queue *q, const char *name, int64_t now, bool urgent)
 {
-	ck_assert_int_eq(follow_queue_touch(q, span_str(name), now, urgent, false), 0);
+	ck_assert_int_eq(follow_queue_touch(q, span_str(name), now, urgent ? FOLLOW_NEW : FOLLOW_CHANGE, false), 0);
 }
 
 START_TEST(queue_waits_for_quiet_but_not_for_new_mail)
 {
 	struct follow_queue q;
 	follow_queue_init(&q, 250, 500, 10);
-	ck_assert_int_eq(follow_queue_wait(&q, 0), -1);
+	ck_assert_int_eq(follow_queue_wait(&q, 0, true), -1);
 	touch(&q, "moved", 1000, false);
-	ck_assert_int_eq(follow_queue_wait(&q, 1000), 250);
-	ck_assert_ptr_null(follow_queue_take(&q, 1249));
+	ck_assert_int_eq(follow_queue_wait(&q, 1000, true), 250);
+	ck_assert_ptr_null(follow_queue_take(&q, 1249, true));
 	touch(&q, "saved", 1100, true);
-	ck_assert_str_eq(follow_queue_take(&q, 1100)->name, "saved");
+	ck_assert_str_eq(follow_queue_take(&q, 1100, true)->name, "saved");
 	touch(&q, "moved", 1200, false); /* does not put it off */
-	ck_assert_str_eq(follow_queue_take(&q, 1250)->name, "moved");
+	ck_assert_str_eq(follow_queue_take(&q, 1250, true)->name, "moved");
 	follow_queue_done(&q);
 }
 END_TEST
@@ -294,19 +294,19 @@ START_TEST(queue_keeps_its_distance)
 	struct follow_queue q;
 	follow_queue_init(&q, 250, 500, 10);
 	touch(&q, "u", 1000, true);
-	struct follow_user *u = follow_queue_take(&q, 1000);
+	struct follow_user *u = follow_queue_take(&q, 1000, true);
 	touch(&q, "u", 1010, true); /* while it runs */
 	follow_queue_end(&q, u, 1020, 0);
-	ck_assert_ptr_null(follow_queue_take(&q, 1499));
-	u = follow_queue_take(&q, 1500);
+	ck_assert_ptr_null(follow_queue_take(&q, 1499, true));
+	u = follow_queue_take(&q, 1500, true);
 	ck_assert_ptr_nonnull(u);
 	follow_queue_end(&q, u, 1510, 0);
-	ck_assert_int_eq(follow_queue_wait(&q, 1510), -1);
+	ck_assert_int_eq(follow_queue_wait(&q, 1510, true), -1);
 	touch(&q, "u", 1600, true); /* still remembered */
-	ck_assert_int_eq(follow_queue_wait(&q, 1600), 400);
-	u = follow_queue_take(&q, 2000);
+	ck_assert_int_eq(follow_queue_wait(&q, 1600, true), 400);
+	u = follow_queue_take(&q, 2000, true);
 	follow_queue_end(&q, u, 2010, 3000);
-	ck_assert_int_eq(follow_queue_wait(&q, 2010), 3000);
+	ck_assert_int_eq(follow_queue_wait(&q, 2010, true), 3000);
 	follow_queue_done(&q);
 }
 END_TEST
@@ -318,13 +318,13 @@ START_TEST(queue_is_fair_and_forgets)
 	for (int i = 0; i < 100; i++)
 		touch(&q, "busy", 1000 + i, true);
 	touch(&q, "quiet", 1050, true);
-	ck_assert_str_eq(follow_queue_take(&q, 1100)->name, "busy");
-	ck_assert_str_eq(follow_queue_take(&q, 1100)->name, "quiet");
+	ck_assert_str_eq(follow_queue_take(&q, 1100, true)->name, "busy");
+	ck_assert_str_eq(follow_queue_take(&q, 1100, true)->name, "quiet");
 	touch(&q, "third", 1100, true);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1100, true, false), ERR_LIMIT);
-	struct follow_user *u = follow_queue_take(&q, 1100);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1100, FOLLOW_NEW, false), ERR_LIMIT);
+	struct follow_user *u = follow_queue_take(&q, 1100, true);
 	follow_queue_end(&q, u, 1100, 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1600, true, false), 0); /* "third" is forgotten */
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1600, FOLLOW_NEW, false), 0); /* "third" is forgotten */
 	ck_assert_uint_eq(q.users.count, 3);
 	follow_queue_done(&q);
 }
@@ -335,14 +335,39 @@ START_TEST(queue_lets_a_long_pass_look_again)
 	struct follow_queue q;
 	follow_queue_init(&q, 250, 500, 10);
 	touch(&q, "u", 1000, true);
-	struct follow_user *u = follow_queue_take(&q, 1000);
+	struct follow_user *u = follow_queue_take(&q, 1000, true);
 	ck_assert(!follow_queue_again(u, 2000));
 	touch(&q, "u", 1200, false);
 	ck_assert(!follow_queue_again(u, 1400));
 	ck_assert(follow_queue_again(u, 1500));
 	ck_assert(!follow_queue_again(u, 1600));
 	follow_queue_end(&q, u, 1700, 0);
-	ck_assert_int_eq(follow_queue_wait(&q, 1700), -1);
+	ck_assert_int_eq(follow_queue_wait(&q, 1700, true), -1);
+	follow_queue_done(&q);
+}
+END_TEST
+
+START_TEST(queue_places_deliveries_last)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1000, FOLLOW_PLACE, false), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1000, FOLLOW_PLACE, false), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1000, FOLLOW_CHANGE, false), 0);
+	ck_assert_int_eq(follow_queue_wait(&q, 1000, true), 0);
+	ck_assert_int_eq(follow_queue_wait(&q, 1000, false), 250);
+	ck_assert_ptr_null(follow_queue_take(&q, 1200, false));
+	struct follow_user *u = follow_queue_take(&q, 1300, true);
+	ck_assert(strcmp(u->name, "both") == 0 && !u->placing);
+	ck_assert_ptr_null(follow_queue_take(&q, 1300, false));
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1310, FOLLOW_PLACE, false), 0);
+	follow_queue_end(&q, u, 1320, 0);
+	u = follow_queue_take(&q, 1320, true);
+	ck_assert(strcmp(u->name, "placed") == 0 && u->placing);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1330, FOLLOW_PLACE, false), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1330, FOLLOW_NEW, false), 0);
+	follow_queue_end(&q, u, 1340, 0);
+	ck_assert_ptr_eq(follow_queue_take(&q, 1900, false), u);
 	follow_queue_done(&q);
 }
 END_TEST
@@ -401,6 +426,14 @@ START_TEST(plan_of_moves)
 	ck_assert_int_eq(mails[2].action, RECONCILE_NEW);
 	ck_assert_int_eq(mails[3].action, RECONCILE_NEW);
 	ck_assert(!lost.items[2]->taken);
+	/* A row that has followed its mail vanishes from the new place. */
+	struct reconcile_gone again = {.guid = {7}, .message_id = 50, .known = true, .box = 1, .uid = 9};
+	ck_assert_int_eq(reconcile_lost_add(&lost, &again), 0);
+	ck_assert(lost.count == 4 && !lost.items[3]->taken);
+	struct reconcile_mail next[] = {mail(5, 7, "", "")};
+	r = (struct reconcile){.mails = next, .mail_count = 1, .lost = &lost};
+	reconcile_plan(&r);
+	ck_assert(next[0].action == RECONCILE_MOVE && next[0].message_id == 50);
 	reconcile_lost_done(&lost);
 }
 END_TEST
@@ -508,7 +541,7 @@ static const TTest *const *const tests[] = {
 	&hints_come_back, &bad_hints_are_refused, &longest_user_of_a_hint, &sender_sends_or_leaves_a_marker, &names_of_markers,
 	&sets_join_what_touches, &sets_subtract, &sets_give_from_either_end, &sets_against_bits,
 	&queue_waits_for_quiet_but_not_for_new_mail, &queue_keeps_its_distance, &queue_is_fair_and_forgets,
-	&queue_lets_a_long_pass_look_again, &plan_of_known_rows, &plan_of_moves, &plan_of_deliveries, &bound_of_the_lost,
+	&queue_lets_a_long_pass_look_again, &queue_places_deliveries_last, &plan_of_known_rows, &plan_of_moves, &plan_of_deliveries, &bound_of_the_lost,
 	&flags_have_one_form, &flags_are_cut_at_a_word, &changes_as_json, NULL,
 };
 
