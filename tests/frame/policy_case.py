@@ -44,9 +44,9 @@ class PolicyCase(StackCase):
     def postfix_with(self, **settings):
         """Runs a block with other settings of Postfix, and puts them back."""
         before = {name: self.stack.postconf_value(name) for name in settings}
-        self.stack.postconf(*(f"{name}={value}" for name, value in settings.items()))
-        self.stack.reload("postfix")
         try:
+            self.stack.postconf(*(f"{name}={value}" for name, value in settings.items()))
+            self.stack.reload("postfix")
             yield
         finally:
             self.stack.postconf(*(f"{name}={value}" for name, value in before.items()))

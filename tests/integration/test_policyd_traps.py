@@ -296,12 +296,10 @@ class Complaints(TrapCase):
                 with self.assertRaises(smtplib.SMTPRecipientsRefused):
                     self.send(client, "nobody-at-all@example.net")
             self.assertEqual(self.used(self.source), 0)
-            client.mail(SENDER)
-            client.rcpt(self.user)
-            with self.postfix_with(message_size_limit="100"), smtp(self.stack, self.source) as other:
-                with self.assertRaises(smtplib.SMTPException):
-                    self.send(other)
-            client.rset()
+        with self.postfix_with(message_size_limit="100"), smtp(self.stack, self.source) as client:
+            with self.assertRaises(smtplib.SMTPException):
+                self.send(client)
+        with smtp(self.stack, self.source) as client:
             self.send(client)
         self.wait_until(lambda: self.used(self.source) == 1, what="only the accepted one counted")
 
