@@ -10,6 +10,7 @@ import subprocess
 import time
 
 from tests.bench.measure import ROUNDS, Sample, cpu_seconds, memory_mb, ratio, scaled, table
+from tests.frame import sql
 from tests.frame.layout import HOST
 from tests.frame.mail import message
 from tests.frame.stack import USERS, run
@@ -17,6 +18,7 @@ from tests.frame.wait import wait_until
 
 CONNECTIONS = 8
 MESSAGES = 2000
+DRAINED = 10_000
 USER_COUNT = 20
 SIZE = 10240
 DOMAIN = "example.net"
@@ -100,6 +102,15 @@ class Indexer(Lmtp):
               ["variant", "messages/s", "spread", "x alone", "p99 ms", "indexer CPU ms/message", "SQL CPU ms/message"], rows)
         print(f"Last message's row in SQL after the last reply: median {sorted(settle)[len(settle) // 2] * 1000:.0f} ms, "
               f"worst {max(settle) * 1000:.0f} ms; indexer's peak memory {memory_mb(pid):.0f} MB\n", flush=True)
+
+        self.drain(through)
+
+    def drain(self, through):
+        """What has gathered in the spool while the database took nothing."""
+        count = scaled(DRAINED)
+        with sql.locked(self.stack, "message_texts"):
+            self.load(through, USER_COUNT, count)
+        print(f"{count} spooled messages drained at {count / self.wait_for_rows():.0f}/s\n", flush=True)
 
     def wait_for_rows(self):
         """Seconds until the index holds what the mailboxes hold."""

@@ -61,3 +61,11 @@ def session(stack):
         finally:
             client.stdin.close()
             client.kill()
+
+
+@contextlib.contextmanager
+def locked(stack, table):
+    """Another session holds TABLE for itself."""
+    with session(stack) as execute:
+        execute(f"LOCK TABLES {table} WRITE")
+        yield

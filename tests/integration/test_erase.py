@@ -28,6 +28,16 @@ class Erase(IndexCase):
         return found + sorted({line.split("`")[1] for line in dump.decode(errors="replace").splitlines()
                                if word in line and line.startswith("INSERT")})
 
+    def expunge(self, user, *query):
+        """Takes mail out of the mailbox, and waits until the index has seen it."""
+        before = self.live(user)
+        self.stack.doveadm("expunge", "-u", user, "mailbox", "INBOX", *query)
+        self.wait_until(lambda: self.live(user) < before, 30)
+
+    def live(self, user):
+        return int(self.value("SELECT COUNT(*) FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                              "WHERE u.email = %s AND m.deleted_at IS NULL", user))
+
     def erase(self, *words):
         return json.loads(self.stack.postern("--json", *words))
 
@@ -62,8 +72,10 @@ class Erase(IndexCase):
         self.send([user], word, ident)
         self.send([user, other], kept)
         self.wait_until(lambda: self.count(user) == 2 and self.count(other) == 1)
+        self.expunge(user, "header", "message-id", ident)
         out = self.erase("index", "erase", "--message", ident, user)
-        self.assertEqual((out["messages"], out["events"], out["spool"], out["message_addresses"]), (1, 1, 1, 2))
+        self.assertEqual((out["messages"], out["spool"], out["message_addresses"]), (1, 1, 2))
+        self.assertGreaterEqual(out["events"], 1)
         self.assertEqual(self.traces(word), [])
         self.assertEqual((self.count(user), self.count(other)), (1, 1))
         self.assertEqual(self.stack.postern("search", user, word), "nothing found\n")
@@ -79,13 +91,16 @@ class Erase(IndexCase):
         self.send([user], word)
         self.send([user, other], uuid.uuid4().hex)
         self.wait_until(lambda: self.count(user) == 2)
+        self.expunge(user, "all")
+        self.wait_until(lambda: self.live(user) == 0)
+        last = int(self.value("SELECT MAX(e.seq) FROM events e JOIN virtual_users u ON u.id = e.user_id WHERE u.email = %s", user))
         self.assertIn("2 messages", self.stack.postern("index", "erase", user))
         self.assertEqual(self.traces(word), [])
         self.assertEqual((self.count(user), self.count(other)), (0, 1))
         self.send([user], "more")
         self.wait_until(lambda: self.count(user) == 1)
-        self.assertEqual(self.value("SELECT e.seq FROM events e JOIN virtual_users u ON u.id = e.user_id WHERE u.email = %s",
-                                    user), "3", "numbers are not given out twice")
+        first = int(self.value("SELECT MIN(e.seq) FROM events e JOIN virtual_users u ON u.id = e.user_id WHERE u.email = %s", user))
+        self.assertEqual(first, last + 1, "numbers are not given out twice")
 
 
 if __name__ == "__main__":

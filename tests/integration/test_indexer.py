@@ -325,6 +325,21 @@ class Content(IndexCase):
                             "WHERE u.email = %s", user)
         self.assertEqual(len(threads), 1)
 
+    def test_threads_become_one_when_the_link_comes(self):
+        user = self.new_user()
+        one, two, link, reply, other = (new_message_id() for _ in range(5))
+        for ident, subject, more in ((one, "alpha", {}), (two, "beta", {}), (other, "gamma", {}),
+                                     (link, "delta", {"references": f"{one} {two}"}), (reply, "Re: gamma", {})):
+            data = message("a@example.org", user, subject=subject, message_id=ident, **more)
+            deliver(self.stack, "a@example.org", [user], data, self.new_source())
+            self.row(user, ident)
+
+        def thread(ident):
+            return self.row(user, ident, "m.thread_id")[0][0]
+        self.assertEqual(len({thread(i) for i in (one, two, link)}), 1)
+        self.assertEqual(thread(reply), thread(other), "a reply without references goes by its subject")
+        self.assertNotEqual(thread(other), thread(one))
+
     def test_unreadable_message_is_indexed_by_its_envelope(self):
         user = self.new_user()
         with Dialogue(self.stack) as d:
