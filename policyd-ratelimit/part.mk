@@ -95,3 +95,11 @@ TESTS += test_policyd_herald
 test_policyd_herald_SRCS := tests/unit/test_policyd_herald.c
 test_policyd_herald_ARCHIVES := policyd-core mail base
 test_policyd_herald_LIBS := -ljansson
+
+TESTS += test_policyd_redis
+test_policyd_redis_SRCS := tests/unit/test_policyd_redis.c
+test_policyd_redis_ARCHIVES := policyd-core mail base
+
+FUZZERS += fuzz_policyd_redis
+fuzz_policyd_redis_SRCS := tests/fuzz/fuzz_policyd_redis.c
+fuzz_policyd_redis_ARCHIVES := policyd-core mail base

@@ -9,11 +9,12 @@ int redis_server_set(struct span host, int64_t port, struct redis_server *server
 	if (host.len == 0 || host.len > REDIS_HOST_MAX || port < 1 || port > UINT16_MAX)
 		return ERR_SYNTAX;
 	for (size_t i = 0; i < host.len; i++)
-		if (!ascii_isalnum(host.ptr[i]) && memchr(".-_:", host.ptr[i], 4) == NULL)
+		if (!ascii_isalnum(host.ptr[i]) && span_chr(SPAN_LIT(".-_:"), host.ptr[i]) == SPAN_NPOS)
 			return ERR_SYNTAX;
-	memcpy(server.host, host.ptr, host.len);
-	*server_out = server;
-	return 0;
+	int rc = span_copy_cstr(host, server.host, sizeof(server.host));
+	if (rc == 0)
+		*server_out = server;
+	return rc;
 }
 
 bool redis_server_eq(const struct redis_server *a, const struct redis_server *b)
@@ -83,14 +84,13 @@ static int master_parse(struct span *rest, struct redis_spec *spec, struct sbuf 
 	struct span name;
 	bool at = span_cut(rest, '@', &name), ok = at && name.len > 0 && name.len <= REDIS_NAME_MAX;
 	for (size_t i = 0; ok && i < name.len; i++)
-		ok = ascii_isalnum(name.ptr[i]) || memchr(".-_", name.ptr[i], 3) != NULL;
+		ok = ascii_isalnum(name.ptr[i]) || span_chr(SPAN_LIT(".-_"), name.ptr[i]) != SPAN_NPOS;
 	if (!ok) {
 		sbuf_addf(reason, "sentinel: wants NAME@HOST:PORT, a name of at most %d letters, digits, dots and dashes",
 			  REDIS_NAME_MAX);
 		return ERR_SYNTAX;
 	}
-	memcpy(spec->master, name.ptr, name.len);
-	return 0;
+	return span_copy_cstr(name, spec->master, sizeof(spec->master));
 }
 
 int redis_spec_parse(struct span text, struct redis_spec *spec_out, struct sbuf *reason)

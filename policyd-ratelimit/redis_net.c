@@ -35,14 +35,14 @@ static void call_end(struct redis_call *c, const struct redisReply *answer, bool
 {
 	redis_net_fn *fn = c->fn;
 	void *arg = c->arg;
-	int64_t *clock_ms = &c->net->nodes[c->node < REDIS_NODES_MAX ? c->node : 0].clock_ms;
+	struct redis_clock *clock = &c->net->nodes[c->node < REDIS_NODES_MAX ? c->node : 0].clock;
 	if (fn != NULL)
 		call_unlink(c);
 	c->fn = NULL;
 	if (!referred)
 		free(c);
 	if (fn != NULL)
-		fn(arg, answer, clock_ms);
+		fn(arg, answer, clock);
 }
 
 static void call_send(struct redis_call *c);
@@ -317,9 +317,7 @@ void redis_net_close(struct redis_net **net)
 		return;
 	n->closing = true;
 	ev_timer_stop(loop_ev(n->config.loop), &n->tick);
-	redis_nodes_close(n);
-	while (n->first != NULL)
-		call_end(n->first, NULL, false);
+	redis_nodes_close(n); /* ends all calls */
 	free(n);
 	*net = NULL;
 }

@@ -36,11 +36,13 @@ int redis_net_open(const struct redis_net_config *config, struct redis_net **net
 void redis_net_close(struct redis_net **net);
 void redis_net_set_timeout(struct redis_net *net, int64_t timeout_ms);
 
-/*
- * ANSWER is NULL where none came or it was an error; *CLOCK_MS is the caller's own
- * note about the server that has answered.
- */
-typedef void redis_net_fn(void *arg, const struct redisReply *answer, int64_t *clock_ms);
+/* The caller's own note about a server: its clock less ours; 0: not known. */
+struct redis_clock {
+	int64_t offset_ms;
+};
+
+/* ANSWER, of the server of CLOCK, is NULL where none came or it was an error. */
+typedef void redis_net_fn(void *arg, const struct redisReply *answer, struct redis_clock *clock);
 
 /* Runs SCRIPT on KEY. FN is called once, also from within. */
 void redis_net_script(struct redis_net *net, const struct wire_script *script, struct span key,

@@ -12,7 +12,7 @@ struct redis_node {
 	struct redis_server server;
 	struct redis_link *link;     /* NULL: none now */
 	char shas[WIRE_SCRIPTS][SHA_SIZE]; /* of scripts that it has; "": not known */
-	int64_t clock_ms;            /* the caller's */
+	struct redis_clock clock;
 	int64_t retry_ms, answered_ms;
 	unsigned failures, in_flight;
 	bool was_up;                 /* it has answered since it was connected */

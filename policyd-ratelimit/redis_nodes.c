@@ -183,7 +183,7 @@ static bool master_take(struct redis_net *net, const struct redisReply *answer)
 		redis_node_drop(net, 0, "another server is the master now");
 		net->nodes[0].server = server;
 		net->nodes[0].retry_ms = 0;
-		net->nodes[0].clock_ms = 0;
+		net->nodes[0].clock = (struct redis_clock){0};
 	}
 	return true;
 }
@@ -287,7 +287,7 @@ static void on_news(void *arg, struct span message)
 
 static void news_tick(struct redis_net *net, int64_t now_ms)
 {
-	unsigned at = net->node_count;
+	unsigned at;
 	if (net->news != NULL || now_ms < net->news_retry_ms)
 		return;
 	/* Where a connection works, so will another. */

@@ -5,10 +5,6 @@
  */
 #include "sharer_internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "policyd-ratelimit/subject.h"
 
 #define FLUSH_S 0.02
@@ -98,7 +94,7 @@ static size_t numbers_of(const struct redisReply *answer, int64_t *numbers, size
 	return count;
 }
 
-static void on_synced(void *arg, const struct redisReply *answer, int64_t *clock_ms)
+static void on_synced(void *arg, const struct redisReply *answer, struct redis_clock *clock)
 {
 	struct asked *a = arg;
 	struct sharer *s = a->s;
@@ -117,7 +113,7 @@ static void on_synced(void *arg, const struct redisReply *answer, int64_t *clock
 		return;
 	}
 	leases_sync_done(&s->leases, l, &reply.grant, need, now);
-	sharer_house_clock(s, reply.server_ms, clock_ms);
+	sharer_house_clock(s, reply.server_ms, clock);
 	if (need == 0 || reply.grant.granted >= need) {
 		metrics_inc(METRIC_REDIS_SYNC_GRANTED);
 		wake_lease(s, l);
@@ -275,11 +271,11 @@ static struct lease *lease_named(struct sharer *s, const struct subject *subject
 	return leases_make(&s->leases, &kind, sbuf_span(&name), policyd_now_ms());
 }
 
-static void on_deleted(void *arg, const struct redisReply *answer, int64_t *clock_ms)
+static void on_deleted(void *arg, const struct redisReply *answer, struct redis_clock *clock)
 {
 	(void)arg;
 	(void)answer; /* where it failed, the daemons that live empty their parts */
-	(void)clock_ms;
+	(void)clock;
 }
 
 void sharer_reset(struct sharer *s, const struct subject *subject, const struct rule *rule,
@@ -311,10 +307,10 @@ bool sharer_describe_window(struct sharer *s, const struct subject *subject, con
 		sync_send(s, l, 0);
 	uint64_t here = table_used(s->p->table, hash, window->class, now), others = leases_others(&s->leases, hash, now);
 	uint64_t leased = others > 0 ? l->others_leased : 0, mine = now < l->expires_ms ? l->left : 0;
-	uint64_t all = here + (others > leased ? others - leased : 0);
+	uint64_t all = here + (others > leased ? others - leased : 0), held = leased + mine;
 	json_object_set_new(object, "used", json_integer((json_int_t)all));
 	json_object_set_new(object, "used_here", json_integer((json_int_t)here));
-	json_object_set_new(object, "leased", json_integer((json_int_t)(leased + mine)));
+	json_object_set_new(object, "leased", json_integer((json_int_t)held));
 	json_object_set_new(object, "leased_here", json_integer((json_int_t)mine));
 	if (max != UINT64_MAX)
 		json_object_set_new(object, "left", json_integer((json_int_t)(all < max ? max - all : 0)));
@@ -397,21 +393,13 @@ static void on_news(void *arg, struct span message)
 	}
 }
 
-static int password_read(const char *path, char *out, size_t size, struct sbuf *error)
+/* The first line of the file. */
+static int password_read(const char *path, char out[SECRET_MAX], struct sbuf *error)
 {
-	if (path[0] == '\0')
-		return 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? -1 : read(fd, out, size - 1);
-	if (got < 0)
-		sbuf_addf(error, "redis_password_file %s: %s", path, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-	if (got < 0)
-		return ERR_PERM;
-	out[got] = '\0';
-	out[strcspn(out, "\r\n")] = '\0';
-	return 0;
+	int rc = secret_read(path, out, error);
+	if (rc == 0)
+		out[strcspn(out, "\r\n")] = '\0';
+	return rc;
 }
 
 static void timers_start(struct sharer *s)
@@ -440,7 +428,7 @@ int sharer_open(struct policyd *p, const struct policyd_config *config, struct s
 	struct redis_net_config net = {.loop = p->skel->loop, .user = s->user, .password = s->password,
 				       .database = (int)config->redis_database, .timeout_ms = config->redis_timeout,
 				       .channel = span_str(s->channel), .news = on_news, .lost = sharer_house_lost, .arg = s};
-	int rc = password_read(config->redis_password_file, s->password, sizeof(s->password), error);
+	int rc = password_read(config->redis_password_file, s->password, error);
 	if (rc == 0)
 		rc = redis_spec_parse(span_str(config->redis), &net.spec, error);
 	if (rc == 0)

@@ -86,10 +86,10 @@ static void state_read(struct sharer *s)
 
 /* ---- what administrators do ---- */
 
-static void on_ordered(void *arg, const struct redisReply *answer, int64_t *clock_ms)
+static void on_ordered(void *arg, const struct redisReply *answer, struct redis_clock *clock)
 {
 	(void)arg;
-	(void)clock_ms;
+	(void)clock;
 	if (answer == NULL)
 		metrics_inc(METRIC_REDIS_ORDERS_LOST);
 }
@@ -156,10 +156,10 @@ static void orders_apply(struct sharer *s, struct wire_order *orders, size_t cou
 	s->newcomer = false;
 }
 
-static void on_orders(void *arg, const struct redisReply *answer, int64_t *clock_ms)
+static void on_orders(void *arg, const struct redisReply *answer, struct redis_clock *clock)
 {
 	struct sharer *s = arg;
-	(void)clock_ms;
+	(void)clock;
 	s->looking = false;
 	size_t fields = answer != NULL ? redis_answer_count(answer) / 2 : 0, count = 0;
 	if (answer == NULL || fields > WIRE_ORDERS_MAX * 2)
@@ -173,11 +173,11 @@ static void on_orders(void *arg, const struct redisReply *answer, int64_t *clock
 	free(orders);
 }
 
-static void on_version(void *arg, const struct redisReply *answer, int64_t *clock_ms)
+static void on_version(void *arg, const struct redisReply *answer, struct redis_clock *clock)
 {
 	struct sharer *s = arg;
 	uint64_t version;
-	(void)clock_ms;
+	(void)clock;
 	s->looking = false;
 	if (answer == NULL || redis_answer_kind(answer) != REDIS_TEXT ||
 	    num_parse_u64(redis_answer_text(answer), INT64_MAX, &version) < 0 || version == s->version)
@@ -263,10 +263,10 @@ void sharer_house_lost(void *arg, const char *why)
 	go_away(s, why);
 }
 
-void sharer_house_clock(struct sharer *s, int64_t server_ms, int64_t *clock_ms)
+void sharer_house_clock(struct sharer *s, int64_t server_ms, struct redis_clock *clock)
 {
-	int64_t offset = server_ms - policyd_now_ms(), before = *clock_ms;
-	*clock_ms = offset;
+	int64_t offset = server_ms - policyd_now_ms(), before = clock->offset_ms;
+	clock->offset_ms = offset;
 	if (before == 0 || (offset - before <= CLOCK_STEP_MS && before - offset <= CLOCK_STEP_MS))
 		return;
 	char text[24];
@@ -285,10 +285,9 @@ static void beat_take(struct sharer *s, const struct wire_beat_reply *r)
 		s->leases.daemons = r->daemons;
 		state_write(s);
 	}
-	if (s->state == SHARER_AWAY)
+	/* A store that has forgotten us may have forgotten more. */
+	if (s->state == SHARER_AWAY || (s->state == SHARER_SHARED && !r->was_known))
 		join(s);
-	else if (s->state == SHARER_SHARED && !r->was_known)
-		join(s); /* the store has forgotten us, and so perhaps more */
 	else if (s->state == SHARER_JOINING && s->ready &&
 		 ((r->unready == 0 && r->daemons >= s->expected) || policyd_now_ms() - s->ready_ms >= REJOIN_MS))
 		share(s);
@@ -296,7 +295,7 @@ static void beat_take(struct sharer *s, const struct wire_beat_reply *r)
 		s->expected = r->daemons;
 }
 
-static void on_beat(void *arg, const struct redisReply *answer, int64_t *clock_ms)
+static void on_beat(void *arg, const struct redisReply *answer, struct redis_clock *clock)
 {
 	struct sharer *s = arg;
 	int64_t numbers[WIRE_BEAT_REPLY];
@@ -313,7 +312,7 @@ static void on_beat(void *arg, const struct redisReply *answer, int64_t *clock_m
 	s->missed = 0;
 	if (s->leaving)
 		return;
-	sharer_house_clock(s, reply.server_ms, clock_ms);
+	sharer_house_clock(s, reply.server_ms, clock);
 	beat_take(s, &reply);
 }
 

@@ -2,6 +2,7 @@
 #ifndef POLICYD_SHARER_INTERNAL_H
 #define POLICYD_SHARER_INTERNAL_H
 
+#include "lib/run/secret.h"
 #include "policyd-ratelimit/policyd.h"
 #include "policyd-ratelimit/redis_net.h"
 
@@ -22,7 +23,7 @@ struct sharer {
 	struct redis_net *net;
 	enum sharer_state state;
 	char id[WIRE_ID_MAX + 1], prefix[PREFIX_MAX + 1], channel[PREFIX_MAX + 16];
-	char user[256], password[512];
+	char user[256], password[SECRET_MAX];
 	struct wire_daemon daemon;
 	int64_t timeout_ms;
 	uint64_t seq; /* of syncs */
@@ -58,7 +59,7 @@ void sharer_house_leave(struct sharer *s);
 /* Called by redis_net. */
 void sharer_house_lost(void *arg, const char *why);
 /* The server's clock, as an answer shows it: ours must be sent anew where it was set. */
-void sharer_house_clock(struct sharer *s, int64_t server_ms, int64_t *clock_ms);
+void sharer_house_clock(struct sharer *s, int64_t server_ms, struct redis_clock *clock);
 /* Called every few milliseconds. */
 void sharer_house_tick(struct sharer *s, int64_t now_ms);
 /* Administrators did something. */

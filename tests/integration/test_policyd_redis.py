@@ -2,10 +2,13 @@
 import contextlib
 import re
 import signal
+import subprocess
+import tempfile
 import threading
 import time
 import unittest
 
+from tests.frame.layout import Layout
 from tests.frame.lone_policyd import LonePolicyd
 from tests.frame.metrics import scrape_socket
 from tests.frame.policy import PolicyClient, new_instance
@@ -35,6 +38,15 @@ class Member(LonePolicyd):
         if self.process and self.process.poll() is None:
             self.kill()
         self.folder.cleanup()
+
+
+@contextlib.contextmanager
+def config_file(text):
+    """The path of a configuration with TEXT."""
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write(text + "\n")
+        file.flush()
+        yield file.name
 
 
 class RedisCase(unittest.TestCase):
@@ -127,6 +139,33 @@ class RedisCase(unittest.TestCase):
     def window(self, account, at=0):
         """What `limits explain` says of the account's limit."""
         return self.daemons[at].limits("explain", account)["windows"][0]
+
+
+class Options(unittest.TestCase):
+    """What -t says of wrong options; nothing is connected to."""
+
+    def test_wrong_options_are_named_with_their_line(self):
+        rows = {
+            "store = redis": "store = redis wants redis to be set",
+            "redis = 127.0.0.1:6379": "begins with none of inet:",
+            "redis = cluster:a:1\nredis_database = 1": "a Redis Cluster has only database 0",
+            "redis = inet:a:1\nredis_user = mx": "redis_user wants redis_password_file",
+            "redis = inet:a:1\nredis_prefix = {x}": "braces would name a hash tag",
+            "redis_lease_share = 51": "redis_lease_share",
+            "redis_timeout = 5ms": "redis_timeout",
+        }
+        for text, wanted in rows.items():
+            with self.subTest(text), config_file(text) as path:
+                done = subprocess.run([Layout().build / "bin/policyd-ratelimit", "-t", "-c", path], capture_output=True,
+                                      text=True, check=False, timeout=30)
+                self.assertEqual(done.returncode, 78)
+                line = text.count("\n") + 1
+                self.assertRegex(done.stderr, rf"{re.escape(path)}:{line}: .*{re.escape(wanted)}")
+
+    def test_right_options_pass(self):
+        for text in ("redis = unix:/run/redis.sock", "redis = sentinel:limits@a:26379,b:26379", "redis = cluster:a:1,[::1]:2"):
+            with self.subTest(text), config_file("store = redis\n" + text) as path:
+                subprocess.run([Layout().build / "bin/policyd-ratelimit", "-t", "-c", path], check=True, timeout=30)
 
 
 class Shared(RedisCase):
