@@ -221,13 +221,35 @@ static int recount_once(struct usage *u)
 	if (reply.word == QUOTA_RETRY)
 		return ERR_AGAIN;
 	end.seq = reply.seq;
+	u->examining = (reply.flags & QUOTA_EXAMINE) != 0;
 	rc = count(u, &end.bytes, &end.messages);
+	u->examining = false;
 	if (rc < 0)
 		return rc;
 	rc = call(u, &end, &reply);
 	if (rc < 0)
 		return rc;
 	return reply.word == QUOTA_RETRY ? ERR_AGAIN : 0;
+}
+
+void usage_folder_differs(struct usage *u, const struct usage_folder *folder)
+{
+	struct quota_request r = request_of(u, QUOTA_FOLDER);
+	char name[QUOTA_KEY_MAX];
+	const struct span whole = span_str(folder->name);
+	struct span cut = span_take(whole, sizeof(name));
+
+	for (size_t i = 0; i < cut.len; i++)
+		name[i] = (unsigned char)cut.ptr[i] < ' ' || cut.ptr[i] == '\x7f' ? '?' : cut.ptr[i];
+	/* Not within a character of several bytes. */
+	while (cut.len < whole.len && cut.len > 0 && ((unsigned char)whole.ptr[cut.len] & 0xc0) == 0x80)
+		cut.len--;
+	r.key = span_of(name, cut.len);
+	r.bytes = folder->indexed_bytes;
+	r.messages = folder->indexed_messages;
+	r.extra = folder->found_bytes;
+	r.extra_messages = folder->found_messages;
+	quota_client_note(u->client, &r);
 }
 
 int usage_recount(struct usage *u)

@@ -17,6 +17,7 @@ struct usage {
 	int (*count)(void *arg, uint64_t *bytes_out, uint64_t *messages_out);
 	void *arg;
 	bool counting;	    /* within count(), which may come back here */
+	bool examining;	    /* ... which shall only look */
 	bool known;	    /* STATE is what quotad said last */
 	bool wants_recount; /* ... and it asked for a recount */
 	struct quota_reply state;
@@ -74,6 +75,13 @@ void usage_stale(struct usage *u);
 int usage_recount(struct usage *u);
 /* Recounts if quotad asked for it; call it where a count is allowed. */
 void usage_settle(struct usage *u);
+
+/* A folder whose index says other numbers than are on disk. */
+struct usage_folder {
+	const char *name; /* is cut where it is longer than the protocol takes */
+	uint64_t indexed_bytes, indexed_messages, found_bytes, found_messages;
+};
+void usage_folder_differs(struct usage *u, const struct usage_folder *folder);
 
 /*
  * Asks quotad for the state, recounts if it wants that, and falls back to

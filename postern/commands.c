@@ -7,5 +7,5 @@ const struct cli_command *const cli_commands[] = {
 	commands_limits, commands_limits_replay, commands_status, commands_sql,	  commands_accounts, commands_tenant, commands_dmarc_import,
 	commands_index_verify, commands_index_rebuild,
 	commands_dmarc_report, commands_dmarc_failure, commands_dmarc_summary,
-	commands_dkim_test, commands_dkim_rotate, NULL,
+	commands_quota, commands_quota_verify, commands_dkim_test, commands_dkim_rotate, NULL,
 };

@@ -25,6 +25,8 @@ extern const struct cli_command commands_index_verify[];
 extern const struct cli_command commands_search[];
 extern const struct cli_command commands_limits[];
 extern const struct cli_command commands_limits_replay[];
+extern const struct cli_command commands_quota[];
+extern const struct cli_command commands_quota_verify[];
 extern const struct cli_command commands_spf[];
 extern const struct cli_command commands_sql[];
 extern const struct cli_command commands_status[];

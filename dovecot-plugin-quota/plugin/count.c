@@ -29,11 +29,60 @@ static int forget_size(struct mailbox *box)
 	return mail_index_transaction_commit(&trans);
 }
 
-static int add_box(struct mailbox *box, bool thorough, struct sum *sum)
+/* What the index says, before anything brings it up to date; false where it does
+ * not say it of all mails. */
+static bool read_index(struct mailbox *box, struct sum *sum)
 {
+	const struct mailbox_index_vsize *vsize;
+	const void *data;
+	size_t size;
+
+	sum->messages = mail_index_get_header(box->view)->messages_count;
+	mail_index_get_header_ext(box->view, box->vsize_hdr_ext_id, &data, &size);
+	vsize = data;
+	if (size != sizeof(*vsize) || vsize->message_count != sum->messages)
+		return FALSE;
+	sum->bytes = vsize->vsize;
+	return TRUE;
+}
+
+/* Compares the index with the files and tells of a difference; FOUND_R is what to
+ * go by while nothing may be changed. */
+static void examine(struct usage_root *uroot, struct mailbox *box, struct sum *found_r)
+{
+	struct sum indexed = {0, 0};
+	const char *path;
+	const bool sized = read_index(box, &indexed);
+
+	*found_r = indexed;
+	if (strcmp(box->storage->name, "maildir") != 0 ||
+	    mailbox_get_path_to(box, MAILBOX_LIST_PATH_TYPE_MAILBOX, &path) <= 0 ||
+	    usage_maildir_sizes(path, &found_r->bytes, &found_r->messages) < 0)
+		return;
+	if (!sized)
+		indexed.bytes = found_r->bytes;
+	if (indexed.bytes == found_r->bytes && indexed.messages == found_r->messages)
+		return;
+	const struct usage_folder folder = {mailbox_get_vname(box), indexed.bytes, indexed.messages,
+					    found_r->bytes, found_r->messages};
+	usage_folder_differs(&uroot->usage, &folder);
+}
+
+static int add_box(struct usage_root *uroot, struct mailbox *box, struct sum *sum)
+{
+	const bool thorough = uroot->thorough;
 	struct mailbox_metadata metadata;
 	struct mailbox_status status;
+	struct sum found;
 
+	if ((thorough || uroot->usage.examining) && mailbox_open(box) == 0) {
+		examine(uroot, box, &found);
+		if (uroot->usage.examining) {
+			sum->bytes += found.bytes;
+			sum->messages += found.messages;
+			return 0;
+		}
+	}
 	if (mailbox_open(box) < 0 ||
 	    mailbox_sync(box, thorough ? MAILBOX_SYNC_FLAG_FULL_READ : 0) < 0)
 		return mailbox_get_last_mail_error(box) == MAIL_ERROR_TEMP ? -1 : 0;
@@ -54,7 +103,7 @@ static int add_mailbox(struct usage_root *uroot, struct mail_namespace *ns, cons
 	int ret = 0;
 
 	if (usage_rules_of(box)->counts)
-		ret = add_box(box, uroot->thorough, sum);
+		ret = add_box(uroot, box, sum);
 	mailbox_free(&box);
 	return ret;
 }

@@ -113,4 +113,10 @@ int usage_root_count(struct usage_root *uroot, uint64_t *bytes_out, uint64_t *me
  * where they cannot be counted. */
 int usage_root_recalculate(struct usage_root *uroot);
 
+/* ---- files (maildir.c) ---- */
+
+/* Virtual size and number of the mails that lie in the Maildir at PATH, without a
+ * look at any index; -1 where it cannot be read. */
+int usage_maildir_sizes(const char *path, uint64_t *bytes_out, uint64_t *messages_out);
+
 #endif

@@ -69,7 +69,7 @@ void ledger_owner_gone(struct ledger *l, struct ledger_owner *owner)
 {
 	while (owner->holds != NULL) {
 		struct ledger_user *user = owner->holds->user;
-		user->stale = true;
+		ledger_suspect(l, user);
 		user->seq++;
 		hold_end(l, owner, &owner->holds, false);
 	}
@@ -253,7 +253,7 @@ static void commit(struct ledger *l, struct ledger_owner *owner, struct ledger_u
 	if (at != NULL)
 		hold_end(l, owner, at, true);
 	else
-		u->stale = true; /* a recount may have seen these messages before */
+		ledger_suspect(l, u); /* a recount may have seen these messages before */
 	if (ledger_op_seen(l, owner->instance, r->op))
 		return;
 	ledger_use(u, u->used + r->bytes, u->messages + r->messages);
@@ -291,7 +291,7 @@ static void give_back(struct ledger *l, struct ledger_owner *owner, struct ledge
 	if (ledger_op_seen(l, owner->instance, r->op))
 		return;
 	if (r->bytes > u->used || r->messages > u->messages)
-		u->stale = true; /* more than there was: the numbers were wrong */
+		ledger_suspect(l, u); /* more than there was: the numbers were wrong */
 	ledger_use(u, less(u->used, r->bytes), less(u->messages, r->messages));
 	remember(owner, u, r->op);
 	journal(u, now, owner->instance, r->op, result);
@@ -301,7 +301,8 @@ static void give_back(struct ledger *l, struct ledger_owner *owner, struct ledge
 static enum quota_word begin_count(struct ledger *l, struct ledger_owner *owner,
 				   struct ledger_user *u)
 {
-	u->stale = end_intent(l, owner, u) || u->stale;
+	if (end_intent(l, owner, u))
+		ledger_suspect(l, u);
 	return others_are_busy(owner, u) ? QUOTA_RETRY : QUOTA_OK;
 }
 
@@ -311,12 +312,17 @@ static enum quota_word recounted(const struct ledger_owner *owner, struct ledger
 {
 	if (r->seq != u->seq || others_are_busy(owner, u))
 		return QUOTA_RETRY;
+	if (u->examined) {
+		u->examined = false;
+		result->examined = true;
+		return QUOTA_OK;
+	}
 	const bool same = u->counted && u->used == r->bytes && u->messages == r->messages;
 	result->drifted = u->counted && !same;
 	result->drift_used = u->used;
 	result->drift_messages = u->messages;
 	u->counted = true;
-	u->stale = false;
+	u->stale = u->urgent = false;
 	if (!same || u->version == 0) {
 		ledger_use(u, r->bytes, r->messages);
 		journal(u, now, 0, 0, result);
@@ -374,10 +380,10 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 	case QUOTA_INTENT:
 		user->seq++;
 		if (hold_find(owner, user, 0) == NULL && hold_add(l, owner, user, 0) == NULL)
-			user->stale = true;
+			ledger_suspect(l, user);
 		break;
 	case QUOTA_STALE:
-		user->stale = true;
+		ledger_suspect(l, user);
 		user->seq++;
 		break;
 	case QUOTA_COUNT:
@@ -393,6 +399,7 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 		if (user->limit != request->limit || user->message_limit != request->messages)
 			result.reply.word = QUOTA_TEMP;
 		break;
+	case QUOTA_FOLDER:
 	case QUOTA_LAST:
 	case QUOTA_LOOKUP:
 	case QUOTA_SYNC:
@@ -401,6 +408,8 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 		break;
 	}
 	fill_reply(user, &result.reply);
+	if (request->verb == QUOTA_COUNT && user->examined)
+		result.reply.flags |= QUOTA_EXAMINE;
 	if (request->verb == QUOTA_LAST && request->op == owner->last_op) {
 		result.reply.used = owner->last_used;
 		result.reply.messages = owner->last_messages;

@@ -114,7 +114,7 @@ static bool droppable(const struct ledger_user *u)
 {
 	const bool kept = u->exists || !u->limit_known;
 	const bool written = u->delivered >= u->version;
-	return u->open == 0 && (written || !kept) &&
+	return u->open == 0 && u->slot == 0 && !u->listed && (written || !kept) &&
 	       (u->domain == NULL || !u->domain->complete || !ledger_domain_limited(u->domain));
 }
 
@@ -262,8 +262,31 @@ void ledger_distrust(struct ledger *l, struct span name)
 	if (u == NULL)
 		return;
 	u->counted = false;
-	u->stale = true;
+	ledger_suspect(l, u);
 	u->seq++;
+}
+
+void ledger_suspect(struct ledger *l, struct ledger_user *u)
+{
+	u->stale = u->urgent = true;
+	if (u->listed)
+		return;
+	u->listed = true;
+	u->next_urgent = l->urgent;
+	l->urgent = u;
+}
+
+struct ledger_user *ledger_next_urgent(struct ledger *l)
+{
+	while (l->urgent != NULL) {
+		struct ledger_user *u = l->urgent;
+		l->urgent = u->next_urgent;
+		u->next_urgent = NULL;
+		u->listed = false;
+		if (u->urgent)
+			return u;
+	}
+	return NULL;
 }
 
 struct ledger_domain *ledger_domain_find(const struct ledger *l, struct span name)
@@ -293,6 +316,17 @@ void ledger_domain_complete(struct ledger_domain *d)
 bool ledger_domain_limited(const struct ledger_domain *d)
 {
 	return d->limit > 0 || d->message_limit > 0;
+}
+
+const char *ledger_domain_to_load(const struct ledger_user *u)
+{
+	const struct ledger_domain *d = u->domain;
+	return d != NULL && !d->complete && ledger_domain_limited(d) ? d->name : NULL;
+}
+
+bool ledger_is_known(const struct ledger_user *u)
+{
+	return u->limit_known && ledger_domain_to_load(u) == NULL;
 }
 
 bool ledger_op_seen(struct ledger *l, uint64_t instance, uint64_t op)

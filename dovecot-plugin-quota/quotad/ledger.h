@@ -65,6 +65,12 @@ struct ledger_user {
 	bool counted;	    /* used and messages come from somewhere */
 	bool changed;	    /* here, since it came into memory */
 	bool stale;	    /* a recount is wanted */
+	bool urgent;	    /* ... without waiting for a contact */
+	bool examined;	    /* the next recount is only looked at */
+	bool listed;	    /* in the list of urgent users */
+	struct ledger_user *next_urgent;
+	size_t pending; /* changes that are not on disk, kept by the server */
+	uint32_t slot;	/* where the server notes that something is in the air; 0: nowhere */
 	char name[];
 };
 
@@ -86,7 +92,8 @@ struct ledger_result {
 	struct quota_reply reply;
 	bool changed; /* CHANGE is set: journal it before the reply goes out */
 	struct ledger_change change;
-	bool drifted; /* a recount found other numbers than these */
+	bool examined; /* a recount was looked at, and nothing changed */
+	bool drifted;  /* a recount that was taken over found other numbers than these */
 	uint64_t drift_used, drift_messages;
 };
 
@@ -106,6 +113,7 @@ struct ledger {
 	struct htab users, domains;
 	struct once credits, ops;
 	struct ledger_user *oldest, *newest; /* by last use */
+	struct ledger_user *urgent; /* since the last ledger_next_urgent() */
 	uint64_t last_id;
 	uint64_t scan; /* number of the current or last scan */
 	size_t open;   /* reservations and intents of all connections */
@@ -145,6 +153,11 @@ struct ledger_user *ledger_peek(const struct ledger *l, struct span name);
 /* Trust no more what is known of the user: it is written again after a recount. */
 void ledger_distrust(struct ledger *l, struct span name);
 
+/* Something about the user is in doubt: a recount is urgent. */
+void ledger_suspect(struct ledger *l, struct ledger_user *user);
+/* One who became urgent, and is still; NULL when all were told. */
+struct ledger_user *ledger_next_urgent(struct ledger *l);
+
 /* A domain in memory (one of its users is), or NULL. */
 struct ledger_domain *ledger_domain_find(const struct ledger *l, struct span name);
 /* That of a user who need not be in memory. */
@@ -155,6 +168,10 @@ void ledger_domain_load(struct ledger_domain *domain, uint64_t limit, uint64_t m
 void ledger_domain_complete(struct ledger_domain *domain);
 /* Whether there is any limit. */
 bool ledger_domain_limited(const struct ledger_domain *domain);
+/* The user's domain, if all of it must be read for its limit to hold; else NULL. */
+const char *ledger_domain_to_load(const struct ledger_user *user);
+/* Whether all limits that bind the user are known. */
+bool ledger_is_known(const struct ledger_user *user);
 
 /*
  * Executes any request but HELLO and SYNC.  USER is that of the request, or NULL where

@@ -71,7 +71,53 @@ static json_t *show(void *arg, const struct span *args, size_t count, struct sbu
 			 "limit_known", u->limit_known, "in_database", u->exists);
 }
 
+/* quota verify USER [fix]: starts a recount; `quota findings USER` tells what it found. */
+static json_t *verify(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	const bool fix = count == 2 && span_eq(args[1], SPAN_LIT("fix"));
+	if (count < 1 || count > 2 || (count == 2 && !fix)) {
+		sbuf_adds(error, "usage: quota verify USER [fix]");
+		return NULL;
+	}
+	const int rc = server_verify(arg, args[0], fix);
+	if (rc == ERR_NOT_FOUND)
+		sbuf_adds(error, "recount_socket is not set: nobody counts for quotad");
+	else if (rc < 0)
+		sbuf_adds(error, "too many wait to be counted");
+	return rc < 0 ? NULL : json_pack("{s:b}", "queued", true);
+}
+
+static json_t *folders_of(const struct finding *f)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < f->folder_count && i < FINDINGS_FOLDERS; i++) {
+		const struct finding_folder *x = &f->folders[i];
+		json_array_append_new(
+			list, json_pack("{s:s+, s:s, s:I, s:I, s:I, s:I}", "folder", x->name, "", "cause",
+					finding_folder_cause(x), "indexed_messages", (json_int_t)x->indexed.messages,
+					"found_messages", (json_int_t)x->found.messages, "indexed_bytes",
+					(json_int_t)x->indexed.bytes, "found_bytes", (json_int_t)x->found.bytes));
+	}
+	return list;
+}
+
+static json_t *findings(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	const struct finding *f = count == 1 ? findings_get(server_findings(arg), args[0]) : NULL;
+	if (f == NULL) {
+		sbuf_adds(error, count == 1 ? "nothing was asked for this user" : "usage: quota findings USER");
+		return NULL;
+	}
+	return json_pack("{s:s, s:b, s:b, s:s?, s:I, s:I, s:I, s:I, s:I, s:o}", "user", f->user, "done", f->done,
+			 "fixed", f->fixes, "cause", f->done ? finding_cause(f) : NULL, "usage_bytes",
+			 (json_int_t)f->before.bytes, "messages", (json_int_t)f->before.messages, "found_bytes",
+			 (json_int_t)f->found.bytes, "found_messages", (json_int_t)f->found.messages,
+			 "folders_differ", (json_int_t)f->folder_count, "folders", folders_of(f));
+}
+
 static const struct control_command commands[] = {
+	{"quota verify", "USER [fix]", verify},
+	{"quota findings", "USER", findings},
 	{"quota show", "USER", show},
 	{0},
 };

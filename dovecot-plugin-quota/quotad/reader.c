@@ -26,8 +26,9 @@ struct job {
 struct reader {
 	struct store *store;
 	struct db *db;
-	char *query_user, *query_domain, *query_all, *query_changes, *query_limits;
-	int64_t poll_ms;
+	char *query_user, *query_domain, *query_all, *query_changes, *query_limits, *query_history,
+		*query_history_expire;
+	int64_t poll_ms, history_ms; /* 0: no history */
 	_Atomic bool up;
 	char seen[64]; /* last value of query_changes */
 	pthread_t thread;
@@ -209,6 +210,15 @@ static void poll_changes(struct reader *r)
 		memcpy(r->seen, mem, sizeof(r->seen));
 }
 
+/* A history that cannot be written (a schema without the table) is not worth a word
+ * beyond the count of errors: nothing depends on it. */
+static void write_history(struct reader *r)
+{
+	if (db_exec(r->db, r->query_history, NULL, 0) < 0 ||
+	    db_exec(r->db, r->query_history_expire, NULL, 0) < 0)
+		metrics_inc(METRIC_DB_ERRORS);
+}
+
 /* The next job, or NULL when it is time to poll or to end. */
 static struct job *next_job(struct reader *r, int64_t poll_at_ms)
 {
@@ -249,12 +259,16 @@ static bool is_stopping(struct reader *r)
 static void *reader_run(void *arg)
 {
 	struct reader *r = arg;
-	int64_t poll_at_ms = 0;
+	int64_t poll_at_ms = 0, history_at_ms = clock_boot_ms() + r->history_ms;
 
 	while (!is_stopping(r)) {
 		if (clock_boot_ms() >= poll_at_ms) {
 			poll_changes(r);
 			poll_at_ms = clock_boot_ms() + r->poll_ms;
+		}
+		if (r->history_ms > 0 && clock_boot_ms() >= history_at_ms && atomic_load(&r->up)) {
+			write_history(r);
+			history_at_ms = clock_boot_ms() + r->history_ms;
 		}
 		struct job *job = next_job(r, poll_at_ms);
 		if (job != NULL)
@@ -275,6 +289,9 @@ struct reader *reader_start(struct store *store, const struct quotad_config *con
 	r->query_all = mem_strdup(config->query_all);
 	r->query_changes = mem_strdup(config->query_changes);
 	r->query_limits = mem_strdup(config->query_limits);
+	r->query_history = mem_strdup(config->query_history);
+	r->query_history_expire = mem_strdup(config->query_history_expire);
+	r->history_ms = config->history_interval;
 	r->poll_ms = config->poll_interval;
 	atomic_store(&r->up, true); /* so that the first requests wait for their limit */
 	r->last = &r->first;
@@ -318,6 +335,8 @@ void reader_stop(struct reader **reader)
 	free(r->query_all);
 	free(r->query_changes);
 	free(r->query_limits);
+	free(r->query_history);
+	free(r->query_history_expire);
 	free(r);
 	*reader = NULL;
 }

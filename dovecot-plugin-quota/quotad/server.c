@@ -10,6 +10,9 @@
  */
 #include "dovecot-plugin-quota/quotad/server.h"
 
+#include "dovecot-plugin-quota/quotad/openmap.h"
+#include "dovecot-plugin-quota/quotad/recount.h"
+#include "dovecot-plugin-quota/quotad/tell.h"
 #include "dovecot-plugin-quota/quotad/waiting.h"
 
 #define STOP_CHECK_S 0.02
@@ -20,6 +23,9 @@ struct server {
 	struct skel *skel;
 	struct ledger *ledger;
 	struct store *store;
+	struct openmap *openmap;
+	struct recount *recount;
+	struct findings *findings;
 	struct listen_set listen, check_listen;
 	struct conn_server *conns, *checkers; /* checkers may only ask; NULL: no such socket */
 	struct waiting loading, pending;
@@ -73,41 +79,6 @@ static struct span keep(struct span text, char *mem, size_t size)
 
 /* ---- execution ---- */
 
-static void count_result(const struct quota_request *r, const struct ledger_result *result)
-{
-	const enum quota_word word = result->reply.word;
-	metrics_inc(METRIC_REQUESTS);
-	if (r->verb == QUOTA_CHECK)
-		metrics_inc(word == QUOTA_OK ? METRIC_CHECKS_OK : METRIC_CHECKS_FULL);
-	if (r->verb == QUOTA_RESERVE && word == QUOTA_OK) {
-		metrics_inc(METRIC_GRANTED);
-	} else if (r->verb == QUOTA_RESERVE && word == QUOTA_RECOUNT) {
-		metrics_inc(METRIC_RECOUNT_FIRST);
-	} else if (r->verb == QUOTA_RESERVE && word != QUOTA_TEMP) {
-		metrics_inc(METRIC_REFUSED);
-		LOG_EVENT(LOG_INFO, &ev_quota_refused, "over quota", LOG_FIELD("ACCOUNT", r->user));
-	} else if (r->verb == QUOTA_COUNTED) {
-		metrics_inc(word != QUOTA_OK  ? METRIC_RECOUNT_BUSY
-			    : result->drifted ? METRIC_DRIFTS
-					      : METRIC_RECOUNTS);
-	}
-	if ((result->reply.flags & QUOTA_LIMIT_UNKNOWN) != 0)
-		metrics_inc(METRIC_BLIND);
-}
-
-static void log_drift(const struct quota_request *r, const struct ledger_result *result)
-{
-	char before[64], after[64];
-	struct sbuf b, a;
-	sbuf_init(&b, before, sizeof(before));
-	sbuf_init(&a, after, sizeof(after));
-	sbuf_addu(&b, result->drift_used);
-	sbuf_addu(&a, result->reply.used);
-	LOG_EVENT(LOG_NOTICE, &ev_quota_drift, "usage corrected by a recount",
-		  LOG_FIELD("ACCOUNT", r->user), LOG_FIELD("BYTES_BEFORE", sbuf_span(&b)),
-		  LOG_FIELD("BYTES", sbuf_span(&a)));
-}
-
 static void not_journalled(struct server *s, struct span user)
 {
 	metrics_inc(METRIC_UNJOURNALLED);
@@ -116,7 +87,19 @@ static void not_journalled(struct server *s, struct span user)
 	ledger_distrust(s->ledger, user);
 }
 
-static void add_pending(struct client *c, const struct quota_request *request)
+/* Notes, or strikes out, that something about the user is in the air. */
+static void note(struct server *s, struct ledger_user *u)
+{
+	const bool open = u->open > 0 || u->pending > 0 || u->urgent;
+	if (open && u->slot == 0)
+		u->slot = openmap_add(s->openmap, span_str(u->name));
+	if (open || u->slot == 0)
+		return;
+	openmap_del(s->openmap, u->slot);
+	u->slot = 0;
+}
+
+static void add_pending(struct client *c, struct ledger_user *user, const struct quota_request *request)
 {
 	struct pending *p = mem_zalloc(sizeof(*p) + request->user.len + 1);
 	p->client = c;
@@ -125,11 +108,13 @@ static void add_pending(struct client *c, const struct quota_request *request)
 	p->since_us = clock_mono_us();
 	memcpy(p->user, request->user.ptr, request->user.len);
 	c->pending++;
+	if (user != NULL)
+		user->pending++;
 	waiting_add(&c->server->pending, &p->wait);
 }
 
 /* Acknowledges the operation as soon as it and all before it are on disk. */
-static void journal(struct client *c, const struct quota_request *request,
+static void journal(struct client *c, struct ledger_user *user, const struct quota_request *request,
 		    const struct ledger_result *result)
 {
 	struct server *s = c->server;
@@ -141,7 +126,7 @@ static void journal(struct client *c, const struct quota_request *request,
 			not_journalled(s, request->user);
 	}
 	if (appended || c->pending > 0)
-		add_pending(c, request);
+		add_pending(c, user, request);
 	else if (request->op != 0)
 		c->acked = request->op;
 }
@@ -154,25 +139,14 @@ static void execute(struct client *c, const struct quota_request *request)
 
 	struct ledger_user *user = ledger_add(s->ledger, request->user);
 	ledger_request(s->ledger, &c->owner, user, request, &now, &result);
-	count_result(request, &result);
-	if (result.drifted)
-		log_drift(request, &result);
+	tell_result(request, &result, findings_get(s->findings, request->user));
 	if (result.changed || request->op != 0)
-		journal(c, request, &result);
+		journal(c, user, request, &result);
+	if (user != NULL)
+		note(s, user);
+	recount_look(s->recount);
 	if (quota_verb_has_reply(request->verb))
 		send_reply(c, result.reply);
-}
-
-/* The user's domain, if all of it must be read for its limit to hold. */
-static const char *domain_to_load(const struct ledger_user *user)
-{
-	const struct ledger_domain *d = user->domain;
-	return d != NULL && !d->complete && ledger_domain_limited(d) ? d->name : NULL;
-}
-
-static bool is_known(const struct ledger_user *user)
-{
-	return user->limit_known && domain_to_load(user) == NULL;
 }
 
 /* Parks the request, whose texts point into the input, until the user is read. */
@@ -197,13 +171,14 @@ static void wait_for_user(struct client *c, const struct quota_request *request)
 static void handle(struct client *c, const struct quota_request *request)
 {
 	struct server *s = c->server;
-	const bool note = request->verb == QUOTA_INTENT || request->verb == QUOTA_STALE;
+	const bool note = request->verb == QUOTA_INTENT || request->verb == QUOTA_STALE ||
+			  request->verb == QUOTA_FOLDER;
 	const bool waits = !note && store_is_up(s->store);
 
 	/* It must be in the ledger for its row to be taken. */
 	const struct ledger_user *user = waits ? ledger_add(s->ledger, request->user) : NULL;
 
-	if (user != NULL && (!is_known(user) || request->verb == QUOTA_LIMIT))
+	if (user != NULL && (!ledger_is_known(user) || request->verb == QUOTA_LIMIT))
 		wait_for_user(c, request);
 	else
 		execute(c, request);
@@ -243,6 +218,7 @@ static void on_close(struct conn *conn, void *state)
 	if (c->owner.count > 0)
 		metrics_inc(METRIC_LOST);
 	ledger_owner_gone(c->server->ledger, &c->owner);
+	recount_look(c->server->recount);
 	for (struct waiter *w = c->server->pending.first; w != NULL && c->pending > 0;
 	     w = w->next) {
 		struct pending *p = (struct pending *)w;
@@ -346,7 +322,7 @@ static void on_loaded(void *arg, const char *name, bool asked)
 
 	if (user != NULL && !user->limit_known)
 		ledger_load(s->ledger, user, NULL);
-	const char *domain = user != NULL ? domain_to_load(user) : NULL;
+	const char *domain = user != NULL ? ledger_domain_to_load(user) : NULL;
 	if (domain != NULL && store_is_up(s->store)) {
 		store_load(s->store, name, domain); /* and then comes back here */
 		return;
@@ -389,6 +365,11 @@ static void on_synced(void *arg, uint64_t upto, bool failed)
 		metrics_observe(METRIC_JOURNAL_WAIT, (double)(now_us - p->since_us) / 1e6);
 		if (failed)
 			not_journalled(s, span_str(p->user));
+		struct ledger_user *user = ledger_peek(s->ledger, span_str(p->user));
+		if (user != NULL && user->pending > 0) {
+			user->pending--;
+			note(s, user);
+		}
 		if (c != NULL) {
 			c->pending--;
 			if (p->op != 0)
@@ -473,6 +454,31 @@ static int open_store(struct server *s, struct sbuf *error)
 	return 0;
 }
 
+static void on_left_open(void *arg, struct span name)
+{
+	struct server *s = arg;
+	struct ledger_user *user = ledger_add(s->ledger, name);
+	if (user == NULL)
+		return;
+	ledger_suspect(s->ledger, user);
+	note(s, user);
+}
+
+/* Whoever had something in the air when the last quotad ended is counted. */
+static int open_map(struct server *s, struct sbuf *error)
+{
+	char path[1024];
+	struct sbuf b;
+	sbuf_init(&b, path, sizeof(path));
+	sbuf_addf(&b, "%s/open", s->skel->state_dir);
+	const int rc = openmap_open(sbuf_cstr(&b), &s->openmap, error);
+	if (rc < 0)
+		return rc;
+	openmap_take(s->openmap, on_left_open, s);
+	recount_look(s->recount);
+	return 0;
+}
+
 static int open_sockets(struct server *s, const struct quotad_config *config, struct sbuf *error)
 {
 	static const mode_t modes[] = {0600, 0660, 0666};
@@ -511,7 +517,12 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 	ev_timer_init(&s->stop_timer, on_stop_timer, 0, STOP_CHECK_S);
 	s->load_timer.data = s->stop_timer.data = s;
 
+	s->recount = recount_new(skel, s->ledger);
+	s->findings = findings_new();
+
 	int rc = open_store(s, error);
+	if (rc == 0)
+		rc = open_map(s, error);
 	if (rc == 0)
 		rc = open_sockets(s, config, error);
 	if (rc < 0) {
@@ -538,6 +549,9 @@ void server_close(struct server **server)
 		return;
 	conn_server_free(&s->conns);
 	conn_server_free(&s->checkers);
+	recount_free(&s->recount);
+	findings_free(&s->findings);
+	openmap_close(&s->openmap);
 	listen_close(&s->listen);
 	listen_close(&s->check_listen);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->load_timer);
@@ -553,6 +567,24 @@ void server_close(struct server **server)
 struct ledger *server_ledger(struct server *server)
 {
 	return server->ledger;
+}
+
+const struct findings *server_findings(const struct server *server)
+{
+	return server->findings;
+}
+
+int server_verify(struct server *s, struct span user, bool fix)
+{
+	struct ledger_user *u = ledger_add(s->ledger, user);
+	if (u == NULL)
+		return ERR_LIMIT;
+	const int rc = recount_thoroughly(s->recount, span_str(u->name));
+	if (rc < 0)
+		return rc;
+	u->examined = !fix;
+	(void)findings_open(s->findings, span_str(u->name), fix);
+	return 0;
 }
 
 struct store *server_store(struct server *server)

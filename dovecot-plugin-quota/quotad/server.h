@@ -5,6 +5,7 @@
 #ifndef QUOTAD_SERVER_H
 #define QUOTAD_SERVER_H
 
+#include "dovecot-plugin-quota/quotad/findings.h"
 #include "dovecot-plugin-quota/quotad/store.h"
 #include "lib/run/conn.h"
 
@@ -18,5 +19,10 @@ void server_close(struct server **server);
 
 struct ledger *server_ledger(struct server *server);
 struct store *server_store(struct server *server);
+
+/* Has the mails of USER counted, soon; without FIX nothing is changed.  ERR_NOT_FOUND
+ * where nobody counts for us, ERR_LIMIT where too many wait. */
+int server_verify(struct server *server, struct span user, bool fix) MUST_CHECK;
+const struct findings *server_findings(const struct server *server);
 
 #endif

@@ -24,6 +24,9 @@
  *   FREE     user op bytes messages messages are gone; ends an INTENT
  *   INTENT   user                   messages are about to go
  *   STALE    user                   something changed unseen
+ *   FOLDER   user bytes messages extra extramessages key
+ *                                   the index of folder KEY says BYTES and
+ *                                   MESSAGES, on disk are the other two
  *   LAST     user op                as LOOKUP, with the usage as it was right
  *                                   after this client's change OP     (replies)
  *   LIMIT    user limit messages    new limits, 0: none; the reply has those that
@@ -68,6 +71,7 @@ enum quota_verb {
 	QUOTA_FREE,
 	QUOTA_INTENT,
 	QUOTA_STALE,
+	QUOTA_FOLDER,
 	QUOTA_LAST,
 	QUOTA_LIMIT,
 	QUOTA_COUNT,
@@ -105,6 +109,7 @@ enum quota_word {
 #define QUOTA_IS_STALE 1u      /* a recount is wanted when it suits */
 #define QUOTA_LIMIT_UNKNOWN 2u /* the database could not be asked yet */
 #define QUOTA_NO_USER 4u       /* not in the database: no limit, no row */
+#define QUOTA_EXAMINE 8u       /* COUNT: only look, change nothing, not even an index */
 
 struct quota_reply {
 	enum quota_word word;

@@ -194,6 +194,7 @@ def configs(at):
                 values["resolver"] = f"{HOST}:{at.port('dns')}"
             values["state_dir"] = at.path(f"/var/lib/postern/{path.stem}")
         values |= {
+            "quotad": {"recount_socket": at.path("/run/dovecot/postern-recount")},
             # The large senders of the shipped file are not in the stack's DNS.
             "policyd-ratelimit": {"allow": ""},
             "lmtp-indexer": {
@@ -258,6 +259,8 @@ def dovecot(at, secret):
     for path in (DEPLOY / "dovecot" / ("2.4" if new else "")).glob("9*.conf"):
         text = fill(at.move(path.read_text()), secret)
         text = re.sub(r"\bport = (\d+)", lambda match: f"port = {at.base + int(match[1])}", text)
+        # Dovecot wants users with a name, and ours are only numbers here.
+        text = text.replace("user = quotad\n    mode = 0600", "mode = 0666")
         write(config / "conf.d" / path.name, text, mode=0o600)
     if not new:
         text = fill(at.move((DEPLOY / "dovecot/postern-sql.conf").read_text()), secret)

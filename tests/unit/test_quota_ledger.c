@@ -409,6 +409,12 @@ START_TEST(idle_users_make_room)
 	ledger_delivered(l, SPAN_LIT("u9@d"), u9->version - 1);
 	ck_assert_ptr_null(ledger_add(l, SPAN_LIT("late@d")));
 	ledger_delivered(l, SPAN_LIT("u9@d"), u9->version);
+	ck_assert_ptr_null(ledger_add(l, SPAN_LIT("late@d"))); /* a recount is due */
+	while (ledger_next_urgent(l) != NULL)
+		;
+	u9->slot = 1; /* noted by the server as being in the air */
+	ck_assert_ptr_null(ledger_add(l, SPAN_LIT("late@d")));
+	u9->slot = 0;
 	const uint64_t sum = u9->domain->used;
 	ck_assert_ptr_nonnull(ledger_add(l, SPAN_LIT("late@d")));
 	ck_assert_ptr_null(htab_get(&l->users, SPAN_LIT("u9@d")));

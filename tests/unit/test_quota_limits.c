@@ -137,7 +137,51 @@ START_TEST(limits_that_were_set_are_confirmed)
 }
 END_TEST
 
+START_TEST(who_is_in_doubt_is_told_once)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1}, b = {.instance = 2};
+	struct ledger_user *u = user_with("u@d", 0, 100), *v = user_with("v@d", 0, 0);
+	ck_assert_ptr_null(ledger_next_urgent(l)); /* not counted since the start: no hurry */
+	(void)reserve(&a, u, 0, 1);
+	(void)reserve(&a, u, 0, 1);
+	ledger_owner_gone(l, &a);
+	(void)simple(&b, v, QUOTA_STALE);
+	ck_assert_ptr_eq(ledger_next_urgent(l), v);
+	ck_assert_ptr_eq(ledger_next_urgent(l), u);
+	ck_assert_ptr_null(ledger_next_urgent(l));
+	ck_assert(u->urgent);
+	(void)simple(&b, v, QUOTA_STALE);
+	const uint64_t seq = simple(&b, v, QUOTA_COUNT).reply.seq;
+	ck_assert_int_eq(counted(&b, v, seq, 5, 1).reply.word, QUOTA_OK);
+	ck_assert_ptr_null(ledger_next_urgent(l)); /* counted before anybody was told */
+	ledger_free(&l);
+}
+END_TEST
+
+START_TEST(a_look_changes_nothing)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 0, 100);
+	u->examined = true;
+	const struct quota_reply begin = simple(&a, u, QUOTA_COUNT).reply;
+	ck_assert_uint_eq(begin.flags & QUOTA_EXAMINE, QUOTA_EXAMINE);
+	struct ledger_result r = counted(&a, u, begin.seq, 7, 1);
+	ck_assert_int_eq(r.reply.word, QUOTA_OK);
+	ck_assert(r.examined && !r.changed && !r.drifted);
+	ck_assert_uint_eq(u->used, 100);
+	const struct quota_reply next = simple(&a, u, QUOTA_COUNT).reply;
+	ck_assert_uint_eq(next.flags & QUOTA_EXAMINE, 0);
+	ck_assert(counted(&a, u, next.seq, 7, 1).drifted);
+	ck_assert_uint_eq(u->used, 7);
+	ledger_free(&l);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
+	&who_is_in_doubt_is_told_once,
+	&a_look_changes_nothing,
 	&messages_are_limited_too,
 	&rules_of_a_mailbox,
 	&extra_messages,

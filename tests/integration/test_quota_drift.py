@@ -1,0 +1,260 @@
+"""Usage that is in doubt, or wrong: found, told and mended without anybody's help."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import unittest
+
+from tests.frame import mail
+from tests.frame.quota import KB, QuotaCase, body
+from tests.frame.stack import StackError
+
+
+class ByItself(QuotaCase):
+    """Nobody looks at the mailbox afterwards but the test, past Dovecot."""
+
+    def tearDown(self):
+        self.stack.start("mysql", "quotad", "dovecot")
+
+    def files(self, user):
+        """Virtual sizes and number of the files, from their names."""
+        sizes = [int(path.name.partition(",W=")[2].partition(":")[0])
+                 for path in self.stack.mail_dir(user).glob("**/*,W=*") if path.parent.name in ("cur", "new")]
+        return sum(sizes), len(sizes)
+
+    def assert_converges(self, users):
+        for user in users:
+            self.wait_until(lambda user=user: self.row(user) == self.files(user), 20,
+                            lambda user=user: f"{user}: {self.row(user)} like {self.files(user)}")
+
+    def kill_processes(self, service):
+        pids = subprocess.run(["pgrep", "-f", f"dovecot-{self.stack.at.root}/{service}"],
+                              capture_output=True, text=True, check=False).stdout.split()
+        for pid in pids:
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def test_quotad_is_killed(self):
+        users = self.users(5)
+        for _ in range(3):
+            jobs = [(users[i % 5], body(3 * KB)) for i in range(60)]
+            codes = self.deliver_all(jobs, fault=lambda: self.stack.kill("quotad"), after=20)
+            self.assertEqual(codes.count(250), 60, codes)
+        self.assert_converges(users)
+
+    def test_lmtp_is_killed(self):
+        users = self.users(5)
+        for _ in range(3):
+            jobs = [(users[i % 5], body(3 * KB)) for i in range(60)]
+            self.deliver_all(jobs, fault=lambda: self.kill_processes("lmtp"), after=20)
+        self.assert_converges(users)
+
+    def test_imap_is_killed(self):
+        user = self.new_user()
+        for _ in range(4):
+            with mail.Imap(self.stack, user) as imap:
+                for number in range(8):
+                    if number == 4:
+                        self.kill_processes("imap")
+                    try:
+                        imap.client.append("INBOX", None, None, body(20 * KB))
+                    except (OSError, imap.client.error):
+                        break
+        self.assert_converges([user])
+
+    def test_the_database_is_killed(self):
+        users = self.users(5)
+        for user in users:  # so that Dovecot's own lookups are cached
+            self.deliver(user, body(KB))
+        jobs = [(users[i % 5], body(3 * KB)) for i in range(60)]
+        codes = self.deliver_all(jobs, fault=lambda: self.stack.kill("mysql"), after=20)
+        self.assertEqual(codes.count(250), 60, codes)
+        self.stack.start("mysql")
+        self.assert_converges(users)
+
+    def test_what_was_in_the_air_when_quotad_died(self):
+        user = self.new_user()
+        self.assertEqual(self.deliver(user, body(5 * KB))[0], 250)
+        self.wait_until(lambda: self.row(user) == self.files(user), 10)
+        with socket.socket(socket.AF_UNIX) as client:  # a mail process that saves
+            client.connect(str(self.stack.at.path("/run/postern/quotad.sock")))
+            client.sendall(f"HELLO\t2\t77\nRESERVE\t{user}\t0\t1000\t0\t0\t0\t0\t0\t0\t\n".encode())
+            self.assertTrue(client.recv(1024).startswith(b"OK\t"))
+            # Its mail is there, but nobody has told.
+            victim = next(self.stack.mail_dir(user).glob("new/*"))
+            copy = victim.with_name(victim.name.replace(".M", ".M1", 1))
+            shutil.copy2(victim, copy)
+            shutil.chown(copy, victim.stat().st_uid, victim.stat().st_gid)
+            self.stack.kill("quotad")
+        self.wait_until(lambda: self.row(user) == self.files(user), 20)
+        self.assertEqual(self.row(user)[1], 2)
+
+
+class Verify(QuotaCase):
+    def verify(self, *words):
+        """Exit status and result."""
+        done = subprocess.run(
+            [self.stack.at.path("/bin/postern"), "-c", self.stack.at.path("/etc/postern/postern.conf"), "--json",
+             "quota", "verify", *words], capture_output=True, text=True, check=False)
+        return done.returncode, json.loads(done.stdout)
+
+    def mailbox(self):
+        user = self.new_user()
+        for _ in range(3):
+            self.assertEqual(self.deliver(user, body(10 * KB))[0], 250)
+        with mail.Imap(self.stack, user) as imap:
+            imap.client.create("Box")
+            imap.ok(imap.client.append("Box", None, None, body(7 * KB)))
+        self.assert_exact(user)
+        return user, self.row(user)
+
+    def owner_like(self, path, other):
+        shutil.chown(path, other.stat().st_uid, other.stat().st_gid)
+
+    def test_all_is_well(self):
+        user, row = self.mailbox()
+        code, found = self.verify(user)
+        self.assertEqual(code, 0, found)
+        self.assertEqual((found["cause"], found["folders"]), (None, []))
+        self.assertEqual((found["usage_bytes"], found["messages"]), row)
+        self.assertEqual((found["found_bytes"], found["found_messages"]), row)
+
+    def test_a_file_that_was_removed(self):
+        user, row = self.mailbox()
+        victim = next(self.stack.mail_dir(user).glob(".Box/*/*,W=*"))
+        size = int(victim.name.partition(",W=")[2].partition(":")[0])
+        victim.unlink()
+        for _ in range(2):  # to look changes nothing
+            code, found = self.verify(user)
+            self.assertEqual((code, found["cause"], found["fixed"]), (1, "files_removed", False), found)
+            self.assertEqual((found["usage_bytes"], found["messages"]), row)
+            self.assertEqual((found["found_bytes"], found["found_messages"]), (row[0] - size, row[1] - 1))
+            self.assertEqual(found["folders"], [
+                {"folder": "Box", "cause": "files_removed", "indexed_messages": 1, "found_messages": 0,
+                 "indexed_bytes": size, "found_bytes": 0}])
+        self.assertEqual(self.row(user), row)
+        code, found = self.verify(user, "--fix")
+        self.assertEqual((code, found["cause"], found["fixed"]), (0, "files_removed", True), found)
+        self.assertEqual(found["folders"][0]["folder"], "Box")
+        self.wait_until(lambda: self.row(user) == (row[0] - size, row[1] - 1), 10)
+        self.assertEqual(self.verify(user)[0], 0)
+        self.assertIn("a folder changed behind Dovecot's back", self.stack.log_tail("quotad", 60))
+        self.assert_exact(user)
+
+    def test_files_that_were_put_there(self):
+        user, row = self.mailbox()
+        folder = self.stack.mail_dir(user)
+        like = next(folder.glob("new/*"))
+        stray = folder / "new/1234567890.restored"
+        stray.write_bytes(b"Subject: restored\n\nbare\r\nmixed\n")
+        self.owner_like(stray, like)
+        code, found = self.verify(user)
+        self.assertEqual((code, found["cause"]), (1, "files_added"), found)
+        size = len(b"Subject: restored\r\n\r\nbare\r\nmixed\r\n")
+        self.assertEqual((found["found_bytes"], found["found_messages"]), (row[0] + size, row[1] + 1))
+        self.assertEqual(found["folders"][0]["folder"], "INBOX")
+        self.assertEqual(self.verify(user, "--fix")[0], 0)
+        self.wait_until(lambda: self.row(user) == (row[0] + size, row[1] + 1), 10)
+        self.assert_exact(user)
+
+    def test_a_counter_that_is_wrong(self):
+        user, row = self.mailbox()
+        path = str(self.stack.at.path("/run/postern/quotad.sock"))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            client.sendall(f"HELLO\t2\t78\nFREE\t{user}\t1\t1000\t1\nSYNC\n".encode())
+            self.assertTrue(client.recv(1024).startswith(b"OK"))
+        code, found = self.verify(user)
+        self.assertEqual((code, found["cause"], found["folders"]), (1, "counter", []), found)
+        self.assertEqual(found["usage_bytes"], row[0] - 1000)
+        self.assertEqual(self.verify(user, "--fix")[0], 0)
+        self.wait_until(lambda: self.row(user) == row, 10)
+
+    def test_all_users(self):
+        user, _ = self.mailbox()
+        next(self.stack.mail_dir(user).glob("new/*")).unlink()
+        self.stack.mariadb("DELETE FROM virtual_users WHERE email LIKE 'm%-%' "
+                           f"AND email <> '{user}'")  # of other tests
+        code, found = self.verify("--all")
+        self.assertEqual(code, 1)
+        self.assertEqual([(f["user"], f["cause"]) for f in found if f["cause"]], [(user, "files_removed")])
+        self.assertGreaterEqual(len(found), 3)
+        self.assertEqual(self.verify("--all", "--fix")[0], 0)
+        self.assertEqual(self.verify("--all")[0], 0)
+
+    def test_usage(self):
+        for words in ((), ("--all", "office@example.net"), ("nobody",), ("nobody@example.net",)):
+            self.assertNotIn(self.verify(*words)[0], (0, 1), words)
+
+
+class Command(QuotaCase):
+    def quota(self, *words):
+        return json.loads(self.stack.postern("--json", "quota", *words))
+
+    def test_set_show_list_top(self):
+        user = self.new_user(quota_mb=10)
+        shown = self.quota("set", user, "--storage", "4", "--messages", "30")
+        self.assertEqual((shown["quota_mb"], shown["quota_messages"]), (4, 30))
+        self.assertEqual(self.deliver(user, body(1024 * KB))[0], 250)
+        self.wait_until(lambda: self.row(user), 10)
+        used = self.row(user)[0]
+        shown = self.quota("show", user)
+        self.assertEqual((shown["email"], shown["domain"]), (user, "example.net"))
+        self.assertEqual((shown["usage_bytes"], shown["messages"]), (used, 1))
+        self.assertAlmostEqual(shown["percent"], used / (4 * 1024 * KB) * 100, delta=0.1)
+        self.assertAlmostEqual(shown["usage_mb"], used / (1024 * KB), delta=0.01)
+        self.assertEqual((shown["live"]["used_bytes"], shown["live"]["limit_messages"]), (used, 30))
+        self.assertIn(shown["email"], [row["email"] for row in self.quota("list", "example.net")])
+        self.assertEqual(self.quota("list", "example.com")[0]["domain"], "example.com")
+        top = self.quota("top", "3", "--by", "percent")
+        self.assertEqual(len(top), 3)
+        self.assertEqual(sorted(top, key=lambda row: -(row["percent"] or 0)), top)
+        self.assertEqual(self.quota("set", user, "--messages", "0")["quota_mb"], 4)
+
+    def test_domain(self):
+        domain = f"t{os.getpid()}-totals.example"
+        self.stack.mariadb(f"INSERT INTO virtual_domains (name) VALUES ('{domain}')")
+        users = self.users(2, domain=domain, quota_mb=5)
+        shown = self.quota("set", domain, "--storage", "1")
+        self.assertEqual((shown["domain"], shown["users"], shown["quota_mb"], shown["promised_mb"]), (domain, 2, 1, 10))
+        codes = [self.deliver(users[i % 2], body(300 * KB))[0] for i in range(4)]
+        self.assertEqual(codes, [250] * 3 + [552])
+        self.wait_until(lambda: self.quota("show", domain)["messages"] == 3, 10)
+        shown = [row for row in self.quota("list", "--domains") if row["domain"] == domain][0]
+        self.assertEqual(shown["usage_bytes"], sum(self.row(user)[0] for user in users))
+        self.assertAlmostEqual(shown["percent"], shown["usage_bytes"] / 10485.76, delta=0.1)
+
+    def test_forecast(self):
+        user, other = self.users(2, quota_mb=100)
+        self.stack.mariadb(
+            "INSERT INTO mailbox_usage_history (email, day, usage_bytes, messages) SELECT "
+            f"'{user}', CURRENT_DATE - INTERVAL seq DAY, (50 - seq) * 1048576, 1 FROM seq_1_to_20; "
+            f"REPLACE INTO mailbox_usage (email, usage_bytes) VALUES ('{user}', 50 * 1048576)")
+        shown = self.quota("show", user)
+        self.assertEqual((shown["growth_bytes_day"], shown["days_until_full"]), (1048576, 50))
+        self.assertEqual(self.quota("show", other)["days_until_full"], None)
+        self.assertEqual(self.quota("top", "1", "--by", "full")[0]["email"], user)
+
+    def test_history_is_written(self):
+        user = self.new_user()
+        self.deliver(user, body(5 * KB))
+        self.wait_until(lambda: self.row(user), 10)
+        with self.configured("quotad", history_interval="1s"):
+            day = "SELECT usage_bytes, messages FROM mailbox_usage_history WHERE email = %s AND day = CURRENT_DATE"
+            self.wait_until(lambda: self.rows(day, user), 15)
+            self.assertEqual(tuple(map(int, self.rows(day, user)[0])), self.row(user))
+
+    def test_mistakes(self):
+        for words in (("set", "office@example.net"), ("set", "office@example.net", "--storage", "-1"),
+                      ("set", "nobody@example.net", "--storage", "1"), ("show", "nobody.example"),
+                      ("top", "0"), ("top", "--by", "x"), ("set", "example.net", "--messages", "2147483648")):
+            with self.assertRaises(StackError, msg=words):
+                self.stack.postern("quota", *words)
+
+
+if __name__ == "__main__":
+    unittest.main()
