@@ -19,7 +19,7 @@ import time
 from tests.frame import assemble
 from tests.frame.layout import HOST, REPO, Layout
 from tests.frame.layout import USERS as USER_IDS
-from tests.frame.wait import wait_until
+from tests.frame.wait import cpu_seconds, wait_until
 
 DAEMONS = ("quotad", "milter-dkim", "policyd-ratelimit", "lmtp-indexer")
 # In the order of starting.
@@ -141,9 +141,7 @@ class Stack:
 
     def cpu_seconds(self, part):
         """The CPU time that a running daemon has used."""
-        with open(f"/proc/{self.pid(part)}/stat", encoding="ascii") as stat:
-            values = stat.read().rpartition(")")[2].split()
-        return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid(part))
 
     def reload(self, part):
         """Afterwards every new session has the new settings; no SMTP session may be open."""

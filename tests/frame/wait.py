@@ -1,4 +1,5 @@
-"""Waiting for a condition instead of sleeping."""
+"""Waiting for a condition instead of sleeping, and the time that does not depend on others."""
+import os
 import time
 
 
@@ -16,3 +17,10 @@ def wait_until(condition, timeout=10.0, what=None, interval=0.02):
         if time.monotonic() >= deadline:
             raise WaitTimeout(f"after {timeout:g} s still not: {what or condition}")
         time.sleep(interval)
+
+
+def cpu_seconds(pid):
+    """The CPU time that a running process has used."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        values = stat.read().rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
