@@ -61,8 +61,8 @@ static void window_describe(void *arg, const struct rule *rule, const struct rul
 	struct visit *v = arg;
 	struct policyd *p = v->p;
 	int64_t now = policyd_now_ms();
-	const struct override *o = overrides_find(p->session.overrides, rule, w, subject);
-	uint64_t used = table_used(p->table, hash, w->class, now), max = o != NULL ? o->max : w->max;
+	const struct override_limit limit = overrides_limit(p->session.overrides, rule, w, subject);
+	uint64_t used = table_used(p->table, hash, w->class, now), max = limit.max;
 	if (!v->full && used == 0 && p->sharer == NULL)
 		return;
 	json_t *item = json_object();
@@ -80,9 +80,10 @@ static void window_describe(void *arg, const struct rule *rule, const struct rul
 	}
 	if (v->full) {
 		json_object_set_new(item, "limit", json_string(rule->source));
-		json_object_set_new(item, "action", json_string(rule_action_name(o != NULL ? o->action : rule->action)));
-		json_object_set_new(item, "shadow", json_boolean(rule->shadow || (o != NULL && o->shadow)));
-		json_object_set_new(item, "override", json_boolean(o != NULL));
+		json_object_set_new(item, "action", json_string(rule_action_name(limit.action)));
+		json_object_set_new(item, "shadow", json_boolean(limit.shadow));
+		json_object_set_new(item, "override", json_boolean(limit.overridden));
+		json_object_set_new(item, "smooth", json_boolean(w->smooth));
 		/* When one more fits, and when nothing is counted any more. */
 		set_time(item, "next_at", session_free_at(&p->session, hash, w->class, 1, max));
 		set_time(item, "empty_at", table_free_at(p->table, hash, w->class, now, 0));

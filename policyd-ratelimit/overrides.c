@@ -96,3 +96,27 @@ const struct override *overrides_find(const struct overrides *overrides, const s
 	}
 	return NULL;
 }
+
+/* MAX's share of the new count O, at least one where anything passes. */
+static uint64_t burst_of(uint64_t max, uint64_t whole, uint64_t o)
+{
+	if (o == OVERRIDE_UNLIMITED || o == 0)
+		return o;
+	unsigned __int128 share = (unsigned __int128)max * o / whole;
+	return share < 1 ? 1 : share < OVERRIDE_UNLIMITED ? (uint64_t)share : OVERRIDE_UNLIMITED - 1;
+}
+
+struct override_limit overrides_limit(const struct overrides *overrides, const struct rule *rule,
+				      const struct rule_window *window, const struct subject *subject)
+{
+	const struct rule_window *whole = window->smooth ? &rule->windows[0] : window;
+	const struct override *o = overrides_find(overrides, rule, whole, subject);
+	struct override_limit l = {.max = window->max, .action = rule->action, .shadow = rule->shadow};
+	if (o == NULL)
+		return l;
+	l.max = window->smooth ? burst_of(window->max, whole->max, o->max) : o->max;
+	l.action = o->action;
+	l.shadow = rule->shadow || o->shadow;
+	l.overridden = true;
+	return l;
+}

@@ -50,4 +50,16 @@ void overrides_seal(struct overrides *overrides);
 const struct override *overrides_find(const struct overrides *overrides, const struct rule *rule,
 				      const struct rule_window *window, const struct subject *subject);
 
+/* What holds for SUBJECT in RULE's WINDOW. */
+struct override_limit {
+	uint64_t max; /* OVERRIDE_UNLIMITED: none */
+	enum proto_action action;
+	bool shadow, overridden;
+};
+
+/* The limit as configured or as an override has it; the burst of a smoothed one
+ * keeps its share of the count.  OVERRIDES may be NULL. */
+struct override_limit overrides_limit(const struct overrides *overrides, const struct rule *rule,
+				      const struct rule_window *window, const struct subject *subject);
+
 #endif

@@ -155,6 +155,65 @@ static int text_check(struct span text, struct sbuf *reason)
 	return 0;
 }
 
+static int burst_parse(struct span value, struct rule *rule, struct sbuf *reason)
+{
+	int rc = rule->unit == UNIT_BYTES ? num_parse_size(value, WINDOW_WIDE_MAX, &rule->burst)
+					  : num_parse_u64(value, WINDOW_NARROW_MAX, &rule->burst);
+	if (rc == 0 && rule->burst > 0)
+		return 0;
+	sbuf_addf(reason, "`%.*s' is no burst", SPAN_ARG(value));
+	return ERR_SYNTAX;
+}
+
+static uint64_t round_up(uint64_t value, uint64_t by)
+{
+	return value / by + (value % by != 0);
+}
+
+/* The time in which BURST events may pass at the rate of W, in whole seconds;
+ * products stay below 2^57 * 2^35. */
+static int64_t burst_length_ms(const struct rule_window *w, uint64_t burst)
+{
+	unsigned __int128 ms = ((unsigned __int128)burst * (uint64_t)w->length_ms + w->max - 1) / w->max;
+	return (int64_t)(round_up((uint64_t)ms, 1000) * 1000);
+}
+
+/* The smallest burst that takes as long as a window must be, and a tenth of the count at least. */
+static uint64_t burst_default(const struct rule_window *w)
+{
+	unsigned __int128 least = (unsigned __int128)WINDOW_LENGTH_MIN_MS * w->max / (uint64_t)w->length_ms + 1;
+	uint64_t tenth = round_up(w->max, 10);
+	return least > tenth ? (uint64_t)least : tenth;
+}
+
+/* Adds the window that spreads what the first one allows. */
+static int smooth_add(struct rule *rule, struct sbuf *reason)
+{
+	const struct rule_window *w = &rule->windows[0];
+	if (!rule->smooth && rule->burst == 0)
+		return 0;
+	if (!rule->smooth) {
+		sbuf_adds(reason, "`burst' belongs to smooth = yes");
+		return ERR_SYNTAX;
+	}
+	if (rule->window_count == RULES_WINDOWS_MAX) {
+		sbuf_addf(reason, "more than %d windows in one limit, with that of smooth", RULES_WINDOWS_MAX);
+		return ERR_LIMIT;
+	}
+	uint64_t burst = rule->burst != 0 || w->max == 0 ? rule->burst : burst_default(w);
+	if (burst >= w->max) {
+		sbuf_adds(reason, "a burst must be below the count that is smoothed");
+		return ERR_SYNTAX;
+	}
+	int64_t length_ms = burst_length_ms(w, burst);
+	if (length_ms < WINDOW_LENGTH_MIN_MS) {
+		sbuf_addf(reason, "a burst of %llu passes in less than 5s at that rate", (unsigned long long)burst);
+		return ERR_SYNTAX;
+	}
+	rule->windows[rule->window_count++] = (struct rule_window){.max = burst, .length_ms = length_ms, .smooth = true};
+	return 0;
+}
+
 static int option_set(struct rule *rule, struct span name, struct span value, struct sbuf *reason)
 {
 	bool is_client = rule->scope == SCOPE_CLIENT_IP || rule->scope == SCOPE_CLIENT_NET;
@@ -165,6 +224,15 @@ static int option_set(struct rule *rule, struct span name, struct span value, st
 		sbuf_adds(reason, "shadow is yes or no");
 		return ERR_SYNTAX;
 	}
+	if (span_ieq(name, SPAN_LIT("smooth"))) {
+		rule->smooth = span_ieq(value, SPAN_LIT("yes"));
+		if (rule->smooth || span_ieq(value, SPAN_LIT("no")))
+			return 0;
+		sbuf_adds(reason, "smooth is yes or no");
+		return ERR_SYNTAX;
+	}
+	if (span_ieq(name, SPAN_LIT("burst")))
+		return burst_parse(value, rule, reason);
 	if (span_ieq(name, SPAN_LIT("text"))) {
 		int rc = text_check(value, reason);
 		if (rc < 0)
@@ -230,7 +298,7 @@ static void identify_windows(struct rule *rule)
 	size_t common = b.len;
 	for (size_t i = 0; i < rule->window_count; i++) {
 		sbuf_truncate(&b, common);
-		sbuf_addf(&b, " %lld", (long long)rule->windows[i].length_ms);
+		sbuf_addf(&b, " %lld%s", (long long)rule->windows[i].length_ms, rule->windows[i].smooth ? " smooth" : "");
 		rule->windows[i].id = hash_siphash(&fixed, sbuf_span(&b));
 	}
 	sbuf_done(&b);
@@ -261,7 +329,9 @@ static int limit_parse(struct span rest, struct rule *rule, struct sbuf *reason)
 	rule->action = PROTO_DEFER;
 	prefixes_set(rule);
 	int rc = windows_take(&rest, rule, reason);
-	return rc < 0 ? rc : options_take(&rest, rule, reason);
+	if (rc == 0)
+		rc = options_take(&rest, rule, reason);
+	return rc < 0 ? rc : smooth_add(rule, reason);
 }
 
 static bool window_is_taken(const struct rules *rules, const struct rule *rule)
@@ -304,7 +374,7 @@ static bool window_is_there(const struct rules *rules, enum rule_scope scope, en
 	for (size_t i = 0; i < rules->count; i++)
 		for (size_t j = 0; j < rules->items[i].window_count; j++)
 			if (rules->items[i].scope == scope && rules->items[i].unit == unit &&
-			    rules->items[i].windows[j].length_ms == length_ms)
+			    rules->items[i].windows[j].length_ms == length_ms && !rules->items[i].windows[j].smooth)
 				return true;
 	return false;
 }

@@ -12,10 +12,13 @@
  *           | "shadow" "=" ("yes" | "no")
  *           | "ipv4_prefix" "=" 0..32 | "ipv6_prefix" "=" 0..128
  *           | "text" "=" VALUE
+ *           | "smooth" "=" ("yes" | "no") | "burst" "=" COUNT
  *   VALUE   = word without white space | "quoted text"
  *
  * Several conditions must all hold; an attribute that Postfix did not send is
- * empty.  In a text, {limit}, {key}, {wait} and {until} are replaced.
+ * empty.  `smooth` spreads what the first window N/W allows: besides at most N in
+ * every W, at most `burst` pass in every W * burst / N (whole seconds, rounded up),
+ * which is one more window of the limit.  In a text, {limit}, {key}, {wait} and {until} are replaced.
  */
 #ifndef POLICYD_RULES_H
 #define POLICYD_RULES_H
@@ -60,6 +63,7 @@ struct rule_window {
 	 */
 	uint64_t id;
 	unsigned class; /* of the table; set by the session */
+	bool smooth;    /* spreads what windows[0] allows */
 };
 
 struct rule_condition {
@@ -73,6 +77,8 @@ struct rule {
 	enum proto_action action;
 	bool shadow;
 	bool extra; /* made by rules_add_extra() */
+	bool smooth;
+	uint64_t burst; /* of smooth; 0: the default */
 	uint8_t ipv4_prefix, ipv6_prefix;
 	struct rule_window windows[RULES_WINDOWS_MAX];
 	size_t window_count;

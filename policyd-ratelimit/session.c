@@ -193,14 +193,12 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 		return;
 	for (uint16_t j = 0; j < rule->window_count; j++) {
 		const struct rule_window *w = &rule->windows[j];
-		const struct override *o = overrides_find(s->overrides, rule, w, &s->subject);
-		if (rule->extra && o == NULL)
+		const struct override_limit limit = overrides_limit(s->overrides, rule, w, &s->subject);
+		if (rule->extra && !limit.overridden)
 			continue;
 		struct session_item item = {
 			.hash = table_hash(key, w->id), .rule = at, .window = j,
-			.max = o != NULL ? o->max : w->max,
-			.action = o != NULL ? o->action : rule->action,
-			.shadow = rule->shadow || (o != NULL && o->shadow),
+			.max = limit.max, .action = limit.action, .shadow = limit.shadow,
 			.by_recipient = rule_scope_is_recipient(rule->scope)};
 		bool further = !stage->is_end && stage->txn->hold_count > 0 &&
 			       txn_hold_find(stage->txn, item.hash) != NULL;

@@ -22,7 +22,7 @@
 #define CLIENTS 6
 #define ACCOUNTS 5 /* the first has no name */
 #define KEYS (CLIENTS + ACCOUNTS)
-#define WINDOWS 5
+#define WINDOWS 6
 #define SIZE_MAX_BYTES 20000
 #define RESTART_EVERY 10000
 #define TABLE_BYTES (32u << 20)
@@ -32,7 +32,7 @@
 static const struct hash_key fixed_key = {5, 6};
 
 static const char *const limits[] = {
-	"client_ip messages 20/10m, 60/1h", "account recipients 30/10m, 100/1h", "account bytes 200K/20m",
+	"client_ip messages 20/10m, 60/1h smooth = yes burst = 5", "account recipients 30/10m, 100/1h", "account bytes 200K/20m",
 };
 
 /* The same windows as the limits name them, for the exact log. */
@@ -43,6 +43,7 @@ static const struct window_row {
 	uint64_t max;
 } windows[WINDOWS] = {
 	{"client_ip messages 20/10m", false, false, false, 600000, 20},
+	{"client_ip messages 5/150s", false, false, false, 150000, 5},
 	{"client_ip messages 60/1h", false, false, false, 3600000, 60},
 	{"account recipients 30/10m", true, true, false, 600000, 30},
 	{"account recipients 100/1h", true, true, false, 3600000, 100},

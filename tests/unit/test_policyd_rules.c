@@ -1,6 +1,7 @@
 /* Tests of the grammar of limits and of the keys that they count. */
 #include <check.h>
 
+#include "policyd-ratelimit/overrides.h"
 #include "policyd-ratelimit/subject.h"
 #include "tests/unit/runner.h"
 
@@ -42,6 +43,53 @@ START_TEST(reads_all_parts)
 	ck_assert_str_eq(r->conditions[1].value, "");
 	ck_assert(r->shadow);
 	ck_assert_str_eq(r->text, "slow, {key}");
+	rules_free(&rules);
+}
+END_TEST
+
+/* N/W with a burst B: one more window, B in W * B / N. */
+START_TEST(smooth_is_one_more_window)
+{
+	static const struct {
+		const char *text;
+		uint64_t max;
+		int64_t length_ms;
+	} rows[] = {
+		{"account messages 100/1h smooth = yes", 10, 360000},
+		{"account messages 100/1h, 500/1d DEFER smooth=yes burst=1", 1, 36000},
+		{"account messages 1000/1h smooth=yes burst = 2", 2, 8000}, /* 7.2 s, rounded up */
+		{"account messages 3/1h smooth=yes burst=2", 2, 2400000},
+		{"account bytes 1G/1d smooth=yes burst=100M", 100u << 20, 8438000},
+		{"account messages 20000/1h smooth=yes", 2000, 360000},
+		{"account messages 30/30s smooth=yes", 6, 6000}, /* a tenth would take 3 s */
+	};
+	static const char *const bad[] = {
+		"account messages 100/1h smooth=maybe", "account messages 100/1h burst=5",
+		"account messages 100/1h smooth=no burst=5", "account messages 100/1h smooth=yes burst=0",
+		"account messages 100/1h smooth=yes burst=100", "account messages 0/1h smooth=yes",
+		"account messages 1/1h smooth=yes", "account messages 1000/1h smooth=yes burst=1",
+		"account messages 5/5s smooth=yes", "account messages 100/1h smooth=yes burst=x",
+		"account messages 9/1h,8/2h,7/3h,6/4h,5/5h,4/6h,3/7h,2/8h smooth=yes",
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct rules *rules = rules_new();
+		ck_assert_int_eq(add(rules, rows[i].text), 0);
+		const struct rule *r = &rules->items[0];
+		const struct rule_window *w = &r->windows[r->window_count - 1];
+		ck_assert(w->smooth);
+		ck_assert_msg(w->max == rows[i].max, "%s: %llu", rows[i].text, (unsigned long long)w->max);
+		ck_assert_msg(w->length_ms == rows[i].length_ms, "%s: %lld", rows[i].text, (long long)w->length_ms);
+		/* Another counter than that of a limit of that window. */
+		ck_assert_int_eq(add(rules, "account messages 1/6m"), 0);
+		ck_assert_uint_ne(w->id, rules->items[1].windows[0].id);
+		rules_free(&rules);
+	}
+	struct rules *rules = rules_new();
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		ck_assert_msg(add(rules, bad[i]) < 0, "%s", bad[i]);
+	ck_assert_uint_eq(rules->count, 0);
+	ck_assert_int_eq(add(rules, "account messages 9/1h,8/2h,7/3h,6/4h,5/5h,4/6h,3/7h smooth=yes"), 0);
+	ck_assert_uint_eq(rules->items[0].window_count, 8);
 	rules_free(&rules);
 }
 END_TEST
@@ -266,8 +314,40 @@ START_TEST(longest_prefix_wins)
 }
 END_TEST
 
+/* An override of the count takes the burst along. */
+START_TEST(overrides_scale_the_burst)
+{
+	static const struct {
+		uint64_t count, burst;
+	} rows[] = {{200, 20}, {50, 5}, {3, 1}, {0, 0}, {OVERRIDE_UNLIMITED, OVERRIDE_UNLIMITED},
+		    {OVERRIDE_UNLIMITED - 1, OVERRIDE_UNLIMITED / 10}};
+	struct rules *rules = rules_new();
+	struct subject s;
+	ck_assert_int_eq(add(rules, "account messages 100/1h smooth = yes"), 0);
+	const struct rule *r = &rules->items[0];
+	ck_assert_int_eq(subject_init_text(&s, SCOPE_ACCOUNT, SPAN_LIT("bob"), '+'), 0);
+	ck_assert_uint_eq(overrides_limit(NULL, r, &r->windows[1], &s).max, 10);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct overrides *all = overrides_new();
+		const struct override o = {.scope = SCOPE_ACCOUNT, .action = PROTO_REJECT, .max = rows[i].count,
+					   .length_ms = 3600000};
+		ck_assert_int_eq(overrides_add(all, &o, SPAN_LIT("bob")), 0);
+		overrides_seal(all);
+		ck_assert_uint_eq(overrides_limit(all, r, &r->windows[0], &s).max, rows[i].count);
+		const struct override_limit l = overrides_limit(all, r, &r->windows[1], &s);
+		ck_assert_uint_eq(l.max, rows[i].burst);
+		ck_assert_int_eq(l.action, PROTO_REJECT);
+		ck_assert(l.overridden);
+		overrides_free(&all);
+	}
+	/* An override of the burst's own window is another limit. */
+	ck_assert_int_eq(rules_add_extra(rules, SCOPE_ACCOUNT, UNIT_MESSAGES, r->windows[1].length_ms), 0);
+	rules_free(&rules);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
-	&reads_all_parts, &defaults_of_prefixes, &refuses_nonsense, &caps_of_the_grammar,
+	&reads_all_parts, &smooth_is_one_more_window, &overrides_scale_the_burst, &defaults_of_prefixes, &refuses_nonsense, &caps_of_the_grammar,
 	&identity_is_what_is_counted, &conditions_look_at_any_attribute, &keys_are_normalised,
 	&nobody_has_no_key, &allow_lists, &longest_prefix_wins, NULL,
 };
