@@ -119,7 +119,7 @@ static int receive(struct doveadm *d, struct span *got_out, struct sbuf *error)
 /* "-" asks for the password, "+" does not. */
 static int read_greeting(struct doveadm *d, char *first_out, struct sbuf *error)
 {
-	struct span got;
+	struct span got = SPAN_EMPTY;
 	int rc = receive(d, &got, error);
 	if (rc < 0)
 		return rc;

@@ -38,14 +38,25 @@ static struct span said_before(const struct chunk *c, const struct reconcile_mai
 	return SPAN_EMPTY;
 }
 
+static enum change_type type_of(enum reconcile_action action)
+{
+	switch (action) {
+	case RECONCILE_FLAGS:
+		return CHANGE_FLAGS;
+	case RECONCILE_RESTORE:
+		return CHANGE_RESTORED;
+	case RECONCILE_ADOPT:
+		return CHANGE_FILED;
+	default:
+		return CHANGE_MOVED;
+	}
+}
+
 static void add_change(struct chunk *c, const struct reconcile_mail *m, struct change *list, size_t *count)
 {
-	static const enum change_type types[] = {[RECONCILE_FLAGS] = CHANGE_FLAGS, [RECONCILE_RESTORE] = CHANGE_RESTORED,
-						 [RECONCILE_ADOPT] = CHANGE_FILED, [RECONCILE_MOVE] = CHANGE_MOVED,
-						 [RECONCILE_NAME] = CHANGE_MOVED};
 	if (m->action == RECONCILE_ADOPT && (strcmp(c->place.box_name, "INBOX") == 0 || is_silent(c, m)))
 		return;
-	struct change *change = follow_change(list, count, c->box, types[m->action]);
+	struct change *change = follow_change(list, count, c->box, type_of(m->action));
 	change->message_id = m->message_id;
 	change->uid = m->uid;
 	change->flags = m->flags;

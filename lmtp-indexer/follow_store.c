@@ -108,7 +108,8 @@ static int read_open(void *arg, const struct db_value *v, size_t count)
 	return 0;
 }
 
-int follow_store_open(struct follow_store *s, uint64_t user_id, bool any_age, uint64_t ids[FOLLOW_OPEN_MAX],
+int follow_store_open(struct follow_store *s, uint64_t user_id, bool any_age,
+		      uint64_t ids[FOLLOW_OPEN_MAX], // NOLINT(readability-non-const-parameter) read_open() fills it
 		      size_t *count_out)
 {
 	struct open_read r = {.ids = ids};

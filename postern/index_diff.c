@@ -54,8 +54,8 @@ static void compare_pair(const struct index_mail *mail, const struct index_mail 
 static void pair_by_guid(struct left *missing, struct left *extra, index_diff_fn *fn, void *arg)
 {
 	size_t i = 0, j = 0;
-	sort(missing->items, missing->count, sizeof(*missing->items), by_guid);
-	sort(extra->items, extra->count, sizeof(*extra->items), by_guid);
+	sort(missing->items, missing->count, sizeof(void *), by_guid);
+	sort(extra->items, extra->count, sizeof(void *), by_guid);
 	while (i < missing->count || j < extra->count) {
 		int order = i == missing->count	 ? 1
 			    : j == extra->count ? -1

@@ -207,20 +207,29 @@ static void set_text(json_t *object, const char *key, struct span text)
 	json_object_set_new(object, key, value != NULL ? value : json_string("(not UTF-8)"));
 }
 
-static void note(void *arg, enum index_difference kind, const struct index_mail *mail, const struct index_mail *row)
+/* What both sides say. */
+static void set_details(json_t *object, enum index_difference kind, const struct index_mail *mail, const struct index_mail *row)
 {
-	struct verify *v = arg;
-	const struct index_mail *at = mail != NULL ? mail : row;
-	json_t *object = json_pack("{s:s, s:s}", "user", v->user, "kind", index_difference_name(kind));
-	set_text(object, "mailbox", at->box_name);
-	json_object_set_new(object, "uid", at->uid != 0 ? json_integer(at->uid) : json_null());
-	json_object_set_new(object, "message", row != NULL ? json_integer((json_int_t)row->message_id) : json_null());
 	if (kind == INDEX_WRONG_FOLDER)
 		set_text(object, "index_mailbox", row->box_name);
 	if (kind == INDEX_WRONG_FLAGS) {
 		set_text(object, "flags", mail->flags);
 		set_text(object, "index_flags", row->flags);
 	}
+}
+
+static void note(void *arg, enum index_difference kind, const struct index_mail *mail, const struct index_mail *row)
+{
+	struct verify *v = arg;
+	const struct index_mail *at = mail != NULL ? mail : row;
+	if (at == NULL)
+		return;
+	json_t *object = json_pack("{s:s, s:s}", "user", v->user, "kind", index_difference_name(kind));
+	set_text(object, "mailbox", at->box_name);
+	json_object_set_new(object, "uid", at->uid != 0 ? json_integer(at->uid) : json_null());
+	json_object_set_new(object, "message", row != NULL ? json_integer((json_int_t)row->message_id) : json_null());
+	if (mail != NULL && row != NULL)
+		set_details(object, kind, mail, row);
 	json_array_append_new(v->found, object);
 }
 
