@@ -46,8 +46,11 @@ class Lmtp:
             f"FROM names n JOIN virtual_domains d ON d.name = '{DOMAIN}' JOIN virtual_users u ON u.email = '{USERS[0]}'")
 
     def load(self, target, users, count):
+        # Mail that does not come from the indexer would be followed, and so be indexed after all.
+        session = ["01ARZ3NDEKTSV4RRFFQ69G5FAV"] if ":" in str(target) else []
         done = subprocess.run(
-            [self.stack.at.build / "helpers/lmtp_load", str(target), str(CONNECTIONS), str(count), str(users), DOMAIN, self.mail],
+            [self.stack.at.build / "helpers/lmtp_load", str(target), str(CONNECTIONS), str(count), str(users), DOMAIN, self.mail,
+             *session],
             capture_output=True, text=True, check=False, timeout=600)
         if done.returncode != 0:
             raise RuntimeError(f"lmtp_load {target}: {done.stdout} {done.stderr}")

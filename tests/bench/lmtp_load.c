@@ -2,12 +2,13 @@
  * A closed-loop load on an LMTP server: each connection has one transaction
  * outstanding, MAIL, RCPT and DATA go out at once (PIPELINING).
  *
- * usage: lmtp_load TARGET CONNECTIONS MESSAGES USERS DOMAIN FILE
+ * usage: lmtp_load TARGET CONNECTIONS MESSAGES USERS DOMAIN FILE [SESSION]
  *
  * TARGET is HOST:PORT or a path; recipients are u1@DOMAIN to uUSERS@DOMAIN in
  * turn; FILE is the message, with LF or CRLF.  Prints one line of JSON.  Every
  * message has an X-Load field with its number, in front, so that no two are the
- * same.
+ * same.  With SESSION each connection is named so by XCLIENT, as lmtp-indexer names
+ * its own: the notify plug-in then leaves it alone.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -28,7 +29,7 @@
 #define LINE_MAX_BYTES 4096
 #define STALL_MS 60000
 
-enum step { STEP_GREETING, STEP_LHLO, STEP_MAIL, STEP_RCPT, STEP_DATA, STEP_BODY, STEP_QUIT };
+enum step { STEP_XCLIENT, STEP_GREETING, STEP_LHLO, STEP_MAIL, STEP_RCPT, STEP_DATA, STEP_BODY, STEP_QUIT };
 
 struct client {
 	int fd;
@@ -39,7 +40,7 @@ struct client {
 };
 
 static struct {
-	const char *domain;
+	const char *domain, *session;
 	uint64_t messages, users, sent, done, failed;
 	size_t live;
 	struct sbuf body; /* CRLF, dots stuffed, without the final dot */
@@ -144,6 +145,15 @@ static void finish_message(struct client *c, bool ok)
 	begin_message(c);
 }
 
+static void name_session(struct client *c)
+{
+	char mem[128];
+	struct sbuf b;
+	sbuf_init(&b, mem, sizeof(mem));
+	sbuf_addf(&b, "XCLIENT SESSION=%s\r\n", load.session);
+	send_all(c, sbuf_span(&b));
+}
+
 /* The last line of a reply. */
 static void on_reply(struct client *c, struct span line)
 {
@@ -155,6 +165,10 @@ static void on_reply(struct client *c, struct span line)
 		exit(1);
 	}
 	switch (c->step) {
+	case STEP_XCLIENT:
+		c->step = STEP_GREETING;
+		name_session(c);
+		break;
 	case STEP_GREETING:
 		c->step = STEP_LHLO;
 		send_all(c, SPAN_LIT("LHLO load.example.org\r\n"));
@@ -285,14 +299,15 @@ static uint64_t number_argument(const char *text, uint64_t max)
 
 int main(int argc, char **argv)
 {
-	if (argc != 7) {
-		fprintf(stderr, "usage: lmtp_load TARGET CONNECTIONS MESSAGES USERS DOMAIN FILE\n");
+	if (argc != 7 && argc != 8) {
+		fprintf(stderr, "usage: lmtp_load TARGET CONNECTIONS MESSAGES USERS DOMAIN FILE [SESSION]\n");
 		return 64;
 	}
 	load.live = number_argument(argv[2], CONNECTIONS_MAX);
 	load.messages = number_argument(argv[3], MESSAGES_MAX);
 	load.users = number_argument(argv[4], MESSAGES_MAX);
 	load.domain = argv[5];
+	load.session = argc == 8 ? argv[7] : NULL;
 	read_message(argv[6]);
 	load.latency_ms = mem_alloc(load.messages * sizeof(float));
 	struct client *clients = mem_zalloc(load.live * sizeof(*clients));
@@ -301,6 +316,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < load.live; i++) {
 		struct epoll_event event = {.events = EPOLLIN, .data.ptr = &clients[i]};
 		clients[i].fd = connect_to(argv[1]);
+		clients[i].step = load.session != NULL ? STEP_XCLIENT : STEP_GREETING;
 		if (epoll_ctl(epoll, EPOLL_CTL_ADD, clients[i].fd, &event) < 0)
 			die("epoll");
 	}
