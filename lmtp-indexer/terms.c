@@ -162,6 +162,8 @@ bool terms_next(struct span *rest, struct span *word_out, unsigned *mark_out)
 		for (size_t p = 0; p < PLACES; p++)
 			if (marks.ptr[i] == places[p].letter)
 				*mark_out |= places[p].place;
+	while (span_ends(word, SPAN_LIT("_"))) /* short words were filled up once */
+		word.len--;
 	*word_out = word;
 	return true;
 }
