@@ -114,11 +114,16 @@ static int verify(struct cli *cli)
 	}
 	int status = EX_OK;
 	if (all) {
-		status = lookup_rows(cli, "SELECT email FROM virtual_users ORDER BY email", NULL, 0, keys, &users);
+		status = lookup_rows(cli, "SELECT email FROM virtual_users WHERE enabled = 1 ORDER BY email", NULL, 0, keys, &users);
 	} else {
 		status = lookup_address_arg(cli, cli_arg(cli, 0), NAMES_MAILBOX, email);
 		if (status == EX_OK)
 			status = lookup_user_id(cli, email, &id);
+		uint64_t enabled = 1;
+		if (status == EX_OK)
+			status = lookup_count(cli, "SELECT enabled FROM virtual_users WHERE id = ?", id, &enabled);
+		if (status == EX_OK && enabled == 0)
+			status = cli_fail(cli, EX_UNAVAILABLE, "%s is disabled: Dovecot does not open its mailboxes", email);
 		users = json_pack("[{s:s}]", "email", status == EX_OK ? email : "");
 	}
 	json_array_foreach(users, i, user) {
@@ -136,7 +141,7 @@ static int verify(struct cli *cli)
 }
 
 static const struct cli_option verify_options[] = {
-	{"all", NULL, "all mailboxes", 0},
+	{"all", NULL, "all mailboxes of users that are enabled", 0},
 	{"fix", NULL, "correct what is wrong; else only look", 0},
 	{NULL, NULL, NULL, 0},
 };

@@ -358,8 +358,8 @@ class Faults(QuotaCase):
 
     def test_malformed_requests_close_the_connection(self):
         path = str(self.stack.at.path("/run/postern/quotad.sock"))
-        for request in (b"LOOKUP\tu@d\n", b"HELLO\t2\t7\n", b"HELLO\t1\t7\nNOPE\n", b"HELLO\t1\t7\n" + b"x" * 5000,
-                        b"HELLO\t1\t7\nHELLO\t1\t7\n", b"HELLO\t1\t7\nLOOKUP\ta\nSYNC\nLOOKUP\t\n"):
+        for request in (b"LOOKUP\tu@d\n", b"HELLO\t1\t7\n", b"HELLO\t2\t7\nNOPE\n", b"HELLO\t2\t7\n" + b"x" * 5000,
+                        b"HELLO\t2\t7\nHELLO\t2\t7\n", b"HELLO\t2\t7\nLOOKUP\ta\nSYNC\nLOOKUP\t\n"):
             with socket.socket(socket.AF_UNIX) as client:
                 client.settimeout(5)
                 client.connect(path)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 
+from tests.frame import assemble
 from tests.frame.case import StackCase
 from tests.frame.layout import REPO
 from tests.frame.stack import DATABASE, run
@@ -430,22 +431,40 @@ class SecondSchema(SqlCase):
         self.stack.postern("domain", "remove", domain)
         self.assertIsNone(self.postmap("domains", domain))
 
-    def start_dovecot(self):
-        """A Dovecot with nothing but the panel's password and user queries."""
+    @staticmethod
+    def sql_of_dovecot(user, names):
+        """The panel's queries, with the name for the user that Dovecot has."""
+        return (
+            f"{names[0]} = SELECT email AS user, password_hash AS password FROM mail_mailboxes "
+            f"WHERE email = '{user}' AND is_active = 1 AND deleted_at IS NULL\n{names[1]}"
+            " = SELECT 5000 AS uid, 5000 AS gid, CONCAT('*:storage=', storage_quota, 'M') AS quota_rule "
+            f"FROM mail_mailboxes WHERE email = '{user}' AND is_active = 1 AND deleted_at IS NULL\n"
+            "iterate_query = SELECT email AS user FROM mail_mailboxes WHERE is_active = 1\n")
+
+    def dovecot_23(self):
         (self.folder / "sql.conf").write_text(
             f"driver = mysql\nconnect = host={self.stack.mysql_socket} dbname={DATABASE} user=mailuser "
             f"password={self.password}\ndefault_pass_scheme = BLF-CRYPT\n"
-            "password_query = SELECT email AS user, password_hash AS password FROM mail_mailboxes "
-            "WHERE email = '%u' AND is_active = 1 AND deleted_at IS NULL\n"
-            "user_query = SELECT 5000 AS uid, 5000 AS gid, CONCAT('*:storage=', storage_quota, 'M') AS quota_rule "
-            "FROM mail_mailboxes WHERE email = '%u' AND is_active = 1 AND deleted_at IS NULL\n"
-            "iterate_query = SELECT email AS user FROM mail_mailboxes WHERE is_active = 1\n")
+            + self.sql_of_dovecot("%u", ("password_query", "user_query")))
+        return ("", "mail_home = /nonexistent/%d/%n\n"
+                f"passdb {{\n  driver = sql\n  args = {self.folder}/sql.conf\n}}\n"
+                f"userdb {{\n  driver = sql\n  args = {self.folder}/sql.conf\n}}\n")
+
+    def dovecot_24(self):
+        queries = self.sql_of_dovecot("%{user}", ("query", "}\nuserdb sql {\nquery"))
+        return ("dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n",
+                "mail_home = /nonexistent/%{user}\nsql_driver = mysql\n"
+                f"mysql panel {{\nhost = {self.stack.mysql_socket}\ndbname = {DATABASE}\nuser = mailuser\n"
+                f"password = {self.password}\n}}\n"
+                f"passdb sql {{\ndefault_password_scheme = BLF-CRYPT\n{queries}}}\n")
+
+    def start_dovecot(self):
+        """A Dovecot with nothing but the panel's password and user queries."""
+        first, last = self.dovecot_24() if assemble.dovecot_is_24() else self.dovecot_23()
         conf = self.folder / "dovecot.conf"
         conf.write_text(
-            f"base_dir = {self.folder}/run\nstate_dir = {self.folder}/state\nlog_path = {self.folder}/log\n"
-            "protocols =\nssl = no\nauth_failure_delay = 0\nmail_home = /nonexistent/%d/%n\n"
-            f"passdb {{\n  driver = sql\n  args = {self.folder}/sql.conf\n}}\n"
-            f"userdb {{\n  driver = sql\n  args = {self.folder}/sql.conf\n}}\n")
+            f"{first}base_dir = {self.folder}/run\nstate_dir = {self.folder}/state\nlog_path = {self.folder}/log\n"
+            f"protocols =\nssl = no\nauth_failure_delay = 0\n{last}")
         os.chmod(self.folder, 0o755)
         run(["dovecot", "-c", conf])
         self.addCleanup(run, ["doveadm", "-c", conf, "stop"])
