@@ -153,6 +153,7 @@ service auth {{
 """
 
 NO_QUOTA = "mail_plugins ="
+USAGE = "mail_plugins = quota quota_usage"
 COUNT = """
 mail_plugins = quota
 plugin {
@@ -174,6 +175,9 @@ service dict {{
   }}
 }}
 """
+CLONE = DICT.replace("mail_plugins = quota", "mail_plugins = quota quota_clone").replace(
+    "  quota = dict:User quota::proxy::sqlquota\n",
+    "  quota = count:User quota\n  quota_vsizes = yes\n  quota_clone_dict = proxy::sqlquota\n")
 DICT_SQL = """
 connect = host={socket} dbname=bench user=bench password=bench
 map {{
@@ -202,6 +206,7 @@ class Quota(Lmtp):
         base.chmod(0o755)
         port = self.stack.at.base + FIRST_PORT + number
         shipped = "\n".join(path.read_text() for path in sorted(self.stack.at.path("/etc/dovecot/conf.d").glob("*.conf")))
+        shipped = re.sub(r"\bport = \d+", "port = 0", shipped)  # those of the stack listen already
         top = re.sub(r"^!include.*$", "", self.stack.dovecot_conf.read_text(), flags=re.M)
         own = OWN_INSTANCE.format(base=base, port=port, old_auth=self.stack.at.path("/var/spool/postfix/private/auth"), more=more)
         (base / "dict.conf").write_text(DICT_SQL.format(socket=self.stack.mysql_socket))
@@ -216,8 +221,9 @@ class Quota(Lmtp):
             "CREATE DATABASE IF NOT EXISTS bench; CREATE OR REPLACE TABLE bench.quota (username VARCHAR(255) PRIMARY KEY, "
             "bytes BIGINT NOT NULL DEFAULT 0, messages BIGINT NOT NULL DEFAULT 0); CREATE OR REPLACE USER bench@localhost "
             "IDENTIFIED BY 'bench'; GRANT ALL ON bench.* TO bench@localhost")
-        kinds = [("no quota", NO_QUOTA), ("quota-usage + quotad", ""), ("count", COUNT),
-                 ("dict:sql", DICT.format(base=self.folder / "dovecot-3"))]
+        kinds = [("no quota", NO_QUOTA), ("quota-usage + quotad", USAGE), ("count", COUNT),
+                 ("dict:sql", DICT.format(base=self.folder / "dovecot-3")),
+                 ("count + quota_clone", CLONE.format(base=self.folder / "dovecot-4"))]
         started, variants = [], []
         try:
             for number, (name, more) in enumerate(kinds):
