@@ -203,7 +203,9 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 		bool further = !stage->is_end && stage->txn->hold_count > 0 &&
 			       txn_hold_find(stage->txn, item.hash) != NULL;
 		item.amount = rule_amount(rule, stage, further);
-		if (item.amount == 0)
+		/* A size that was not named yet: held as nothing, for whose it will be. */
+		bool unsized = stage->is_rcpt && item.by_recipient && rule->unit == UNIT_BYTES;
+		if (item.amount == 0 && (further || !unsized))
 			continue;
 		table_prefetch(s->table, item.hash);
 		item_add(s, &item);

@@ -4,6 +4,7 @@
  * requests of the property test.
  */
 #include <check.h>
+#include <limits.h>
 
 #include "policyd-ratelimit/journal.h"
 #include "tests/unit/runner.h"
@@ -46,6 +47,10 @@ static void session_free(struct session *s)
 	table_free(&table);
 }
 
+#define NOBODY UINT_MAX /* no recipient is named */
+
+static const char *size_named = "1000";
+
 struct ask {
 	const char *state;
 	unsigned instance, client, recipient, recipients;
@@ -56,13 +61,15 @@ static bool ask(struct session *s, struct session_client *conn, const struct ask
 		struct session_outcome *outcome)
 {
 	static struct proto_request request;
-	char text[512], reply_mem[1024];
+	char text[512], recipient[32] = "", reply_mem[1024];
 	struct sbuf reply;
+	if (a->recipient != NOBODY)
+		snprintf(recipient, sizeof(recipient), "r%u@example.net", a->recipient);
 	int len = snprintf(text, sizeof(text),
 			   "request=smtpd_access_policy\nprotocol_state=%s\ninstance=%u\n"
-			   "client_address=192.0.2.%u\nsender=s@example.com\nrecipient=r%u@example.net\n"
-			   "recipient_count=%u\nsize=1000\n\n",
-			   a->state, a->instance, a->client, a->recipient, a->recipients);
+			   "client_address=192.0.2.%u\nsender=s@example.com\nrecipient=%s\n"
+			   "recipient_count=%u\nsize=%s\n\n",
+			   a->state, a->instance, a->client, recipient, a->recipients, size_named);
 	ck_assert_int_eq(proto_request_parse(span_of(text, (size_t)len), &request), 0);
 	sbuf_init(&reply, reply_mem, sizeof(reply_mem));
 	session_request(s, conn, &request, now_ms, WALL, &reply, outcome);
@@ -247,6 +254,28 @@ START_TEST(one_hold_for_each_counter)
 	ck_assert_uint_eq(table_used(s.table, txn->holds[0].mark.hash, txn->holds[0].mark.class, BOOT + 9000), TXN_HOLDS_MAX + 10);
 	session_client_done(&s, &conn, BOOT + 9000);
 	ck_assert_uint_eq(s.table->count, 0);
+	session_free(&s);
+}
+END_TEST
+
+/* A client that names no SIZE to several recipients: their bytes are known when they are named no more. */
+START_TEST(bytes_of_several_recipients_without_size)
+{
+	static const char *const limits[] = {"recipient bytes 1500/1h", NULL};
+	static struct session_outcome outcome;
+	struct session s;
+	struct session_client conn = {0};
+	session_make(&s, limits, 8);
+	for (unsigned instance = 1; instance <= 2; instance++) {
+		size_named = "0";
+		for (unsigned i = 0; i < 4; i++) /* each twice */
+			ck_assert(ask(&s, &conn, &(struct ask){"RCPT", instance, 1, i / 2, 0}, BOOT, &outcome));
+		size_named = "1000";
+		struct ask end = {"END-OF-MESSAGE", instance, 1, NOBODY, 2};
+		ck_assert_int_eq(ask(&s, &conn, &end, BOOT, &outcome), instance == 1);
+		ck_assert_uint_eq(outcome.charge_count, instance == 1 ? 2u : 0u);
+	}
+	ck_assert_uint_eq(s.table->count, 2);
 	session_free(&s);
 }
 END_TEST
@@ -567,6 +596,7 @@ static const TTest *const *const tests[] = {
 	&at_most_n_accepted_in_every_window, &all_holds_come_back, &cap_of_transactions, &cap_of_holds,
 	&restart_keeps_counts_and_their_times, &snapshot_between_messages, &restart_remembers_ended_messages,
 	&snapshot_remembers_ended_messages, &one_hold_for_each_counter,
+	&bytes_of_several_recipients_without_size,
 	&restart_keeps_held_keys, &damaged_batches_are_harmless, &overrides_make_limits_up_to_a_cap,
 	&overrides_have_windows_of_limits, NULL,
 };
