@@ -93,17 +93,32 @@ static int name_find(const struct keymap *map, enum rule_scope scope, struct spa
 	return 0;
 }
 
-int keymap_find(const struct keymap *map, enum rule_scope scope, const struct subject *subject,
-		uint32_t *value_out)
+int keymap_find_from(const struct keymap *map, enum rule_scope scope, const struct subject *subject, size_t *from,
+		     uint32_t *value_out)
 {
 	if ((map->scopes >> scope & 1) == 0)
 		return ERR_NOT_FOUND;
 	if (is_client(scope))
-		return netmap_find(&map->nets[scope], &subject->client, value_out);
+		return netmap_find_from(&map->nets[scope], &subject->client, from, value_out);
 	struct span name = subject_name(subject, scope);
 	if (name.len == 0 && scope != SCOPE_GLOBAL)
 		return ERR_NOT_FOUND;
-	int rc = name_find(map, scope, name, value_out);
+	/* 0: the name, 1: its domain, 2: nothing is left */
+	if (*from == 0) {
+		*from = 1;
+		if (name_find(map, scope, name, value_out) == 0)
+			return 0;
+	}
 	size_t at = span_rchr(name, '@');
-	return rc == 0 || at == SPAN_NPOS ? rc : name_find(map, scope, span_skip(name, at), value_out);
+	if (*from > 1 || at == SPAN_NPOS)
+		return ERR_NOT_FOUND;
+	*from = 2;
+	return name_find(map, scope, span_skip(name, at), value_out);
+}
+
+int keymap_find(const struct keymap *map, enum rule_scope scope, const struct subject *subject,
+		uint32_t *value_out)
+{
+	size_t from = 0;
+	return keymap_find_from(map, scope, subject, &from, value_out);
 }

@@ -2,7 +2,7 @@
  * A map from what limits count (a scope and an address, account, domain or
  * network as an administrator writes it) to numbers: the index of overrides
  * and of blocks.  Networks are found by longest prefix; "@domain" under a
- * scope of addresses stands for all addresses there that have no entry of
+ * scope of addresses stands for all addresses there, after an entry of
  * their own.  Fill, seal, look up.  Pure.
  */
 #ifndef POLICYD_KEYMAP_H
@@ -26,6 +26,9 @@ void keymap_done(struct keymap *map);
  */
 int keymap_add(struct keymap *map, enum rule_scope scope, struct span key, uint32_t *value) MUST_CHECK;
 void keymap_seal(struct keymap *map);
+/* The most specific key of SUBJECT; *FROM, 0 at first, is where to look for the next wider one. */
+int keymap_find_from(const struct keymap *map, enum rule_scope scope, const struct subject *subject, size_t *from,
+		     uint32_t *value_out) MUST_CHECK;
 int keymap_find(const struct keymap *map, enum rule_scope scope, const struct subject *subject,
 		uint32_t *value_out) MUST_CHECK;
 

@@ -58,12 +58,13 @@ void netmap_seal(struct netmap *map)
 	}
 }
 
-int netmap_find(const struct netmap *map, const struct ip *ip, uint32_t *value_out)
+int netmap_find_from(const struct netmap *map, const struct ip *ip, size_t *from, uint32_t *value_out)
 {
-	for (size_t i = 0; i < map->length_count; i++) {
-		if (map->lengths[i].base.bits != ip->bits)
+	while (*from < map->length_count) {
+		const struct ip_net *length = &map->lengths[(*from)++];
+		if (length->base.bits != ip->bits)
 			continue;
-		struct netmap_entry wanted = {.net = ip_net_of(ip, map->lengths[i].prefix)};
+		struct netmap_entry wanted = {.net = ip_net_of(ip, length->prefix)};
 		const struct netmap_entry *found = bsearch(&wanted, map->entries, map->count,
 							   sizeof(wanted), entry_compare);
 		if (found != NULL) {
@@ -72,4 +73,10 @@ int netmap_find(const struct netmap *map, const struct ip *ip, uint32_t *value_o
 		}
 	}
 	return ERR_NOT_FOUND;
+}
+
+int netmap_find(const struct netmap *map, const struct ip *ip, uint32_t *value_out)
+{
+	size_t from = 0;
+	return netmap_find_from(map, ip, &from, value_out);
 }

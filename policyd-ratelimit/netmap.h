@@ -28,6 +28,9 @@ void netmap_done(struct netmap *map);
 int netmap_add(struct netmap *map, const struct ip_net *net, uint32_t value) MUST_CHECK;
 /* Sorts; after this only netmap_find. */
 void netmap_seal(struct netmap *map);
+/* The longest network of those that hold IP; *FROM, 0 at first, is where to look
+ * for the next wider one.  ERR_NOT_FOUND where there is none. */
+int netmap_find_from(const struct netmap *map, const struct ip *ip, size_t *from, uint32_t *value_out) MUST_CHECK;
 /* ERR_NOT_FOUND where no network holds IP. */
 int netmap_find(const struct netmap *map, const struct ip *ip, uint32_t *value_out) MUST_CHECK;
 

@@ -87,13 +87,14 @@ const struct override *overrides_find(const struct overrides *overrides, const s
 				      const struct rule_window *window, const struct subject *subject)
 {
 	uint32_t at;
-	if (overrides == NULL || keymap_find(&overrides->map, rule->scope, subject, &at) < 0)
-		return NULL;
-	for (at++; at != 0; at = overrides->items[at - 1].next) {
-		const struct override *o = &overrides->items[at - 1];
-		if (o->unit == rule->unit && o->length_ms == window->length_ms)
-			return o;
-	}
+	size_t from = 0;
+	/* A key may have one for this window only in its domain or a wider network. */
+	while (overrides != NULL && keymap_find_from(&overrides->map, rule->scope, subject, &from, &at) == 0)
+		for (at++; at != 0; at = overrides->items[at - 1].next) {
+			const struct override *o = &overrides->items[at - 1];
+			if (o->unit == rule->unit && o->length_ms == window->length_ms)
+				return o;
+		}
 	return NULL;
 }
 

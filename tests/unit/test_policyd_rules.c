@@ -314,6 +314,53 @@ START_TEST(longest_prefix_wins)
 }
 END_TEST
 
+/* What a key's own rows say nothing of, those of its domain or of a wider network do. */
+START_TEST(overrides_of_wider_keys)
+{
+	static const struct {
+		enum rule_scope scope;
+		const char *key;
+		int64_t length_ms;
+		uint64_t max;
+	} rows[] = {
+		{SCOPE_ACCOUNT, "bob@example.com", 3600000, 5}, {SCOPE_ACCOUNT, "@example.com", 3600000, 50},
+		{SCOPE_ACCOUNT, "@example.com", 86400000, 60}, {SCOPE_CLIENT_IP, "192.0.2.7", 3600000, 1},
+		{SCOPE_CLIENT_IP, "192.0.2.0/24", 86400000, 2}, {SCOPE_CLIENT_IP, "192.0.0.0/16", 3600000, 3},
+		{SCOPE_CLIENT_IP, "192.0.0.0/16", 86400000, 4}, {SCOPE_CLIENT_IP, "192.0.0.0/16", 7200000, 5},
+	};
+	static const struct {
+		enum rule_scope scope;
+		const char *key;
+		uint64_t max[3]; /* in 1h, 2h and 1d; 999: not overridden */
+	} wanted[] = {
+		{SCOPE_ACCOUNT, "Bob@example.com", {5, 999, 60}}, {SCOPE_ACCOUNT, "eve@example.com", {50, 999, 60}},
+		{SCOPE_ACCOUNT, "bob", {999, 999, 999}}, {SCOPE_CLIENT_IP, "192.0.2.7", {1, 5, 2}},
+		{SCOPE_CLIENT_IP, "192.0.2.8", {3, 5, 2}}, {SCOPE_CLIENT_IP, "192.0.3.8", {3, 5, 4}},
+		{SCOPE_CLIENT_IP, "192.1.3.8", {999, 999, 999}},
+	};
+	struct rules *rules = rules_new();
+	struct overrides *all = overrides_new();
+	ck_assert_int_eq(add(rules, "client_ip messages 999/1h, 999/2h, 999/1d"), 0);
+	ck_assert_int_eq(add(rules, "account messages 999/1h, 999/2h, 999/1d"), 0);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct override o = {.scope = rows[i].scope, .action = PROTO_DEFER, .max = rows[i].max,
+					   .length_ms = rows[i].length_ms};
+		ck_assert_int_eq(overrides_add(all, &o, span_str(rows[i].key)), 0);
+	}
+	overrides_seal(all);
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
+		for (size_t j = 0; j < 3; j++) {
+			const struct rule *rule = &rules->items[wanted[i].scope == SCOPE_ACCOUNT];
+			struct subject s;
+			ck_assert_int_eq(subject_init_text(&s, wanted[i].scope, span_str(wanted[i].key), '+'), 0);
+			ck_assert_msg(overrides_limit(all, rule, &rule->windows[j], &s).max == wanted[i].max[j],
+				      "%s, window %zu", wanted[i].key, j);
+		}
+	overrides_free(&all);
+	rules_free(&rules);
+}
+END_TEST
+
 /* An override of the count takes the burst along. */
 START_TEST(overrides_scale_the_burst)
 {
@@ -347,7 +394,7 @@ START_TEST(overrides_scale_the_burst)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&reads_all_parts, &smooth_is_one_more_window, &overrides_scale_the_burst, &defaults_of_prefixes, &refuses_nonsense, &caps_of_the_grammar,
+	&reads_all_parts, &smooth_is_one_more_window, &overrides_scale_the_burst, &overrides_of_wider_keys, &defaults_of_prefixes, &refuses_nonsense, &caps_of_the_grammar,
 	&identity_is_what_is_counted, &conditions_look_at_any_attribute, &keys_are_normalised,
 	&nobody_has_no_key, &allow_lists, &longest_prefix_wins, NULL,
 };
