@@ -440,9 +440,17 @@ static int judged_domain(struct check *c, struct span domain, struct span *domai
 	return arena_dup(c->arena, sbuf_span(&b), domain_out);
 }
 
+/* What the macros show: the domain in the letters in which it was said, where it
+ * is no U-label. */
+static struct span shown_domain(struct span said, struct span judged)
+{
+	said = dnsname_trim(said);
+	return span_ieq(said, judged) ? said : judged;
+}
+
 static int run(struct check *c, struct spf_verdict *v)
 {
-	int rc = check_domain(c, v->domain, false, &v->result);
+	int rc = check_domain(c, c->values.sender_domain, false, &v->result);
 	if (rc == 0 && v->result == AUTH_FAIL && c->exp.text.len > 0)
 		rc = explain(c, &v->explanation);
 	return rc;
@@ -470,7 +478,7 @@ int spf_check(const struct spf_request *request, const struct dns_view *view, st
 		return 0;
 	}
 	if (rc == 0)
-		rc = set_sender(&c, local, v.domain);
+		rc = set_sender(&c, local, shown_domain(domain, v.domain));
 	if (rc == 0)
 		rc = run(&c, &v);
 	if (rc < 0)

@@ -47,6 +47,8 @@ static const struct row rows[] = {
 	{"mx", "198.51.100.8", "h", "joe@example.com", "pass", "example.com", ""},
 	{"fail with a text", "203.0.113.1", "h", "j&e@example.com", "fail", "example.com",
 	 "203.0.113.1 is not one of example.com: see http://x.example/?s=j%26e%40example.com"},
+	{"macros show the sender as it was said", "203.0.113.1", "h", "J@Example.COM.", "fail", "example.com",
+	 "203.0.113.1 is not one of Example.COM: see http://x.example/?s=J%40Example.COM"},
 	{"fail without a text", "203.0.113.1", "h", "j@plain.example.com", "fail", "plain.example.com", ""},
 	{"dns failure", "203.0.113.1", "h", "j@broken.example.com", "temperror", "broken.example.com", ""},
 	{"no record", "203.0.113.1", "h", "j@mail.example.com", "none", "mail.example.com", ""},
