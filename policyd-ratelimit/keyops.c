@@ -73,6 +73,16 @@ size_t keyops_reset(struct policyd *p, const struct keyops_key *key)
 	return done;
 }
 
+/* KEY as requests are compared with it: in lower case, an address without its extension, a domain bare. */
+static int canonical(const struct policyd *p, const struct keyops_key *key, struct subject *subject,
+		     struct keyops_key *key_out)
+{
+	int rc = subject_init_text(subject, key->scope, key->text, p->session.rules->delimiter);
+	struct span name = subject_name(subject, key->scope);
+	*key_out = (struct keyops_key){key->scope, name.len > 0 ? name : key->text};
+	return rc;
+}
+
 static int block(struct policyd *p, const struct keyops_key *key)
 {
 	int rc = blocks_add(&p->session.blocks, key->scope, key->text);
@@ -83,18 +93,20 @@ static int block(struct policyd *p, const struct keyops_key *key)
 
 int keyops_block(struct policyd *p, const struct keyops_key *key)
 {
-	int rc = block(p, key);
+	static struct subject subject;
+	struct keyops_key k;
+	int rc = canonical(p, key, &subject, &k);
+	if (rc == 0)
+		rc = block(p, &k);
 	if (rc == 0 || rc == ERR_EXISTS)
-		sharer_order(p->sharer, WIRE_BLOCK, key->scope, key->text);
+		sharer_order(p->sharer, WIRE_BLOCK, k.scope, k.text);
 	return rc;
 }
 
-static size_t release(struct policyd *p, const struct keyops_key *key)
+/* The subject and its canonical key. */
+static size_t release(struct policyd *p, const struct subject *subject, const struct keyops_key *key)
 {
-	static struct subject subject;
-	if (subject_init_text(&subject, key->scope, key->text, p->session.rules->delimiter) < 0)
-		return 0;
-	size_t done = guard_release(p, &subject, key->scope);
+	size_t done = guard_release(p, subject, key->scope);
 	if (blocks_remove(&p->session.blocks, key->scope, key->text) < 0)
 		return done;
 	keeper_block(p, false, key->scope, key->text);
@@ -103,22 +115,26 @@ static size_t release(struct policyd *p, const struct keyops_key *key)
 
 size_t keyops_release(struct policyd *p, const struct keyops_key *key)
 {
-	size_t done = release(p, key);
+	static struct subject subject;
+	struct keyops_key k;
+	if (canonical(p, key, &subject, &k) < 0)
+		return 0;
+	size_t done = release(p, &subject, &k);
 	/* Also where nothing was held here: another daemon may hold it. */
-	sharer_order(p->sharer, WIRE_RELEASE, key->scope, key->text);
+	sharer_order(p->sharer, WIRE_RELEASE, k.scope, k.text);
 	return done;
 }
 
 void keyops_apply(struct policyd *p, enum wire_verb verb, enum rule_scope scope, struct span key)
 {
 	static struct subject subject;
-	const struct keyops_key k = {scope, key};
-	if (subject_init_text(&subject, scope, key, p->session.rules->delimiter) < 0)
+	struct keyops_key k;
+	if (canonical(p, &(struct keyops_key){scope, key}, &subject, &k) < 0)
 		return;
 	if (verb == WIRE_RESET)
 		(void)reset(p, &k, false);
 	else if (verb == WIRE_RELEASE)
-		(void)release(p, &k);
+		(void)release(p, &subject, &k);
 	else if (block(p, &k) == ERR_LIMIT)
 		log_text(LOG_WARNING, "too many keys are blocked: one that another daemon blocked is not, here");
 }

@@ -16,13 +16,15 @@ static struct span lower_into(char *mem, struct span s)
 	return span_of(mem, len);
 }
 
+static struct span final_dot_cut(struct span domain)
+{
+	return span_ends(domain, SPAN_LIT(".")) ? span_take(domain, domain.len - 1) : domain;
+}
+
 static struct span domain_of(struct span address)
 {
 	size_t at = span_rchr(address, '@');
-	if (at == SPAN_NPOS)
-		return SPAN_EMPTY;
-	struct span domain = span_skip(address, at + 1);
-	return span_ends(domain, SPAN_LIT(".")) ? span_take(domain, domain.len - 1) : domain;
+	return at == SPAN_NPOS ? SPAN_EMPTY : final_dot_cut(span_skip(address, at + 1));
 }
 
 /* user+tag@domain becomes user@domain, in place. */
@@ -92,7 +94,8 @@ int subject_init_text(struct subject *subject, enum rule_scope scope, struct spa
 	else if (scope == SCOPE_RECIPIENT_DOMAIN)
 		domain = &subject->recipient_domain;
 	if (domain != NULL && span_chr(text, '@') == SPAN_NPOS)
-		*domain = is_account ? subject->account : is_recipient ? subject->recipient : subject->sender;
+		*domain = final_dot_cut(is_account ? subject->account : is_recipient ? subject->recipient
+								      : subject->sender);
 	return 0;
 }
 

@@ -268,6 +268,20 @@ class Administration(PolicyCase):
             self.stack.postern("limits", "reset", source)
             self.assertEqual(self.used(source), 0)
 
+    def test_block_in_any_spelling(self):
+        name, domain = self.new_user().partition("@")[0], f"{new_instance().partition('.')[0]}.block.example"
+        for key, listed, attributes in (
+                (f"sender:{name.upper()}+list@{domain}", f"{name}@{domain}", {"sender": f"{name}+other@{domain}"}),
+                (f"sender_domain:someone@{domain}", domain, {"sender": f"x@{domain.upper()}"}),
+                (f"recipient_domain:{domain}.", domain, {"recipient": f"x@{domain}"})):
+            with self.subTest(key=key), self.client() as client:
+                scope = key.partition(":")[0]
+                self.stack.postern("limits", "block", key)
+                self.assertRegex(self.send_message(client, **attributes), "^450 4.7.1 .*blocked")
+                self.assertIn({"scope": scope, "key": listed}, self.limits("list")["blocked"])
+                self.stack.postern("limits", "release", key)
+                self.assertEqual(self.send_message(client, **attributes), "DUNNO")
+
     def test_all_options_of_a_limit_at_once(self):
         limits = ["client_net messages 2/1h, 3/1d REJECT when server_port=25 text=\"{key} is over {limit}\"",
                   "sender_domain bytes 10K/1h HOLD", "global recipients 1/10s shadow = yes"]
