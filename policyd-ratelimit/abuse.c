@@ -251,8 +251,6 @@ static enum abuse_step step_for(const struct abuse_rule *rule, uint64_t count)
 static void step_take(struct abuse *a, const struct abuse_rule *rule, uint64_t key, const struct subject *subject,
 		      int64_t now_ms)
 {
-	char mem[SUBJECT_KEY_MAX];
-	struct sbuf text;
 	uint64_t count = count_of(a, rule, key, now_ms);
 	enum abuse_step step = step_for(rule, count);
 	const struct abuse_held *old = held_find(a, key, now_ms);
@@ -264,10 +262,7 @@ static void step_take(struct abuse *a, const struct abuse_rule *rule, uint64_t k
 		held.until_ms = now_ms + rule->for_ms;
 	else if (step == ABUSE_WARN)
 		held.until_ms = now_ms + rule->length_ms;
-	sbuf_init(&text, mem, sizeof(mem));
-	subject_format(subject, &rule->key, &text);
-	sbuf_truncate(&text, ABUSE_KEY_TEXT_MAX - 1);
-	memcpy(held.key, sbuf_cstr(&text), text.len + 1);
+	subject_text(subject, &rule->key, held.key, sizeof(held.key));
 	abuse_restore(a, &held);
 	if (a->stepped != NULL)
 		a->stepped(a->arg, rule, held_find(a, key, now_ms));

@@ -5,6 +5,7 @@
 #include "policyd.h"
 
 #include "lib/base/num.h"
+#include "policyd-ratelimit/verdict.h"
 
 /* ---- keeping and telling ---- */
 
@@ -106,7 +107,9 @@ static enum proto_action refuse(const struct abuse_verdict *v, struct sbuf *repl
 		return PROTO_DUNNO;
 	enum proto_action action = v->step == ABUSE_SUSPEND ? PROTO_REJECT : v->step == ABUSE_HOLD ? PROTO_HOLD : PROTO_DEFER;
 	sbuf_init(&text, mem, sizeof(mem));
-	sbuf_addf(&text, "%s %s: %s looks abused; ask the postmaster", rule_scope_name(v->rule->key.scope), v->held->key,
+	sbuf_addf(&text, "%s ", rule_scope_name(v->rule->key.scope));
+	verdict_ascii_add(&text, span_str(v->held->key));
+	sbuf_addf(&text, ": %s looks abused; ask the postmaster",
 		  v->step == ABUSE_SUSPEND ? "suspended," : v->step == ABUSE_HOLD ? "held," : "slowed down,");
 	sbuf_reset(reply);
 	if (proto_reply_add(action, sbuf_span(&text), reply) < 0 &&

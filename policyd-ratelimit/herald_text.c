@@ -63,13 +63,6 @@ void herald_json_add(const struct notice *n, const char *host, struct sbuf *out)
 	json_decref(event);
 }
 
-/* VALUE for a header field: visible ASCII and blanks. */
-static void ascii_add(struct span value, struct sbuf *out)
-{
-	for (size_t i = 0; i < value.len; i++)
-		sbuf_addc(out, value.ptr[i] >= ' ' && value.ptr[i] <= '~' ? value.ptr[i] : '?');
-}
-
 static void line_add(const char *label, const struct notice *n, enum notice_field field, struct sbuf *out)
 {
 	if (n->fields[field].ptr == NULL)
@@ -82,11 +75,11 @@ static void line_add(const char *label, const struct notice *n, enum notice_fiel
 void herald_mail_add(const struct notice *n, const struct herald_mail *mail, struct sbuf *out)
 {
 	sbuf_addf(out, "From: %s\nTo: %s\nSubject: Abuse: ", mail->from, mail->to);
-	ascii_add(n->fields[NOTICE_ACTION], out);
+	verdict_ascii_add(out, n->fields[NOTICE_ACTION]);
 	sbuf_addc(out, ' ');
-	ascii_add(n->fields[NOTICE_SCOPE], out);
+	verdict_ascii_add(out, n->fields[NOTICE_SCOPE]);
 	sbuf_addc(out, ' ');
-	ascii_add(span_take(n->fields[NOTICE_KEY], 200), out);
+	verdict_ascii_add(out, span_take(n->fields[NOTICE_KEY], 200));
 	sbuf_addf(out, "\nMessage-ID: <%.*s@%s>\nAuto-Submitted: auto-generated\nMIME-Version: 1.0\n"
 		       "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n",
 		  SPAN_ARG(mail->id), mail->host);

@@ -256,16 +256,6 @@ static bool limited_note(struct session *s, uint64_t hash, const struct session_
 	return fresh;
 }
 
-static void key_text(const struct subject *subject, const struct rule *rule, char out[SESSION_KEY_TEXT_MAX])
-{
-	char mem[SUBJECT_KEY_MAX];
-	struct sbuf b;
-	sbuf_init(&b, mem, sizeof(mem));
-	subject_format(subject, rule, &b);
-	sbuf_truncate(&b, SESSION_KEY_TEXT_MAX - 1);
-	memcpy(out, sbuf_cstr(&b), b.len + 1);
-}
-
 /* What is told about a refusal by the counter HASH; 0: by a block. */
 static void refusal_fill(struct session *s, const struct txn_refusal *from, bool shadow, struct session_refusal *r)
 {
@@ -273,14 +263,14 @@ static void refusal_fill(struct session *s, const struct txn_refusal *from, bool
 	*r = (struct session_refusal){.rule = rule, .scope = rule->scope, .max = from->max, .shadow = shadow,
 				      .length_ms = rule->windows[from->window].length_ms,
 				      .action = from->action, .until_ms = from->until_ms};
-	key_text(&s->subject, rule, r->key);
+	subject_text(&s->subject, rule, r->key, sizeof(r->key));
 }
 
 static void refusal_fill_block(struct session *s, enum rule_scope scope, struct session_refusal *r)
 {
 	const struct rule plain = {.scope = scope, .ipv4_prefix = 32, .ipv6_prefix = 128};
 	*r = (struct session_refusal){.scope = scope, .action = PROTO_DEFER, .until_ms = INT64_MAX};
-	key_text(&s->subject, &plain, r->key);
+	subject_text(&s->subject, &plain, r->key, sizeof(r->key));
 }
 
 static struct txn_refusal refusal_of(struct session *s, const struct session_item *item)

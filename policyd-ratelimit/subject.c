@@ -5,6 +5,8 @@
  */
 #include "subject.h"
 
+#include "lib/base/utf8.h"
+
 #define NULL_SENDER_IPV4_PREFIX 32
 #define NULL_SENDER_IPV6_PREFIX 64
 
@@ -165,8 +167,14 @@ int subject_key(const struct subject *subject, const struct rule *rule, struct s
 
 static void printable_add(struct sbuf *out, struct span s)
 {
-	for (size_t i = 0; i < s.len; i++)
-		sbuf_addc(out, s.ptr[i] > 0x20 && s.ptr[i] < 0x7f ? s.ptr[i] : '?');
+	while (s.len > 0) {
+		size_t len = utf8_length(s);
+		if (len > 1 || (len == 1 && s.ptr[0] >= 0x20 && s.ptr[0] < 0x7f))
+			sbuf_add(out, span_take(s, len));
+		else
+			sbuf_addc(out, '?');
+		s = span_skip(s, len > 0 ? len : 1);
+	}
 }
 
 static void client_format(const struct subject *s, uint8_t ipv4_prefix, uint8_t ipv6_prefix, struct sbuf *out)
@@ -194,6 +202,19 @@ void subject_format(const struct subject *subject, const struct rule *rule, stru
 	} else {
 		printable_add(out, name);
 	}
+}
+
+void subject_text(const struct subject *subject, const struct rule *rule, char *out, size_t size)
+{
+	char mem[SUBJECT_KEY_MAX];
+	struct sbuf b;
+	sbuf_init(&b, mem, sizeof(mem));
+	subject_format(subject, rule, &b);
+	size_t len = b.len < size ? b.len : size - 1;
+	while (len < b.len && len > 0 && ((unsigned char)mem[len] & 0xc0) == 0x80)
+		len--;
+	memcpy(out, mem, len);
+	out[len] = '\0';
 }
 
 const char *subject_spf_domain(const struct subject *subject, const struct rules *rules)

@@ -40,8 +40,10 @@ struct span subject_name(const struct subject *subject, enum rule_scope scope);
 /* Adds the bytes that RULE counts the subject under; ERR_NOT_FOUND where it
  * has none (no account, no recipient), so that the rule does not apply. */
 int subject_key(const struct subject *subject, const struct rule *rule, struct sbuf *out) MUST_CHECK;
-/* The same for people: printable ASCII, '?' for other bytes. */
+/* The same for people and as an administrator may write it: UTF-8, '?' for what is none and for control bytes. */
 void subject_format(const struct subject *subject, const struct rule *rule, struct sbuf *out);
+/* As a string of fewer than SIZE bytes, cut between characters. */
+void subject_text(const struct subject *subject, const struct rule *rule, char *out, size_t size);
 
 /* The domain whose SPF record names the client, where that exempts it; NULL: none.
  * Who has logged in is an account, wherever from. */

@@ -5,6 +5,12 @@
  */
 #include "verdict.h"
 
+void verdict_ascii_add(struct sbuf *out, struct span text)
+{
+	for (size_t i = 0; i < text.len; i++)
+		sbuf_addc(out, text.ptr[i] >= ' ' && text.ptr[i] <= '~' ? text.ptr[i] : '?');
+}
+
 void verdict_limit_format(const struct session_refusal *refusal, struct sbuf *out)
 {
 	if (refusal->rule == NULL) {
@@ -44,16 +50,18 @@ static void placeholder_add(const struct session_refusal *r, struct span name, i
 			    int64_t wall_ms, struct sbuf *out)
 {
 	bool endless = r->until_ms == INT64_MAX;
-	if (span_ieq(name, SPAN_LIT("limit")))
+	if (span_ieq(name, SPAN_LIT("limit"))) {
 		verdict_limit_format(r, out);
-	else if (span_ieq(name, SPAN_LIT("key")))
-		sbuf_addf(out, "%s %s", rule_scope_name(r->scope), r->key);
-	else if (endless)
+	} else if (span_ieq(name, SPAN_LIT("key"))) {
+		sbuf_addf(out, "%s ", rule_scope_name(r->scope));
+		verdict_ascii_add(out, span_str(r->key));
+	} else if (endless) {
 		sbuf_adds(out, "never");
-	else if (span_ieq(name, SPAN_LIT("wait")))
+	} else if (span_ieq(name, SPAN_LIT("wait"))) {
 		wait_format(r->until_ms - now_ms, out);
-	else
+	} else {
 		verdict_time_format(wall_ms + (r->until_ms - now_ms), out);
+	}
 }
 
 void verdict_reply_add(const struct session_refusal *refusal, int64_t now_ms, int64_t wall_ms, struct sbuf *out)

@@ -282,6 +282,18 @@ class Administration(PolicyCase):
                 self.stack.postern("limits", "release", key)
                 self.assertEqual(self.send_message(client, **attributes), "DUNNO")
 
+    def test_accounts_that_are_no_ascii(self):
+        account = f"jürgen {new_instance().partition('.')[0]}@example.net"
+        with self.configured(DAEMON, limit=["account messages 1/1h"]), self.client() as client:
+            ask = lambda: self.send_message(client, sasl_username=account)
+            self.assertEqual(ask(), "DUNNO")
+            # The reply goes to whoever may not speak SMTPUTF8; what administrators see can be given back.
+            self.assertRegex(ask(), r"^450 4\.7\.1 .* reached for account j\?\?rgen ")
+            (listed,) = [row["key"] for row in self.limits("list")["limited"] if "rgen" in row["key"]]
+            self.assertEqual(listed, account)
+            self.stack.postern("limits", "reset", listed)
+            self.assertEqual(ask(), "DUNNO")
+
     def test_all_options_of_a_limit_at_once(self):
         limits = ["client_net messages 2/1h, 3/1d REJECT when server_port=25 text=\"{key} is over {limit}\"",
                   "sender_domain bytes 10K/1h HOLD", "global recipients 1/10s shadow = yes"]

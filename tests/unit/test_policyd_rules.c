@@ -232,6 +232,31 @@ START_TEST(keys_are_normalised)
 }
 END_TEST
 
+/* What is shown of a key can be given back; only what no administrator can write is '?'. */
+START_TEST(keys_are_shown_as_they_are)
+{
+	static const struct {
+		const char *account, *text;
+	} rows[] = {
+		{"j\xc3\xbcrgen@example.com", "j\xc3\xbcrgen@example.com"}, {"John Doe", "john doe"},
+		{"a\x01\xff\xc3z\x7f", "a???z?"}, {"", "<>"},
+		/* cut at 23 bytes, between characters */
+		{"aaaaaaaaaaaaaaaaaaaaaa\xe2\x82\xac", "aaaaaaaaaaaaaaaaaaaaaa"},
+		{"aaaaaaaaaaaaaaaaaaaa\xe2\x82\xac.", "aaaaaaaaaaaaaaaaaaaa\xe2\x82\xac"},
+	};
+	const struct rule rule = {.scope = SCOPE_ACCOUNT};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		char text[256], out[24];
+		struct subject s;
+		snprintf(text, sizeof(text), REQUEST("sasl_username=%s"), rows[i].account);
+		struct proto_request r = request_of(text);
+		subject_init(&s, &r, SUBJECT_ALL_SCOPES, '+');
+		subject_text(&s, &rule, out, sizeof(out));
+		ck_assert_str_eq(out, rows[i].text);
+	}
+}
+END_TEST
+
 START_TEST(nobody_has_no_key)
 {
 	static const char *const limits[] = {"account messages 1/1h", "account_domain messages 1/1h",
@@ -394,7 +419,7 @@ START_TEST(overrides_scale_the_burst)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&reads_all_parts, &smooth_is_one_more_window, &overrides_scale_the_burst, &overrides_of_wider_keys, &defaults_of_prefixes, &refuses_nonsense, &caps_of_the_grammar,
+	&reads_all_parts, &smooth_is_one_more_window, &overrides_scale_the_burst, &keys_are_shown_as_they_are, &overrides_of_wider_keys, &defaults_of_prefixes, &refuses_nonsense, &caps_of_the_grammar,
 	&identity_is_what_is_counted, &conditions_look_at_any_attribute, &keys_are_normalised,
 	&nobody_has_no_key, &allow_lists, &longest_prefix_wins, NULL,
 };
