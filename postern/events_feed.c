@@ -51,8 +51,6 @@ int events_read(struct cli *cli, uint64_t user_id, uint64_t after, uint64_t limi
 {
 	static const char *const keys[] = {"user", "seq#", "type", "created_at", "event_key", "webhook", "payload", NULL};
 	const struct db_param params[] = {DB_P_UINT(user_id), DB_P_UINT(after), DB_P_UINT(limit)};
-	json_t *row;
-	size_t i;
 	int status = lookup_rows(
 		cli,
 		"SELECT u.email, e.seq, e.type, e.created_at, e.event_key, d.state, e.payload FROM events e "
@@ -62,8 +60,8 @@ int events_read(struct cli *cli, uint64_t user_id, uint64_t after, uint64_t limi
 		params, 3, keys, rows_out);
 	if (status != EX_OK)
 		return status;
-	json_array_foreach(*rows_out, i, row)
-		unpack(row);
+	for (size_t i = 0; i < json_array_size(*rows_out); i++)
+		unpack(json_array_get(*rows_out, i));
 	return EX_OK;
 }
 

@@ -220,8 +220,8 @@ static int read_limit(struct cli *cli, const char *name, uint64_t *value_out, bo
 static int set(struct cli *cli)
 {
 	char name[LOOKUP_NAME_SIZE];
-	uint64_t id, mb, messages;
-	bool has_mb, has_messages;
+	uint64_t id, mb, messages = 0;
+	bool has_mb, has_messages = false;
 	const bool user = names_user(cli_arg(cli, 0));
 	int status = read_limit(cli, "storage", &mb, &has_mb);
 	if (status == EX_OK)
