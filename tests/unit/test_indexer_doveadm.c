@@ -1,5 +1,6 @@
 /* Tests of lmtp-indexer/doveadm: the reader of replies, and the client against a
  * server that says just what it is told. */
+#include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -109,7 +110,7 @@ END_TEST
 /* ---- The client ---- */
 
 struct script {
-	int fd;
+	struct listen_set set; /* one socket */
 	const char *const *says; /* what each connection answers: greeting, password, command ...; NULL ends it */
 	size_t connections;
 };
@@ -121,8 +122,8 @@ static void *serve(void *arg)
 	for (size_t i = 0; i < s->connections; i++) {
 		char in[4096];
 		int fd;
-		while ((fd = accept(s->fd, NULL, NULL)) < 0) {
-		}
+		while ((fd = accept(s->set.fds[0], NULL, NULL)) < 0)
+			poll(&(struct pollfd){.fd = s->set.fds[0], .events = POLLIN}, 1, -1);
 		for (; *say != NULL; say++) {
 			if (recv(fd, in, sizeof(in), 0) <= 0)
 				break;
@@ -145,14 +146,13 @@ static int run(struct doveadm *d, struct got *g, char error[256])
 
 static struct doveadm *client(const char *const *says, size_t connections, pthread_t *thread, struct script *s, char path[256])
 {
-	struct listen_set set;
 	struct sbuf b, error;
 	char why[256];
 	sbuf_init(&b, path, 256);
 	sbuf_init(&error, why, sizeof(why));
 	sbuf_addf(&b, "unix:%s/d", getenv("TMPDIR"));
-	ck_assert_int_eq(listen_open(path, "none", 0600, &set, &error), 0);
-	*s = (struct script){.fd = set.fds[0], .says = says, .connections = connections};
+	*s = (struct script){.says = says, .connections = connections};
+	ck_assert_int_eq(listen_open(path, "none", 0600, &s->set, &error), 0);
 	ck_assert_int_eq(pthread_create(thread, NULL, serve, s), 0);
 	return doveadm_new(path, "secret", 500, NULL);
 }
@@ -171,6 +171,7 @@ START_TEST(client_greets_asks_and_keeps_the_connection)
 	}
 	doveadm_free(&d);
 	pthread_join(thread, NULL);
+	listen_close(&s.set);
 }
 END_TEST
 
@@ -191,6 +192,7 @@ START_TEST(client_tells_failures_apart)
 	ck_assert_int_eq(run(d, &g, error), ERR_TEMP); /* no doveadm server */
 	doveadm_free(&d);
 	pthread_join(thread, NULL);
+	listen_close(&s.set);
 	d = doveadm_new("unix:/nonexistent", "", 500, NULL);
 	ck_assert_int_eq(run(d, &g, error), ERR_TEMP);
 	doveadm_free(&d);
