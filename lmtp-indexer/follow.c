@@ -50,19 +50,12 @@ static void pass_free(struct follow_pass *p)
 		free(p->boxes[i].now.name);
 		uidset_done(&p->boxes[i].live);
 		uidset_done(&p->boxes[i].back);
+		uidset_done(&p->boxes[i].waiting);
 	}
 	free(p->boxes);
 	free(p->open);
 	reconcile_lost_done(&p->lost);
 	free(p);
-}
-
-static bool any_waits(const struct follow_pass *p)
-{
-	for (size_t i = 0; i < p->box_count; i++)
-		if (p->boxes[i].waits)
-			return true;
-	return false;
 }
 
 /* The pass is over, complete or not; RETRY_MS as follow_queue_end() has it. */
@@ -175,7 +168,7 @@ static bool go_on(struct follow_pass *p)
 	if (rc == ERR_NOT_FOUND) {
 		p->user->failures = 0;
 		come_back(f);
-		pass_end(p, any_waits(p) ? WAIT_RETRY_MS : 0, false);
+		pass_end(p, follow_waits(p) ? WAIT_RETRY_MS : 0, false);
 		return false;
 	}
 	if (rc < 0)

@@ -26,10 +26,10 @@ struct follow_box {
 	bool is_new;   /* SQL has not */
 	bool compared; /* `now` is what the rows and the sets below say */
 	bool changed;  /* SQL has another state */
-	bool waits;    /* a mail's delivery may still come */
 	bool vanished; /* it was deleted; its rows are among the lost */
 	bool buried;   /* and SQL knows */
 	struct uidset live, back; /* to be compared: what has changed, and what was there before */
+	struct uidset waiting;	  /* compared, but their delivery may still come: once more after the next scan */
 };
 
 struct seen;
@@ -40,7 +40,7 @@ struct follow_pass {
 	struct follow_user *user;
 	uint64_t user_id;
 	bool newcomer; /* SQL knew no mailbox of the user */
-	bool rebuild, may_come, scanned;
+	bool rebuild, scanned;
 	struct follow_box *boxes;
 	size_t box_count, box_size;
 	struct reconcile_lost lost;
@@ -111,6 +111,8 @@ int follow_scan(struct follow_pass *p) MUST_CHECK;
 /* 0: there is more to do; ERR_NOT_FOUND: the pass is complete. */
 int follow_step(struct follow_pass *p) MUST_CHECK;
 bool follow_is_backfill(const struct follow_pass *p);
+/* Whether some mail's delivery may still come into the index. */
+bool follow_waits(const struct follow_pass *p);
 /* Commits what was begun, with CHANGES as events, and tells the webhooks. */
 int follow_commit(struct follow_pass *p, const struct change *changes, size_t count) MUST_CHECK;
 /* A new change at the end of a list of at most MAX in the step's memory. */

@@ -140,9 +140,19 @@ static void free_items(struct chunk *c)
 	c->item_count = 0;
 }
 
+/* The delivery has come into the index meanwhile: where its mail lies is not noted yet. */
+static void compare_again(const struct chunk *c, const struct delivery *d)
+{
+	for (size_t i = 0; i < c->item_count; i++)
+		if (c->items[i]->d == d && !d->appended && c->items[i]->place->refill_id == 0)
+			uidset_add(&c->box->waiting, c->items[i]->place->at.uid, c->items[i]->place->at.uid);
+}
+
 static void tell(void *arg, const struct writer_told *told)
 {
 	struct chunk *c = arg;
+	if (told->fate == FATE_REPEATED)
+		compare_again(c, told->d);
 	char key_mem[PAYLOAD_KEY_MAX];
 	struct sbuf key;
 	c->added += told->fate == FATE_INDEXED;
@@ -228,11 +238,22 @@ static int add_rows(struct chunk *c)
 
 /* ---- The chunk ---- */
 
+/* Deliveries that come into the index later cannot be told from those that never do. */
+static bool may_come(const struct follow_pass *p)
+{
+	struct spool_stats st;
+	spool_stats(p->f->config.spool, &st);
+	return st.open > 0 && (p->user->missing_since_ms == 0 || st.oldest_ms <= p->user->missing_since_ms);
+}
+
 static int load(struct chunk *c, const uint32_t *uids, size_t count)
 {
 	struct follow_pass *p = c->p;
 	struct reconcile_row *rows = NULL;
 	int rc = follow_fetch_mails(p, c->box, uids, count, &c->plan.mails, &c->plan.mail_count);
+	/* In this order: a delivery leaves the spool when its row is there, so one that is not
+	 * in the spool any more and has no row below never comes. */
+	c->plan.may_come = may_come(p);
 	if (rc == 0)
 		rc = follow_store_at(p->f->store, &p->f->mem, p->user_id, &c->place, uids, count, &rows, &c->plan.row_count);
 	c->plan.rows = rows;
@@ -253,7 +274,7 @@ static int sort_out(struct chunk *c)
 			c->wanted[c->wanted_count++] = m;
 		if (m->action != RECONCILE_WAIT)
 			continue;
-		c->box->waits = true;
+		uidset_add(&c->box->waiting, m->uid, m->uid);
 		if (c->p->user->missing_since_ms == 0)
 			c->p->user->missing_since_ms = clock_wall_ms();
 	}
@@ -276,7 +297,7 @@ int follow_compare(struct follow_pass *p, struct follow_box *box, const uint32_t
 {
 	struct chunk c = {.p = p, .box = box,
 			  .place = {.box_guid = box->now.guid, .box_name = box->now.name, .uid_validity = box->now.uid_validity},
-			  .plan = {.box_name = span_str(box->now.name), .lost = &p->lost, .may_come = p->may_come}};
+			  .plan = {.box_name = span_str(box->now.name), .lost = &p->lost}};
 	int rc = load(&c, uids, count);
 	if (rc < 0)
 		return rc;

@@ -32,6 +32,7 @@ static struct follow_box *add_box(struct follow_pass *p, const struct follow_box
 	box->now.name = mem_strdup(state->name);
 	uidset_init(&box->live);
 	uidset_init(&box->back);
+	uidset_init(&box->waiting);
 	return box;
 }
 
@@ -292,18 +293,11 @@ static int scan_vanished(struct follow_pass *p)
 			continue;
 		uidset_reset(&box->live);
 		uidset_reset(&box->back);
+		uidset_reset(&box->waiting);
 		rc = compare_lists(p, box, NULL, NULL);
 		box->vanished = true;
 	}
 	return rc;
-}
-
-/* Deliveries that come into the index later cannot be told from those that never do. */
-static void look_at_spool(struct follow_pass *p)
-{
-	struct spool_stats st;
-	spool_stats(p->f->config.spool, &st);
-	p->may_come = st.open > 0 && (p->user->missing_since_ms == 0 || st.oldest_ms <= p->user->missing_since_ms);
 }
 
 static int load(struct follow_pass *p)
@@ -317,12 +311,16 @@ int follow_scan(struct follow_pass *p)
 {
 	struct seen *seen = NULL;
 	arena_reset(&p->f->mem);
-	look_at_spool(p);
 	int rc = follow_store_open(p->f->store, p->user_id, p->rebuild, p->open, &p->open_count);
 	if (rc == 0 && !p->scanned)
 		rc = load(p);
-	for (size_t i = 0; i < p->box_count; i++)
-		p->boxes[i].listed = p->boxes[i].waits = false;
+	for (size_t i = 0; i < p->box_count; i++) {
+		struct follow_box *box = &p->boxes[i];
+		box->listed = false;
+		/* The state of the mailbox does not tell of them again. */
+		uidset_add_set(&box->live, &box->waiting);
+		uidset_reset(&box->waiting);
+	}
 	p->seen = &seen;
 	if (rc == 0)
 		rc = follow_fetch_boxes(p, note_seen);

@@ -129,10 +129,10 @@ static int bury_boxes(struct follow_pass *p)
 	return ERR_NOT_FOUND;
 }
 
-static bool waits(const struct follow_pass *p)
+bool follow_waits(const struct follow_pass *p)
 {
 	for (size_t i = 0; i < p->box_count; i++)
-		if (p->boxes[i].waits)
+		if (p->boxes[i].waiting.count > 0)
 			return true;
 	return false;
 }
@@ -168,7 +168,7 @@ static int store_boxes(struct follow_pass *p)
 	int rc = follow_store_begin(p->f->store);
 	for (size_t i = 0; i < p->box_count && rc == 0; i++) {
 		struct follow_box *box = &p->boxes[i];
-		if (!box->changed || !box->listed || box->waits)
+		if (!box->changed || !box->listed || box->waiting.count > 0)
 			continue;
 		box->now.backfill = false;
 		rc = follow_store_box(p->f->store, p->user_id, &box->now);
@@ -182,7 +182,7 @@ static int store_boxes(struct follow_pass *p)
 
 static int finish(struct follow_pass *p)
 {
-	int rc = waits(p) || p->open_count == 0 ? 0 : end_open(p);
+	int rc = follow_waits(p) || p->open_count == 0 ? 0 : end_open(p);
 	if (rc == 0)
 		rc = store_boxes(p);
 	return rc < 0 ? rc : ERR_NOT_FOUND;
