@@ -96,7 +96,7 @@ namespace inbox {
                 self.assertEqual([append("Free") for _ in range(3)], ["OK"] * 3)
                 self.assertEqual(append("Half"), "NO")
                 counted = self.in_mailbox(user)[1] - 3
-                self.wait_until(lambda: self.row(user)[1] == counted, 10)
+                self.wait_until(lambda: self.row(user) and self.row(user)[1] == counted, 10)
                 imap.select()
                 imap.expunge(imap.uids()[:7])
                 self.assertEqual(append("Half"), "NO")  # 3 * 100 + 2 * 90 + 90 is over 512
