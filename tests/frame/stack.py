@@ -136,7 +136,7 @@ class Stack:
         try:
             pids = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             return {child for child in pids if pathlib.Path(f"/proc/{child}/comm").read_text() == f"{name}\n"}
-        except FileNotFoundError:  # one of them has just gone
+        except (FileNotFoundError, ProcessLookupError):  # one of them has just gone
             return self.children(part, name) if self.pid(part) else set()
 
     def cpu_seconds(self, part):
