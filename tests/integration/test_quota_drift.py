@@ -184,7 +184,7 @@ class Verify(QuotaCase):
         self.stack.postern("user", "disable", off)
         self.assertNotIn(self.verify(off)[0], (0, 1))
         next(self.stack.mail_dir(user).glob("new/*")).unlink()
-        self.stack.mariadb("DELETE FROM virtual_users WHERE email LIKE 'm%-%' "
+        self.stack.mariadb("DELETE FROM virtual_users WHERE (email LIKE 'm%-%' OR email LIKE 'u%-%') "
                            f"AND email NOT IN ('{user}', '{off}')")  # of other tests
         code, found = self.verify("--all")
         self.assertEqual(code, 1)
