@@ -29,15 +29,16 @@ struct keyring {
 	struct signkey_cache *cache;
 	struct htab domains;
 	struct entry *all, **all_end;
-	size_t count;
+	size_t count, max;
 };
 
-struct keyring *keyring_new(struct signkey_cache *cache)
+struct keyring *keyring_new(struct signkey_cache *cache, size_t max)
 {
 	struct keyring *ring = mem_zalloc(sizeof(*ring));
 	ring->cache = signkey_cache_ref(cache);
 	atomic_init(&ring->refs, 1);
-	htab_init(&ring->domains, KEYRING_KEYS_MAX);
+	ring->max = max;
+	htab_init(&ring->domains, max);
 	ring->all_end = &ring->all;
 	return ring;
 }
@@ -136,7 +137,7 @@ int keyring_add(struct keyring *ring, const struct keyring *old, struct span dom
 	struct span lower = sbuf_span(&name);
 	if (!sbuf_ok(&name) || !dnsname_valid(lower) || !no_space(lower))
 		return ERR_SYNTAX;
-	if (ring->count == KEYRING_KEYS_MAX)
+	if (ring->count == ring->max)
 		return ERR_LIMIT;
 	int result;
 	insert(ring, choose(ring, old, lower, selector, text, &result), alg);
@@ -233,7 +234,7 @@ int keyring_decode(struct span text, struct signkey_cache *cache, struct keyring
 	if (!span_starts(rest, SPAN_LIT(TEXT_FIRST)))
 		return ERR_SYNTAX;
 	rest = span_skip(rest, sizeof(TEXT_FIRST) - 1);
-	struct keyring *ring = keyring_new(cache);
+	struct keyring *ring = keyring_new(cache, KEYRING_KEYS_MAX);
 	bool ended;
 	while ((ended = span_cut(&rest, '\n', &line)) && !span_starts(line, SPAN_LIT("end "))) {
 		if (decode_line(ring, line) < 0) {

@@ -9,12 +9,12 @@
 
 #include "milter-dkim/signkey.h"
 
-#define KEYRING_KEYS_MAX 1000000
+#define KEYRING_KEYS_MAX 1000000 /* of a ring from SQL or from the copy on disk */
 
 struct keyring;
 
-/* CACHE keeps the parsed keys; a reference is taken. */
-struct keyring *keyring_new(struct signkey_cache *cache);
+/* CACHE keeps the parsed keys; a reference is taken.  The ring takes MAX keys. */
+struct keyring *keyring_new(struct signkey_cache *cache, size_t max);
 struct keyring *keyring_ref(struct keyring *ring);
 void keyring_unref(struct keyring **ring);
 
@@ -25,7 +25,7 @@ void keyring_unref(struct keyring **ring);
 /*
  * DOMAIN in A-labels, any case; TEXT as crypto_private_compact() takes it.  Where
  * OLD (may be NULL) has the same key, its object, parsed perhaps, is used again.
- * ERR_SYNTAX for a domain that is none, ERR_LIMIT past KEYRING_KEYS_MAX.
+ * ERR_SYNTAX for a domain that is none, ERR_LIMIT where the ring is full.
  */
 int keyring_add(struct keyring *ring, const struct keyring *old, struct span domain, struct span selector,
 		enum crypto_alg alg, struct span text) MUST_CHECK;

@@ -207,7 +207,7 @@ static struct keyring *take_ring(struct keysource *source)
 static int read_keys(struct keysource *source, struct keyring **ring_out, bool *same_out)
 {
 	struct keyring *old = take_ring(source);
-	struct filling f = {.ring = keyring_new(source->cache), .old = old};
+	struct filling f = {.ring = keyring_new(source->cache, KEYRING_KEYS_MAX), .old = old};
 	int rc = db_stream(source->sql.db, source->sql.query, NULL, 0, add_row, &f);
 	if (rc < 0) {
 		keyring_unref(&f.ring);

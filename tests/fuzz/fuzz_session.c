@@ -200,7 +200,7 @@ static void run(struct world *w, bool ours, struct span sender, struct span helo
 {
 	static struct keyring *ring;
 	if (ring == NULL) {
-		ring = keyring_new(signkey_cache_new(2));
+		ring = keyring_new(signkey_cache_new(2), 8);
 		if (keyring_add(ring, NULL, SPAN_LIT("example.com"), SPAN_LIT("s"), CRYPTO_ED25519_SHA256,
 				SPAN_LIT(ED25519_PRIVATE)) != 0)
 			PANIC("the key is good");

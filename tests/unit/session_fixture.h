@@ -28,7 +28,7 @@ struct fixture {
 static struct keyring *new_ring(void)
 {
 	struct signkey_cache *cache = signkey_cache_new(10);
-	struct keyring *ring = keyring_new(cache);
+	struct keyring *ring = keyring_new(cache, 8);
 	signkey_cache_unref(&cache);
 	return ring;
 }

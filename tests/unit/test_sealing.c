@@ -39,7 +39,7 @@ static void setup(struct fixture *f)
 		.cache = signkey_cache_new(4),
 		.dns = {.rows = records, .count = COUNT_OF(records)},
 	};
-	f->ring = keyring_new(f->cache);
+	f->ring = keyring_new(f->cache, 8);
 	ck_assert_int_eq(keyring_add(f->ring, NULL, SPAN_LIT("relay.example"), SPAN_LIT("ed"), CRYPTO_ED25519_SHA256,
 				     SPAN_LIT(ED25519_PRIVATE)), 0);
 	ck_assert_int_eq(keyring_add(f->ring, NULL, SPAN_LIT("relay.example"), SPAN_LIT("mail"), CRYPTO_RSA_SHA256,
