@@ -4,8 +4,9 @@
  *
  * The parser is for judging a message, so it never overlooks a domain: where
  * the field does not follow the grammar, every domain behind an @ is reported,
- * quoted or not, and the list says so.  Where it does follow it, but in a way
- * that readers are known to misread, what they may see is reported as a hint.
+ * quoted or not, and the list says so; one with an empty label as it stands, and
+ * without that label as a hint.  Where the field does follow the grammar, but in a
+ * way that readers are known to misread, what they may see is reported as a hint.
  */
 #ifndef MAIL_ADDR_H
 #define MAIL_ADDR_H

@@ -67,23 +67,47 @@ static struct span skip_blanks(struct span s)
 	return s;
 }
 
-/* Reads atoms and dots into OUT, blanks between them left out. */
+/* Reads atoms and dots into OUT, blanks between them left out.  Empty labels stay. */
 static struct span read_dotted(struct span s, struct sbuf *out)
 {
 	for (;;) {
-		size_t n = 0;
+		size_t n = 0, dots = 0;
 		while (n < s.len && addr_is_atext(s.ptr[n]))
 			n++;
 		sbuf_add(out, span_take(s, n));
 		s = span_skip(s, n);
-		struct span dot = skip_blanks(s);
-		if (n == 0 || dot.len == 0 || dot.ptr[0] != '.')
+		for (struct span dot = skip_blanks(s); dot.len > 0 && dot.ptr[0] == '.'; dot = s) {
+			s = skip_blanks(span_skip(dot, 1));
+			dots++;
+		}
+		if (dots == 0 || s.len == 0 || !addr_is_atext(s.ptr[0]))
 			return s;
-		s = skip_blanks(span_skip(dot, 1));
-		if (s.len == 0 || !addr_is_atext(s.ptr[0]))
-			return s;
-		sbuf_addc(out, '.');
+		while (dots-- > 0)
+			sbuf_addc(out, '.');
 	}
+}
+
+static bool has_empty_label(struct span name)
+{
+	return span_starts(name, SPAN_LIT(".")) || span_find(name, SPAN_LIT("..")) != SPAN_NPOS;
+}
+
+/* "a..b" is nobody's domain, but who wishes to see one in it sees "a.b". */
+static int keep_collapsed(struct addr_list *list, struct arena *a, struct span name)
+{
+	char mem[DOMAIN_MAX];
+	struct sbuf text;
+	struct addr_mailbox box = {.hint = true};
+	sbuf_init(&text, mem, sizeof(mem));
+	for (size_t i = 0; i < name.len; i++)
+		if (name.ptr[i] != '.' || (text.len > 0 && text.ptr[text.len - 1] != '.'))
+			sbuf_addc(&text, name.ptr[i]);
+	if (dnsname_labels(sbuf_span(&text)) < 2)
+		return 0;
+	int rc = arena_dup(a, sbuf_span(&text), &box.domain);
+	if (rc == 0)
+		addr_add(list, &box);
+	return rc;
 }
 
 static int keep(struct addr_list *list, struct arena *a, const struct sbuf *text, bool hint)
@@ -97,9 +121,11 @@ static int keep(struct addr_list *list, struct arena *a, const struct sbuf *text
 		list->truncated = true;
 	if (arena_dup(a, sbuf_span(text), &box.domain) < 0)
 		return ERR_LIMIT;
-	addr_add(list, &box);
+	bool empty = has_empty_label(box.domain);
+	if (!empty || !hint)
+		addr_add(list, &box);
 	addr_add_hints(list, box.domain);
-	return 0;
+	return empty ? keep_collapsed(list, a, box.domain) : 0;
 }
 
 /* What runs into a domain behind a character that does not belong there, as in

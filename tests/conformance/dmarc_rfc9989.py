@@ -210,7 +210,13 @@ CASES = (
     ("a bare domain", "example.com", "dkim:example.com", {"result": "pass"}),
     ("no address", "<>", "dkim:example.com", {"result": "permerror", "disposition": "none"}),
     ("an address literal", "u@[192.0.2.1]", "", {"result": "permerror"}),
-    ("an empty label", "u@a..example.com", "dkim:example.com", {"result": "permerror"}),
+    ("an empty label", "u@a..example.com", "dkim:example.com", {"result": "permerror", "disposition": "none"}),
+    ("an empty label, unsigned", "u@a..example.com", "", {"result": "fail", "disposition": "reject"}),
+    ("an empty label between two", "u@example..com", "dkim:example.com", {"result": "permerror"}),
+    ("an empty label between two, unsigned", "u@example..com", "spf:evil.example",
+     {"result": "fail", "domain": "example.com", "disposition": "reject"}),
+    ("an empty label in front", "Joe <u@.example.com>", "", {"result": "fail", "disposition": "reject"}),
+    ("an empty label where nobody has a policy", "u@a..none.example", "", {"result": "permerror", "domain": None}),
     ("a label of 64 bytes", "u@" + "a" * 64 + ".example.com", "dkim:example.com", {"result": "permerror"}),
 )
 PSL_CASES = (
