@@ -119,6 +119,13 @@ int inbound_header(struct inbound *in, const struct mail_header *header, struct 
 	return rc == ERR_AGAIN ? 0 : rc;
 }
 
+/* A signer that tests (t=y) has authenticated nothing: its mail is to be treated as if
+ * it were unsigned, even where the signature fits (RFC 6376 section 3.6.1). */
+static enum auth_result authenticated(const struct verify_signature *s)
+{
+	return s->verdict.testing ? AUTH_NONE : s->verdict.result;
+}
+
 static void add_identifier(struct dmarc_request *request, struct dmarc_identifier *ids,
 			   enum dmarc_mechanism mechanism, struct span domain, enum auth_result result)
 {
@@ -141,7 +148,7 @@ static int run_dmarc(struct inbound *in, const struct dns_view *view)
 		for (size_t i = 0; i < in->dkim.count; i++)
 			if (author_relevance(&in->author, in->dkim.signatures[i].sig.domain) == relevance)
 				add_identifier(&request, ids, DMARC_DKIM, in->dkim.signatures[i].sig.domain,
-					       in->dkim.signatures[i].verdict.result);
+					       authenticated(&in->dkim.signatures[i]));
 	int rc = author_dmarc(&in->author, &request, view, in->arena, &in->dmarc);
 	in->dmarc_done = rc == 0;
 	if (rc == 0)

@@ -32,6 +32,7 @@ class Tools(unittest.TestCase):
             "s._domainkey.example.com": [["CNAME", "keys.example.org"]],
             "keys.example.org": [["TXT", [record[:100], record[100:]]]],
             "s._domainkey.list.example": [["TXT", record]],
+            "test._domainkey.example.com": [["TXT", record + "; t=y"]],
             "example.com": [["TXT", "v=spf1 ip4:192.0.2.1 -all"]],
             "_dmarc.example.com": [["TXT", "v=DMARC1; p=reject"]],
             "down._domainkey.example.com": [["SERVFAIL"]],
@@ -83,6 +84,20 @@ class Tools(unittest.TestCase):
         self.assertEqual(verdict["dkim"][0]["result"], "fail")
         self.assertEqual(verdict["dmarc"]["result"], "fail")
         self.assertEqual(verdict["dmarc"]["disposition"], "reject")
+
+    def test_mail_of_a_signer_who_tests_is_unsigned_mail(self):
+        """RFC 6376 section 3.6.1, t=y: the result is told, but DMARC does not count it."""
+        signed = run("dkim", "sign", "--domain", "example.com", "--selector", "test", "--key", self.key, stdin=MESSAGE)[1]
+        verdict = self.check(signed, ip="192.0.2.2")
+        self.assertEqual(verdict["dkim"][0]["result"], "pass")
+        self.assertEqual(verdict["dkim"][0]["reason"], "the key is in test mode: counts as unsigned")
+        self.assertEqual(verdict["dmarc"], self.check(MESSAGE, ip="192.0.2.2")["dmarc"])
+        self.assertEqual(verdict["dmarc"]["disposition"], "reject")
+        # Beside a key that tests no more, as during a change of keys, nothing is lost.
+        both = run("dkim", "sign", "--domain", "example.com", "--selector", "s", "--key", self.key, stdin=signed)[1]
+        verdict = self.check(both, ip="192.0.2.2")
+        self.assertEqual([one["result"] for one in verdict["dkim"]], ["pass", "pass"])
+        self.assertEqual(verdict["dmarc"]["alignment"], {"spf": None, "dkim": "example.com"})
 
     def test_dead_dns_is_never_a_fail(self):
         signed = self.sign(MESSAGE, "--headers", "From").replace(b"s=s;", b"s=down;")
