@@ -326,6 +326,7 @@ static bool any_aligned(const struct check *c)
 /* The Organizational Domain for the report where alignment did not need it. */
 static int complete_organizational(struct check *c)
 {
+	bool strict = c->v.record.strict_dkim && c->v.record.strict_spf;
 	if (c->walked)
 		return 0;
 	/* Section 4.10.2: the common domain is its own Organizational Domain. */
@@ -333,7 +334,7 @@ static int complete_organizational(struct check *c)
 		c->v.organizational_domain = c->v.author_domain;
 		return 0;
 	}
-	if (c->v.record.strict_dkim && c->v.record.strict_spf)
+	if ((strict || !c->v.has_policy) && !c->request->tells_organizational)
 		return 0;
 	int rc = walk_author(c);
 	/* It decides nothing any more. */
@@ -361,7 +362,7 @@ static int evaluate(struct check *c)
 	c->v.record = found->record;
 	if (found->record.invalid) {
 		conclude(c, AUTH_PERMERROR, "the policy of the DMARC record is not valid");
-		return 0;
+		return complete_organizational(c);
 	}
 	c->v.has_policy = true;
 	rc = align(c);

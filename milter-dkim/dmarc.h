@@ -44,13 +44,16 @@ struct dmarc_request {
 	const struct dmarc_identifier *identifiers;
 	size_t identifier_count;
 	const struct dmarc_psl *psl; /* NULL: the tree walk */
+	/* Someone reads the Organizational Domain: walk for it even where neither
+	 * policy nor alignment depends on it, as under strict alignment. */
+	bool tells_organizational;
 };
 
 struct dmarc_verdict {
 	enum auth_result result; /* pass, fail, none, temperror, permerror */
 	struct span author_domain; /* lower case, A-labels */
 	struct span policy_domain; /* where the record was found; empty without one */
-	struct span organizational_domain; /* of the Author Domain; empty where it was not needed */
+	struct span organizational_domain; /* of the Author Domain; empty where it is unknown, or not needed and not asked for */
 	bool has_policy;
 	enum dmarc_policy published;   /* of p, sp, np the one that governs */
 	enum dmarc_policy policy;      /* what applies: one level less under t=y */

@@ -138,7 +138,11 @@ static void add_identifier(struct dmarc_request *request, struct dmarc_identifie
 static int run_dmarc(struct inbound *in, const struct dns_view *view)
 {
 	struct dmarc_identifier ids[VERIFY_SIGNATURES_MAX + 1];
-	struct dmarc_request request = {.identifiers = ids, .psl = in->request.psl};
+	struct dmarc_request request = {
+		.identifiers = ids,
+		.psl = in->request.psl,
+		.tells_organizational = in->request.tells_organizational,
+	};
 	if (in->dmarc_done)
 		return 0;
 	if (in->request.ip.bits > 0)

@@ -22,6 +22,7 @@ struct inbound_request {
 	struct span receiver;  /* our host name */
 	int64_t now;
 	const struct dmarc_psl *psl; /* NULL: DMARC by the tree walk */
+	bool tells_organizational;   /* as in struct dmarc_request */
 };
 
 /* Why a failing policy is not enforced; see override.h. */

@@ -70,7 +70,11 @@ static json_t *verdict_json(const struct inbound *in, struct span authserv_id)
 static int judge(struct judging *j)
 {
 	struct cli *cli = j->tool.cli;
-	struct inbound_request request = {.helo = span_str(cli_option(cli, "helo")), .now = j->tool.now};
+	struct inbound_request request = {
+		.helo = span_str(cli_option(cli, "helo")),
+		.now = j->tool.now,
+		.tells_organizational = true,
+	};
 	char host[256] = "localhost";
 	const char *id = cli_option(cli, "authserv-id");
 	if (id == NULL && gethostname(host, sizeof(host) - 1) == 0)

@@ -21,7 +21,7 @@ static int run(struct cli *cli)
 	struct author author = {.count = 0};
 	struct dmarc_identifier ids[ARGS_MAX];
 	struct dmarc_verdict v;
-	struct dmarc_request request = {.identifiers = ids};
+	struct dmarc_request request = {.identifiers = ids, .tells_organizational = true};
 	struct span from = span_str(cli_option(cli, "from"));
 	request.identifier_count = add_identifiers(cli, "spf-pass", DMARC_SPF, ids, 0);
 	request.identifier_count = add_identifiers(cli, "dkim-pass", DMARC_DKIM, ids, request.identifier_count);

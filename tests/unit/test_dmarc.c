@@ -179,10 +179,12 @@ static void check_row(const struct row *row, const struct dmarc_verdict *v)
 	ck_assert_msg(strcmp(sbuf_cstr(&b), row->queries) == 0, "%s: asked %s", row->name, sbuf_cstr(&b));
 }
 
-static void run_row(const struct row *row, struct fakedns *dns, const struct dmarc_psl *psl)
+static void run_row(const struct row *row, struct fakedns *dns, const struct dmarc_psl *psl, bool tells)
 {
 	struct dmarc_identifier ids[32];
-	struct dmarc_request request = {.author_domain = span_str(row->from), .identifiers = ids, .psl = psl};
+	struct dmarc_request request = {
+		.author_domain = span_str(row->from), .identifiers = ids, .psl = psl, .tells_organizational = tells,
+	};
 	request.identifier_count = add_identifiers(row->spf, DMARC_SPF, ids);
 	request.identifier_count += add_identifiers(row->dkim, DMARC_DKIM, ids + request.identifier_count);
 	struct dmarc_verdict v;
@@ -203,8 +205,25 @@ START_TEST(verdicts)
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		for (int lazy = 0; lazy < 2; lazy++) {
 			dns = (struct fakedns){.rows = rfc_zone, .lazy = lazy != 0};
-			run_row(&rows[i], &dns, NULL);
+			run_row(&rows[i], &dns, NULL, false);
 		}
+	}
+}
+END_TEST
+
+/* Who reads the Organizational Domain gets it where nothing depends on it, too. */
+START_TEST(organizational_for_who_reads_it)
+{
+	static const struct row told[] = {
+		{"strict", "strict.test", "a.strict.test", "b.strict.test", "fail", "strict.test", "strict.test",
+		 "reject reject reject", "", "", "strict.test test"},
+		{"a policy that is not valid", "badpnorua.test", "", "badpnorua.test", "permerror", "badpnorua.test",
+		 "badpnorua.test", "none none none", "", "", "badpnorua.test test"},
+	};
+	static struct fakedns dns;
+	for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++) {
+		dns = (struct fakedns){.rows = rfc_zone, .lazy = true};
+		run_row(&told[i], &dns, NULL, true);
 	}
 }
 END_TEST
@@ -235,7 +254,7 @@ START_TEST(public_suffix_list)
 	struct dmarc_psl psl = {fake_psl, NULL};
 	for (size_t i = 0; i < sizeof(psl_rows) / sizeof(psl_rows[0]); i++) {
 		dns = (struct fakedns){.rows = zone, .lazy = true};
-		run_row(&psl_rows[i], &dns, &psl);
+		run_row(&psl_rows[i], &dns, &psl, false);
 	}
 }
 END_TEST
@@ -345,7 +364,7 @@ START_TEST(uris)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&verdicts, &public_suffix_list, &caps, &walk_has_eight_queries, &records, &uris, NULL,
+	&verdicts, &organizational_for_who_reads_it, &public_suffix_list, &caps, &walk_has_eight_queries, &records, &uris, NULL,
 };
 
 TEST_MAIN("dmarc", tests)
