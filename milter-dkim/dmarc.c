@@ -33,6 +33,7 @@ struct check {
 	size_t queries_size;
 	struct walk author;
 	bool walked; /* the author's walk is complete */
+	bool several; /* some name has more than one record, so none */
 };
 
 static int note_query(struct check *c, struct span name)
@@ -78,6 +79,7 @@ static int ask(struct check *c, struct span domain, struct walk *walk)
 			count++;
 		}
 	}
+	c->several = c->several || count > 1;
 	if (count != 1)
 		return ERR_NOT_FOUND;
 	walk->found[walk->count++] = (struct found){domain, last};
@@ -353,7 +355,7 @@ static int evaluate(struct check *c)
 	const struct found *found = NULL;
 	int rc = discover(c, &found);
 	if (rc == ERR_NOT_FOUND) {
-		conclude(c, AUTH_NONE, "no DMARC record");
+		conclude(c, AUTH_NONE, c->several ? "more than one DMARC record at one name: none counts" : "no DMARC record");
 		return 0;
 	}
 	if (rc != 0)
