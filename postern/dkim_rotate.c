@@ -90,6 +90,14 @@ static void report_key(struct rotating *r, const json_t *key, const char *state,
 	       with_record ? text_of(key, "public_key") : NULL);
 }
 
+/* A pending key that waits for WHAT, because of PROBLEM. */
+static void report_problem(struct rotating *r, const json_t *key, const char *what, const char *problem, bool with_record)
+{
+	char text[512];
+	snprintf(text, sizeof(text), "%s (%s)", what, problem);
+	report_key(r, key, "pending", "none", text, 0, with_record);
+}
+
 /* One statement about one key, unless nothing is to be changed; *DONE_OUT where the
  * key was changed. */
 static int change(struct rotating *r, const json_t *key, const char *sql, int64_t value, bool *done_out)
@@ -224,7 +232,7 @@ static int not_visible(struct rotating *r, const json_t *key, const struct dkim_
 		status = change(r, key, "UPDATE dkim_keys SET absent_until = FROM_UNIXTIME(?) WHERE id = ?",
 				r->now + v->absent_s, &done);
 	if (status == EX_OK)
-		report_key(r, key, "pending", "none", v->problem, 0, true);
+		report_problem(r, key, "its record in DNS", v->problem, true);
 	return status;
 }
 
@@ -234,7 +242,7 @@ static int go_on_with_pending(struct rotating *r, const json_t *key)
 	struct dkim_visibility v;
 	int rc = crypto_private_new(span_str(text_of(key, "private_key")), &parsed);
 	if (rc < 0) {
-		report_key(r, key, "pending", "none", crypto_private_problem(rc), 0, false);
+		report_problem(r, key, "a key that can be used", crypto_private_problem(rc), false);
 		return EX_OK;
 	}
 	dkim_servers_check(r->servers, r->domain, text_of(key, "selector"), parsed, &v);
