@@ -23,6 +23,7 @@
 struct run {
 	struct cli *cli;
 	const struct postern_config *config;
+	struct report_sender sender;
 	struct report_network net;
 	struct failure_group groups[FAILURE_GROUPS_MAX];
 	size_t group_count;
@@ -79,8 +80,8 @@ static json_t *case_json(const struct case_in_hand *c, const struct report_desti
 static void build(struct run *run, const struct case_in_hand *c, struct span to, const char *report_id)
 {
 	const struct failure_mail mail = {
-		.organization = span_str(run->config->dmarc_report_organization),
-		.from = span_str(run->config->dmarc_report_email),
+		.organization = span_str(run->sender.organization),
+		.from = span_str(run->sender.email),
 		.to = to,
 		.report_id = span_str(report_id),
 		.date = (int64_t)time(NULL),
@@ -94,8 +95,7 @@ static void build(struct run *run, const struct case_in_hand *c, struct span to,
 static int run_open(struct run *run, struct cli *cli)
 {
 	*run = (struct run){.cli = cli, .config = cli->config};
-	if (run->config->dmarc_report_email[0] == '\0')
-		return cli_fail(cli, EX_CONFIG, "dmarc_report_email is not set");
+	report_sender_set(run->config, &run->sender);
 	int status = dmarc_report_network(cli, &run->net);
 	if (status != EX_OK)
 		return status;
@@ -272,7 +272,7 @@ static int hand_over(struct run *run, const struct case_in_hand *c, const struct
 	if (!sbuf_ok(&run->mail) || span_copy_cstr(d->address, to, sizeof(to)) < 0)
 		sbuf_adds(&error, "the mail is too large");
 	else
-		rc = sendmail_run(run->config->sendmail_path, run->config->dmarc_report_email, to, sbuf_span(&run->mail),
+		rc = sendmail_run(run->config->sendmail_path, run->sender.email, to, sbuf_span(&run->mail),
 				  SENDMAIL_MS, &error);
 	const char *state = rc == 0 ? "sent" : rc == ERR_AGAIN ? "sending" : "failed";
 	run->sent += rc == 0;

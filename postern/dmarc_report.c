@@ -252,10 +252,12 @@ static int preview(struct cli *cli)
 	p.rows = json_array();
 	status = dmarc_report_walk(cli, &sender, &period, domain, domain[0] == '\0' ? list_report : show_report, &p);
 	report_network_close(&p.net);
-	if (status == EX_OK && domain[0] == '\0')
+	if (status == EX_OK && domain[0] == '\0' && (cli->json || json_array_size(p.rows) > 0))
 		return cli_print_rows(cli, columns, p.rows);
 	json_decref(p.rows);
-	if (status == EX_OK && !p.found)
+	if (status == EX_OK && domain[0] == '\0')
+		fprintf(cli->err, "postern: nothing was received on %s that falls under a policy of DMARC\n", period.day);
+	else if (status == EX_OK && !p.found)
 		return cli_fail(cli, EX_NOINPUT, "nothing was received on %s that falls under a policy of %s",
 				period.day, domain);
 	return status;

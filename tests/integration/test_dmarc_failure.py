@@ -271,6 +271,11 @@ class Preview(FailureCase):
         status, out, _ = self.call("preview", str(rows[0]["id"]))
         self.assertEqual(status, 0)
         self.assertIn("Incidents: 3\n", out["mail"])
+        # It looks at a site that is not set up for sending, too.
+        bare = {"dmarc_failure_reports": "no", "dmarc_report_organization": "", "dmarc_report_email": ""}
+        status, out, err = self.call("preview", str(rows[0]["id"]), **bare)
+        self.assertEqual(status, 0, err)
+        self.assertIn("postmaster@", json.dumps(out))
         self.assertEqual(self.call("preview", "999999999")[0], NOINPUT)
         self.assertEqual(self.call("preview", "x")[0], USAGE)
         self.assertEqual(self.states(), ["new"] * 3)

@@ -680,10 +680,13 @@ class Preview(ReportCase):
                                             f"{seen['report_id']}.xml.gz")
 
     def test_nothing_to_show(self):
+        status, out, err = self.call("preview", "--day", self.day)
+        self.assertEqual((status, out), (0, ""))
+        self.assertIn(f"nothing was received on {self.day}", err)
+        self.assertEqual(self.preview(), [])
         status, out, err = self.call("preview", "nothing.example", "--day", self.day)
         self.assertEqual((status, out), (NOINPUT, ""))
         self.assertIn("nothing.example", err)
-        self.assertEqual(self.preview(), [])
 
     def test_a_resolver_that_is_none(self):
         for word in ("127.0.0.1:0", "[::1", ""):
