@@ -30,13 +30,42 @@ static int add_domain(struct author *author, struct span domain, struct arena *a
 	return 0;
 }
 
+static bool is_name(struct span domain)
+{
+	char mem[DNSNAME_MAX + 1];
+	struct sbuf ascii;
+	sbuf_init(&ascii, mem, sizeof(mem));
+	return dnsname_host_valid(domain) && idn_to_ascii(domain, &ascii) == 0 && sbuf_ok(&ascii) &&
+	       dnsname_valid(sbuf_span(&ascii));
+}
+
+/*
+ * DNS cannot be asked about a domain that is no name ("x-.bank.example", or with a
+ * label of 64 bytes), but who reads the field sees whose it is: what stands behind
+ * such labels is judged, too.
+ */
+static int add_owner(struct author *author, struct span domain, struct arena *a)
+{
+	domain = dnsname_trim(domain);
+	if (is_name(domain))
+		return 0;
+	for (domain = dnsname_tail(domain, DMARC_WALK_MAX); dnsname_labels(domain) >= 2; domain = dnsname_parent(domain))
+		if (is_name(domain))
+			return add_domain(author, domain, a);
+	return 0;
+}
+
 /* Those of LIST that are hints, or those that are not. */
 static int add_list(struct author *author, const struct addr_list *list, bool hints, struct arena *a)
 {
 	int rc = 0;
-	for (size_t i = 0; rc == 0 && i < list->count; i++)
-		if (list->items[i].hint == hints)
-			rc = add_domain(author, list->items[i].domain, a);
+	for (size_t i = 0; rc == 0 && i < list->count; i++) {
+		if (list->items[i].hint != hints)
+			continue;
+		rc = add_domain(author, list->items[i].domain, a);
+		if (rc == 0 && !list->items[i].literal)
+			rc = add_owner(author, list->items[i].domain, a);
+	}
 	author->more = author->more || list->truncated;
 	return rc;
 }

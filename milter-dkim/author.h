@@ -13,7 +13,8 @@
 
 struct author {
 	/* Distinct; A-labels in lower case where they are names, else as they stand.
-	 * First those of addresses, then those that some reader may see instead. */
+	 * First those of addresses, each that is no name with what stands behind the
+	 * labels that make it none; then those that some reader may see instead. */
 	struct span domains[AUTHOR_DOMAINS_MAX];
 	size_t count;
 	size_t fields;  /* From fields */

@@ -230,6 +230,9 @@ CASES = (
     ("an empty label in front", "Joe <u@.example.com>", "", {"result": "fail", "disposition": "reject"}),
     ("an empty label where nobody has a policy", "u@a..none.example", "", {"result": "permerror", "domain": None}),
     ("a label of 64 bytes", "u@" + "a" * 64 + ".example.com", "dkim:example.com", {"result": "permerror"}),
+    ("a label of 64 bytes, unsigned", "u@" + "a" * 64 + ".example.com", "",
+     {"result": "fail", "domain": "example.com", "disposition": "reject"}),
+    ("a label that no host has", "u@x-.mail.example.com", "", {"result": "fail", "published_policy": "quarantine"}),
 )
 PSL_CASES = (
     ("psl: the registered domain", "u@mail.example.com", "dkim:x.example.com",

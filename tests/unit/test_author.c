@@ -13,6 +13,9 @@ static const struct fakedns_row zone[] = {
 	{NULL, DNS_A, NULL},
 };
 
+#define LABEL63 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define LABEL64 LABEL63 "a"
+
 static const struct {
 	const char *name, *from[6]; /* fields */
 	const char *dkim;	    /* a domain that has signed */
@@ -53,6 +56,20 @@ static const struct {
 	{"empty label and a signature of what it looks like", {"Joe <joe@.bank.test>"}, "bank.test", "permerror", "none",
 	 "more than one author domain"},
 	{"empty label and one label", {"joe@.test"}, "evil.test", "permerror", "none",
+	 "the Author Domain is not a domain name"},
+	{"label that no host has", {"joe@login-.bank.test"}, "evil.test", "fail", "reject",
+	 "more than one author domain"},
+	{"label that no host has, in the middle", {"joe@a.-b.www.bank.test"}, "evil.test", "fail", "reject",
+	 "more than one author domain"},
+	{"label that no host has, signed by its owner", {"joe@login-.bank.test"}, "bank.test", "permerror", "none",
+	 "more than one author domain"},
+	{"label of 64 bytes", {"joe@" LABEL64 ".bank.test"}, "evil.test", "fail", "reject",
+	 "more than one author domain"},
+	{"label of 63 bytes", {"joe@" LABEL63 ".bank.test"}, "bank.test", "pass", "none", ""},
+	{"name of more than 253 bytes", {"joe@" LABEL63 "." LABEL63 "." LABEL63 "." LABEL63 ".bank.test"}, "evil.test", "fail",
+	 "reject", "more than one author domain"},
+	{"broken utf-8 below a bank", {"joe@a\xff.bank.test"}, "evil.test", "fail", "reject", "more than one author domain"},
+	{"the whole domain is no name", {"joe@-bank.test"}, "evil.test", "permerror", "none",
 	 "the Author Domain is not a domain name"},
 	{"address literal", {"joe@[192.0.2.1]"}, "evil.test", "permerror", "none",
 	 "the Author Domain is not a domain name"},
@@ -98,7 +115,7 @@ static const struct {
 	{"plain", "joe@bank.test", "bank.test"},
 	{"verp", "b+joe=bank.test@evil.test", "evil.test"},
 	{"percent", "joe%bank.test@evil.test", "evil.test"},
-	{"percent in the domain", "joe@bank.test%00.evil.test", "!bank.test%00.evil.test bank.test 00.evil.test"},
+	{"percent in the domain", "joe@bank.test%00.evil.test", "!bank.test%00.evil.test evil.test bank.test 00.evil.test"},
 	{"apostrophe", "joe@bank.test'@any.evil.test", "!bank.test' any.evil.test bank.test"},
 	{"comma in a quoted name", "\"Bank, Joe\" <joe@bank.test>", "bank.test"},
 	{"address in a quoted name", "\"joe@bank.test\" <x@evil.test>", "evil.test"},
