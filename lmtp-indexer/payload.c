@@ -60,8 +60,8 @@ static void add_addresses(struct sbuf *out, const char *name, const struct extra
 
 static void add_attachments(struct sbuf *out, const struct extract *x)
 {
-	sbuf_adds(out, ",\"attachments\":[");
-	for (size_t i = 0; i < x->attachment_count; i++) {
+	sbuf_addf(out, ",\"attachment_count\":%zu,\"attachments\":[", x->attachment_count);
+	for (size_t i = 0; i < x->attachment_count && i < PAYLOAD_ATTACHMENTS_MAX; i++) {
 		const struct extract_attachment *a = &x->attachments[i];
 		sbuf_adds(out, i > 0 ? ",{\"name\":" : "{\"name\":");
 		payload_string(out, a->name);

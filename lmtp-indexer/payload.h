@@ -9,9 +9,10 @@
 #include "lmtp-indexer/delivery.h"
 #include "lmtp-indexer/extract.h"
 
-#define PAYLOAD_MAX (256u << 10)
+#define PAYLOAD_MAX (768u << 10) /* holds the largest event: all of it at its caps, in letters of four bytes */
 #define PAYLOAD_KEY_MAX 64
-#define PAYLOAD_ADDRESSES_MAX 50 /* of To and Cc that are told */
+#define PAYLOAD_ADDRESSES_MAX 50 /* of From, To and Cc each that are told */
+#define PAYLOAD_ATTACHMENTS_MAX 50 /* that are told; attachment_count has all */
 
 /* Where a mail lies. */
 struct payload_place {

@@ -140,15 +140,64 @@ START_TEST(event_is_json)
 			 "\"message\":4,\"thread\":\"6\",\"size\":7,\"user\":\"bob@y\",\"delivery\":\"00000000050000000000000000\","
 			 "\"recipient\":\"Bob+x@Y\",\"message_id\":\"id@x\",\"subject\":\"tab\\u0009here\",\"snippet\":\"\","
 			 "\"from\":[{\"address\":\"j@x\",\"name\":\"J \\\"q\\\" \\\\\"}],\"to\":[],\"cc\":[],"
-			 "\"attachments\":[{\"name\":\"a.pdf\",\"type\":\"application/pdf\",\"size\":3}]}}");
+			 "\"attachment_count\":1,\"attachments\":[{\"name\":\"a.pdf\",\"type\":\"application/pdf\",\"size\":3}]}}");
 	delivery_free(&d);
 	sbuf_done(&b);
 }
 END_TEST
 
+/* A text of CHARS letters of four bytes. */
+static struct span widest(size_t chars)
+{
+	static char text[EXTRACT_SUBJECT_CHARS * 4];
+	ck_assert_uint_le(chars, EXTRACT_SUBJECT_CHARS);
+	for (size_t i = 0; i < EXTRACT_SUBJECT_CHARS; i++)
+		memcpy(text + 4 * i, "\xf0\x9f\x98\x80", 4);
+	return span_of(text, chars * 4);
+}
+
+static size_t count_of(struct span text, const char *what)
+{
+	size_t n = 0;
+	for (size_t at = span_find(text, span_str(what)); at != SPAN_NPOS; at = span_find(text, span_str(what))) {
+		text = span_skip(text, at + 1);
+		n++;
+	}
+	return n;
+}
+
+START_TEST(largest_event)
+{
+	static const enum extract_kind kinds[] = {KIND_FROM, KIND_TO, KIND_CC};
+	struct delivery *d = sample(5);
+	for (size_t more = 0; more < 2; more++) {
+		struct extract_address addresses[EXTRACT_ADDRESSES_MAX];
+		struct extract_attachment files[EXTRACT_ATTACHMENTS_MAX];
+		struct sbuf b;
+		struct extract x = {.subject = widest(EXTRACT_SUBJECT_CHARS), .addresses = addresses, .attachments = files,
+				    .message_id = widest(EXTRACT_ID_CHARS), .snippet = widest(EXTRACT_SNIPPET_CHARS)};
+		for (size_t i = 0; i < 3 * (PAYLOAD_ADDRESSES_MAX + more); i++)
+			addresses[x.address_count++] = (struct extract_address){
+				kinds[i % 3], widest(EXTRACT_ADDRESS_CHARS), widest(EXTRACT_ADDRESS_CHARS)};
+		for (size_t i = 0; i < (more ? EXTRACT_ATTACHMENTS_MAX : PAYLOAD_ATTACHMENTS_MAX); i++)
+			files[x.attachment_count++] = (struct extract_attachment){
+				.name = widest(EXTRACT_NAME_CHARS), .media_type = widest(EXTRACT_TYPE_CHARS), .size_bytes = INT64_MAX};
+		struct payload_place place = {.mailbox = widest(255), .mailbox_guid = widest(32), .flags = widest(255)};
+		struct payload_facts facts = {.d = d, .rcpt = 1, .x = &x, .user = widest(255), .place = &place};
+		sbuf_init_heap(&b, PAYLOAD_MAX);
+		payload_event(&b, &facts);
+		ck_assert(sbuf_ok(&b));
+		ck_assert_uint_eq(count_of(sbuf_span(&b), "{\"address\":"), 3 * PAYLOAD_ADDRESSES_MAX);
+		ck_assert_uint_eq(count_of(sbuf_span(&b), "{\"name\":"), PAYLOAD_ATTACHMENTS_MAX);
+		sbuf_done(&b);
+	}
+	delivery_free(&d);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&prepared_comes_back, &result_and_done_come_back, &fold_keeps_what_is_open, &accounts,
-	&event_is_json, NULL,
+	&event_is_json, &largest_event, NULL,
 };
 
 TEST_MAIN("indexer-delivery", tests)

@@ -240,6 +240,49 @@ START_TEST(cut_keeps_characters)
 }
 END_TEST
 
+START_TEST(most_addresses_and_references)
+{
+	for (size_t more = 0; more < 2; more++) {
+		struct sbuf b;
+		sbuf_init_heap(&b, 1 << 20);
+		sbuf_adds(&b, "From: f@x\r\nReferences:");
+		/* The root and the last ones: of one more than fits the second is left out. */
+		for (size_t i = 0; i < EXTRACT_REFS_MAX + more; i++)
+			sbuf_addf(&b, " <r%zu@x>\r\n", i);
+		sbuf_adds(&b, "To: a@x");
+		for (size_t i = 2; i < EXTRACT_ADDRESSES_MAX + more; i++)
+			sbuf_addf(&b, ",\r\n a%zu@x", i);
+		sbuf_adds(&b, "\r\n" PLAIN "x");
+		struct extract *x = extract_of(sbuf_cstr(&b));
+		ck_assert_int_eq((int)x->state, more ? (int)EXTRACT_PARTIAL : (int)EXTRACT_PARSED);
+		ck_assert_uint_eq(x->address_count, EXTRACT_ADDRESSES_MAX);
+		ck_assert_uint_eq(x->ref_count, EXTRACT_REFS_MAX);
+		extract_free(&x);
+		sbuf_done(&b);
+	}
+}
+END_TEST
+
+START_TEST(most_attachments)
+{
+	static const struct extract_limits wide = {.depth_max = 20, .parts_max = 1000, .text_max_bytes = 65536};
+	for (size_t more = 0; more < 2; more++) {
+		struct sbuf b;
+		sbuf_init_heap(&b, 1 << 20);
+		sbuf_adds(&b, "Content-Type: multipart/mixed; boundary=B\r\n\r\n");
+		for (size_t i = 0; i < EXTRACT_ATTACHMENTS_MAX + more; i++)
+			sbuf_addf(&b, "--B\r\nContent-Type: application/pdf; name=%zu.pdf\r\n\r\nx\r\n", i);
+		extract_start();
+		struct extract_source source = {.bytes = sbuf_span(&b), .fd = -1};
+		struct extract *x = extract_new(&wide, "", &source);
+		ck_assert_int_eq((int)x->state, more ? (int)EXTRACT_PARTIAL : (int)EXTRACT_PARSED);
+		ck_assert_uint_eq(x->attachment_count, EXTRACT_ATTACHMENTS_MAX);
+		extract_free(&x);
+		sbuf_done(&b);
+	}
+}
+END_TEST
+
 static enum extract_state state_of_file(struct span mail)
 {
 	FILE *file = tmpfile();
@@ -314,6 +357,8 @@ static const TTest *const *const tests[] = {
 	&depth_cap,
 	&parts_cap,
 	&text_cap,
+	&most_addresses_and_references,
+	&most_attachments,
 	&from_a_file,
 	&cut_keeps_characters,
 	NULL,
