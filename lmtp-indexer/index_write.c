@@ -69,6 +69,11 @@ static void tell(void *arg, const struct writer_told *told)
 		metrics_observe(METRIC_INDEX_LAG, (double)(clock_wall_ms() - happened_ms) / 1000);
 		seal_note(t->ix->seal, told->user_id);
 	}
+	if (told->fate == FATE_INDEXED && told->d->bare && t->ix->follow == NULL)
+		LOG_EVENT(LOG_WARNING, &ev_gap_stays, "indexed by its envelope only",
+			  LOG_FIELD("DELIVERY", ulid_span(&told->d->id)),
+			  LOG_FIELD("RECIPIENT", told->d->rcpts[told->rcpt].path),
+			  LOG_FIELD("REASON", SPAN_LIT("neither spool nor memory had room, and mailbox_server is not set")));
 	if (told->fate != FATE_NO_ACCOUNT && t->ix->follow != NULL)
 		follow_delivered(t->ix->follow, told->user);
 	if (t->ix->webhook == NULL || told->event.len == 0)

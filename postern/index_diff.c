@@ -12,7 +12,7 @@ struct left {
 
 const char *index_difference_name(enum index_difference kind)
 {
-	static const char *const names[] = {"missing", "extra", "wrong_folder", "wrong_flags", "unplaced"};
+	static const char *const names[] = {"missing", "extra", "wrong_folder", "wrong_flags", "unplaced", "pending"};
 	return names[kind];
 }
 
@@ -48,6 +48,8 @@ static void compare_pair(const struct index_mail *mail, const struct index_mail 
 		fn(arg, INDEX_WRONG_FOLDER, mail, row);
 	if (!span_eq(mail->flags, row->flags))
 		fn(arg, INDEX_WRONG_FLAGS, mail, row);
+	if (row->pending)
+		fn(arg, INDEX_PENDING, mail, row);
 }
 
 /* A row whose mail GUID is not known pairs with nothing. */

@@ -148,13 +148,14 @@ static int take_mail(struct look *l)
 static int take_row(void *arg, const struct db_value *v, size_t count)
 {
 	struct look *l = arg;
-	if (count < 7)
+	if (count < 8)
 		return ERR_SYNTAX;
 	struct index_mail *row = add(&l->rows);
 	if (num_parse_u64(v[0].text, UINT64_MAX, &row->message_id) < 0)
 		row->message_id = 0;
 	row->uid_validity = number(v[3].text);
 	row->uid = number(v[4].text);
+	row->pending = span_eq(v[7].text, SPAN_LIT("1"));
 	row->has_guid = !v[6].null && v[6].text.len == sizeof(row->guid);
 	if (row->has_guid)
 		memcpy(row->guid, v[6].text.ptr, sizeof(row->guid));
@@ -190,7 +191,7 @@ static int gather(struct look *l, struct verify *v)
 	const struct db_param user = DB_P_STR(v->user);
 	int rc = db_stream(l->cli->db,
 			   "SELECT m.id, COALESCE(m.mailbox_name, ''), COALESCE(m.mailbox_guid, ''), m.uid_validity, m.uid, "
-			   "COALESCE(m.flags, ''), m.mail_guid FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+			   "COALESCE(m.flags, ''), m.mail_guid, m.parse_state = 'pending' FROM messages m JOIN virtual_users u ON u.id = m.user_id "
 			   "WHERE u.email = ? AND m.deleted_at IS NULL",
 			   &user, 1, take_row, l);
 	if (rc < 0)

@@ -40,6 +40,8 @@ START_TEST(each_kind)
 	same[0].flags = SPAN_EMPTY;
 	same[2].box_name = SPAN_LIT("old");
 	ck_assert_str_eq(diff(&t, mails, 3, same, 3), "wrong_flags 1/11;wrong_folder 2/12;");
+	same[0].pending = true;
+	ck_assert_str_eq(diff(&t, mails, 1, same, 1), "wrong_flags 1/11;pending 1/11;");
 }
 END_TEST
 
