@@ -70,8 +70,8 @@ static void pass_end(struct follow_pass *p, int64_t retry_ms, bool failed)
 	}
 	/* What was not finished is begun anew. */
 	p->user->rebuild = p->user->rebuild || (p->rebuild && retry_ms > 0 && !failed);
-	if (retry_ms == 0)
-		p->user->missing_since_ms = 0;
+	if (p->once_more)
+		IGNORE_RESULT(follow_queue_touch(&f->queue, span_str(p->user->name), clock_boot_ms(), FOLLOW_PLACE, false) < 0);
 	follow_queue_end(&f->queue, p->user, clock_boot_ms(), retry_ms);
 	pthread_mutex_unlock(&f->lock);
 	pass_free(p);

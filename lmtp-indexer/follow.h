@@ -12,10 +12,10 @@
 #include <pthread.h>
 
 #include "lib/run/db.h"
+#include "lmtp-indexer/flight.h"
+#include "lmtp-indexer/follow_queue.h"
 #include "lmtp-indexer/parser.h"
 #include "lmtp-indexer/seal.h"
-#include "lmtp-indexer/follow_queue.h"
-#include "lmtp-indexer/spool.h"
 #include "lmtp-indexer/webhook.h"
 
 struct follow;
@@ -29,7 +29,7 @@ struct follow_config {
 	struct extract_limits limits;
 	struct parser *parser;	  /* for the follower alone */
 	struct db *db;		  /* borrowed, for clones */
-	struct spool *spool;
+	struct flight *flight;
 	struct webhook *webhook;  /* may be NULL */
 	struct seal *seal;
 	pthread_mutex_t *order;	  /* see writer_keep_order() */

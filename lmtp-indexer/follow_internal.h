@@ -27,6 +27,7 @@ struct follow_box {
 	bool compared; /* `now` is what the rows and the sets below say */
 	bool changed;  /* SQL has another state */
 	bool vanished; /* it was deleted; its rows are among the lost */
+	uint32_t vanished_scan; /* the scan that missed it */
 	bool buried;   /* and SQL knows */
 	struct uidset live, back; /* to be compared: what has changed, and what was there before */
 	struct uidset waiting;	  /* compared, but their delivery may still come: once more after the next scan */
@@ -40,13 +41,16 @@ struct follow_pass {
 	struct follow_user *user;
 	uint64_t user_id;
 	bool newcomer; /* SQL knew no mailbox of the user */
-	bool rebuild, scanned;
+	bool rebuild;
+	bool once_more; /* something did not fit into this pass */
+	uint32_t scans; /* begun so far */
 	struct follow_box *boxes;
-	size_t box_count, box_size;
+	size_t box_count, box_size, unfollowed;
 	struct reconcile_lost lost;
 	size_t lost_done;
-	uint64_t *open; /* deliveries without a place before the last scan */
+	uint64_t *open; /* deliveries without a place before scan number open_scan, by id */
 	size_t open_count;
+	uint32_t open_scan;
 	struct seen **seen; /* of the scan under way */
 	int64_t began_s;
 };

@@ -238,22 +238,15 @@ static int add_rows(struct chunk *c)
 
 /* ---- The chunk ---- */
 
-/* Deliveries that come into the index later cannot be told from those that never do. */
-static bool may_come(const struct follow_pass *p)
-{
-	struct spool_stats st;
-	spool_stats(p->f->config.spool, &st);
-	return st.open > 0 && (p->user->missing_since_ms == 0 || st.oldest_ms <= p->user->missing_since_ms);
-}
-
 static int load(struct chunk *c, const uint32_t *uids, size_t count)
 {
 	struct follow_pass *p = c->p;
 	struct reconcile_row *rows = NULL;
 	int rc = follow_fetch_mails(p, c->box, uids, count, &c->plan.mails, &c->plan.mail_count);
-	/* In this order: a delivery leaves the spool when its row is there, so one that is not
-	 * in the spool any more and has no row below never comes. */
-	c->plan.may_come = may_come(p);
+	/* In this order: a delivery is on its way until its row is there, so one that is not on its
+	 * way any more and has no row below never comes. */
+	for (size_t i = 0; i < c->plan.mail_count && rc == 0; i++)
+		c->plan.mails[i].may_come = flight_has(p->f->config.flight, c->plan.mails[i].trace);
 	if (rc == 0)
 		rc = follow_store_at(p->f->store, &p->f->mem, p->user_id, &c->place, uids, count, &rows, &c->plan.row_count);
 	c->plan.rows = rows;
@@ -272,11 +265,8 @@ static int sort_out(struct chunk *c)
 		struct reconcile_mail *m = &c->plan.mails[i];
 		if (m->action == RECONCILE_NEW || m->action == RECONCILE_FILL || m->pending)
 			c->wanted[c->wanted_count++] = m;
-		if (m->action != RECONCILE_WAIT)
-			continue;
-		uidset_add(&c->box->waiting, m->uid, m->uid);
-		if (c->p->user->missing_since_ms == 0)
-			c->p->user->missing_since_ms = clock_wall_ms();
+		if (m->action == RECONCILE_WAIT)
+			uidset_add(&c->box->waiting, m->uid, m->uid);
 	}
 	return 0;
 }

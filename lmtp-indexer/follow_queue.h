@@ -36,7 +36,6 @@ struct follow_user {
 	bool again;   /* RUNNING: touched meanwhile */
 	enum follow_why again_why;
 	bool rebuild;
-	int64_t missing_since_ms; /* wall clock: a mail's delivery has no row since then; 0: none */
 	unsigned failures;	  /* passes in a row that this user's mailboxes refused */
 };
 

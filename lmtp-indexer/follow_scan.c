@@ -10,7 +10,12 @@
  *
  * A pass may scan again while it works off an older scan's UIDs: the sets grow,
  * and `now` always is the state that the sets lead to.
+ *
+ * Mailboxes are listed one after the other.  A mail that is moved meanwhile may be
+ * missed in both, a mailbox that is renamed under both names; so what a scan has
+ * missed counts as gone only when a later one did not find it either.
  */
+#include "lmtp-indexer/events.h"
 #include "lmtp-indexer/follow_internal.h"
 
 static struct follow_box *find_box(struct follow_pass *p, const char *guid)
@@ -81,7 +86,7 @@ static void note_row(void *arg, const struct follow_row *row)
 			return;
 	}
 	struct reconcile_gone gone = {.message_id = row->id, .uid = row->uid, .known = row->has_guid,
-				      .box = (size_t)(l->box - l->p->boxes)};
+				      .box = (size_t)(l->box - l->p->boxes), .scan = l->p->scans};
 	memcpy(gone.guid, row->guid, sizeof(gone.guid));
 	if (reconcile_lost_add(&l->p->lost, &gone) < 0)
 		l->overflow = true;
@@ -98,7 +103,7 @@ static int compare_lists(struct follow_pass *p, struct follow_box *box, const st
 		uidset_subtract(there, &l.rows, missing);
 	uidset_done(&l.rows);
 	/* What did not fit is found by the next pass. */
-	p->user->again = p->user->again || l.overflow;
+	p->once_more = p->once_more || l.overflow;
 	return rc;
 }
 
@@ -252,8 +257,10 @@ static int scan_box(struct follow_pass *p, const struct follow_box_state *state)
 	struct follow_box *box = find_box(p, state->guid);
 	int rc = 0;
 	if (box == NULL) {
-		if (p->box_count >= FOLLOW_BOXES_MAX)
+		if (p->box_count >= FOLLOW_BOXES_MAX) {
+			p->unfollowed++;
 			return 0;
+		}
 		box = add_box(p, state);
 		box->is_new = true;
 		box->now.backfill = p->newcomer || p->rebuild;
@@ -265,7 +272,7 @@ static int scan_box(struct follow_pass *p, const struct follow_box_state *state)
 		rc = rename_box(p, box, state->name);
 	struct follow_box_state old = box->now;
 	char *name = box->now.name;
-	bool backfill = box->now.backfill || (p->rebuild && !p->scanned);
+	bool backfill = box->now.backfill || (p->rebuild && p->scans == 1);
 	box->now = *state;
 	box->now.name = name;
 	box->now.backfill = backfill;
@@ -296,6 +303,7 @@ static int scan_vanished(struct follow_pass *p)
 		uidset_reset(&box->waiting);
 		rc = compare_lists(p, box, NULL, NULL);
 		box->vanished = true;
+		box->vanished_scan = p->scans;
 	}
 	return rc;
 }
@@ -307,12 +315,31 @@ static int load(struct follow_pass *p)
 	return rc < 0 || !p->rebuild ? rc : follow_store_row_boxes(p->f->store, p->user_id, note_stray, p);
 }
 
+static void tell_unfollowed(const struct follow_pass *p)
+{
+	char mem[128];
+	struct sbuf reason;
+	sbuf_init(&reason, mem, sizeof(mem));
+	sbuf_addf(&reason, "%zu mailboxes beyond the first %u are not followed", p->unfollowed, FOLLOW_BOXES_MAX);
+	LOG_EVENT(LOG_WARNING, &ev_follow_refused, "a user's mailboxes cannot be compared",
+		  LOG_FIELD_STR("ACCOUNT", p->user->name), LOG_FIELD("REASON", sbuf_span(&reason)));
+}
+
+static int load_open(struct follow_pass *p)
+{
+	p->open_scan = p->scans;
+	int rc = follow_store_open(p->f->store, p->user_id, p->rebuild, p->open, &p->open_count);
+	p->once_more = p->once_more || p->open_count == FOLLOW_OPEN_MAX;
+	return rc;
+}
+
 int follow_scan(struct follow_pass *p)
 {
 	struct seen *seen = NULL;
 	arena_reset(&p->f->mem);
-	int rc = follow_store_open(p->f->store, p->user_id, p->rebuild, p->open, &p->open_count);
-	if (rc == 0 && !p->scanned)
+	p->scans++;
+	int rc = p->open_count == 0 ? load_open(p) : 0;
+	if (rc == 0 && p->scans == 1)
 		rc = load(p);
 	for (size_t i = 0; i < p->box_count; i++) {
 		struct follow_box *box = &p->boxes[i];
@@ -329,6 +356,7 @@ int follow_scan(struct follow_pass *p)
 	if (rc == 0)
 		rc = scan_vanished(p);
 	p->seen = NULL;
-	p->scanned = true;
+	if (p->scans == 1 && p->unfollowed > 0)
+		tell_unfollowed(p);
 	return rc;
 }

@@ -71,6 +71,26 @@ static int compare_some(struct follow_pass *p, bool back)
 	return ERR_NOT_FOUND;
 }
 
+/* The next row whose mail was found nowhere; NULL without one. */
+static struct reconcile_gone *next_lost(struct follow_pass *p)
+{
+	while (p->lost_done < p->lost.count && p->lost.items[p->lost_done]->taken)
+		p->lost_done++;
+	return p->lost_done < p->lost.count ? p->lost.items[p->lost_done] : NULL;
+}
+
+/* Whether only the last scan has missed something. */
+static bool is_unconfirmed(struct follow_pass *p)
+{
+	const struct reconcile_gone *gone = next_lost(p);
+	if (gone != NULL)
+		return gone->scan == p->scans;
+	for (size_t i = 0; i < p->box_count; i++)
+		if (p->boxes[i].vanished && !p->boxes[i].buried && p->boxes[i].vanished_scan == p->scans)
+			return true;
+	return false;
+}
+
 static int bury_some(struct follow_pass *p)
 {
 	size_t count = 0, looked = 0;
@@ -78,13 +98,12 @@ static int bury_some(struct follow_pass *p)
 	if (list == NULL)
 		return ERR_LIMIT;
 	int rc = follow_store_begin(p->f->store);
-	for (; p->lost_done < p->lost.count && looked < FOLLOW_CHUNK && rc == 0; p->lost_done++) {
-		const struct reconcile_gone *gone = p->lost.items[p->lost_done];
+	for (const struct reconcile_gone *gone = next_lost(p);
+	     gone != NULL && gone->scan < p->scans && looked < FOLLOW_CHUNK && rc == 0; gone = next_lost(p)) {
 		const struct follow_box *box = &p->boxes[gone->box];
 		const char *reason = box->vanished ? "mailbox_deleted" : "expunged";
 		bool changed = false;
-		if (gone->taken)
-			continue;
+		p->lost_done++;
 		looked++;
 		rc = follow_store_delete(p->f->store, gone->message_id, box->now.guid, gone->uid, reason, &changed);
 		if (rc < 0 || !changed)
@@ -137,7 +156,29 @@ bool follow_waits(const struct follow_pass *p)
 	return false;
 }
 
-/* Deliveries that the scan knew and no mailbox has. */
+/* Leaves those of the open deliveries that still have no place. */
+static int sift_open(struct follow_pass *p)
+{
+	size_t count = 0, kept = 0, at = 0;
+	uint64_t *still = arena_calloc(&p->f->mem, FOLLOW_OPEN_MAX, sizeof(*still));
+	if (still == NULL)
+		return ERR_LIMIT;
+	int rc = follow_store_open(p->f->store, p->user_id, p->rebuild, still, &count);
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < p->open_count; i++) {
+		while (at < count && still[at] < p->open[i])
+			at++;
+		if (at < count && still[at] == p->open[i])
+			p->open[kept++] = p->open[i];
+	}
+	p->open_count = kept;
+	/* Those that came since the list was made are of another pass. */
+	p->once_more = p->once_more || count > kept;
+	return 0;
+}
+
+/* Deliveries that were known before two scans, and that no mailbox has. */
 static int end_open(struct follow_pass *p)
 {
 	size_t count = 0;
@@ -158,7 +199,6 @@ static int end_open(struct follow_pass *p)
 		follow_store_rollback(p->f->store);
 		return rc;
 	}
-	p->user->again = p->user->again || p->open_count == FOLLOW_OPEN_MAX;
 	p->open_count = 0;
 	return follow_commit(p, list, count);
 }
@@ -182,7 +222,14 @@ static int store_boxes(struct follow_pass *p)
 
 static int finish(struct follow_pass *p)
 {
-	int rc = follow_waits(p) || p->open_count == 0 ? 0 : end_open(p);
+	int rc = 0;
+	if (p->open_count > 0 && !follow_waits(p)) {
+		rc = sift_open(p);
+		if (rc == 0 && p->open_count > 0 && p->open_scan == p->scans)
+			return follow_scan(p);
+		if (rc == 0 && p->open_count > 0)
+			rc = end_open(p);
+	}
 	if (rc == 0)
 		rc = store_boxes(p);
 	return rc < 0 ? rc : ERR_NOT_FOUND;
@@ -203,7 +250,9 @@ int follow_step(struct follow_pass *p)
 {
 	arena_reset(&p->f->mem);
 	int rc = compare_some(p, false);
-	if (rc == ERR_NOT_FOUND && p->lost_done < p->lost.count)
+	if (rc == ERR_NOT_FOUND && is_unconfirmed(p))
+		return follow_scan(p);
+	if (rc == ERR_NOT_FOUND && next_lost(p) != NULL)
 		return bury_some(p);
 	if (rc == ERR_NOT_FOUND)
 		rc = bury_boxes(p);

@@ -118,7 +118,7 @@ int follow_store_open(struct follow_store *s, uint64_t user_id, bool any_age,
 	int rc = db_query(s->db,
 			  "SELECT id FROM messages FORCE INDEX (messages_place) WHERE user_id = ? AND mailbox_guid IS NULL "
 			  "AND mailbox_name IS NULL AND deleted_at IS NULL AND (? OR received_at > UTC_TIMESTAMP(3) - INTERVAL ? DAY) "
-			  "LIMIT ?",
+			  "ORDER BY id LIMIT ?",
 			  params, 4, read_open, &r);
 	if (rc == 0)
 		*count_out = r.count;

@@ -366,19 +366,13 @@ static void handover(struct front *f)
 	f->delivery = NULL;
 	if (d == NULL)
 		return;
-	bool wanted = delivery_wanted(d);
-	if (d->seq == 0 && wanted) {
+	if (d->seq == 0 && delivery_wanted(d)) {
 		metrics_inc(METRIC_GAPS);
 		metrics_inc(METRIC_OUTBOX_REFUSED);
 		LOG_EVENT(LOG_WARNING, &ev_spool_gap, "delivered without a durable note",
 			  LOG_FIELD("DELIVERY", ulid_span(&d->id)));
 	}
-	if (wanted) {
-		index_submit(f->shared->index, d);
-		return;
-	}
-	spool_done(f->shared->spool, d);
-	delivery_free(&d);
+	index_submit(f->shared->index, d);
 }
 
 static void on_prepared(void *arg, bool kept)
@@ -403,6 +397,7 @@ static void op_prepare(void *arg, const struct lmtp_session_envelope *e, struct 
 	struct front *f = arg;
 	f->ended_us = clock_mono_us();
 	f->delivery = delivery_new(e, clock_wall_ms());
+	index_expect(f->shared->index, &f->delivery->id);
 	f->answered = false;
 	f->waiting++;
 	if (f->file != NULL)

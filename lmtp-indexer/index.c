@@ -25,6 +25,7 @@ bool index_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms)
 void index_finish(struct index *ix, struct delivery *d)
 {
 	spool_done(ix->spool, d);
+	flight_end(ix->flight, &d->id);
 	delivery_free(&d);
 }
 
@@ -63,6 +64,7 @@ void index_enqueue(struct index *ix, struct delivery *d)
 	pthread_mutex_lock(&ix->lock);
 	if (d->seq == 0 && ix->unkept >= INDEX_UNKEPT_MAX) {
 		pthread_mutex_unlock(&ix->lock);
+		flight_end(ix->flight, &d->id);
 		delivery_free(&d); /* was logged as a gap */
 		return;
 	}
@@ -70,6 +72,11 @@ void index_enqueue(struct index *ix, struct delivery *d)
 	insert(ix, d);
 	pthread_cond_signal(&ix->to_parse);
 	pthread_mutex_unlock(&ix->lock);
+}
+
+void index_expect(struct index *ix, const struct ulid *id)
+{
+	flight_begin(ix->flight, id);
 }
 
 static void on_settled(void *arg, struct delivery *d)
@@ -141,7 +148,7 @@ static int start_follow(struct index *ix, struct skel *skel, struct sbuf *error)
 				       .delimiter = c->recipient_delimiter, .user_query = c->user_query,
 				       .users_query = c->users_query, .marker_dir = c->hints_marker_dir, .work_dir = skel->state_dir,
 				       .delay_ms = c->follow_delay, .gap_ms = c->follow_gap, .sweep_ms = c->follow_sweep,
-				       .limits = ix->limits, .parser = parser_of(ix->pool, (size_t)c->index_threads), .db = ix->db, .spool = ix->spool, .webhook = ix->webhook,
+				       .limits = ix->limits, .parser = parser_of(ix->pool, (size_t)c->index_threads), .db = ix->db, .flight = ix->flight, .webhook = ix->webhook,
 				       .seal = ix->seal, .order = &ix->order};
 	ix->follow = follow_new(&config);
 	return 0;
@@ -192,12 +199,15 @@ int index_parsers_open(const struct indexer_config *c, const char *authserv_id, 
 	return parser_pool_open(&config, pool_out, error);
 }
 
-int index_open(struct skel *skel, struct spool *spool, struct parser_pool *parsers, struct index **index_out,
-	       struct sbuf *error)
+int index_open(struct skel *skel, struct spool *spool, const struct delivery_table *found, struct parser_pool *parsers,
+	       struct index **index_out, struct sbuf *error)
 {
 	const struct indexer_config *c = skel->config;
 	struct index *ix = mem_zalloc(sizeof(*ix));
 	ix->spool = spool;
+	ix->flight = flight_new(INDEX_FLIGHT_MAX);
+	for (const struct delivery *d = found->first; d != NULL; d = d->next)
+		flight_begin(ix->flight, &d->id);
 	ix->limits = limits_of(c);
 	ix->pool = parsers;
 	ix->linger_ms = c->index_linger;
@@ -221,6 +231,7 @@ int index_open(struct skel *skel, struct spool *spool, struct parser_pool *parse
 		settle_close(&ix->settle);
 		webhook_close(&ix->webhook, 0);
 		db_free(&ix->db);
+		flight_free(&ix->flight);
 		free(ix);
 		return rc;
 	}
@@ -270,6 +281,7 @@ void index_close(struct index **index)
 	writer_free(&ix->writer);
 	spool_reader_free(&ix->reader);
 	free_queues(ix);
+	flight_free(&ix->flight);
 	free(ix);
 	*index = NULL;
 }

@@ -19,10 +19,15 @@ struct indexer_config;
 /* Before any thread: the processes that parse. */
 int index_parsers_open(const struct indexer_config *config, const char *authserv_id, struct parser_pool **pool_out,
 		       struct sbuf *error) MUST_CHECK;
-/* Starts the threads.  The configuration may go away; SPOOL and PARSERS must outlive the index. */
-int index_open(struct skel *skel, struct spool *spool, struct parser_pool *parsers, struct index **index_out,
-	       struct sbuf *error) MUST_CHECK;
-/* Takes D, whose outcomes are known or OUTCOME_UNKNOWN; on the loop. */
+/*
+ * Starts the threads.  FOUND are the deliveries of the spool, which are to be submitted.  The
+ * configuration may go away; SPOOL and PARSERS must outlive the index.
+ */
+int index_open(struct skel *skel, struct spool *spool, const struct delivery_table *found, struct parser_pool *parsers,
+	       struct index **index_out, struct sbuf *error) MUST_CHECK;
+/* Delivery ID may be in the mailbox soon; it will be submitted. */
+void index_expect(struct index *index, const struct ulid *id);
+/* Takes D, which was expected and whose outcomes are known or OUTCOME_UNKNOWN; on the loop. */
 void index_submit(struct index *index, struct delivery *d);
 /* Ends the threads; what is left is found again after the restart. */
 void index_close(struct index **index);

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "lmtp-indexer/flight.h"
 #include "lmtp-indexer/index.h"
 #include "lmtp-indexer/seal.h"
 #include "lmtp-indexer/server.h"
@@ -15,10 +16,12 @@
 #define INDEX_PARSED_MAX 128    /* parsed deliveries that wait for the database */
 #define INDEX_BATCH_RCPTS_MAX 256 /* recipients of a batch, unless one delivery has more */
 #define INDEX_THREADS_MAX 32
+#define INDEX_FLIGHT_MAX DELIVERY_TABLE_MAX /* deliveries on their way that are known one by one */
 #define INDEX_UNKEPT_MAX 50000 /* waiting deliveries that only memory has, most of them without content */
 
 struct index {
 	struct spool *spool;
+	struct flight *flight;
 	struct extract_limits limits;
 	struct parser_pool *pool;
 	atomic_size_t parsers_begun;

@@ -8,7 +8,7 @@ CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c terms.c block.c query.c \
 	match.c html.c extract.c extract_guard.c extract_headers.c extract_parts.c extract_record.c delivery.c payload.c \
-	change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c)
+	change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c flight.c)
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c route.c spool.c \
@@ -29,6 +29,11 @@ $(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_inde
 	$(eval $(call indexer_test,$(t))))
 
 test_indexer_follow_SRCS += lmtp-indexer/plugin/sender.c
+
+TESTS += test_indexer_pass
+test_indexer_pass_SRCS := tests/unit/test_indexer_pass.c lmtp-indexer/follow_scan.c lmtp-indexer/follow_step.c
+test_indexer_pass_ARCHIVES := indexer-core run base
+test_indexer_pass_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
 TESTS += test_indexer_doveadm
 test_indexer_doveadm_SRCS := tests/unit/test_indexer_doveadm.c

@@ -27,11 +27,16 @@ void reconcile_lost_done(struct reconcile_lost *l)
 	*l = (struct reconcile_lost){.count = 0};
 }
 
+static struct reconcile_gone *find_gone(const struct reconcile_lost *l, const uint64_t *message_id)
+{
+	return htab_get(&l->by_id, span_of(message_id, sizeof(*message_id)));
+}
+
 int reconcile_lost_add(struct reconcile_lost *l, const struct reconcile_gone *gone)
 {
 	/* A row that was moved may vanish from its new place, too. */
-	const struct reconcile_gone *known = htab_get(&l->by_id, span_of(&gone->message_id, sizeof(gone->message_id)));
-	if (known != NULL && known->box == gone->box && known->uid == gone->uid)
+	const struct reconcile_gone *known = find_gone(l, &gone->message_id);
+	if (known != NULL && !known->taken && known->box == gone->box && known->uid == gone->uid)
 		return 0;
 	if (l->count >= RECONCILE_GONE_MAX)
 		return ERR_LIMIT;
@@ -81,6 +86,10 @@ static const struct reconcile_row *row_of(const struct reconcile *r, uint32_t ui
 
 static void plan_known(const struct reconcile *r, struct reconcile_mail *m, const struct reconcile_row *row)
 {
+	/* A look in between may have missed it: while its mailbox was renamed, for example. */
+	struct reconcile_gone *missed = r->lost == NULL ? NULL : find_gone(r->lost, &row->id);
+	if (missed != NULL)
+		missed->taken = true;
 	m->message_id = row->id;
 	m->pending = row->pending;
 	if (row->deleted)
@@ -108,7 +117,7 @@ static void plan_traced(struct reconcile *r, struct reconcile_mail *m)
 		m->pending = d->pending;
 		return;
 	}
-	m->action = any ? RECONCILE_NEW : r->may_come ? RECONCILE_WAIT : RECONCILE_FILL;
+	m->action = any ? RECONCILE_NEW : m->may_come ? RECONCILE_WAIT : RECONCILE_FILL;
 }
 
 /* Two mails of one lost delivery: the first gets its id, the others are copies. */

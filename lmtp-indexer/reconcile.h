@@ -39,6 +39,7 @@ struct reconcile_mail {
 	uint8_t guid[RECONCILE_GUID_LEN];
 	struct span flags; /* canonical */
 	struct span trace; /* "" without one */
+	bool may_come;	   /* the delivery of that trace is on its way into the index */
 	int64_t received_s, saved_s;
 	uint64_t size_bytes;
 	enum reconcile_action action;
@@ -69,7 +70,8 @@ struct reconcile_gone {
 	uint64_t message_id;
 	size_t box; /* the caller's number of the mailbox */
 	uint32_t uid;
-	bool known, taken; /* KNOWN: the row has a mail GUID */
+	uint32_t scan;	   /* the caller's number of the look that missed the mail */
+	bool known, taken; /* KNOWN: the row has a mail GUID; TAKEN: its mail is somewhere after all */
 };
 
 /* All vanished rows of a pass. */
@@ -92,8 +94,7 @@ struct reconcile {
 	size_t row_count;
 	struct reconcile_delivery *deliveries;
 	size_t delivery_count;
-	struct reconcile_lost *lost;
-	bool may_come; /* deliveries are still on their way into the index */
+	struct reconcile_lost *lost; /* NULL: none */
 };
 
 /* Decides the action of each mail. */

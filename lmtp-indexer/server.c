@@ -124,7 +124,7 @@ static int open_parts(struct server *s, struct sbuf *error)
 	rc = open_spool(s, &table, error);
 	if (rc < 0)
 		return rc;
-	rc = index_open(s->skel, s->shared.spool, s->parsers, &s->shared.index, error);
+	rc = index_open(s->skel, s->shared.spool, &table, s->parsers, &s->shared.index, error);
 	if (rc < 0) {
 		delivery_table_done(&table);
 		return rc;

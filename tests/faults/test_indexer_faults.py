@@ -3,6 +3,7 @@
 KILL_DELIVERIES (200) sets how many mails the random kills go over; KILL_SEED repeats a run.
 """
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -15,8 +16,9 @@ import unittest
 
 from tests.faults.test_kill import Kill
 from tests.frame import sql
+from tests.frame.follow import event_types, index_view
 from tests.frame.load import Load
-from tests.frame.mail import lmtp, message, new_message_id
+from tests.frame.mail import Imap, lmtp, message, new_message_id
 from tests.frame.stack import StackError
 from tests.frame.wait import wait_until
 from tests.integration.test_indexer import Dialogue, IndexCase
@@ -37,13 +39,31 @@ class FaultCase(IndexCase):
             self.assertEqual(d.data(data or message("a@example.org", user, message_id=new_message_id()), 1)[0][0], 250)
             return time.monotonic() - began
 
+    def types(self, user):
+        return [kind for kind, _ in event_types(self.stack, user)]
+
     def locked(self, table):
         return sql.locked(self.stack, table)
 
+    @contextlib.contextmanager
+    def stopped_parsers(self):
+        """Nothing is parsed meanwhile, so no delivery gets its row."""
+        _, parsers = self.parsers()
+        for pid in parsers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in parsers:
+                os.kill(pid, signal.SIGCONT)
+
     def filled(self, user):
         """The gaps are filled from the mailbox."""
-        self.wait_until(lambda: self.rows("SELECT DISTINCT m.parse_state FROM messages m JOIN virtual_users u ON "
-                                          "u.id = m.user_id WHERE u.email = %s", user) == [("parsed",)], 60)
+        self.wait_until(lambda: self.states(user) == [("parsed",)], 60)
+
+    def states(self, user):
+        return self.rows("SELECT DISTINCT m.parse_state FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                         "WHERE u.email = %s", user)
 
     def waits_for_lock(self):
         return self.rows("SELECT id FROM information_schema.processlist WHERE user = 'lmtp-indexer' AND state LIKE 'Waiting%%'")
@@ -93,18 +113,41 @@ class Database(FaultCase):
 
 
 class Spool(FaultCase):
+    def send_more_than_is_kept(self, user, count):
+        """2 MB of mail while nothing is parsed: some is neither in the spool nor in memory."""
+        big = (b"y" * 76 + b"\r\n") * 1700
+        with self.stopped_parsers():
+            for _ in range(count):
+                self.assertLess(self.send(user, message("a@example.org", user, message_id=new_message_id()) + big), PATIENCE_S)
+        self.assertGreater(self.metric("postern_index_gaps_total", "lmtp-indexer"), 0)
+
     def test_full_while_the_database_is_away(self):
         """What neither the spool nor the memory has room for becomes a row of its envelope."""
-        user, count = self.new_user(), 40
-        big = (b"y" * 76 + b"\r\n") * 1500
+        user, count = self.new_user(), 16
         with self.configured("lmtp-indexer", spool_max="1M", index_memory="1M"):
             with self.locked("message_texts"):
-                for _ in range(count):
-                    self.assertLess(self.send(user, message("a@example.org", user, message_id=new_message_id()) + big),
-                                    PATIENCE_S)
-                self.assertGreater(self.metric("postern_index_gaps_total", "lmtp-indexer"), 0)
+                self.send_more_than_is_kept(user, count)
             self.wait_until(lambda: self.count(user) == count, 60)
             self.filled(user)
+
+
+    def test_gap_stays_until_the_mailbox_can_be_asked(self):
+        user, count = self.new_user(), 16
+        verify = [self.stack.at.path("/bin/postern"), "-c", self.stack.at.path("/etc/postern/postern.conf"), "--json", "index", "verify", user]
+        with self.configured("lmtp-indexer", spool_max="1M", index_memory="1M", mailbox_server=""):
+            self.send_more_than_is_kept(user, count)
+            self.wait_until(lambda: self.count(user) == count, 60)
+            self.assertIn(("pending",), self.states(user))
+            log = self.stack.log_file("lmtp-indexer")
+            self.wait_until(lambda: "mailbox_server is not set" in log.read_text(errors="replace"))
+        self.filled(user)
+        self.wait_until(lambda: subprocess.run(verify, capture_output=True, check=False).returncode == 0, 30)
+        self.stack.mariadb(f"UPDATE messages m JOIN virtual_users u ON u.id = m.user_id SET m.parse_state = 'pending' "
+                           f"WHERE u.email = '{user}' AND m.uid = 7")
+        found = json.loads(subprocess.run(verify, capture_output=True, check=False).stdout)["differences"]
+        self.assertEqual([(one["kind"], one["uid"]) for one in found], [("pending", 7)])
+        self.stack.postern("index", "rebuild", user)
+        self.assertEqual(self.states(user), [("parsed",)])
 
 
 class Resources(FaultCase):
@@ -116,7 +159,7 @@ class Resources(FaultCase):
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M,mode=0777", "tmpfs", spool], check=True)
         try:
             self.stack.start("lmtp-indexer")
-            yield
+            yield spool
         finally:
             self.stack.stop("lmtp-indexer")
             subprocess.run(["umount", spool], check=True)
@@ -131,6 +174,29 @@ class Resources(FaultCase):
             self.send(user)
             self.wait_until(lambda: self.count(user) == 2, 30)
             self.filled(user)
+
+    def test_mailbox_is_looked_at_before_the_row_is_there(self):
+        """The spool has no room for a delivery, and the follower sees its mail before the writer is through: one row."""
+        user = self.new_user()
+        name, _, domain = user.partition("@")
+        with self.small_disk() as spool:
+            with contextlib.suppress(OSError), open(spool / "filler", "wb") as filler:
+                filler.write(bytes(1 << 20))
+            more_than_a_page = message("a@example.org", user, message_id=new_message_id(), text="words\n" * 2000)
+            self.send(user)
+            self.wait_until(lambda: set(index_view(self.stack, user)) == {("INBOX", "1")})
+            with self.stopped_parsers():
+                self.send(f"{name}+lists@{domain}", more_than_a_page)
+                with Imap(self.stack, user) as imap:  # a hint makes it look
+                    imap.select()
+                    imap.ok(imap.client.uid("STORE", "1", "+FLAGS", r"(\Seen)"))
+                self.wait_until(lambda: index_view(self.stack, user)["INBOX", "1"][1] == r"\Seen", 30)
+            self.wait_until(lambda: set(index_view(self.stack, user)) == {("INBOX", "1"), ("INBOX", "2")}, 60)
+            self.assertEqual(self.rows("SELECT m.recipient, m.envelope_sender FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                                       "WHERE u.email = %s AND m.uid = 2", user), [(f"{name}+lists@{domain}", "a@example.org")])
+            self.assertEqual(self.count(user), 2)
+            self.assertEqual(self.metric("postern_index_gaps_total", "lmtp-indexer"), 1)
+            self.assertEqual(sorted(self.types(user)), ["message.flags", "message.received", "message.received"])
 
     def test_descriptors_exhausted(self):
         user, pid = self.new_user(), self.stack.pid("lmtp-indexer")

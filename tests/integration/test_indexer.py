@@ -17,6 +17,7 @@ from tests.frame.webhook import WebhookReceiver, payload, signature_holds
 TRACE = "X-Postern-Delivery"
 SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
 MEMORY_MAX_KB = 16 * 1024
+LARGE_MB = int(os.environ.get("LARGE_MB", "64"))
 
 
 class Dialogue:
@@ -54,6 +55,13 @@ class IndexCase(StackCase):
     def count(self, user):
         return int(self.value("SELECT COUNT(*) FROM messages m JOIN virtual_users u ON u.id = m.user_id "
                               "WHERE u.email = %s", user))
+
+    def parsers(self):
+        """The nursery, and the processes that it has forked."""
+        def below(pid):
+            return [int(n) for n in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        nursery = below(self.stack.pid("lmtp-indexer"))
+        return nursery, [pid for one in nursery for pid in below(one)]
 
 
 class Proxy(IndexCase):
@@ -120,21 +128,31 @@ class Proxy(IndexCase):
         self.row(user, ident)
 
     def test_large_message_takes_no_memory(self):
-        user, ident = self.new_user(), new_message_id()
+        user, ident = self.new_user(quota_mb=4 * LARGE_MB), new_message_id()
         head = f"Message-ID: {ident}\r\nSubject: large\r\n\r\n".encode()
-        line, lines = b"z" * 78 + b"\r\n", 800_000
-        with Dialogue(self.stack) as d:
+        portion = (b"z" * 78 + b"\r\n") * 3277
+        with self.configured("lmtp-indexer", spool_max=f"{4 * LARGE_MB}M"), Dialogue(self.stack) as d:
             d.envelope(user)
             self.assertEqual(d.client.docmd("DATA")[0], 354)
             d.client.send(head)
-            for _ in range(lines // 1000):
-                d.client.send(line * 1000)
+            used = []
+            for _ in range(LARGE_MB * 4):
+                d.client.send(portion)
+                used.append(self.anonymous_kb())
             d.client.send(b".\r\n")
+            d.client.sock.settimeout(300)
             self.assertEqual(d.client.getreply()[0], 250)
-        self.assertEqual(self.row(user, ident, timeout=60), [("large",)])
+            used.append(self.anonymous_kb())
+            self.assertEqual(self.metric("postern_index_gaps_total", "lmtp-indexer"), 0)
+            self.assertEqual(self.row(user, ident, timeout=300), [("large",)])
+            used.append(self.anonymous_kb())
+        self.assertLess(max(used), MEMORY_MAX_KB)
+        print(f"{LARGE_MB} MB in {max(used) / 1024:.1f} MB", end=" ")
+
+    def anonymous_kb(self):
+        """Memory of the proxy that no file stands behind."""
         status = pathlib.Path(f"/proc/{self.stack.pid('lmtp-indexer')}/status").read_text()
-        used = next(int(entry.split()[1]) for entry in status.splitlines() if entry.startswith("RssAnon"))
-        self.assertLess(used, MEMORY_MAX_KB)
+        return next(int(entry.split()[1]) for entry in status.splitlines() if entry.startswith("RssAnon"))
 
 
 class FakeBackend:
@@ -364,13 +382,6 @@ class Parsers(IndexCase):
         self.wait_until(lambda: self.count(user) == count, 30)
         return [row[0] for row in self.rows("SELECT m.parse_state FROM messages m JOIN virtual_users u ON u.id = m.user_id "
                                             "WHERE u.email = %s ORDER BY m.id", user)]
-
-    def parsers(self):
-        """The nursery, and the processes that it has forked."""
-        def below(pid):
-            return [int(n) for n in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        nursery = below(self.stack.pid("lmtp-indexer"))
-        return nursery, [pid for one in nursery for pid in below(one)]
 
     def lost(self):
         return self.metric("postern_index_parsers_lost_total", "lmtp-indexer")

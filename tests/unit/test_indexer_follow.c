@@ -12,6 +12,9 @@
 #include "lmtp-indexer/uidset.h"
 #include "tests/unit/runner.h"
 
+#define TRACE_A "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+#define TRACE_B "01ARZ3NDEKTSV4RRFFQ69G5FAW"
+
 /* ---- Hints ---- */
 
 START_TEST(hints_come_back)
@@ -237,6 +240,27 @@ START_TEST(sets_give_from_either_end)
 }
 END_TEST
 
+START_TEST(most_ranges_of_a_set)
+{
+	struct uidset s, copy;
+	uidset_init(&s);
+	uidset_init(&copy);
+	for (uint32_t i = 0; i < UIDSET_RANGES_MAX; i++)
+		uidset_add(&s, 2 * i + 1, 2 * i + 1);
+	ck_assert(!s.full && s.count == UIDSET_RANGES_MAX);
+	uidset_add(&s, 2, 2); /* joins two */
+	ck_assert(!s.full && s.count == UIDSET_RANGES_MAX - 1);
+	uidset_add(&s, UINT32_MAX - 2, UINT32_MAX - 2);
+	ck_assert(!s.full && s.count == UIDSET_RANGES_MAX);
+	uidset_add(&s, UINT32_MAX, UINT32_MAX);
+	ck_assert(s.full && s.count == UIDSET_RANGES_MAX && !uidset_has(&s, UINT32_MAX));
+	uidset_add_set(&copy, &s);
+	ck_assert(copy.full); /* who goes on with it knows */
+	uidset_done(&s);
+	uidset_done(&copy);
+}
+END_TEST
+
 /* Random sets against plain arrays of bits. */
 START_TEST(sets_against_bits)
 {
@@ -374,9 +398,6 @@ END_TEST
 
 /* ---- The plan ---- */
 
-#define TRACE_A "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-#define TRACE_B "01ARZ3NDEKTSV4RRFFQ69G5FAW"
-
 static struct reconcile_mail mail(uint32_t uid, uint8_t guid, const char *flags, const char *trace)
 {
 	return (struct reconcile_mail){.uid = uid, .guid = {guid}, .flags = span_str(flags), .trace = span_str(trace)};
@@ -434,6 +455,16 @@ START_TEST(plan_of_moves)
 	r = (struct reconcile){.mails = next, .mail_count = 1, .lost = &lost};
 	reconcile_plan(&r);
 	ck_assert(next[0].action == RECONCILE_MOVE && next[0].message_id == 50);
+	/* A later look finds a mail where one had missed it; then it does vanish. */
+	struct reconcile_gone missed = {.guid = {8}, .message_id = 70, .known = true, .uid = 6};
+	ck_assert_int_eq(reconcile_lost_add(&lost, &missed), 0);
+	struct reconcile_mail back[] = {mail(6, 8, "", "")};
+	const struct reconcile_row row = {.uid = 6, .id = 70};
+	r = (struct reconcile){.mails = back, .mail_count = 1, .rows = &row, .row_count = 1, .lost = &lost};
+	reconcile_plan(&r);
+	ck_assert(back[0].action == RECONCILE_KEEP && lost.items[lost.count - 1]->taken);
+	ck_assert_int_eq(reconcile_lost_add(&lost, &missed), 0);
+	ck_assert(!lost.items[lost.count - 1]->taken);
 	reconcile_lost_done(&lost);
 }
 END_TEST
@@ -456,8 +487,10 @@ START_TEST(plan_of_deliveries)
 	ck_assert_int_eq(mails[2].action, RECONCILE_FILL);
 	ck_assert_int_eq(mails[3].action, RECONCILE_NEW);
 	ck_assert_int_eq(mails[4].action, RECONCILE_NEW);
-	r.may_come = true;
+	for (size_t i = 0; i < 5; i++)
+		mails[i].may_come = true; /* the row of the first is there all the same */
 	reconcile_plan(&r);
+	ck_assert_int_eq(mails[0].action, RECONCILE_NEW);
 	ck_assert_int_eq(mails[2].action, RECONCILE_WAIT);
 	ck_assert_int_eq(mails[3].action, RECONCILE_WAIT);
 	ck_assert_int_eq(mails[4].action, RECONCILE_NEW);
@@ -539,7 +572,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&hints_come_back, &bad_hints_are_refused, &longest_user_of_a_hint, &sender_sends_or_leaves_a_marker, &names_of_markers,
-	&sets_join_what_touches, &sets_subtract, &sets_give_from_either_end, &sets_against_bits,
+	&sets_join_what_touches, &sets_subtract, &sets_give_from_either_end, &most_ranges_of_a_set, &sets_against_bits,
 	&queue_waits_for_quiet_but_not_for_new_mail, &queue_keeps_its_distance, &queue_is_fair_and_forgets,
 	&queue_lets_a_long_pass_look_again, &queue_places_deliveries_last, &plan_of_known_rows, &plan_of_moves, &plan_of_deliveries, &bound_of_the_lost,
 	&flags_have_one_form, &flags_are_cut_at_a_word, &changes_as_json, NULL,
