@@ -11,7 +11,7 @@ indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c to
 	change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c flight.c)
 
 BINS += lmtp-indexer
-lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c front.c cork.c relay.c relay_pool.c route.c spool.c \
+lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c eraser.c front.c cork.c relay.c relay_pool.c route.c spool.c \
 	spool_file.c spool_reader.c spool_erase.c index.c index_parse.c index_write.c parser.c parser_child.c settle.c writer.c \
 	writer_rows.c rows.c seal.c threads.c webhook.c webhook_retry.c hints.c follow.c follow_fetch.c follow_scan.c \
 	follow_step.c follow_mails.c follow_store.c follow_store_write.c)

@@ -6,6 +6,7 @@
 
 #include <unistd.h>
 
+#include "lmtp-indexer/eraser.h"
 #include "lmtp-indexer/front.h"
 #include "lmtp-indexer/hints.h"
 #include "lmtp-indexer/route.h"
@@ -23,6 +24,7 @@ struct server {
 	struct conn_server *conns;
 	struct conn_limits limits;
 	struct hints *hints;
+	struct eraser *eraser;
 };
 
 static struct relay_config relay_config_of(const struct server *s, const struct indexer_config *c)
@@ -129,6 +131,7 @@ static int open_parts(struct server *s, struct sbuf *error)
 		delivery_table_done(&table);
 		return rc;
 	}
+	s->eraser = eraser_new(s->shared.spool, s->shared.index, c->recipient_delimiter);
 	struct relay_config relay = relay_config_of(s, c);
 	front_configure(&s->shared, &relay);
 	resume(s, &table);
@@ -193,6 +196,7 @@ void server_close(struct server **server)
 	listen_close(&s->listen);
 	front_done(&s->shared);
 	route_free(&s->shared.route);
+	eraser_close(&s->eraser);
 	index_close(&s->shared.index);
 	spool_close(&s->shared.spool);
 	parser_pool_close(&s->parsers);
@@ -206,24 +210,12 @@ void server_close(struct server **server)
 
 json_t *server_erase(struct server *s, const struct span *args, size_t count, struct sbuf *error)
 {
-	const struct indexer_config *c = s->skel->config;
 	bool user = count == 2 && span_eq(args[0], SPAN_LIT("user"));
 	if (!user && (count != 2 || !span_eq(args[0], SPAN_LIT("delivery")))) {
 		sbuf_adds(error, "user EMAIL or delivery ID is wanted");
 		return NULL;
 	}
-	struct span email = user ? args[1] : SPAN_EMPTY, id = user ? SPAN_EMPTY : args[1];
-	struct spool_erasure spool = {0};
-	uint64_t webhooks = 0;
-	int rc = spool_erase(s->shared.spool, email, c->recipient_delimiter, id, &spool);
-	if (rc == 0)
-		rc = index_erase_webhooks(s->shared.index, email, id, &webhooks);
-	if (rc < 0) {
-		sbuf_addf(error, "the disk failed: %s", err_text(rc));
-		return NULL;
-	}
-	return json_pack("{s:I, s:I, s:I}", "spool", (json_int_t)spool.records, "waiting", (json_int_t)spool.waiting,
-			 "webhooks", (json_int_t)webhooks);
+	return eraser_run(s->eraser, user ? args[1] : SPAN_EMPTY, user ? SPAN_EMPTY : args[1], error);
 }
 
 static struct follow *follow_of(struct server *s, struct sbuf *error)

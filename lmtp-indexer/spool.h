@@ -74,7 +74,7 @@ void spool_reader_free(struct spool_reader **reader);
 int spool_read(struct spool_reader *reader, const struct delivery *d, struct sbuf *buf,
 	       int *fd_out) MUST_CHECK;
 
-/* ---- Erasure, on the loop ---- */
+/* ---- Erasure, from any one thread ---- */
 
 struct spool_erasure {
 	uint64_t records; /* whose content is gone from the disk */

@@ -9,8 +9,10 @@
 
 #define ERROR_MAX 512
 #define SPEC_MAX 512
-#define TRIES 50 /* a fifth of a second apart, while mail is on its way */
+#define TRIES 50 /* while mail is on its way into the index */
 #define PAUSE_MS 200
+#define RUNNING_PAUSE_MS 50 /* while the daemon is at it */
+#define RUNNING_MAX (10 * 60 * 1000 / RUNNING_PAUSE_MS)
 
 #define OF_MESSAGE " t JOIN messages m ON m.id = t.message_id WHERE m.user_id = ? AND (? = 0 OR m.id = ?)"
 #define OF_EVENT                                                                                   \
@@ -47,19 +49,40 @@ int erase_count(struct cli *cli, uint64_t user_id, uint64_t message, json_t *cou
 	return EX_OK;
 }
 
-/* One call; *WAITING_OUT deliveries are not in the index yet. */
-static int call(struct cli *cli, const char *what, const char *which, json_t *counts, json_int_t *waiting_out,
-		struct sbuf *error)
+static void pause_ms(long ms)
+{
+	const struct timespec pause = {.tv_nsec = ms * 1000000L};
+	nanosleep(&pause, NULL);
+}
+
+/* One call; the daemon works at it behind its loop, so that mail goes on. */
+static int ask(struct cli *cli, const char *what, const char *which, json_t **result_out, struct sbuf *error)
 {
 	char spec_mem[SPEC_MAX];
 	struct sbuf spec;
 	const char *words[] = {"erase", what, which};
-	json_t *result = NULL;
 	sbuf_init(&spec, spec_mem, sizeof(spec_mem));
 	sbuf_addf(&spec, "unix:%s/lmtp-indexer.control.sock", conf_get_string(cli->conf, cli->config, "runtime_dir"));
-	int rc = sbuf_ok(&spec) ? control_call(sbuf_cstr(&spec), words, 3,
-					       conf_get_number(cli->conf, cli->config, "control_timeout"), &result, error)
-				: ERR_LIMIT;
+	return sbuf_ok(&spec) ? control_call(sbuf_cstr(&spec), words, 3,
+					     conf_get_number(cli->conf, cli->config, "control_timeout"), result_out, error)
+			      : ERR_LIMIT;
+}
+
+/* Until it is through; *WAITING_OUT deliveries are not in the index yet. */
+static int call(struct cli *cli, const char *what, const char *which, json_t *counts, json_int_t *waiting_out,
+		struct sbuf *error)
+{
+	json_t *result = NULL;
+	int rc = ask(cli, what, which, &result, error);
+	for (int i = 0; rc == 0 && json_is_true(json_object_get(result, "running")); i++) {
+		json_decref(result);
+		if (i == RUNNING_MAX) {
+			sbuf_adds(error, "the erasure takes too long");
+			return ERR_TEMP;
+		}
+		pause_ms(RUNNING_PAUSE_MS);
+		rc = ask(cli, what, which, &result, error);
+	}
 	if (rc < 0)
 		return rc;
 	*waiting_out = json_integer_value(json_object_get(result, "waiting"));
@@ -71,14 +94,13 @@ static int call(struct cli *cli, const char *what, const char *which, json_t *co
 
 int erase_in_daemon(struct cli *cli, const char *email, const char *delivery, bool required, json_t *counts)
 {
-	static const struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000L};
 	char mem[ERROR_MAX];
 	struct sbuf error;
 	json_int_t waiting = 1;
 	sbuf_init(&error, mem, sizeof(mem));
 	for (int i = 0; i < TRIES && waiting > 0; i++) {
 		if (i > 0)
-			nanosleep(&pause, NULL);
+			pause_ms(PAUSE_MS);
 		int rc = call(cli, delivery != NULL ? "delivery" : "user", delivery != NULL ? delivery : email, counts,
 			      &waiting, &error);
 		if (rc < 0 && required)
