@@ -1,0 +1,177 @@
+"""lmtp-indexer and what must be on the disk before it says anything, seen and disturbed by strace."""
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import unittest
+
+from tests.frame.layout import REPO
+from tests.frame.mail import Imap, deliver, maildir_ids, message, new_message_id
+from tests.frame.wait import wait_until
+from tests.faults.test_indexer_faults import FaultCase
+from tests.integration.test_indexer import Dialogue
+
+BEHIND = "postern_behind"
+CALL = re.compile(r"^(\d+) +(?:<\.\.\. )?(\w+)(?:\(| resumed>)(.*)$")
+
+
+def tracer_of(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return next(line.split()[1] for line in status if line.startswith("TracerPid"))
+
+
+@contextlib.contextmanager
+def traced(pids, *options, output="/dev/null"):
+    """strace on the processes PIDS."""
+    argv = ["strace", "-f", "-q", "-o", str(output), *options]
+    for pid in pids:
+        argv += ["-p", str(pid)]
+    with subprocess.Popen(argv) as tracer:
+        try:
+            wait_until(lambda: all(tracer_of(pid) != "0" for pid in pids), 10, "the tracer")
+            yield tracer
+        finally:
+            tracer.terminate()
+
+
+def calls(text):
+    """[(system call, arguments and result)] in the order of their ends."""
+    for line in text.splitlines():
+        found = CALL.match(line)
+        if found and "<unfinished ...>" not in line:
+            yield found.group(2), found.group(3)
+
+
+class Order(FaultCase):
+    """A power cut can take only what nobody was told of."""
+
+    def test_synced_before_the_last_chunk_and_before_the_reply(self):
+        user, ident = self.new_user(), new_message_id()
+        pid = self.stack.pid("lmtp-indexer")
+        output = self.stack.at.path("/run/postern/lmtp-indexer.trace")
+        with Dialogue(self.stack) as d:
+            d.envelope(user)
+            d.client.docmd("DATA")
+            with traced([pid], "-s", "300", "-e", "trace=fdatasync,read,recvfrom,recvmsg,write,writev,sendto,sendmsg", output=output):
+                d.client.send(message("a@example.org", user, message_id=ident) + b".\r\n")
+                self.assertEqual(d.client.getreply()[0], 250)
+        self.assertEqual(self.order(output.read_text(errors="replace")), ["sync", "chunk", "saved", "sync", "reply"])
+
+    @staticmethod
+    def order(text):
+        seen = []
+        for name, rest in calls(text):
+            if name == "fdatasync" and rest.endswith("= 0"):
+                seen.append("sync")
+            elif name in ("write", "writev", "sendto", "sendmsg") and " LAST\\r\\n" in rest:
+                seen.append("chunk")
+            elif '"250 2.0.0 ' in rest:  # a line of the log has the text, too, but not at its begin
+                seen.append("saved" if name in ("read", "recvfrom", "recvmsg") else "reply")
+        seen = [kind for kind, _ in itertools.groupby(seen)]
+        return seen[:seen.index("reply") + 1] if "reply" in seen else seen
+
+
+class Broken(FaultCase):
+    """The disk refuses; the mail passes, nothing is said to be kept that is not."""
+
+    def gaps(self):
+        return self.metric("postern_index_gaps_total", "lmtp-indexer")
+
+    def disturbed(self, what):
+        user = self.new_user()
+        self.send(user)
+        before = self.gaps()
+        with traced([self.stack.pid("lmtp-indexer")], "-e", f"trace={what.partition(':')[0]}", "-e", f"inject={what}"):
+            self.send(user)
+            self.send(user)
+        self.assertEqual(self.gaps() - before, 2)
+        self.wait_until(lambda: self.count(user) == 3, 30)
+        self.filled(user)
+        self.assertEqual(len(maildir_ids(self.stack, user)), 3)
+        return user
+
+    def test_sync_fails(self):
+        """Nobody knows what the disk holds, so nothing more is kept until a new start."""
+        user = self.disturbed("fdatasync:error=EIO")
+        self.stack.restart("lmtp-indexer")
+        before = self.gaps()
+        self.send(user)
+        self.wait_until(lambda: self.count(user) == 4, 30)
+        self.assertEqual(self.gaps(), before)
+
+    def test_no_space(self):
+        """As soon as there is space again, mail is kept again."""
+        user = self.disturbed("pwrite64:error=ENOSPC")
+        before = self.gaps()
+        self.send(user)
+        self.wait_until(lambda: self.count(user) == 4, 30)
+        self.assertEqual(self.gaps(), before)
+
+
+class Backend(FaultCase):
+    """Dovecot's lmtp dies after the save and before its 250."""
+
+    SAVED = "link,linkat,rename,renameat,renameat2"
+
+    def copies(self, user, ident):
+        return maildir_ids(self.stack, user).count(ident)
+
+    def test_killed_after_the_save(self):
+        user, ident = self.new_user(), new_message_id()
+        self.send(user)  # a connection that is kept
+        processes = self.stack.children("dovecot", "lmtp")
+        self.assertTrue(processes)
+        with traced(processes, "-e", f"trace={self.SAVED}", "-e", f"inject={self.SAVED}:delay_exit=5000000"):
+            deliver(self.stack, "a@example.org", [user], message("a@example.org", user, message_id=ident), self.new_source())
+            self.wait_until(lambda: self.copies(user, ident) == 1, 30)
+            for pid in processes:
+                os.kill(int(pid), signal.SIGKILL)
+        self.stack.wait_queue_empty()
+        self.assertIn(self.copies(user, ident), (1, 2), "at most one duplicate")
+        self.wait_until(lambda: self.live(user, ident) == self.copies(user, ident), 60)
+        print(f"{self.copies(user, ident)} copies", end=" ")
+
+    def live(self, user, ident):
+        return int(self.value("SELECT COUNT(*) FROM messages m JOIN virtual_users u ON u.id = m.user_id WHERE u.email = %s "
+                              "AND m.message_id_header = %s AND m.deleted_at IS NULL", user, ident.strip("<>")))
+
+
+class SchemaBehind(FaultCase):
+    """The daemon is newer than the schema by one migration."""
+
+    def setUp(self):
+        super().setUp()
+        folder = self.stack.at.path("/run/postern/migrations-behind")
+        folder.mkdir()
+        self.addCleanup(shutil.rmtree, folder)
+        for path in sorted((REPO / "sql").glob("[0-9]*.sql"))[:-1]:
+            shutil.copy(path, folder)
+        self.stack.mariadb(f"CREATE DATABASE {BEHIND} CHARACTER SET utf8mb4", database=None)
+        self.addCleanup(self.stack.mariadb, f"DROP DATABASE {BEHIND}", database=None)
+        self.stack.postern("-o", f"database_name={BEHIND}", "sql", "migrate", "--dir", str(folder))
+        self.stack.mariadb(f"GRANT ALL ON {BEHIND}.* TO 'lmtp-indexer'@localhost", database=None)
+        self.addCleanup(self.stack.mariadb, f"REVOKE ALL ON {BEHIND}.* FROM 'lmtp-indexer'@localhost", database=None)
+
+    def behind(self, statement):
+        return self.stack.mariadb(statement, database=BEHIND)
+
+    def test_mail_is_indexed_and_followed(self):
+        user = self.new_user()
+        self.behind(f"INSERT INTO virtual_domains (name) VALUES ('{user.partition('@')[2]}'); INSERT INTO virtual_users "
+                    f"(domain_id, email, password) SELECT id, '{user}', '' FROM virtual_domains")
+        with self.configured("lmtp-indexer", database_name=BEHIND):
+            self.send(user)
+            self.wait_until(lambda: self.behind("SELECT parse_state, mailbox_name FROM messages") == "parsed\tINBOX\n", 30)
+            with Imap(self.stack, user) as imap:
+                imap.select()
+                imap.ok(imap.client.uid("STORE", "1", "+FLAGS", r"(\Seen)"))
+            self.wait_until(lambda: self.behind("SELECT flags FROM messages") == "\\\\Seen\n", 30)
+            self.assertEqual(self.behind("SELECT type FROM events ORDER BY seq"), "message.received\nmessage.flags\n")
+            self.assertIn("a message", self.stack.postern("-o", f"database_name={BEHIND}", "search", user, "message"))
+
+
+if __name__ == "__main__":
+    unittest.main()
