@@ -116,6 +116,11 @@ static bool convert(struct sbuf *out, GIConv cd, struct span bytes)
 		from.in++;
 		left--;
 	}
+	/* A letter that a sign behind it could have changed is held back until here. */
+	char *to = piece;
+	size_t room = sizeof(piece);
+	if (g_iconv(cd, NULL, NULL, &to, &room) != (size_t)-1)
+		add_clean(out, span_of(piece, (size_t)(to - piece)));
 	return whole;
 }
 

@@ -58,6 +58,7 @@ class Order(FaultCase):
             with traced([pid], "-s", "300", "-e", "trace=fdatasync,read,recvfrom,recvmsg,write,writev,sendto,sendmsg", output=output):
                 d.client.send(message("a@example.org", user, message_id=ident) + b".\r\n")
                 self.assertEqual(d.client.getreply()[0], 250)
+                self.wait_until(lambda: "reply" in self.order(output.read_text(errors="replace")))
         self.assertEqual(self.order(output.read_text(errors="replace")), ["sync", "chunk", "saved", "sync", "reply"])
 
     @staticmethod
@@ -169,7 +170,8 @@ class SchemaBehind(FaultCase):
                 imap.select()
                 imap.ok(imap.client.uid("STORE", "1", "+FLAGS", r"(\Seen)"))
             self.wait_until(lambda: self.behind("SELECT flags FROM messages") == "\\\\Seen\n", 30)
-            self.assertEqual(self.behind("SELECT type FROM events ORDER BY seq"), "message.received\nmessage.flags\n")
+            types = self.behind("SELECT type FROM events ORDER BY seq").split()
+            self.assertEqual((types[0], types[-1], types.count("message.received")), ("message.received", "message.flags", 1))
             self.assertIn("a message", self.stack.postern("-o", f"database_name={BEHIND}", "search", user, "message"))
 
 

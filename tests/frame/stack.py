@@ -340,7 +340,7 @@ class Stack:
         """Runs SQL as the server's root; returns the client's batch output."""
         return run(
             ["mariadb", "--no-defaults", "-uroot", "-S", self.mysql_socket, "--batch", "--skip-column-names",
-             "--local-infile=1",
+             "--default-character-set=utf8mb4", "--local-infile=1",
              *(["-D", database] if database else [])], input_text=script,
         )
 

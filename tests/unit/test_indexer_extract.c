@@ -28,6 +28,8 @@ static const struct {
 	 "H\xc3\xa4llo W\xc3\xb6rld", "x"},
 	{"encoded words of Japan", "Subject: =?ISO-2022-JP?B?GyRCRnxLXDhsGyhC?=\r\n" PLAIN "x", EXTRACT_PARSED,
 	 "\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e", "x"},
+	{"letters that are held back", "Content-Type: text/plain; charset=windows-1258\r\n\r\n\xf0\xf4", EXTRACT_PARSED, "",
+	 "\xc4\x91\xc3\xb4"},
 	{"koi8", "Subject: =?koi8-r?B?8NLJ18XU?=\r\n" PLAIN "x", EXTRACT_PARSED,
 	 "\xd0\x9f\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82", "x"},
 	{"broken encoded word", "Subject: =?utf-8?B?broken\r\n" PLAIN "x", EXTRACT_PARSED, "=?utf-8?B?broken", "x"},
