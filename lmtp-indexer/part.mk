@@ -8,12 +8,12 @@ CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c terms.c block.c query.c \
 	match.c html.c extract.c extract_guard.c extract_headers.c extract_parts.c extract_record.c delivery.c payload.c \
-	change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c flight.c)
+	change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c)
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c eraser.c front.c cork.c relay.c relay_pool.c route.c spool.c \
 	spool_file.c spool_reader.c spool_erase.c index.c index_parse.c index_write.c parser.c parser_child.c settle.c writer.c \
-	writer_rows.c rows.c seal.c threads.c webhook.c webhook_retry.c hints.c follow.c follow_fetch.c follow_scan.c \
+	writer_rows.c rows.c seal.c threads.c webhook.c webhook_retry.c hints.c flight.c follow.c follow_fetch.c follow_scan.c \
 	follow_step.c follow_mails.c follow_store.c follow_store_write.c)
 lmtp-indexer_ARCHIVES := indexer-core run base
 lmtp-indexer_LIBS := $(GMIME_LIBS) -lcurl $(RUN_LIBS)
@@ -31,7 +31,7 @@ $(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_inde
 test_indexer_follow_SRCS += lmtp-indexer/plugin/sender.c
 
 TESTS += test_indexer_pass
-test_indexer_pass_SRCS := tests/unit/test_indexer_pass.c lmtp-indexer/follow_scan.c lmtp-indexer/follow_step.c
+test_indexer_pass_SRCS := tests/unit/test_indexer_pass.c $(addprefix lmtp-indexer/,flight.c follow_scan.c follow_step.c)
 test_indexer_pass_ARCHIVES := indexer-core run base
 test_indexer_pass_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
