@@ -35,7 +35,7 @@ static size_t find(const struct blocks *blocks, enum rule_scope scope, struct sp
 int blocks_add(struct blocks *blocks, enum rule_scope scope, struct span key)
 {
 	uint32_t value = 1;
-	if (key.len > 0 && memchr(key.ptr, '\0', key.len) != NULL)
+	if (key.len > BLOCKS_KEY_MAX || (key.len > 0 && memchr(key.ptr, '\0', key.len) != NULL))
 		return ERR_SYNTAX; /* it is kept as a string */
 	if (find(blocks, scope, key) < blocks->count)
 		return ERR_EXISTS;

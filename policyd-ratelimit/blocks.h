@@ -8,6 +8,7 @@
 #include "policyd-ratelimit/keymap.h"
 
 #define BLOCKS_MAX 10000
+#define BLOCKS_KEY_MAX 320 /* bytes of a key: the longest address */
 
 struct block {
 	enum rule_scope scope;
@@ -22,7 +23,7 @@ struct blocks {
 
 void blocks_init(struct blocks *blocks);
 void blocks_done(struct blocks *blocks);
-/* ERR_SYNTAX where KEY is none of SCOPE, ERR_EXISTS, ERR_LIMIT at BLOCKS_MAX. */
+/* ERR_SYNTAX where KEY is none of SCOPE or over BLOCKS_KEY_MAX, ERR_EXISTS, ERR_LIMIT at BLOCKS_MAX. */
 int blocks_add(struct blocks *blocks, enum rule_scope scope, struct span key) MUST_CHECK;
 int blocks_remove(struct blocks *blocks, enum rule_scope scope, struct span key) MUST_CHECK;
 /* Removes all. */

@@ -1,7 +1,7 @@
 /*
- * What is kept of the counters, and when.  A snapshot goes through the table
- * one array at a time, in between the requests; when it is complete, what was
- * written before its begin is removed.
+ * What is kept of the counters, and when.  A snapshot goes through the table in
+ * small steps in between the requests, no faster than a slow disk can follow; when
+ * it is complete, what was written before its begin is removed.
  */
 #include "policyd.h"
 
@@ -9,7 +9,10 @@
 #include <unistd.h>
 
 #define SNAPSHOT_MIN_BYTES (32u << 20) /* growth of the log that makes one worth while */
-#define SLICE_WAIT_BYTES (2u << 20)    /* the disk is behind: no further slice */
+#define SLICE_BYTES (24u << 10)        /* of a snapshot that are added at once, some 800 counters */
+#define SLICE_STEPS 64                 /* of the walk at once: a table may be all but empty */
+#define SLICE_WAIT_BYTES (256u << 10)  /* the disk is behind: no further slice */
+#define MAP_FILE "policyd-ratelimit.charges"
 #define FAILED_PAUSE_MS 5000
 #define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
 
@@ -45,15 +48,13 @@ static struct sbuf *batch_begin(struct policyd *p)
 	return batch;
 }
 
-uint64_t keeper_message(struct policyd *p, const struct session_outcome *outcome)
+void keeper_message(struct policyd *p, const struct session_outcome *outcome)
 {
 	struct sbuf *batch = batch_begin(p);
 	if (batch == NULL)
-		return 0;
+		return;
 	journal_message_add(outcome->digest, outcome->charges, outcome->charge_count, batch);
-	uint64_t ticket = store_end(p->keeper.store);
-	/* While the disk fails nobody waits for it. */
-	return p->keeper.failed_ms != 0 ? 0 : ticket;
+	(void)store_end(p->keeper.store);
 }
 
 void keeper_reset(struct policyd *p, uint64_t hash)
@@ -96,7 +97,7 @@ void keeper_held(struct policyd *p, const struct abuse_held *held)
 
 bool keeper_busy(const struct policyd *p)
 {
-	return p->keeper.shard < TABLE_SHARDS;
+	return p->keeper.step < TABLE_WALK_STEPS;
 }
 
 /* Messages that were charged lately: asked about again, they are not charged again. */
@@ -107,6 +108,9 @@ static void ended_write(struct policyd *p, struct sbuf *batch)
 		if (t->charged)
 			journal_message_add(t->digest, NULL, 0, batch);
 }
+
+_Static_assert(BLOCKS_MAX * (4 + BLOCKS_KEY_MAX) + ABUSE_HELD_MAX * (44 + ABUSE_KEY_TEXT_MAX) + TXN_ENDED_MAX * 11 +
+		       JOURNAL_HEADER_MAX < STORE_ENTRY_MAX, "all that a snapshot begins with is one entry");
 
 static void snapshot_begin(struct policyd *p)
 {
@@ -124,7 +128,7 @@ static void snapshot_begin(struct policyd *p)
 		journal_held_add(p->session.abuse.held[i], batch);
 	ended_write(p, batch);
 	k->begin_ticket = store_end(k->store);
-	k->shard = 0;
+	k->step = 0;
 	k->again = false;
 }
 
@@ -141,9 +145,9 @@ void keeper_slice(struct policyd *p)
 	struct sbuf *batch = batch_begin(p);
 	if (batch == NULL)
 		return;
-	table_walk(p->table, k->shard++, policyd_now_ms(), state_write, batch);
-	if (!sbuf_ok(batch))
-		k->again = true;
+	const size_t begin = batch->len;
+	for (unsigned n = 0; n < SLICE_STEPS && keeper_busy(p) && batch->len < begin + SLICE_BYTES; n++)
+		table_walk(p->table, k->step++, policyd_now_ms(), state_write, batch);
 	(void)store_end(k->store);
 	if (keeper_busy(p))
 		return;
@@ -166,23 +170,24 @@ void keeper_second(struct policyd *p)
 	/* After the trim the log is smaller than when the snapshot ended. */
 	if (bytes < k->settled_bytes)
 		k->settled_bytes = bytes;
-	uint64_t due = k->settled_bytes > SNAPSHOT_MIN_BYTES ? k->settled_bytes : SNAPSHOT_MIN_BYTES;
-	if (k->again || bytes > k->settled_bytes + due)
+	uint64_t due = k->settled_bytes + (k->settled_bytes > SNAPSHOT_MIN_BYTES ? k->settled_bytes : SNAPSHOT_MIN_BYTES);
+	/* The log must hold what there is and a snapshot of that size beside it. */
+	uint64_t size = k->settled_bytes + k->settled_bytes / 4;
+	if (k->max_bytes > size && due > k->max_bytes - size)
+		due = k->max_bytes - size;
+	if (k->again || bytes > due)
 		snapshot_begin(p);
 }
 
-static void on_written(void *arg, uint64_t ticket, bool failed)
+static void on_failed(void *arg)
 {
 	struct policyd *p = arg;
-	if (failed) {
-		metrics_inc(METRIC_JOURNAL_FAILURES);
-		if (p->keeper.failed_ms == 0)
-			LOG_EVENT(LOG_ERR, &ev_journal_failed, "the counters cannot be written to disk",
-				  LOG_FIELD_STR("PATH", p->skel->state_dir));
-		p->keeper.failed_ms = clock_boot_ms();
-		p->keeper.again = true;
-	}
-	server_release(p, ticket);
+	metrics_inc(METRIC_JOURNAL_FAILURES);
+	if (p->keeper.failed_ms == 0)
+		LOG_EVENT(LOG_ERR, &ev_journal_failed, "the counters cannot be written to disk",
+			  LOG_FIELD_STR("PATH", p->skel->state_dir));
+	p->keeper.failed_ms = clock_boot_ms();
+	p->keeper.again = true;
 }
 
 /* ---- restoring ---- */
@@ -247,12 +252,14 @@ static int state_restore(struct policyd *p, const struct policyd_config *config,
 
 int keeper_open(struct policyd *p, const struct policyd_config *config, struct rules *rules, struct sbuf *error)
 {
-	char path[1024];
+	char path[1024], map_path[1024];
 	snprintf(path, sizeof(path), "%s/journal", p->skel->state_dir);
-	const struct store_config store = {.dir = path, .max_bytes = (uint64_t)config->max_journal,
-					   .sync_ms = config->journal_sync, .loop = p->skel->loop,
-					   .written = on_written, .arg = p};
-	p->keeper = (struct keeper){.boot_id = boot_id_read(), .shard = TABLE_SHARDS};
+	snprintf(map_path, sizeof(map_path), "%s/" MAP_FILE, config->runtime_dir);
+	p->keeper = (struct keeper){.boot_id = boot_id_read(), .step = TABLE_WALK_STEPS,
+				    .max_bytes = (uint64_t)config->max_journal};
+	const struct store_config store = {.dir = path, .map_path = map_path, .boot_id = p->keeper.boot_id,
+					   .max_bytes = p->keeper.max_bytes, .sync_ms = config->journal_sync,
+					   .loop = p->skel->loop, .failed = on_failed, .arg = p};
 	if (store_open(&store, &p->keeper.store, error) < 0) {
 		rules_free(&rules);
 		return ERR_TEMP;
@@ -262,6 +269,9 @@ int keeper_open(struct policyd *p, const struct policyd_config *config, struct r
 		return ERR_TEMP;
 	}
 	p->keeper.settled_bytes = store_bytes(p->keeper.store);
+	if (!store_outlives(p->keeper.store))
+		LOG_EVENT(LOG_WARNING, &ev_journal_volatile, "charges do not outlive a crash at once",
+			  LOG_FIELD_STR("PATH", map_path));
 	store_start(p->keeper.store);
 	return 0;
 }

@@ -89,7 +89,6 @@ static void on_second(struct ev_loop *ev, struct ev_timer *w, int events)
 	session_tick(&p->session, policyd_now_ms());
 	table_sweep(p->table, SWEEP_ARRAYS, policyd_now_ms());
 	sharer_second(p->sharer);
-	server_release_late(p);
 	watch_wiring(p);
 	tell_second(p);
 	watch_recorder(p);

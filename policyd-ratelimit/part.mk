@@ -42,7 +42,7 @@ test_policyd_replay_ARCHIVES := policyd-core mail base
 BINS += policyd-ratelimit
 policyd-ratelimit_SRCS := $(addprefix policyd-ratelimit/, \
 	control.c exempt.c guard.c herald.c keeper.c keyops.c main.c overrides_sql.c quota.c recorder.c redis_net.c redis_nodes.c \
-	reporter.c server.c sharer.c sharer_house.c spf_refresh.c store_disk.c store_redis.c tell.c watch.c)
+	reporter.c server.c sharer.c sharer_house.c spf_refresh.c store_disk.c store_map.c store_redis.c tell.c watch.c)
 policyd-ratelimit_ARCHIVES := policyd-core spf dns quota mail run base
 policyd-ratelimit_LIBS := -lcurl -lcares $(MAIL_LIBS) $(RUN_LIBS) -lhiredis
 
@@ -67,7 +67,7 @@ test_policyd_promise_SRCS := tests/unit/test_policyd_promise.c
 test_policyd_promise_ARCHIVES := policyd-core mail base
 
 TESTS += test_policyd_store
-test_policyd_store_SRCS := tests/unit/test_policyd_store.c policyd-ratelimit/store_disk.c
+test_policyd_store_SRCS := tests/unit/test_policyd_store.c policyd-ratelimit/store_disk.c policyd-ratelimit/store_map.c
 test_policyd_store_ARCHIVES := run base
 test_policyd_store_LIBS := $(RUN_LIBS)
 

@@ -30,14 +30,13 @@ enum {
 #include "policyd-ratelimit/events.def"
 #undef EVENT
 
-struct client;
-
 /* The log of the counters: keeper.c. */
 struct keeper {
 	struct store *store;
 	uint64_t boot_id;
-	/* The snapshot being written: the next array of the table; TABLE_SHARDS: none. */
-	unsigned shard;
+	/* The snapshot being written: the next step of the walk; TABLE_WALK_STEPS: none. */
+	unsigned step;
+	uint64_t max_bytes;     /* of the log */
 	uint64_t begin_ticket;  /* of the snapshot */
 	uint64_t settled_bytes; /* size of the log after the last one */
 	bool again;             /* the disk failed: write a new one */
@@ -71,8 +70,6 @@ struct policyd {
 	struct reporter *reporter; /* NULL: no rows are wanted */
 	struct sharer *sharer;     /* NULL: limits are this daemon's alone */
 	struct herald *herald;     /* NULL: nobody is told */
-	/* Clients whose reply waits for the disk, oldest first: server.c. */
-	struct client *waiting_first, **waiting_last;
 	int64_t stop_at_ms; /* 0: not stopping */
 	int64_t wiring_told_ms[WIRING_FAULTS]; /* 0: never */
 	uint64_t requests;
@@ -91,10 +88,6 @@ static inline int64_t policyd_now_ms(void)
 int server_open(struct policyd *p, const struct policyd_config *config, struct sbuf *error) MUST_CHECK;
 /* Takes over what the options of connections say now. */
 void server_reload(struct policyd *p, const struct policyd_config *config);
-/* The charges up to TICKET are written: their replies go. */
-void server_release(struct policyd *p, uint64_t ticket);
-/* Replies that wait longer than the disk may take go anyway. */
-void server_release_late(struct policyd *p);
 /* Accepts no more; after a moment for what is under way, connections end. */
 void server_stop(struct policyd *p);
 /* Ends the daemon when server_stop() was called and no reply is owed. */
@@ -115,8 +108,8 @@ void watch_recorder(struct policyd *p);
 int keeper_open(struct policyd *p, const struct policyd_config *config, struct rules *rules,
 		struct sbuf *error) MUST_CHECK;
 void keeper_close(struct policyd *p);
-/* Writes the charges of a message; the ticket to wait for, 0: no need to wait. */
-uint64_t keeper_message(struct policyd *p, const struct session_outcome *outcome);
+/* Keeps the charges of a message: they outlive the process when it returns. */
+void keeper_message(struct policyd *p, const struct session_outcome *outcome);
 void keeper_reset(struct policyd *p, uint64_t hash);
 void keeper_block(struct policyd *p, bool blocked, enum rule_scope scope, struct span key);
 /* Called once a second: begins a snapshot when it is due. */

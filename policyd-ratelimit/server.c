@@ -1,7 +1,7 @@
 /*
- * Postfix's connections.  A reply that grants a message waits, in its client,
- * until the charge is written; all others go at once.  The protocol has one
- * request outstanding a connection, so a client whose reply waits is not read.
+ * Postfix's connections.  A request is judged once what it needs is there: quotad's
+ * answer, tokens of other daemons.  Its charge outlives the process before its reply
+ * is written (keeper_message), and no reply waits for the disk.
  */
 #include "policyd.h"
 
@@ -9,7 +9,6 @@
 
 #define REPLY_MAX 1024
 #define LATENCY_EVERY 128      /* one request in so many is timed */
-#define WAIT_MAX_MS 1000       /* the disk may hold a reply up so long */
 #define OUT_MAX_BYTES 65536
 #define SOCKET_MODE 0660
 #define STOP_LINGER_MS 100
@@ -21,66 +20,11 @@ struct client {
 	struct session_client session;
 	struct guard_client guard;
 	uint64_t number;
-	uint64_t ticket; /* the reply DUNNO waits for it; 0: none */
-	int64_t since_ms;
-	struct client *next, **self; /* of the waiting list */
-	bool held;       /* more input came meanwhile */
 	/* The request in the connection's buffer: */
 	struct lease_waiter tokens; /* it waits for tokens, or does not */
 	struct quota_ask *ask; /* it waits for quotad; NULL: it does not */
 	bool asked, full;      /* quotad was asked; and has no room */
 };
-
-/* ---- replies that wait ---- */
-
-static void wait_begin(struct policyd *p, struct client *c, uint64_t ticket)
-{
-	c->ticket = ticket;
-	c->since_ms = clock_boot_ms();
-	c->next = NULL;
-	c->self = p->waiting_last;
-	*p->waiting_last = c;
-	p->waiting_last = &c->next;
-}
-
-static void wait_end(struct policyd *p, struct client *c)
-{
-	if (c->ticket == 0)
-		return;
-	c->ticket = 0;
-	*c->self = c->next;
-	if (c->next != NULL)
-		c->next->self = c->self;
-	else
-		p->waiting_last = c->self;
-}
-
-static void reply_now(struct policyd *p, struct client *c)
-{
-	wait_end(p, c);
-	conn_write(c->conn, SPAN_LIT("action=DUNNO\n\n"));
-	if (c->held) {
-		c->held = false;
-		conn_pause(c->conn, false);
-	}
-}
-
-void server_release(struct policyd *p, uint64_t ticket)
-{
-	while (p->waiting_first != NULL && p->waiting_first->ticket <= ticket)
-		reply_now(p, p->waiting_first);
-}
-
-void server_release_late(struct policyd *p)
-{
-	int64_t now = clock_boot_ms();
-	if (p->waiting_first == NULL || now - p->waiting_first->since_ms < WAIT_MAX_MS)
-		return;
-	LOG_EVENT(LOG_WARNING, &ev_journal_slow, "the disk is slow: replies go before their charge is written",
-		  LOG_FIELD_STR("PATH", p->skel->state_dir));
-	while (p->waiting_first != NULL && now - p->waiting_first->since_ms >= WAIT_MAX_MS)
-		reply_now(p, p->waiting_first);
-}
 
 /* ---- quota ---- */
 
@@ -152,7 +96,6 @@ static void request_judge(struct client *c, const struct proto_request *request)
 	struct sbuf reply;
 	bool timed = ++p->requests % LATENCY_EVERY == 0;
 	int64_t begin_us = timed ? clock_mono_us() : 0, now_ms = policyd_now_ms();
-	uint64_t ticket = 0;
 	sbuf_init(&reply, mem, sizeof(mem));
 	enum proto_action refused;
 	if (guard_before(p, request, now_ms, &reply, &refused)) {
@@ -162,12 +105,9 @@ static void request_judge(struct client *c, const struct proto_request *request)
 		guard_after(p, &c->guard, request, &outcome, now_ms, &reply);
 	}
 	if (outcome.committed)
-		ticket = keeper_message(p, &outcome);
+		keeper_message(p, &outcome);
 	tell_outcome(p, &outcome, request, now_ms);
-	if (ticket != 0)
-		wait_begin(p, c, ticket);
-	else
-		conn_write(c->conn, sbuf_span(&reply));
+	conn_write(c->conn, sbuf_span(&reply));
 	if (timed)
 		metrics_observe(METRIC_LATENCY, (double)(clock_mono_us() - begin_us) / 1e6);
 }
@@ -183,11 +123,6 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 {
 	static struct proto_request request;
 	struct client *c = state;
-	if (c->ticket != 0) {
-		c->held = true;
-		conn_pause(conn, true);
-		return 0;
-	}
 	int rc = proto_request_parse(in, &request);
 	if (rc == ERR_AGAIN)
 		return 0;
@@ -228,7 +163,6 @@ static void on_close(struct conn *conn, void *state)
 	(void)conn;
 	struct client *c = state;
 	struct policyd *p = c->p;
-	wait_end(p, c);
 	quota_cancel(c->ask);
 	if (p->sharer != NULL)
 		sharer_wait_end(p->sharer, &c->tokens);
@@ -259,7 +193,6 @@ void server_reload(struct policyd *p, const struct policyd_config *config)
 int server_open(struct policyd *p, const struct policyd_config *config, struct sbuf *error)
 {
 	const struct conn_limits limits = limits_of(config);
-	p->waiting_last = &p->waiting_first;
 	int rc = listen_open(config->listen, "listen", SOCKET_MODE, &p->listen, error);
 	if (rc < 0)
 		return rc;
@@ -288,7 +221,7 @@ void server_stop(struct policyd *p)
 void server_stop_if_done(struct policyd *p)
 {
 	int64_t now = clock_boot_ms();
-	if (p->stop_at_ms != 0 && now >= p->stop_at_ms && p->waiting_first == NULL && !quota_is_busy(p->quota) &&
+	if (p->stop_at_ms != 0 && now >= p->stop_at_ms && !quota_is_busy(p->quota) &&
 	    (sharer_idle(p->sharer) || now >= p->stop_at_ms + STOP_SHARE_MS))
 		skel_stopped(p->skel);
 }

@@ -1,7 +1,9 @@
 /*
- * Two buffers change places: the loop fills one while the writer writes the
- * other.  Everything that both threads touch is under the lock; the log itself
- * belongs to the writer once it runs.
+ * The two halves of the map change places: the loop fills one while the writer
+ * writes the other.  A half is emptied when its batch is in the log, so a batch is
+ * always in one of the two, and its number says whether it is in both.  Everything
+ * that both threads touch is under the lock; the log itself belongs to the writer
+ * once it runs.
  *
  * Batch number TICKET is the log's record BASE + TICKET, so that a ticket is
  * also a place in the log.
@@ -9,29 +11,36 @@
 #include "store_disk.h"
 
 #include <pthread.h>
+#include <sys/stat.h>
 
 #include "lib/run/seglog.h"
+#include "policyd-ratelimit/store_map.h"
 
 #define SEGMENT_BYTES (8u << 20)
 #define REOPEN_EVERY_MS 1000
+#define GROUP_MS 5 /* what comes within so long is one batch */
 
 struct store {
 	struct store_config config;
 	char *dir;
 	struct seglog *log; /* NULL while it cannot be opened again */
+	struct store_map *map;
+	bool outlives;
+	struct sbuf rescued[STORE_MAP_HALVES]; /* what was taken over and the log refused */
 	uint64_t base;
 	pthread_t writer;
 	bool running;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	struct sbuf fill;     /* under the lock, as all below */
+	unsigned half;        /* of the map, that FILL is in */
+	size_t marked;        /* bytes of FILL that are whole entries */
+	size_t writing;       /* bytes that the writer has in hand */
 	uint64_t taken;       /* tickets up to here were given to the writer */
-	uint64_t written;     /* and are done */
 	uint64_t trim_ticket; /* 0: nothing to trim */
 	uint64_t bytes;
-	bool kicked, failed, posted, lost, stop;
+	bool kicked, posted, lost, stop;
 	/* The writer's own. */
-	struct sbuf work;
 	int64_t synced_ms, reopened_ms;
 	bool dirty;
 };
@@ -42,18 +51,75 @@ static int log_open_dir(struct store *s, struct sbuf *error)
 	return seglog_open(s->dir, &limits, &s->log, error);
 }
 
+/* Begins to fill HALF with the batch that follows those taken. */
+static void fill_begin(struct store *s, unsigned half)
+{
+	s->half = half;
+	s->marked = 0;
+	store_map_begin(s->map, half, s->base + s->taken + 1, &s->fill);
+}
+
+/* ---- what an earlier process left ---- */
+
+/* Writes the batch of HALF, where the log does not have it. */
+static void half_take_over(struct store *s, unsigned half)
+{
+	uint64_t number;
+	struct span batch;
+	if (store_map_left(s->map, half, &number, &batch) < 0 || number <= s->base)
+		return;
+	int rc = seglog_append(s->log, number, batch);
+	if (rc == 0)
+		rc = seglog_sync(s->log); /* a reader is shown no less */
+	if (rc < 0) {
+		/* No room on the disk: a snapshot will hold it. */
+		sbuf_add(&s->rescued[half], batch);
+		s->lost = true;
+	}
+	s->base = number;
+}
+
+static void take_over(struct store *s)
+{
+	uint64_t first = 0, second = 0;
+	struct span batch;
+	s->base = seglog_next(s->log) - 1;
+	int rc = store_map_left(s->map, 0, &first, &batch);
+	bool swapped = rc == 0 && store_map_left(s->map, 1, &second, &batch) == 0 && second < first;
+	half_take_over(s, swapped);
+	half_take_over(s, !swapped);
+	store_map_mark(s->map, 1, 0);
+	fill_begin(s, 0);
+}
+
+static int map_open(struct store *s, struct sbuf *error)
+{
+	struct stat st;
+	if (stat(s->dir, &st) < 0) {
+		sbuf_addf(error, "cannot look at %s", s->dir);
+		return ERR_TEMP;
+	}
+	const struct store_map_owner owner = {s->config.boot_id, st.st_dev, st.st_ino};
+	return store_map_open(s->config.map_path, &owner, STORE_BATCH_MAX + STORE_ENTRY_MAX, &s->outlives, &s->map, error);
+}
+
 int store_open(const struct store_config *config, struct store **store_out, struct sbuf *error)
 {
 	struct store *s = mem_zalloc(sizeof(*s));
 	s->config = *config;
 	s->dir = mem_strdup(config->dir);
 	int rc = log_open_dir(s, error);
+	if (rc == 0)
+		rc = map_open(s, error);
 	if (rc < 0) {
+		seglog_close(&s->log);
 		free(s->dir);
 		free(s);
 		return rc;
 	}
-	s->base = seglog_next(s->log) - 1;
+	for (unsigned i = 0; i < STORE_MAP_HALVES; i++)
+		sbuf_init_heap(&s->rescued[i], STORE_BATCH_MAX + STORE_ENTRY_MAX);
+	take_over(s);
 	s->bytes = seglog_bytes(s->log);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_condattr_t attr;
@@ -61,10 +127,13 @@ int store_open(const struct store_config *config, struct store **store_out, stru
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->wake, &attr);
 	pthread_condattr_destroy(&attr);
-	sbuf_init_heap(&s->fill, STORE_BATCH_MAX + STORE_ENTRY_MAX);
-	sbuf_init_heap(&s->work, STORE_BATCH_MAX + STORE_ENTRY_MAX);
 	*store_out = s;
 	return 0;
+}
+
+bool store_outlives(const struct store *store)
+{
+	return store->outlives;
 }
 
 int store_read(struct store *store, int (*fn)(void *arg, struct span batch), void *arg)
@@ -87,7 +156,12 @@ int store_read(struct store *store, int (*fn)(void *arg, struct span batch), voi
 	}
 	sbuf_done(&batch);
 	seglog_reader_free(&reader);
-	return rc == ERR_NOT_FOUND ? damaged : rc;
+	if (rc == ERR_NOT_FOUND)
+		rc = 0;
+	for (unsigned i = 0; rc == 0 && i < STORE_MAP_HALVES; i++)
+		if (store->rescued[i].len > 0)
+			rc = fn(arg, sbuf_span(&store->rescued[i]));
+	return rc < 0 ? rc : damaged;
 }
 
 /* ---- the writer ---- */
@@ -96,11 +170,9 @@ static void report(void *arg)
 {
 	struct store *s = arg;
 	pthread_mutex_lock(&s->lock);
-	uint64_t ticket = s->written;
-	bool failed = s->failed;
-	s->failed = s->posted = false;
+	s->posted = false;
 	pthread_mutex_unlock(&s->lock);
-	s->config.written(s->config.arg, ticket, failed);
+	s->config.failed(s->config.arg);
 }
 
 /* Opens the log again after it broke for good. */
@@ -131,12 +203,12 @@ static bool sync_if_due(struct store *s, bool now)
 	return rc == 0;
 }
 
-/* Writes WORK as the record of TICKET. */
-static bool batch_write(struct store *s, uint64_t ticket)
+/* Writes BATCH as the record of TICKET. */
+static bool batch_write(struct store *s, struct span batch, uint64_t ticket)
 {
 	if (!log_is_open(s) || s->base + ticket < seglog_next(s->log))
 		return false;
-	int rc = seglog_append(s->log, s->base + ticket, sbuf_span(&s->work));
+	int rc = seglog_append(s->log, s->base + ticket, batch);
 	if (rc == 0)
 		rc = seglog_flush(s->log);
 	s->dirty = true;
@@ -170,14 +242,11 @@ static bool wait_for_work(struct store *s)
 	return !s->stop || s->fill.len > 0 || s->trim_ticket > 0;
 }
 
-/* Tells the loop what became of the batches up to TICKET; the lock is held. */
-static void publish(struct store *s, uint64_t ticket, bool ok)
+/* Tells the loop of a failure; the lock is held. */
+static void publish(struct store *s, bool ok)
 {
-	bool news = ticket != s->written || !ok;
-	s->written = ticket;
-	s->failed = s->failed || !ok;
 	s->bytes = s->log != NULL ? seglog_bytes(s->log) : 0;
-	if (news && !s->posted) {
+	if (!ok && !s->posted) {
 		s->posted = true;
 		loop_post(s->config.loop, report, s);
 	}
@@ -186,30 +255,33 @@ static void publish(struct store *s, uint64_t ticket, bool ok)
 /* One turn; the lock is held before and after. */
 static void writer_turn(struct store *s)
 {
-	struct sbuf full = s->fill;
-	uint64_t ticket = s->taken, trim = s->trim_ticket;
-	bool ok = !s->lost, had = full.len > 0;
+	const struct span batch = span_take(sbuf_span(&s->fill), s->marked);
+	const unsigned half = s->half;
+	const uint64_t trim = s->trim_ticket, ticket = s->taken + 1;
+	bool ok = !s->lost;
 	s->kicked = s->lost = false;
 	s->trim_ticket = 0;
-	if (had) {
-		s->fill = s->work;
-		s->work = full;
-		ticket = ++s->taken;
+	if (batch.len > 0) {
+		s->taken = ticket;
+		s->writing = batch.len;
+		fill_begin(s, !half);
 	}
 	pthread_mutex_unlock(&s->lock);
-	if (had)
-		ok = batch_write(s, ticket) && ok;
+	if (batch.len > 0) {
+		ok = batch_write(s, batch, ticket) && ok;
+		store_map_mark(s->map, half, 0);
+	}
 	pthread_mutex_lock(&s->lock);
-	/* What is written may be answered: nobody waits for the sync. */
-	publish(s, ticket, ok);
+	s->writing = 0;
+	publish(s, ok);
 	pthread_mutex_unlock(&s->lock);
 
 	ok = trim == 0 || log_trim(s, trim);
 	ok = sync_if_due(s, false) && ok;
-	sbuf_reset(&s->work);
+	nanosleep(&(struct timespec){.tv_nsec = GROUP_MS * 1000000}, NULL);
 
 	pthread_mutex_lock(&s->lock);
-	publish(s, ticket, ok);
+	publish(s, ok);
 }
 
 static void *writer_run(void *arg)
@@ -244,10 +316,10 @@ void store_close(struct store **store)
 		pthread_mutex_unlock(&s->lock);
 		pthread_join(s->writer, NULL);
 	}
-	if (s->log != NULL)
-		seglog_close(&s->log);
-	sbuf_done(&s->fill);
-	sbuf_done(&s->work);
+	seglog_close(&s->log);
+	store_map_close(&s->map);
+	for (unsigned i = 0; i < STORE_MAP_HALVES; i++)
+		sbuf_done(&s->rescued[i]);
 	pthread_cond_destroy(&s->wake);
 	pthread_mutex_destroy(&s->lock);
 	free(s->dir);
@@ -268,6 +340,15 @@ struct sbuf *store_begin(struct store *store)
 uint64_t store_end(struct store *store)
 {
 	uint64_t ticket = store->taken + 1;
+	if (sbuf_ok(&store->fill)) {
+		store->marked = store->fill.len;
+		store_map_mark(store->map, store->half, store->marked);
+	} else {
+		/* An entry without room is lost as a whole. */
+		store->fill.len = store->marked;
+		store->fill.full = false;
+		store->lost = true;
+	}
 	pthread_mutex_unlock(&store->lock);
 	return ticket;
 }
@@ -285,7 +366,7 @@ void store_kick(struct store *store)
 size_t store_waiting(struct store *store)
 {
 	pthread_mutex_lock(&store->lock);
-	size_t waiting = store->fill.len;
+	size_t waiting = store->fill.len + store->writing;
 	pthread_mutex_unlock(&store->lock);
 	return waiting;
 }

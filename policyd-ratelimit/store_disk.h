@@ -1,16 +1,15 @@
 /*
  * The counters on disk: batches of journal entries (journal.h) in a segmented
- * log, written by a thread of their own so that the loop never waits for the
- * disk.
+ * log, written by a thread of their own.  Nobody waits for the disk.
  *
- * What a crash can lose.  A message's charge is in the kernel before its
- * DUNNO at END-OF-MESSAGE leaves, so kill -9 loses no acknowledged message;
- * messages whose reply had not left may be counted.  Reservations of open
- * transactions are not kept: after a restart they are charged when they end.
- * The log is synced to the disk once each sync_ms: a power cut loses at most
- * what was charged since.  Where the disk fails or is full, limits go on in
- * memory, replies are not held back, and a snapshot is written as soon as the
- * disk takes it.
+ * What a crash can lose.  An entry lies in memory that outlives the process
+ * (store_map.h) when store_end() returns, so kill -9 at any moment loses nothing
+ * that was answered after it; the next process finds what the writer had not
+ * written and puts it into the log first.  Reservations of open transactions are
+ * not kept: after a restart they are charged when they end.  The log is synced to
+ * the disk once each sync_ms: a power cut loses at most what was charged since,
+ * however long that sync takes.  Where the disk fails or is full, limits go on in
+ * memory and a snapshot is written as soon as the disk takes it.
  *
  * All functions belong to the loop's thread.
  */
@@ -22,25 +21,27 @@
 
 struct store;
 
-#define STORE_BATCH_MAX (16u << 20) /* bytes that may wait for the writer */
-#define STORE_ENTRY_MAX (1u << 20)  /* room that store_begin() grants at least */
+#define STORE_BATCH_MAX (4u << 20) /* bytes that may wait for the writer */
+#define STORE_ENTRY_MAX (4u << 20) /* room that store_begin() grants at least */
 
 struct store_config {
 	const char *dir;
+	const char *map_path; /* the file of store_map.h */
+	uint64_t boot_id;     /* of this boot of the machine; 0: not known */
 	uint64_t max_bytes; /* of the log */
 	int64_t sync_ms;
 	struct loop *loop;
-	/*
-	 * On the loop: all batches up to TICKET are written, or with FAILED
-	 * one of them, or unsynced ones before it, may be lost.
-	 */
-	void (*written)(void *arg, uint64_t ticket, bool failed);
+	/* On the loop: entries, or unsynced batches before them, may be lost. */
+	void (*failed)(void *arg);
 	void *arg;
 };
 
+/* Opens the log, and takes over what a process that was killed had not written. */
 int store_open(const struct store_config *config, struct store **store_out, struct sbuf *error) MUST_CHECK;
+/* False where there was no room for the file: entries outlive the process only once they are written. */
+bool store_outlives(const struct store *store);
 /*
- * Calls FN for each batch on disk, in order; damaged records are left out and
+ * Calls FN for each batch, in order; damaged records are left out and
  * counted. Any number of times, before store_start(). Returns the number of
  * records left out, or what FN returned below 0.
  */
@@ -56,11 +57,11 @@ void store_close(struct store **store);
  * lost, as if the disk had failed.
  */
 struct sbuf *store_begin(struct store *store);
-/* Returns the ticket of the batch. */
+/* The entry outlives the process now. Returns the ticket of the batch. */
 uint64_t store_end(struct store *store);
 /* Lets the writer have what was added; once a round of the loop. */
 void store_kick(struct store *store);
-/* Bytes that wait for the writer. */
+/* Bytes that are not written yet. */
 size_t store_waiting(struct store *store);
 /* Bytes on disk. */
 uint64_t store_bytes(struct store *store);

@@ -447,13 +447,31 @@ int table_read(struct table *table, uint64_t hash, unsigned class, int64_t now_m
 	return 0;
 }
 
-void table_walk(struct table *table, unsigned shard, int64_t now_ms,
+/* Which step of its array's walk the counter belongs to. */
+static unsigned part_of(uint64_t hash)
+{
+	return (unsigned)((uint32_t)hash / (UINT32_MAX / TABLE_WALK_PARTS + 1));
+}
+
+/*
+ * A cell lies at its home or in the run of used cells that begins there, and homes
+ * rise with the low bits of the hash: the cells of a part are between the homes of
+ * its first and its last hash, and in the run behind the latter.
+ */
+void table_walk(struct table *table, unsigned step, int64_t now_ms,
 		void (*fn)(void *arg, const struct table_state *state), void *arg)
 {
-	struct table_shard *s = &table->shards[shard];
-	for (uint32_t i = 0; i < s->size; i++) {
-		struct table_cell *c = &s->cells[i];
-		if (c->hash == 0 || cell_is_dead(table, c, now_ms))
+	struct table_shard *s = &table->shards[step / TABLE_WALK_PARTS];
+	const unsigned part = step % TABLE_WALK_PARTS;
+	const uint32_t width = UINT32_MAX / TABLE_WALK_PARTS + 1;
+	if (s->count == 0)
+		return;
+	uint32_t at = home_of(s, (uint64_t)part * width);
+	const uint32_t last = home_of(s, (uint64_t)part * width + (width - 1));
+	uint32_t must = last - at + 1; /* cells that are looked at, used or not */
+	for (uint32_t n = 0; n < s->size && (n < must || s->cells[at].hash != 0); n++, at = slot_after(s, at)) {
+		struct table_cell *c = &s->cells[at];
+		if (c->hash == 0 || part_of(c->hash) != part || cell_is_dead(table, c, now_ms))
 			continue;
 		struct window w = cell_window(table, c);
 		struct table_state state;

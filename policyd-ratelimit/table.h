@@ -25,6 +25,8 @@
 #include "policyd-ratelimit/window.h"
 
 #define TABLE_SHARDS 1024
+#define TABLE_WALK_PARTS 16 /* steps in which a walk goes through an array */
+#define TABLE_WALK_STEPS (TABLE_SHARDS * TABLE_WALK_PARTS)
 #define TABLE_CLASSES_MAX 250
 #define TABLE_EVICT_SCAN 48 /* neighbours looked at for a place */
 
@@ -108,8 +110,12 @@ void table_protect(struct table *table, uint64_t hash);
 
 /* Removes dead counters from the next SHARDS arrays. */
 void table_sweep(struct table *table, unsigned shards, int64_t now_ms);
-/* Calls FN for each live counter of array SHARD (below TABLE_SHARDS). */
-void table_walk(struct table *table, unsigned shard, int64_t now_ms,
+/*
+ * Calls FN for each live counter of STEP (below TABLE_WALK_STEPS): some hundred of
+ * a table of ten million. Each counter belongs to one step, by its hash, whatever
+ * is added, removed or grows in between.
+ */
+void table_walk(struct table *table, unsigned step, int64_t now_ms,
 		void (*fn)(void *arg, const struct table_state *state), void *arg);
 /* Puts a counter back as it was, in place of one under the same hash. */
 void table_restore(struct table *table, const struct table_state *state);

@@ -2,6 +2,7 @@
 go on in memory, and what memory knows is on the disk again as soon as that works."""
 import signal
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -73,13 +74,44 @@ class Disk(unittest.TestCase):
     def test_fsync_fails_with_eio(self):
         self.broken_and_mended("fdatasync:error=EIO")
 
-    def test_slow_disk_holds_no_reply_for_long(self):
-        """Each sync takes two seconds: replies do not wait for it that long."""
+    def hanging(self, what):
+        """No reply waits for a disk that hangs in WHAT for longer than Postfix would wait, and what was
+        answered meanwhile is there after kill -9."""
         with LonePolicyd(limit=LIMIT, journal_sync=f"{int(SYNC_S * 1000)}ms") as daemon:
-            self.inject(daemon, "fdatasync:delay_enter=2000000")
-            answers, slowest = self.timed(daemon, "slow", 10)
-            self.assertEqual(answers, ["DUNN"] * 10)
+            self.inject(daemon, f"{what}:delay_enter={4 * ANSWER_S}000000")
+            began = time.monotonic()
+            self.assertEqual(self.timed(daemon, "slow", 20)[0], ["DUNN"] * 20)
+            self.wait_for_call(daemon, what)
+            answers, slowest = self.timed(daemon, "slow", 20)
+            self.assertEqual(answers, ["DUNN"] * 20)
             self.assertLess(slowest, ANSWER_S)
+            self.assertLess(time.monotonic() - began, 4 * ANSWER_S, "the disk still hangs")
+            daemon.kill()
+            daemon.start()
+            self.assertEqual(daemon.used("account:slow"), 40)
+
+    @staticmethod
+    def wait_for_call(daemon, name):
+        """Until the tracer has seen the daemon call NAME."""
+        wait_until(lambda: name in (daemon.base / "trace").read_text(), 10, f"{name} is called", interval=0.01)
+
+    def test_sync_hangs(self):
+        self.hanging("fdatasync")
+
+    def test_write_hangs(self):
+        self.hanging("pwrite64")
+
+    def test_no_room_for_the_charges(self):
+        """A file system in memory that is too small for them: said, and limits hold."""
+        with tempfile.TemporaryDirectory(prefix="postern-run-") as folder:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0755", "none", folder], check=True)
+            try:
+                with LonePolicyd(limit=LIMIT, runtime_dir=folder) as daemon:
+                    self.assertIn("journal_volatile", daemon.text())
+                    answers, _ = self.timed(daemon, "small", 60)
+                    self.assertEqual(answers, ["DUNN"] * 50 + ["450 "] * 10)
+            finally:
+                subprocess.run(["umount", folder], check=True)
 
     def test_full_file_system(self):
         """A real one, of 2 MB: filled by others, the daemon goes on, and writes when there is room."""

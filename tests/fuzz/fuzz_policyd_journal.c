@@ -54,7 +54,7 @@ static void snapshot(const struct session *s, struct sbuf *out)
 	journal_unblock_all_add(out);
 	for (size_t i = 0; i < s->blocks.count; i++)
 		journal_block_add(true, s->blocks.items[i].scope, span_str(s->blocks.items[i].key), out);
-	for (unsigned i = 0; i < TABLE_SHARDS; i++)
+	for (unsigned i = 0; i < TABLE_WALK_STEPS; i++)
 		table_walk(s->table, i, now.boot_ms + JOURNAL_CLOCK_BIAS_MS, state_write, out);
 }
 
@@ -82,7 +82,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			PANIC("a snapshot is refused");
 		if (first.blocks.count != second.blocks.count || first.table->count < second.table->count)
 			PANIC("a snapshot restores something else");
-		for (unsigned i = 0; i < TABLE_SHARDS; i++)
+		for (unsigned i = 0; i < TABLE_WALK_STEPS; i++)
 			table_walk(first.table, i, now.boot_ms + JOURNAL_CLOCK_BIAS_MS, state_compare, both);
 	}
 	sbuf_done(&saved);

@@ -229,6 +229,11 @@ START_TEST(blocked_keys)
 	ck_assert_int_eq(blocks_add(&blocks, SCOPE_ACCOUNT, SPAN_LIT("more")), ERR_LIMIT);
 	ck_assert_int_eq(blocks_remove(&blocks, SCOPE_ACCOUNT, SPAN_LIT("u0")), 0);
 	ck_assert_int_eq(blocks_add(&blocks, SCOPE_ACCOUNT, SPAN_LIT("more")), 0);
+	char longest[BLOCKS_KEY_MAX + 1];
+	memset(longest, 'k', sizeof(longest));
+	ck_assert_int_eq(blocks_remove(&blocks, SCOPE_ACCOUNT, SPAN_LIT("more")), 0);
+	ck_assert_int_eq(blocks_add(&blocks, SCOPE_ACCOUNT, span_of(longest, BLOCKS_KEY_MAX + 1)), ERR_SYNTAX);
+	ck_assert_int_eq(blocks_add(&blocks, SCOPE_ACCOUNT, span_of(longest, BLOCKS_KEY_MAX)), 0);
 	blocks_done(&blocks);
 }
 END_TEST

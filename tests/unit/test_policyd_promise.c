@@ -173,8 +173,8 @@ static void restart(struct world *w)
 	session_tick(&w->s, now.boot_ms + JOURNAL_CLOCK_BIAS_MS);
 	batches_drop(w);
 	struct sbuf *snapshot = batch_begin(w);
-	for (unsigned shard = 0; shard < TABLE_SHARDS; shard++)
-		table_walk(w->s.table, shard, now.boot_ms + JOURNAL_CLOCK_BIAS_MS, state_add, snapshot);
+	for (unsigned step = 0; step < TABLE_WALK_STEPS; step++)
+		table_walk(w->s.table, step, now.boot_ms + JOURNAL_CLOCK_BIAS_MS, state_add, snapshot);
 	ck_assert(sbuf_ok(snapshot));
 	for (int i = 0; i < CONNS; i++)
 		w->senders[i].conn = (struct session_client){0};

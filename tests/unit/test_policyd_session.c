@@ -385,9 +385,9 @@ START_TEST(snapshot_between_messages)
 	journal_header_add(before.table, &first_boot, &batch);
 	journal_unblock_all_add(&batch);
 	journal_block_add(true, SCOPE_ACCOUNT, SPAN_LIT("eve"), &batch);
-	for (unsigned shard = 0; shard < TABLE_SHARDS; shard++) {
-		table_walk(before.table, shard, now, state_add, &batch);
-		if (shard % 100 != 0)
+	for (unsigned step = 0; step < TABLE_WALK_STEPS; step++) {
+		table_walk(before.table, step, now, state_add, &batch);
+		if (step % (100 * TABLE_WALK_PARTS) != 0)
 			continue;
 		accept_some(&before, &conn, 1 + more % 50, 100000 + more, 1, now, &batch);
 		more++;
@@ -519,8 +519,8 @@ START_TEST(damaged_batches_are_harmless)
 	session_make(&s, journal_limits, 64);
 	journal_header_add(s.table, &first_boot, &batch);
 	accept_some(&s, &conn, 7, 1, 3, now, &batch);
-	for (unsigned shard = 0; shard < TABLE_SHARDS; shard++)
-		table_walk(s.table, shard, now, state_add, &batch);
+	for (unsigned step = 0; step < TABLE_WALK_STEPS; step++)
+		table_walk(s.table, step, now, state_add, &batch);
 	journal_reset_add(1, &batch);
 	journal_block_add(true, SCOPE_GLOBAL, SPAN_EMPTY, &batch);
 	for (size_t i = 0; i < batch.len; i++) {

@@ -1,6 +1,6 @@
 /*
  * Tests of the counters' log on disk: what is read back after an orderly and
- * an abrupt end, trimming, and a disk that is full.
+ * an abrupt end, trimming, and a disk that is full or hangs.
  */
 #include <check.h>
 #include <sys/wait.h>
@@ -13,31 +13,31 @@ struct bench {
 	char dir[64];
 	struct loop *loop;
 	struct store *store;
-	uint64_t written, failures;
+	uint64_t failures, boot_id;
 };
 
-static void on_written(void *arg, uint64_t ticket, bool failed)
+static void on_failed(void *arg)
 {
 	struct bench *b = arg;
-	b->written = ticket;
-	b->failures += failed;
-	loop_stop(b->loop);
+	b->failures++;
 }
 
 static void open_store(struct bench *b, uint64_t max_bytes)
 {
-	char mem[512], dir[80];
+	char mem[512], dir[80], map[80];
 	struct sbuf error;
 	sbuf_init(&error, mem, sizeof(mem));
 	snprintf(dir, sizeof(dir), "%s/journal", b->dir);
-	const struct store_config config = {.dir = dir, .max_bytes = max_bytes, .sync_ms = 20, .loop = b->loop,
-					    .written = on_written, .arg = b};
+	snprintf(map, sizeof(map), "%s/charges", b->dir);
+	const struct store_config config = {.dir = dir, .map_path = map, .boot_id = b->boot_id, .max_bytes = max_bytes,
+					    .sync_ms = 20, .loop = b->loop, .failed = on_failed, .arg = b};
 	ck_assert_msg(store_open(&config, &b->store, &error) == 0, "%s", mem);
+	ck_assert(store_outlives(b->store));
 }
 
 static void bench_init(struct bench *b)
 {
-	*b = (struct bench){.loop = loop_new()};
+	*b = (struct bench){.loop = loop_new(), .boot_id = 4711};
 	tmpdir_make(b->dir, sizeof(b->dir));
 }
 
@@ -58,11 +58,14 @@ static uint64_t add(struct bench *b, const char *text)
 	return store_end(b->store);
 }
 
-static void wait_for(struct bench *b, uint64_t ticket)
+/* Until all that was added is written, or could not be; failures are counted then. */
+static void wait_written(struct bench *b)
 {
 	store_kick(b->store);
-	while (b->written < ticket)
-		loop_run(b->loop);
+	while (store_waiting(b->store) > 0)
+		usleep(1000);
+	loop_stop(b->loop);
+	loop_run(b->loop);
 }
 
 static int collect(void *arg, struct span batch)
@@ -81,6 +84,19 @@ static const char *content(struct bench *b)
 	return mem;
 }
 
+/* Runs FN in a process that ends as by kill -9: nothing is flushed or closed. */
+static void in_killed_process(struct bench *b, void (*fn)(struct bench *))
+{
+	pid_t child = fork();
+	if (child == 0) {
+		fn(b);
+		_exit(0);
+	}
+	int status = -1;
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(status, 0);
+}
+
 START_TEST(reads_back_in_order)
 {
 	struct bench b;
@@ -89,8 +105,9 @@ START_TEST(reads_back_in_order)
 	ck_assert_str_eq(content(&b), "");
 	store_start(b.store);
 	ck_assert_uint_eq(add(&b, "one "), add(&b, "two"));
-	wait_for(&b, 1);
-	wait_for(&b, add(&b, "three"));
+	wait_written(&b);
+	ck_assert_uint_eq(add(&b, "three"), 2);
+	wait_written(&b);
 	/* Not kicked: the end writes it. */
 	(void)add(&b, "four");
 	store_close(&b.store);
@@ -101,42 +118,117 @@ START_TEST(reads_back_in_order)
 }
 END_TEST
 
-/* What was reported as written is there after kill -9. */
+static void add_and_write(struct bench *b)
+{
+	open_store(b, 64u << 20);
+	store_start(b->store);
+	(void)add(b, "written");
+	wait_written(b);
+}
+
+/* The writer never came to it, as on a disk that hangs. */
+static void add_unwritten(struct bench *b)
+{
+	open_store(b, 64u << 20);
+	(void)add(b, "kept ");
+	(void)add(b, "too");
+	(void)store_begin(b->store); /* this one is not whole */
+}
+
 START_TEST(survives_a_kill)
 {
 	struct bench b;
 	bench_init(&b);
-	pid_t child = fork();
-	if (child == 0) {
-		open_store(&b, 64u << 20);
-		store_start(b.store);
-		wait_for(&b, add(&b, "acknowledged"));
-		_exit(0); /* nothing is flushed or closed */
-	}
-	int status = -1;
-	ck_assert_int_eq(waitpid(child, &status, 0), child);
-	ck_assert_int_eq(status, 0);
+	in_killed_process(&b, add_and_write);
+	in_killed_process(&b, add_unwritten);
 	open_store(&b, 64u << 20);
-	ck_assert_str_eq(content(&b), "acknowledged|");
+	ck_assert_str_eq(content(&b), "written|kept too|");
+	/* It is in the log now, once. */
+	store_start(b.store);
+	ck_assert_uint_eq(add(&b, "later"), 1);
+	store_close(&b.store);
+	in_killed_process(&b, add_unwritten);
+	in_killed_process(&b, add_unwritten);
+	open_store(&b, 64u << 20);
+	ck_assert_str_eq(content(&b), "written|kept too|later|kept too|kept too|");
 	bench_done(&b);
 }
 END_TEST
 
+/* What is in the map after a power cut was not written in order. */
+START_TEST(map_of_another_boot_counts_for_nothing)
+{
+	struct bench b;
+	bench_init(&b);
+	in_killed_process(&b, add_and_write);
+	in_killed_process(&b, add_unwritten);
+	b.boot_id++;
+	open_store(&b, 64u << 20);
+	ck_assert_str_eq(content(&b), "written|");
+	bench_done(&b);
+}
+END_TEST
+
+/* The journal was taken away, or another one put there: its numbers mean others. */
+START_TEST(map_of_another_journal_counts_for_nothing)
+{
+	struct bench b;
+	char from[96], to[96];
+	bench_init(&b);
+	in_killed_process(&b, add_and_write);
+	in_killed_process(&b, add_unwritten);
+	snprintf(from, sizeof(from), "%s/journal", b.dir);
+	snprintf(to, sizeof(to), "%s/journal.old", b.dir);
+	ck_assert_int_eq(rename(from, to), 0);
+	open_store(&b, 64u << 20);
+	ck_assert_str_eq(content(&b), "");
+	bench_done(&b);
+}
+END_TEST
+
+/* Two daemons may not share the file. */
+START_TEST(map_has_one_user)
+{
+	struct bench b;
+	char mem[512], dir[80], map[80];
+	struct sbuf error;
+	struct store *second = NULL;
+	bench_init(&b);
+	open_store(&b, 64u << 20);
+	snprintf(dir, sizeof(dir), "%s/other", b.dir);
+	snprintf(map, sizeof(map), "%s/charges", b.dir);
+	const struct store_config config = {.dir = dir, .map_path = map, .max_bytes = 64u << 20, .loop = b.loop};
+	sbuf_init(&error, mem, sizeof(mem));
+	ck_assert_int_eq(store_open(&config, &second, &error), ERR_EXISTS);
+	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&error), "in use"));
+	bench_done(&b);
+}
+END_TEST
+
+static char *text_of(size_t len)
+{
+	char *text = mem_alloc(len + 1);
+	memset(text, 'x', len);
+	text[len] = '\0';
+	return text;
+}
+
 START_TEST(trim_keeps_the_snapshot)
 {
 	struct bench b;
-	char *large = mem_alloc((5u << 20) + 1);
-	memset(large, 'x', 5u << 20);
-	large[5u << 20] = '\0';
+	char *large = text_of(4u << 20);
 	bench_init(&b);
 	open_store(&b, 256u << 20);
 	store_start(b.store);
-	for (int i = 0; i < 8; i++)
-		wait_for(&b, add(&b, large));
+	for (int i = 0; i < 8; i++) {
+		(void)add(&b, large);
+		wait_written(&b);
+	}
 	uint64_t before = store_bytes(b.store), snapshot = add(&b, "snapshot");
-	wait_for(&b, snapshot);
+	wait_written(&b);
 	store_trim(b.store, snapshot);
-	wait_for(&b, add(&b, "later"));
+	(void)add(&b, "later");
+	wait_written(&b);
 	store_close(&b.store);
 	open_store(&b, 256u << 20);
 	ck_assert_uint_lt(store_bytes(b.store), before / 2);
@@ -155,26 +247,42 @@ END_TEST
 START_TEST(full_log_is_told_and_heals)
 {
 	struct bench b;
-	char *large = mem_alloc((9u << 20) + 1);
-	memset(large, 'x', 9u << 20);
-	large[9u << 20] = '\0';
+	char *large = text_of(4u << 20);
 	bench_init(&b);
-	open_store(&b, 20u << 20);
+	open_store(&b, 10u << 20);
 	store_start(b.store);
-	wait_for(&b, add(&b, large));
-	wait_for(&b, add(&b, large));
-	ck_assert_uint_eq(b.failures, 0);
-	wait_for(&b, add(&b, large));
+	for (int i = 0; i < 3; i++) {
+		ck_assert_uint_eq(b.failures, 0);
+		(void)add(&b, large);
+		wait_written(&b);
+	}
 	ck_assert_uint_eq(b.failures, 1);
 	uint64_t snapshot = add(&b, "snapshot");
-	wait_for(&b, snapshot);
+	wait_written(&b);
 	store_trim(b.store, snapshot);
-	while (store_bytes(b.store) > 9u << 20)
+	while (store_bytes(b.store) > 4u << 20)
 		usleep(1000);
-	wait_for(&b, add(&b, large));
-	wait_for(&b, add(&b, "end"));
+	(void)add(&b, large);
+	wait_written(&b);
 	ck_assert_uint_eq(b.failures, 1);
 	free(large);
+	bench_done(&b);
+}
+END_TEST
+
+/* What an earlier process left is known although the log has no room for it. */
+START_TEST(full_log_takes_over_in_memory)
+{
+	struct bench b;
+	bench_init(&b);
+	in_killed_process(&b, add_and_write);
+	in_killed_process(&b, add_unwritten);
+	open_store(&b, 20);
+	ck_assert_str_eq(content(&b), "written|kept too|");
+	store_start(b.store);
+	(void)add(&b, "more");
+	wait_written(&b);
+	ck_assert_uint_ge(b.failures, 1); /* so a snapshot is written */
 	bench_done(&b);
 }
 END_TEST
@@ -183,9 +291,7 @@ END_TEST
 START_TEST(what_waits_is_bounded)
 {
 	struct bench b;
-	char *large = mem_alloc(STORE_ENTRY_MAX);
-	memset(large, 'x', STORE_ENTRY_MAX - 1);
-	large[STORE_ENTRY_MAX - 1] = '\0';
+	char *large = text_of(STORE_BATCH_MAX / 4);
 	bench_init(&b);
 	open_store(&b, 256u << 20);
 	unsigned taken = 0;
@@ -194,18 +300,49 @@ START_TEST(what_waits_is_bounded)
 		ck_assert(sbuf_ok(batch));
 		(void)store_end(b.store);
 	}
-	ck_assert_uint_eq(taken, STORE_BATCH_MAX / (STORE_ENTRY_MAX - 1) + 1);
+	ck_assert_uint_eq(taken, 5);
 	store_start(b.store);
-	wait_for(&b, 1);
+	wait_written(&b);
 	ck_assert_uint_eq(b.failures, 1);
 	free(large);
 	bench_done(&b);
 }
 END_TEST
 
+/* An entry of the longest kind fits on top of all that may wait; a longer one is
+ * lost as a whole. */
+START_TEST(entries_are_bounded)
+{
+	struct bench b;
+	char *batch = text_of(STORE_BATCH_MAX), *fits = text_of(STORE_ENTRY_MAX - 1), *over = text_of(STORE_ENTRY_MAX);
+	for (int more = 0; more < 2; more++) {
+		bench_init(&b);
+		open_store(&b, 256u << 20);
+		(void)add(&b, batch);
+		(void)add(&b, more ? over : fits);
+		store_start(b.store);
+		wait_written(&b);
+		ck_assert_uint_eq(b.failures, (unsigned)more);
+		(void)add(&b, "end");
+		store_close(&b.store);
+		open_store(&b, 256u << 20);
+		struct sbuf all;
+		sbuf_init_heap(&all, 64u << 20);
+		ck_assert_int_eq(store_read(b.store, collect, &all), 0);
+		ck_assert_uint_eq(all.len, STORE_BATCH_MAX + (more ? 0 : STORE_ENTRY_MAX - 1) + strlen("|end|"));
+		sbuf_done(&all);
+		bench_done(&b);
+	}
+	free(batch);
+	free(fits);
+	free(over);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
-	&reads_back_in_order, &survives_a_kill, &trim_keeps_the_snapshot, &full_log_is_told_and_heals,
-	&what_waits_is_bounded, NULL,
+	&reads_back_in_order, &survives_a_kill, &map_of_another_boot_counts_for_nothing,
+	&map_of_another_journal_counts_for_nothing, &map_has_one_user, &trim_keeps_the_snapshot,
+	&full_log_is_told_and_heals, &full_log_takes_over_in_memory, &what_waits_is_bounded, &entries_are_bounded, NULL,
 };
 
 TEST_MAIN("policyd_store", tests)

@@ -288,8 +288,8 @@ START_TEST(walk_and_restore_are_inverse)
 	}
 	int64_t end = NOW + 50000 * 70;
 	table_charge(u, table_hash(3, 1), narrow, end, 1000, &mark);
-	for (unsigned shard = 0; shard < TABLE_SHARDS; shard++)
-		table_walk(t, shard, end, restore_into, u);
+	for (unsigned step = 0; step < TABLE_WALK_STEPS; step++)
+		table_walk(t, step, end, restore_into, u);
 	/* Later too: each bucket is where it was. */
 	for (int64_t now = end; now < end + 4000000; now += 300000)
 		for (uint64_t key = 0; key < 500; key++) {
@@ -302,11 +302,68 @@ START_TEST(walk_and_restore_are_inverse)
 }
 END_TEST
 
+struct visits {
+	uint8_t times[40000];
+	uint64_t by_hash[65536]; /* number + 1 of the key, open addressing */
+	uint64_t hashes[65536];
+};
+
+static void visit_add(struct visits *v, uint64_t hash, uint64_t key)
+{
+	size_t at = hash % 65536;
+	while (v->by_hash[at] != 0)
+		at = (at + 1) % 65536;
+	v->by_hash[at] = key + 1;
+	v->hashes[at] = hash;
+}
+
+static void visit_count(void *arg, const struct table_state *state)
+{
+	struct visits *v = arg;
+	size_t at = state->hash % 65536;
+	while (v->hashes[at] != state->hash)
+		at = (at + 1) % 65536;
+	v->times[v->by_hash[at] - 1]++;
+}
+
+/* A counter that is there all the time is met once, however the arrays grow,
+ * shrink and shift between the steps. */
+START_TEST(walk_meets_each_counter_once)
+{
+	static struct visits v;
+	struct table *t = table_new(&fixed_key, 64u << 20);
+	unsigned class = (unsigned)table_class(t, 3600000, false);
+	struct table_mark mark;
+	uint64_t seed = 7;
+	for (uint64_t key = 0; key < 20000; key++) {
+		visit_add(&v, table_hash(key, 1), key);
+		table_charge(t, table_hash(key, 1), class, NOW, 1, &mark);
+	}
+	for (uint64_t key = 20000; key < 40000; key++)
+		visit_add(&v, table_hash(key, 1), key);
+	for (unsigned step = 0; step < TABLE_WALK_STEPS; step++) {
+		table_walk(t, step, NOW, visit_count, &v);
+		for (int i = 0; i < 4; i++) { /* others come and go, most of all where the walk is */
+			uint64_t key = 20000 + random_next(&seed) % 20000;
+			if (table_used(t, table_hash(key, 1), class, NOW) > 0)
+				table_reset(t, table_hash(key, 1));
+			else
+				table_charge(t, table_hash(key, 1), class, NOW, 1, &mark);
+		}
+	}
+	for (uint64_t key = 0; key < 20000; key++)
+		ck_assert_msg(v.times[key] == 1, "key %llu: %u times", (unsigned long long)key, v.times[key]);
+	for (uint64_t key = 20000; key < 40000; key++)
+		ck_assert_uint_le(v.times[key], 1);
+	table_free(&t);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&at_most_n_in_every_window, &remembers_a_window_and_a_bucket, &tells_when_it_frees, &refund_is_exact,
 	&growth_and_removal_lose_nothing, &flood_spares_the_busy, &flood_of_bytes_spares_messages,
 	&spilling_stops_at_the_cap,
-	&walk_and_restore_are_inverse, NULL,
+	&walk_and_restore_are_inverse, &walk_meets_each_counter_once, NULL,
 };
 
 TEST_MAIN("policyd_table", tests)
