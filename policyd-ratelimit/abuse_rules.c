@@ -10,6 +10,7 @@
 #define THROTTLE_DEFAULT_MS 3600000
 
 static const char *const measure_names[] = {"networks", "new_recipients", "rejects"};
+static const char *const option_names[] = {"ipv4_prefix", "ipv6_prefix", "memory", "throttle", "for", "minimum", NULL};
 static const char *const step_names[] = {"NONE", "WARN", "THROTTLE", "HOLD", "SUSPEND"};
 
 const char *abuse_measure_name(enum abuse_measure measure)
@@ -145,6 +146,7 @@ static int option_set(struct abuse_rule *r, struct span name, struct span value,
 
 static int options_take(struct span *rest, struct abuse_rule *r, struct sbuf *reason)
 {
+	unsigned seen = 0;
 	for (*rest = span_trim(*rest); rest->len > 0; *rest = span_trim(*rest)) {
 		struct span value, name = grammar_word_take(rest, "=,\"");
 		if (name.len == 0 || !grammar_punct_take(rest, SPAN_LIT("="))) {
@@ -152,6 +154,8 @@ static int options_take(struct span *rest, struct abuse_rule *r, struct sbuf *re
 			return ERR_SYNTAX;
 		}
 		int rc = grammar_value_take(rest, &value, reason);
+		if (rc == 0)
+			rc = grammar_option_once(option_names, name, &seen, reason);
 		if (rc == 0)
 			rc = option_set(r, name, value, reason);
 		if (rc < 0)

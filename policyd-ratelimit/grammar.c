@@ -59,6 +59,20 @@ int grammar_prefix_parse(struct span value, uint64_t max, uint8_t *prefix, struc
 	return 0;
 }
 
+int grammar_option_once(const char *const *names, struct span name, unsigned *seen, struct sbuf *reason)
+{
+	for (unsigned i = 0; names[i] != NULL; i++) {
+		if (!span_ieq(name, span_str(names[i])))
+			continue;
+		if ((*seen >> i & 1) != 0) {
+			sbuf_addf(reason, "`%s' is given twice", names[i]);
+			return ERR_EXISTS;
+		}
+		*seen |= 1u << i;
+	}
+	return 0;
+}
+
 int grammar_length_parse(struct span text, int64_t *length_ms_out, struct sbuf *reason)
 {
 	uint64_t length_ms = 0;

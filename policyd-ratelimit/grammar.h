@@ -15,6 +15,11 @@ bool grammar_punct_take(struct span *rest, struct span punct);
 int grammar_value_take(struct span *rest, struct span *value_out, struct sbuf *reason) MUST_CHECK;
 /* A prefix length of 0 to MAX. */
 int grammar_prefix_parse(struct span value, uint64_t max, uint8_t *prefix, struct sbuf *reason) MUST_CHECK;
+/*
+ * Notes in *SEEN, a bit for each of NAMES (NULL at the end), that NAME was given;
+ * ERR_EXISTS where it was before. A name that is none of them is left to the caller.
+ */
+int grammar_option_once(const char *const *names, struct span name, unsigned *seen, struct sbuf *reason) MUST_CHECK;
 /* The length of a window, 5 s to 366 d, in whole seconds and with a unit. */
 int grammar_length_parse(struct span text, int64_t *length_ms_out, struct sbuf *reason) MUST_CHECK;
 

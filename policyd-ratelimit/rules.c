@@ -13,6 +13,7 @@ static const char *const scope_names[] = {
 	"account_domain", "recipient", "recipient_domain", "global", NULL,
 };
 static const char *const unit_names[] = {"messages", "recipients", "bytes", NULL};
+static const char *const option_names[] = {"shadow", "smooth", "burst", "text", "ipv4_prefix", "ipv6_prefix", NULL};
 static const char *const action_names[] = {"DUNNO", "DEFER", "REJECT", "HOLD", NULL};
 
 const char *rule_scope_name(enum rule_scope scope)
@@ -237,7 +238,6 @@ static int option_set(struct rule *rule, struct span name, struct span value, st
 		int rc = text_check(value, reason);
 		if (rc < 0)
 			return rc;
-		free(rule->text);
 		rule->text = span_dup(value);
 		return 0;
 	}
@@ -253,6 +253,7 @@ static int options_take(struct span *rest, struct rule *rule, struct sbuf *reaso
 {
 	if (rule_action_find(grammar_word_take(&(struct span){rest->ptr, rest->len}, "="), &rule->action) == 0)
 		(void)grammar_word_take(rest, "=");
+	unsigned seen = 0;
 	for (*rest = span_trim(*rest); rest->len > 0; *rest = span_trim(*rest)) {
 		struct span value, name = grammar_word_take(rest, "=!,\"");
 		int rc;
@@ -260,6 +261,8 @@ static int options_take(struct span *rest, struct rule *rule, struct sbuf *reaso
 			rc = condition_take(rest, rule, reason);
 		} else if (name.len > 0 && grammar_punct_take(rest, SPAN_LIT("="))) {
 			rc = grammar_value_take(rest, &value, reason);
+			if (rc == 0)
+				rc = grammar_option_once(option_names, name, &seen, reason);
 			if (rc == 0)
 				rc = option_set(rule, name, value, reason);
 		} else {

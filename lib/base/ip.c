@@ -41,9 +41,13 @@ int ip_net_parse(struct span s, struct ip_net *net_out)
 		address = span_of(address.ptr + 1, address.len - 2);
 	if (ip_parse(address, &ip) < 0)
 		return ERR_SYNTAX;
+	const unsigned mapped = ip.bits == 32 && span_chr(address, ':') != SPAN_NPOS ? 96 : 0;
 	uint64_t prefix = ip.bits;
-	if (has_prefix && num_parse_u64(rest, ip.bits, &prefix) < 0)
+	if (has_prefix && num_parse_u64(rest, ip.bits + mapped, &prefix) < 0)
 		return ERR_SYNTAX;
+	if (prefix > ip.bits && prefix < mapped)
+		return ERR_SYNTAX;
+	prefix -= prefix > ip.bits ? mapped : 0;
 	*net_out = ip_net_of(&ip, (unsigned)prefix);
 	return 0;
 }

@@ -21,8 +21,11 @@ struct ip_net {
 #define IP_TEXT_SIZE 46 /* longest text with its NUL */
 
 int ip_parse(struct span s, struct ip *ip_out) MUST_CHECK;
-/* ADDRESS or ADDRESS/PREFIX, host bits ignored. An optional [ ] around the
- * address is accepted. */
+/*
+ * ADDRESS or ADDRESS/PREFIX, host bits ignored. An optional [ ] around the
+ * address is accepted.  The prefix of a mapped address counts the bits of either
+ * form: ::ffff:192.0.2.0/120 and /24 are 192.0.2.0/24, between 32 and 96 is none.
+ */
 int ip_net_parse(struct span s, struct ip_net *net_out) MUST_CHECK;
 void ip_format(const struct ip *ip, struct sbuf *b);
 void ip_net_format(const struct ip_net *net, struct sbuf *b);

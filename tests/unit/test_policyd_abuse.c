@@ -145,7 +145,9 @@ START_TEST(refuses_what_makes_no_sense)
 		"account rejects 50/1d WARN", "account rejects 100%/1d WARN", "account rejects 50%/1d WARN minimum=0",
 		"account rejects 50%/1d WARN ipv4_prefix=8", "account rejects 50%/1d THROTTLE throttle=5",
 		"client_ip networks 20/1d WARN", "recipient rejects 50%/1d WARN", "global rejects 50%/1d WARN",
-		"nobody rejects 50%/1d WARN", "", NULL,
+		"account networks 20/1d WARN for=1d for=2d", "account networks 20/1d WARN ipv4_prefix=24 ipv4_prefix=24",
+		"account new_recipients 2/1d WARN memory=3d MEMORY=4d", "account rejects 5%/1d WARN minimum=3 minimum=4",
+		"account networks 20/1d THROTTLE throttle=3/1h throttle=4/1h", "nobody rejects 50%/1d WARN", "", NULL,
 	};
 	static struct abuse_rules rules;
 	for (const char *const *text = bad; *text != NULL; text++)

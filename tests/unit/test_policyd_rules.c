@@ -124,6 +124,10 @@ START_TEST(refuses_nonsense)
 		"account messages 10/1h when x=", "account messages 10/1h when =x", "account messages 10/1h when x=\"y",
 		"account messages 10/1h text=\"\"", "account messages 10/1h text=\"{what}\"",
 		"account messages 10/1h text=\"{key\"", "account messages 10/1h burst=3",
+		"account messages 10/1h shadow=yes shadow=yes", "account messages 10/1h SHADOW=yes shadow=no",
+		"account messages 10/1h text=\"a\" when a=b text=\"b\"", "account messages 10/1h smooth=yes burst=3 burst=4",
+		"account messages 10/1h smooth=yes smooth=yes", "client_ip messages 1/1h ipv4_prefix=24 ipv4_prefix=24",
+		"client_ip messages 1/1h ipv6_prefix=64 ipv6_prefix=56",
 	};
 	struct rules *rules = rules_new();
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
@@ -284,6 +288,8 @@ START_TEST(allow_lists)
 	sbuf_init(&reason, mem, sizeof(mem));
 	ck_assert_int_eq(rules_add_allow(rules, SPAN_LIT("127.0.0.0/8, 2001:db8::/32"), &reason), 0);
 	ck_assert_int_eq(rules_add_allow(rules, SPAN_LIT("account:Root@example.com account:@example.net"), &reason), 0);
+	ck_assert_int_eq(rules_add_allow(rules, SPAN_LIT("::ffff:198.51.100.0/120"), &reason), 0);
+	ck_assert_int_eq(rules_add_allow(rules, SPAN_LIT("::ffff:198.51.100.0/90"), &reason), ERR_SYNTAX);
 	ck_assert_int_eq(rules_add_allow(rules, SPAN_LIT("account:"), &reason), ERR_SYNTAX);
 	ck_assert_int_eq(rules_add_allow(rules, SPAN_LIT("spf:example"), &reason), ERR_SYNTAX);
 	ck_assert_int_eq(rules_add_allow(rules, SPAN_LIT("300.0.0.1"), &reason), ERR_SYNTAX);
@@ -295,6 +301,9 @@ START_TEST(allow_lists)
 		{REQUEST("client_address=127.3.2.1"), true},
 		{REQUEST("client_address=::ffff:127.0.0.1"), true},
 		{REQUEST("client_address=128.0.0.1"), false},
+		{REQUEST("client_address=198.51.100.7"), true},
+		{REQUEST("client_address=::ffff:198.51.100.7"), true},
+		{REQUEST("client_address=198.51.101.7"), false},
 		{REQUEST("client_address=2001:db8:5::1"), true},
 		{REQUEST("client_address=2001:db9::1"), false},
 		{REQUEST("client_address=unknown"), false},
