@@ -142,6 +142,15 @@ bool guard_before(struct policyd *p, const struct proto_request *request, int64_
 	return true;
 }
 
+void guard_moves_on(struct policyd *p, struct guard_client *g, uint64_t digest, int64_t now_ms)
+{
+	/* VRFY and the like, and mail that is exempt or blocked, say nothing of the message before. */
+	if (digest == 0 || digest == g->digest)
+		return;
+	abuse_abandoned(&p->session.abuse, &g->message, now_ms);
+	g->digest = digest;
+}
+
 void guard_after(struct policyd *p, struct guard_client *g, const struct proto_request *request,
 		 struct session_outcome *o, int64_t now_ms, struct sbuf *reply)
 {
@@ -150,9 +159,7 @@ void guard_after(struct policyd *p, struct guard_client *g, const struct proto_r
 	struct abuse_verdict v;
 	if (a->rules.count == 0)
 		return;
-	if (g->digest != o->digest)
-		abuse_abandoned(a, &g->message, now_ms);
-	g->digest = o->digest;
+	guard_moves_on(p, g, o->digest, now_ms);
 	if (o->action != PROTO_DUNNO || !is_guarded(p, request, &subject))
 		return;
 	if (o->end_of_message) {

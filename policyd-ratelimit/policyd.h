@@ -137,6 +137,8 @@ bool guard_before(struct policyd *p, const struct proto_request *request, int64_
 /* After the session's OUTCOME: counts, and may change it and the reply to a recipient. */
 void guard_after(struct policyd *p, struct guard_client *g, const struct proto_request *request,
 		 struct session_outcome *outcome, int64_t now_ms, struct sbuf *reply);
+/* The connection speaks of the message DIGEST now; 0: of none. */
+void guard_moves_on(struct policyd *p, struct guard_client *g, uint64_t digest, int64_t now_ms);
 void guard_client_done(struct policyd *p, struct guard_client *g);
 /* Lets SUBJECT go under the rules of SCOPE; how many held it. */
 size_t guard_release(struct policyd *p, const struct subject *subject, enum rule_scope scope);

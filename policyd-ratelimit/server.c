@@ -59,6 +59,13 @@ static bool quota_ready(struct client *c, const struct proto_request *request)
 	return false;
 }
 
+/* After a reply that the session did not make. */
+static void client_moves_on(struct client *c, const struct proto_request *request, int64_t now_ms)
+{
+	uint64_t digest = session_moves_on(&c->p->session, &c->session, request, now_ms);
+	guard_moves_on(c->p, &c->guard, digest, now_ms);
+}
+
 static void quota_refuse(struct client *c, const struct proto_request *request)
 {
 	char mem[REPLY_MAX];
@@ -66,6 +73,7 @@ static void quota_refuse(struct client *c, const struct proto_request *request)
 	sbuf_init(&reply, mem, sizeof(mem));
 	if (proto_reply_add(PROTO_FULL, SPAN_LIT("The mailbox of this recipient is full"), &reply) < 0)
 		PANIC("no room for a reply");
+	client_moves_on(c, request, policyd_now_ms());
 	tell_full(request);
 	conn_write(c->conn, sbuf_span(&reply));
 }
@@ -100,6 +108,7 @@ static void request_judge(struct client *c, const struct proto_request *request)
 	enum proto_action refused;
 	if (guard_before(p, request, now_ms, &reply, &refused)) {
 		outcome = (struct session_outcome){.action = refused};
+		client_moves_on(c, request, now_ms);
 	} else {
 		session_request(&p->session, &c->session, request, now_ms, now_ms + p->wall_offset_ms, &reply, &outcome);
 		guard_after(p, &c->guard, request, &outcome, now_ms, &reply);

@@ -392,6 +392,11 @@ static bool is_blocked(struct session *s, struct session_outcome *o)
 	return false;
 }
 
+static uint64_t message_digest(const struct session *s, const struct proto_request *request)
+{
+	return session_digest(s, request->attr[PROTO_INSTANCE], request->attr[PROTO_CLIENT_ADDRESS]);
+}
+
 static uint64_t number_attr(const struct proto_request *request, enum proto_attr attr)
 {
 	uint64_t value = 0;
@@ -485,6 +490,17 @@ static void refusal_reply(struct session *s, uint64_t digest, enum proto_action 
 	verdict_reply_add(&r, s->now_ms, wall_ms, out);
 }
 
+uint64_t session_moves_on(struct session *s, struct session_client *client, const struct proto_request *request,
+			  int64_t now_ms)
+{
+	struct stage stage;
+	if (!session_stage_init(&stage, request))
+		return 0;
+	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
+	client_moves_on(s, client, message_digest(s, request));
+	return client->digest;
+}
+
 void session_request(struct session *s, struct session_client *client, const struct proto_request *request,
 		     int64_t now_ms, int64_t wall_ms, struct sbuf *out, struct session_outcome *outcome_out)
 {
@@ -496,8 +512,7 @@ void session_request(struct session *s, struct session_client *client, const str
 	o->digest = 0;
 	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
 	if (session_stage_init(&stage, request)) {
-		uint64_t digest = session_digest(s, request->attr[PROTO_INSTANCE],
-						 request->attr[PROTO_CLIENT_ADDRESS]);
+		uint64_t digest = message_digest(s, request);
 		o->end_of_message = stage.is_end;
 		client_moves_on(s, client, digest);
 		wiring_request(&s->wiring, stage.is_end, s->now_ms);

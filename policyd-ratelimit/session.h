@@ -137,6 +137,13 @@ size_t session_set_overrides(struct session *s, struct overrides *overrides);
 void session_request(struct session *s, struct session_client *client, const struct proto_request *request,
 		     int64_t now_ms, int64_t wall_ms, struct sbuf *out, struct session_outcome *outcome_out);
 /*
+ * REQUEST came on CLIENT and was answered without the session: the message that the
+ * connection spoke of before has ended if this is another one.  Returns the message's
+ * digest, 0 where the request belongs to none.
+ */
+uint64_t session_moves_on(struct session *s, struct session_client *client, const struct proto_request *request,
+			  int64_t now_ms);
+/*
  * What REQUEST would need: s->items, with the amounts beyond what its message has
  * reserved; returns their number. Changes nothing else; for a caller that fetches
  * tokens (lease.h) before the request is judged. The subject is s->subject.
