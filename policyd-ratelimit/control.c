@@ -5,7 +5,7 @@
 #include "policyd-ratelimit/keyops.h"
 #include "policyd-ratelimit/verdict.h"
 
-#define LIST_MAX 1000
+#define LIST_MAX 1000 /* keys in one list; how many were left out is told */
 
 static int key_parse(const struct span *args, size_t count, struct keyops_key *key_out, struct sbuf *error)
 {
@@ -176,14 +176,33 @@ static void limited_describe(json_t *array, const struct session_limited *l)
 	json_array_append_new(array, item);
 }
 
-static json_t *held_list(const struct policyd *p)
+/* Whether LIST is full; counts what is left out then. */
+static bool list_is_full(const json_t *list, size_t *left_out)
+{
+	bool full = json_array_size(list) == LIST_MAX;
+	*left_out += full;
+	return full;
+}
+
+static json_t *limited_list(const struct policyd *p, size_t *left_out)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < SESSION_LIMITED_MAX; i++) {
+		const struct session_limited *l = &p->session.limited[i];
+		if (l->hash != 0 && l->last.rule != NULL && l->last.until_ms > policyd_now_ms() && !list_is_full(list, left_out))
+			limited_describe(list, l);
+	}
+	return list;
+}
+
+static json_t *held_list(const struct policyd *p, size_t *left_out)
 {
 	const struct abuse *a = &p->session.abuse;
 	json_t *list = json_array();
-	for (size_t i = 0; i < a->held_count && i < LIST_MAX; i++) {
+	for (size_t i = 0; i < a->held_count; i++) {
 		const struct abuse_held *h = a->held[i];
 		const struct abuse_rule *rule = a->rules.items;
-		if (h->until_ms <= policyd_now_ms())
+		if (h->until_ms <= policyd_now_ms() || list_is_full(list, left_out))
 			continue;
 		while (rule->id != h->rule_id)
 			rule++;
@@ -208,20 +227,17 @@ static json_t *run_list(void *arg, const struct span *args, size_t count, struct
 		sbuf_adds(error, "no argument is wanted");
 		return NULL;
 	}
-	json_t *limited = json_array(), *blocked = json_array(), *result = json_object();
-	for (size_t i = 0; i < SESSION_LIMITED_MAX && json_array_size(limited) < LIST_MAX; i++) {
-		const struct session_limited *l = &p->session.limited[i];
-		if (l->hash != 0 && l->last.rule != NULL && l->last.until_ms > policyd_now_ms())
-			limited_describe(limited, l);
-	}
+	size_t left_out = 0;
+	json_t *blocked = json_array(), *result = json_object();
 	for (size_t i = 0; i < p->session.blocks.count; i++) {
 		const struct block *b = &p->session.blocks.items[i];
 		json_array_append_new(blocked, json_pack("{s:s,s:o}", "scope", rule_scope_name(b->scope), "key",
 							 json_span(span_str(b->key))));
 	}
-	json_object_set_new(result, "limited", limited);
+	json_object_set_new(result, "limited", limited_list(p, &left_out));
 	json_object_set_new(result, "blocked", blocked);
-	json_object_set_new(result, "abuse", held_list(p));
+	json_object_set_new(result, "abuse", held_list(p, &left_out));
+	json_object_set_new(result, "left_out", json_integer((json_int_t)left_out));
 	json_object_set_new(result, "spf", exempt_list(p));
 	json_object_set_new(result, "warnings", watch_warnings(p));
 	return result;

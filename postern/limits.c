@@ -44,6 +44,9 @@ static int list(struct cli *cli)
 			(long long)json_integer_value(json_object_get(item, "networks")), at[0] != '\0' ? "as of " : "not yet read",
 			at, problem[0] != '\0' ? "; " : "", problem);
 	}
+	long long left_out = json_integer_value(json_object_get(result, "left_out"));
+	if (left_out > 0)
+		fprintf(cli->out, "not shown: %lld keys\n", left_out);
 	json_t *rows = json_incref(json_object_get(result, "limited"));
 	json_array_foreach(json_object_get(result, "blocked"), i, blocked) {
 		json_t *row = json_deep_copy(blocked);
