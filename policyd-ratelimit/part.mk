@@ -103,3 +103,9 @@ test_policyd_redis_ARCHIVES := policyd-core mail base
 FUZZERS += fuzz_policyd_redis
 fuzz_policyd_redis_SRCS := tests/fuzz/fuzz_policyd_redis.c
 fuzz_policyd_redis_ARCHIVES := policyd-core mail base
+
+TESTS += test_policyd_redis_net
+test_policyd_redis_net_SRCS := tests/unit/test_policyd_redis_net.c policyd-ratelimit/redis_net.c \
+	policyd-ratelimit/redis_nodes.c policyd-ratelimit/store_redis.c
+test_policyd_redis_net_ARCHIVES := policyd-core mail run base
+test_policyd_redis_net_LIBS := $(RUN_LIBS) -lhiredis

@@ -1,11 +1,14 @@
 """Private Redis servers: one, a master with replicas under Sentinel, or a cluster."""
+import contextlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from tests.frame.wait import wait_until
@@ -158,3 +161,40 @@ def paused(server, seconds):
     server.kill(signal.SIGSTOP)
     time.sleep(seconds)
     server.kill(signal.SIGCONT)
+
+
+class ClockProxy:
+    """Stands before a server at PORT whose clock seems to be `offset_ms` ahead: numbers of 13 digits in
+    its answers, which are times in milliseconds, are moved."""
+
+    def __init__(self, port):
+        self.target, self.offset_ms = port, 0
+        self.listener = socket.create_server((HOST, 0))
+        self.port = self.listener.getsockname()[1]
+        self.sockets = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, server = self.listener.accept()[0], socket.create_connection((HOST, self.target))
+                self.sockets += [client, server]
+                threading.Thread(target=self.pump, args=(client, server, lambda data: data), daemon=True).start()
+                threading.Thread(target=self.pump, args=(server, client, self.moved), daemon=True).start()
+
+    def moved(self, data):
+        return re.sub(rb"^:(\d{13})\r$", lambda found: b":%d\r" % (int(found[1]) + self.offset_ms), data, flags=re.M)
+
+    @staticmethod
+    def pump(source, target, change):
+        """Whole lines only: an answer always ends with one."""
+        rest = b""
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                lines, newline, rest = (rest + data).rpartition(b"\n")
+                target.sendall(change(lines + newline))
+            target.shutdown(socket.SHUT_RDWR)
+
+    def stop(self):
+        for one in (self.listener, *self.sockets):
+            one.close()
