@@ -36,10 +36,21 @@ static struct span entry_key(struct sbuf *b, enum rule_scope scope, struct span 
 	return sbuf_span(b);
 }
 
+static bool is_domain(enum rule_scope scope)
+{
+	return scope == SCOPE_SENDER_DOMAIN || scope == SCOPE_ACCOUNT_DOMAIN || scope == SCOPE_RECIPIENT_DOMAIN;
+}
+
 static int name_add(struct keymap *map, enum rule_scope scope, struct span name, uint32_t *value)
 {
 	char mem[SUBJECT_KEY_MAX];
 	struct sbuf b;
+	if (is_domain(scope)) {
+		name = span_starts(name, SPAN_LIT("@")) ? span_skip(name, 1) : name;
+		name = span_ends(name, SPAN_LIT(".")) ? span_take(name, name.len - 1) : name;
+		if (span_chr(name, '@') != SPAN_NPOS)
+			return ERR_SYNTAX;
+	}
 	sbuf_init(&b, mem, sizeof(mem));
 	struct span key = entry_key(&b, scope, name);
 	if (!sbuf_ok(&b) || (name.len == 0 && scope != SCOPE_GLOBAL))

@@ -3,7 +3,8 @@
  * network as an administrator writes it) to numbers: the index of overrides
  * and of blocks.  Networks are found by longest prefix; "@domain" under a
  * scope of addresses stands for all addresses there, after an entry of
- * their own.  Fill, seal, look up.  Pure.
+ * their own.  Under the scopes of domains a name may be written as example.com,
+ * @example.com or example.com. (with a dot).  Fill, seal, look up.  Pure.
  */
 #ifndef POLICYD_KEYMAP_H
 #define POLICYD_KEYMAP_H

@@ -252,6 +252,7 @@ static int reload(struct skel *skel, const void *arg, struct sbuf *error)
 	p->recorder = next.recorder;
 	exempt_switch(p, next.refresh);
 	server_reload(p, config);
+	overrides_loader_reload(p->loader, config);
 	sharer_reload(p->sharer, config);
 	p->session.timeout_ms = config->transaction_timeout;
 	p->session.wiring.sample = (uint64_t)config->wiring_messages;

@@ -48,6 +48,21 @@ static bool kind_note(struct overrides *o, const struct override *item)
 	return true;
 }
 
+const char *overrides_fault(const struct override *item, struct span key, char delimiter)
+{
+	struct subject subject;
+	bool is_sender = item->scope == SCOPE_SENDER;
+	if (item->length_ms < WINDOW_LENGTH_MIN_MS || item->length_ms > WINDOW_LENGTH_MAX_MS)
+		return "no limit may have that window";
+	if (!is_sender && item->scope != SCOPE_RECIPIENT)
+		return NULL;
+	if (subject_init_text(&subject, item->scope, key, delimiter) < 0)
+		return "the key is none of its scope";
+	/* Requests are counted under the address without it. */
+	return subject_name(&subject, item->scope).len < key.len ? "an address extension: its mail counts for the address without it"
+								 : NULL;
+}
+
 int overrides_add(struct overrides *o, const struct override *item, struct span key)
 {
 	uint32_t at = (uint32_t)o->count, head = at;

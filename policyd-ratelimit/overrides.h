@@ -40,6 +40,8 @@ struct overrides {
 
 struct overrides *overrides_new(void);
 void overrides_free(struct overrides **overrides);
+/* What is wrong with an override that can never apply; NULL: nothing. DELIMITER as of subject_init(). */
+const char *overrides_fault(const struct override *item, struct span key, char delimiter);
 /* ERR_SYNTAX where KEY is none of the scope or the window is none that a limit
  * may have, ERR_LIMIT when full, also of kinds.  Those of one
  * network must be added one after the other. */

@@ -255,6 +255,29 @@ class Administration(PolicyCase):
             self.wait_until(lambda: windows(account) == [(3600, 1000)], 5, "the end of the override")
             self.assertEqual(self.send_message(client, sasl_username=account), "DUNNO")
 
+    def test_rows_without_effect_are_named_once(self):
+        """Each with its number and why; a later change of other rows does not tell of them again."""
+        local, _, domain = self.new_user().partition("@")
+        rows = [("sender", f"{local}+news@{domain}", "address extension"), ("account_domain", f"{local}@{domain}", "key is none"),
+                ("client_ip", "192.0.2.0/40", "key is none")]
+        for scope, key, _ in rows:
+            self.rows("INSERT INTO rate_limits (scope, rate_key, unit, max_count, window_s, action) "
+                      "VALUES (%s, %s, 'messages', 2, 3600, 'REJECT')", scope, key)
+        numbers = {key: self.rows("SELECT id FROM rate_limits WHERE rate_key = %s", key)[0][0] for _, key, _ in rows}
+        told = lambda key, why: len(re.findall(rf"override_ignored .*row={numbers[key]} .*key=\"?{re.escape(key)}\"? .*{why}",
+                                               self.log_text()))
+        try:
+            for _, key, why in rows:
+                self.wait_until(lambda key=key, why=why: told(key, why) == 1, 10, f"{key} is told")
+            self.rows("INSERT INTO rate_limits (scope, rate_key, unit, max_count, window_s, action) "
+                      "VALUES ('account_domain', %s, 'messages', 2, 3600, 'REJECT')", f"@{local}.{domain}")
+            account = f"a@{local}.{domain}"
+            self.wait_until(lambda: self.limits("explain", f"account_domain:{account}")["windows"], 10, "a domain with its @")
+            self.assertEqual([told(key, why) for _, key, why in rows], [1, 1, 1])
+        finally:
+            self.rows("DELETE FROM rate_limits WHERE rate_key LIKE %s", f"%{local}%")
+            self.rows("DELETE FROM rate_limits WHERE rate_key = '192.0.2.0/40'")
+
     def test_block_release_reset(self):
         source = self.new_source()
         with self.client() as client:

@@ -322,6 +322,48 @@ START_TEST(allow_lists)
 }
 END_TEST
 
+START_TEST(overrides_that_can_never_apply)
+{
+	static const struct {
+		enum rule_scope scope;
+		const char *key;
+		int64_t length_ms;
+		const char *fault; /* NULL: none */
+		int rc;            /* of adding it */
+	} rows[] = {
+		{SCOPE_SENDER, "bob@example.com", 3600000, NULL, 0},
+		{SCOPE_SENDER, "bob+news@example.com", 3600000, "extension", 0},
+		{SCOPE_RECIPIENT, "bob+news@example.com", 3600000, "extension", 0},
+		{SCOPE_RECIPIENT, "bob+news", 3600000, "extension", 0},
+		{SCOPE_RECIPIENT, "+bob@example.com", 3600000, NULL, 0},
+		{SCOPE_RECIPIENT, "@example.com", 3600000, NULL, 0},
+		/* Accounts are counted as they log in. */
+		{SCOPE_ACCOUNT, "bob+news@example.com", 3600000, NULL, 0},
+		{SCOPE_ACCOUNT, "", 3600000, NULL, ERR_SYNTAX},
+		{SCOPE_ACCOUNT_DOMAIN, "@example.com", 3600000, NULL, 0},
+		{SCOPE_ACCOUNT_DOMAIN, "bob@example.com", 3600000, NULL, ERR_SYNTAX},
+		{SCOPE_SENDER_DOMAIN, "@", 3600000, NULL, ERR_SYNTAX},
+		{SCOPE_CLIENT_IP, "::ffff:192.0.2.0/120", 3600000, NULL, 0},
+		{SCOPE_CLIENT_IP, "192.0.2.0/33", 3600000, NULL, ERR_SYNTAX},
+		{SCOPE_ACCOUNT, "bob", WINDOW_LENGTH_MIN_MS, NULL, 0},
+		{SCOPE_ACCOUNT, "bob", WINDOW_LENGTH_MIN_MS - 1000, "window", ERR_SYNTAX},
+		{SCOPE_ACCOUNT, "bob", WINDOW_LENGTH_MAX_MS, NULL, 0},
+		{SCOPE_ACCOUNT, "bob", WINDOW_LENGTH_MAX_MS + 1000, "window", ERR_SYNTAX},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		const struct override o = {.scope = rows[i].scope, .action = PROTO_DEFER, .length_ms = rows[i].length_ms};
+		const char *fault = overrides_fault(&o, span_str(rows[i].key), '+');
+		ck_assert_msg((fault == NULL) == (rows[i].fault == NULL), "%s", rows[i].key);
+		ck_assert_msg(fault == NULL || strstr(fault, rows[i].fault) != NULL, "%s", rows[i].key);
+		struct overrides *all = overrides_new();
+		ck_assert_msg(overrides_add(all, &o, span_str(rows[i].key)) == rows[i].rc, "%s", rows[i].key);
+		overrides_free(&all);
+	}
+	const struct override o = {.scope = SCOPE_SENDER, .action = PROTO_DEFER, .length_ms = 3600000};
+	ck_assert_ptr_null(overrides_fault(&o, SPAN_LIT("bob+news@example.com"), '\0'));
+}
+END_TEST
+
 START_TEST(longest_prefix_wins)
 {
 	struct netmap map;
@@ -430,7 +472,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&reads_all_parts, &smooth_is_one_more_window, &overrides_scale_the_burst, &keys_are_shown_as_they_are, &overrides_of_wider_keys, &defaults_of_prefixes, &refuses_nonsense, &caps_of_the_grammar,
 	&identity_is_what_is_counted, &conditions_look_at_any_attribute, &keys_are_normalised,
-	&nobody_has_no_key, &allow_lists, &longest_prefix_wins, NULL,
+	&nobody_has_no_key, &allow_lists, &overrides_that_can_never_apply, &longest_prefix_wins, NULL,
 };
 
 TEST_MAIN("policyd_rules", tests)
