@@ -188,7 +188,8 @@ static struct conn_limits limits_of(const struct policyd_config *config)
 	return (struct conn_limits){.in_max_bytes = PROTO_REQUEST_MAX + 1,
 				    .out_max_bytes = OUT_MAX_BYTES,
 				    .max_conns = (size_t)config->max_connections,
-				    .idle_ms = config->idle_timeout};
+				    .idle_ms = config->idle_timeout,
+				    .gather = true};
 }
 
 void server_reload(struct policyd *p, const struct policyd_config *config)

@@ -163,10 +163,17 @@ static void enter(struct conn *c)
 	c->depth++;
 }
 
+/* Whether the output waits for the end of the round. */
+static bool flushed_late(struct conn *c)
+{
+	return c->server != NULL && c->out.len > 0 && !c->broken && !ev_is_active(&c->writable) &&
+	       conn_server_late(c->server, c);
+}
+
 /* Ends a callback: sends what it wrote, or frees what it closed. */
 static void leave(struct conn *c)
 {
-	if (c->depth == 1 && !c->closed)
+	if (c->depth == 1 && !c->closed && !flushed_late(c))
 		flush_output(c);
 	c->depth--;
 	if (c->depth > 0)
@@ -175,6 +182,14 @@ static void leave(struct conn *c)
 		conn_close(c);
 	else if (drained(c))
 		ev_feed_event(c->ev, &c->writable, EV_CUSTOM);
+}
+
+void conn_flush(struct conn *c)
+{
+	enter(c);
+	if (!c->closed)
+		flush_output(c);
+	leave(c);
 }
 
 static bool may_read(const struct conn *c)

@@ -4,7 +4,7 @@
  * that may wait, connections, idle time.
  *
  * One readiness event makes one read; what the handler writes meanwhile goes
- * out in one write right after it.  A connection without unread input or
+ * out in one write right after it, or after all events of that round.  A connection without unread input or
  * unwritten output holds no buffer.  All of it belongs to the loop's thread.
  */
 #ifndef RUN_CONN_H
@@ -24,7 +24,12 @@ struct conn_limits {
 	int64_t idle_ms;      /* no byte in either direction for so long: closed; 0: never */
 	bool internal;        /* a service of our own (metrics, control): not counted among
 				 the client connections */
+	bool gather;          /* of a server: what handlers wrote goes out when all connections that
+				 were ready were served, or so many (CONN_GATHER_MAX) of them: the
+				 clients are then woken together, not each between two reads of ours */
 };
+
+#define CONN_GATHER_MAX 64
 
 struct conn_handler {
 	/* A new connection; returns its state (may be NULL). */

@@ -23,6 +23,7 @@ struct conn {
 	void *state;
 	struct conn_server *server;       /* NULL for conn_attach() */
 	struct conn *prev, *next;         /* the server's list */
+	struct conn *late_next, **late;   /* its list of those to be flushed; NULL: not in it */
 	struct conn_buf in, out;
 	int64_t last_ms;                  /* last byte in either direction */
 	size_t drain_low;
@@ -38,5 +39,9 @@ void conn_accepted(struct loop *loop, int fd, const struct conn_limits *limits,
 
 void conn_server_remember(struct conn_server *server, struct conn *c);
 void conn_server_forget(struct conn_server *server, struct conn *c);
+/* C's output goes out at the end of the round; false where the server does not gather. */
+bool conn_server_late(struct conn_server *server, struct conn *c);
+/* Sends what waits. */
+void conn_flush(struct conn *c);
 
 #endif

@@ -28,7 +28,57 @@ struct conn_server {
 	struct conn *first;
 	size_t count;
 	struct conn *each_next; /* what conn_server_each() visits next */
+	struct ev_prepare round_end;
+	struct conn *late_first, **late_last; /* whose output waits for the end of the round */
+	size_t late_count;
 };
+
+/* ---- output that is gathered ---- */
+
+static void late_remove(struct conn_server *server, struct conn *c)
+{
+	*c->late = c->late_next;
+	if (c->late_next != NULL)
+		c->late_next->late = c->late;
+	else
+		server->late_last = c->late;
+	c->late = NULL;
+	server->late_count--;
+}
+
+static void late_flush(struct conn_server *server)
+{
+	struct conn *c;
+	while ((c = server->late_first) != NULL) {
+		late_remove(server, c);
+		conn_flush(c);
+	}
+}
+
+bool conn_server_late(struct conn_server *server, struct conn *c)
+{
+	if (!server->limits.gather)
+		return false;
+	if (c->late == NULL) {
+		c->late_next = NULL;
+		c->late = server->late_last;
+		*server->late_last = c;
+		server->late_last = &c->late_next;
+		server->late_count++;
+	}
+	if (server->late_count >= CONN_GATHER_MAX)
+		late_flush(server);
+	return true;
+}
+
+static void on_round_end(struct ev_loop *ev, struct ev_prepare *w, int events)
+{
+	(void)ev;
+	(void)events;
+	late_flush(w->data);
+}
+
+/* ---- connections ---- */
 
 void conn_server_remember(struct conn_server *server, struct conn *c)
 {
@@ -43,6 +93,8 @@ void conn_server_remember(struct conn_server *server, struct conn *c)
 
 void conn_server_forget(struct conn_server *server, struct conn *c)
 {
+	if (c->late != NULL)
+		late_remove(server, c);
 	if (server->each_next == c)
 		server->each_next = c->next;
 	if (c->next != NULL)
@@ -127,6 +179,11 @@ struct conn_server *conn_server_new(struct loop *loop, const struct listen_set *
 	server->accepts_count = set->count;
 	ev_timer_init(&server->resume, on_resume, ACCEPT_PAUSE_S, 0);
 	server->resume.data = server;
+	server->late_last = &server->late_first;
+	ev_prepare_init(&server->round_end, on_round_end);
+	server->round_end.data = server;
+	if (limits->gather)
+		ev_prepare_start(server->ev, &server->round_end);
 	for (size_t i = 0; i < set->count; i++) {
 		ev_io_init(&server->accepts[i], on_acceptable, set->fds[i], EV_READ);
 		server->accepts[i].data = server;
@@ -169,6 +226,7 @@ void conn_server_free(struct conn_server **server)
 		return;
 	conn_server_pause(*server);
 	conn_server_each(*server, close_one, NULL);
+	ev_prepare_stop((*server)->ev, &(*server)->round_end);
 	if ((*server)->count > 0)
 		PANIC("conn_server_free within a handler");
 	free(*server);

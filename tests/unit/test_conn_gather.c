@@ -1,0 +1,74 @@
+/*
+ * Tests of lib/run/conn_server: output that is gathered for the end of a round.
+ */
+#include "tests/unit/conn_fixture.h"
+
+static int gathered_fds[CONN_GATHER_MAX];
+
+/* COUNT requests come in at once; returns how many are answered when the loop has
+ * taken them all, before it looks for more. */
+static int answered_in_one_round(int count)
+{
+	int answered = 0;
+	char c;
+	for (int i = 0; i < count; i++)
+		gathered_fds[i] = dial();
+	PUMP(t.opened == count);
+	for (int i = 0; i < count; i++)
+		say(gathered_fds[i], "x\n");
+	ev_run(loop_ev(t.loop), EVRUN_NOWAIT);
+	ck_assert_int_eq(t.shown, count);
+	for (int i = 0; i < count; i++)
+		answered += recv(gathered_fds[i], &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+	return answered;
+}
+
+START_TEST(replies_of_a_round_go_together)
+{
+	static const struct {
+		int count, at_once;
+	} rows[] = {{CONN_GATHER_MAX - 1, 0}, {CONN_GATHER_MAX, CONN_GATHER_MAX}};
+	struct conn_limits l = limits;
+	l.max_conns = CONN_GATHER_MAX;
+	l.gather = true;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		t.opened = t.closed = t.shown = 0;
+		setup(&l);
+		ck_assert_int_eq(answered_in_one_round(rows[i].count), rows[i].at_once);
+		for (int k = 0; k < rows[i].count; k++) {
+			expect(gathered_fds[k], "x\n");
+			close(gathered_fds[k]);
+		}
+		teardown();
+	}
+}
+END_TEST
+
+START_TEST(gathered_output_outlives_nothing)
+{
+	struct conn_limits l = limits;
+	l.gather = true;
+	setup(&l);
+	int other = dial(), ends = dial(), gone = dial();
+	PUMP(t.opened == 3);
+	say(other, "l\n");
+	say(gone, "x\n"); /* served first: its reply waits when the other one closes it */
+	say(ends, "x\n");
+	shutdown(ends, SHUT_WR);
+	PUMP(t.closed >= 2);
+	expect(ends, "x\n");
+	expect_end(ends);
+	expect_end(gone);
+	close(other);
+	PUMP(t.closed == 3);
+	teardown();
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&replies_of_a_round_go_together,
+	&gathered_output_outlives_nothing,
+	NULL,
+};
+
+TEST_MAIN("conn gather", tests)
