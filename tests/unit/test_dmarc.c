@@ -278,7 +278,7 @@ static enum auth_result judge_after(size_t elsewhere, size_t inside, const char 
 		ids[i] = (struct dmarc_identifier){span_str(domains[i]), DMARC_DKIM, false};
 	}
 	ids[count] = (struct dmarc_identifier){span_str(ours), DMARC_DKIM, false};
-	struct dmarc_request request = {SPAN_LIT("example.com"), ids, count + 1, NULL};
+	struct dmarc_request request = {.author_domain = SPAN_LIT("example.com"), .identifiers = ids, .identifier_count = count + 1};
 	struct dmarc_verdict v;
 	struct arena a;
 	arena_init(&a, 1 << 20);
@@ -308,7 +308,7 @@ END_TEST
 START_TEST(walk_has_eight_queries)
 {
 	static struct fakedns dns = {.rows = rfc_zone};
-	struct dmarc_request request = {SPAN_LIT("a.b.c.d.e.f.g.h.i.j.mail.nothing.test"), NULL, 0, NULL};
+	struct dmarc_request request = {.author_domain = SPAN_LIT("a.b.c.d.e.f.g.h.i.j.mail.nothing.test")};
 	struct dmarc_verdict v;
 	struct arena a;
 	arena_init(&a, 1 << 20);
