@@ -3,10 +3,9 @@
  * delivered or dead again.  A row that fails is tried again in later rounds,
  * which come less and less often while nothing succeeds.
  */
-#include <pthread.h>
-
 #include "lib/base/num.h"
 #include "lib/run/log.h"
+#include "lib/run/worker.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/index_internal.h"
 #include "lmtp-indexer/payload.h"
@@ -22,10 +21,7 @@ struct webhook_retry {
 	struct db *db;
 	int64_t give_up_ms;
 	unsigned refused_max;
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t wake;
-	bool stopping;
+	struct worker worker;
 };
 
 struct letter {
@@ -121,17 +117,17 @@ static void *run(void *arg)
 {
 	struct webhook_retry *r = arg;
 	int64_t pause = PAUSE_MIN_MS;
-	pthread_mutex_lock(&r->lock);
-	while (!r->stopping) {
-		pthread_mutex_unlock(&r->lock);
+	pthread_mutex_lock(&r->worker.lock);
+	while (!r->worker.stopping) {
+		pthread_mutex_unlock(&r->worker.lock);
 		bool good = run_round(r);
-		pthread_mutex_lock(&r->lock);
+		pthread_mutex_lock(&r->worker.lock);
 		pause = good ? PAUSE_MIN_MS : pause * 2 > PAUSE_MAX_MS ? PAUSE_MAX_MS : pause * 2;
-		int64_t until = clock_boot_ms() + pause;
-		while (!r->stopping && clock_boot_ms() < until)
-			index_wait(&r->wake, &r->lock, until - clock_boot_ms());
+		int64_t until = clock_boot_ms() + pause, left;
+		while (!r->worker.stopping && (left = until - clock_boot_ms()) > 0)
+			worker_wait(&r->worker, left);
 	}
-	pthread_mutex_unlock(&r->lock);
+	pthread_mutex_unlock(&r->worker.lock);
 	return NULL;
 }
 
@@ -140,20 +136,13 @@ struct webhook_retry *webhook_retry_new(const struct webhook_config *config, str
 	struct webhook_retry *r = mem_zalloc(sizeof(*r));
 	char why_mem[128];
 	struct sbuf why;
-	pthread_condattr_t attr;
 	sbuf_init(&why, why_mem, sizeof(why_mem));
 	if (webhook_line_init(&r->line, config, &why) < 0)
 		PANIC("the webhook's secrets were checked before");
 	r->db = db;
 	r->give_up_ms = config->give_up_ms;
 	r->refused_max = config->refused_max;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_mutex_init(&r->lock, NULL);
-	pthread_cond_init(&r->wake, &attr);
-	pthread_condattr_destroy(&attr);
-	if (pthread_create(&r->thread, NULL, run, r) != 0)
-		PANIC("cannot start a thread");
+	worker_start(&r->worker, run, r);
 	return r;
 }
 
@@ -162,11 +151,7 @@ void webhook_retry_close(struct webhook_retry **retry)
 	struct webhook_retry *r = *retry;
 	if (r == NULL)
 		return;
-	pthread_mutex_lock(&r->lock);
-	r->stopping = true;
-	pthread_cond_signal(&r->wake);
-	pthread_mutex_unlock(&r->lock);
-	pthread_join(r->thread, NULL);
+	worker_stop(&r->worker);
 	hook_line_done(&r->line);
 	db_free(&r->db);
 	free(r);

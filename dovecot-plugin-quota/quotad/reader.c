@@ -6,11 +6,11 @@
  * `up` says whether the database answered last; while it is down nobody waits
  * for a load, and the first poll that succeeds reads everything anew.
  */
-#include <pthread.h>
 #include <stdatomic.h>
 
 #include "dovecot-plugin-quota/quotad/store-internal.h"
 #include "lib/base/num.h"
+#include "lib/run/worker.h"
 
 #define ROWS_MAX 512
 #define JOBS_MAX 100000
@@ -31,12 +31,9 @@ struct reader {
 	int64_t poll_ms, history_ms; /* 0: no history */
 	_Atomic bool up;
 	char seen[64]; /* last value of query_changes */
-	pthread_t thread;
-	pthread_mutex_t lock; /* of all below */
-	pthread_cond_t wake;
-	struct job *first, **last;
-	size_t jobs;
-	bool stopping;
+	struct worker worker;
+	struct job *first, **last; /* under its lock */
+	size_t jobs;		   /* likewise */
 };
 
 /* Rows on their way to the loop, and what is said behind them. */
@@ -222,38 +219,19 @@ static void write_history(struct reader *r)
 /* The next job, or NULL when it is time to poll or to end. */
 static struct job *next_job(struct reader *r, int64_t poll_at_ms)
 {
-	pthread_mutex_lock(&r->lock);
-	while (r->first == NULL && !r->stopping) {
-		const int64_t left = poll_at_ms - clock_boot_ms();
-		struct timespec until;
-		if (left <= 0)
-			break;
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec += left / 1000;
-		until.tv_nsec += left % 1000 * 1000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_sec++;
-			until.tv_nsec -= 1000000000;
-		}
-		pthread_cond_timedwait(&r->wake, &r->lock, &until);
-	}
-	struct job *job = r->stopping ? NULL : r->first;
+	int64_t left;
+	pthread_mutex_lock(&r->worker.lock);
+	while (r->first == NULL && !r->worker.stopping && (left = poll_at_ms - clock_boot_ms()) > 0)
+		worker_wait(&r->worker, left);
+	struct job *job = r->worker.stopping ? NULL : r->first;
 	if (job != NULL) {
 		r->first = job->next;
 		if (r->first == NULL)
 			r->last = &r->first;
 		r->jobs--;
 	}
-	pthread_mutex_unlock(&r->lock);
+	pthread_mutex_unlock(&r->worker.lock);
 	return job;
-}
-
-static bool is_stopping(struct reader *r)
-{
-	pthread_mutex_lock(&r->lock);
-	const bool stopping = r->stopping;
-	pthread_mutex_unlock(&r->lock);
-	return stopping;
 }
 
 static void *reader_run(void *arg)
@@ -261,7 +239,7 @@ static void *reader_run(void *arg)
 	struct reader *r = arg;
 	int64_t poll_at_ms = 0, history_at_ms = clock_boot_ms() + r->history_ms;
 
-	while (!is_stopping(r)) {
+	while (!worker_is_stopping(&r->worker)) {
 		if (clock_boot_ms() >= poll_at_ms) {
 			poll_changes(r);
 			poll_at_ms = clock_boot_ms() + r->poll_ms;
@@ -280,7 +258,6 @@ static void *reader_run(void *arg)
 struct reader *reader_start(struct store *store, const struct quotad_config *config)
 {
 	struct reader *r = mem_zalloc(sizeof(*r));
-	pthread_condattr_t attr;
 
 	r->store = store;
 	r->db = db_clone(store->writer);
@@ -295,13 +272,7 @@ struct reader *reader_start(struct store *store, const struct quotad_config *con
 	r->poll_ms = config->poll_interval;
 	atomic_store(&r->up, true); /* so that the first requests wait for their limit */
 	r->last = &r->first;
-	pthread_mutex_init(&r->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&r->wake, &attr);
-	pthread_condattr_destroy(&attr);
-	if (pthread_create(&r->thread, NULL, reader_run, r) != 0)
-		PANIC("cannot make a thread");
+	worker_start(&r->worker, reader_run, r);
 	return r;
 }
 
@@ -317,19 +288,13 @@ void reader_stop(struct reader **reader)
 	struct reader *r = *reader;
 	if (r == NULL)
 		return;
-	pthread_mutex_lock(&r->lock);
-	r->stopping = true;
-	pthread_cond_signal(&r->wake);
-	pthread_mutex_unlock(&r->lock);
-	pthread_join(r->thread, NULL);
+	worker_stop(&r->worker);
 	while (r->first != NULL) {
 		struct job *job = r->first;
 		r->first = job->next;
 		job_free(job);
 	}
 	db_free(&r->db);
-	pthread_mutex_destroy(&r->lock);
-	pthread_cond_destroy(&r->wake);
 	free(r->query_user);
 	free(r->query_domain);
 	free(r->query_all);
@@ -353,15 +318,15 @@ static struct job *job_new(const char *user, const char *domain)
 
 static void enqueue(struct reader *r, struct job *job)
 {
-	pthread_mutex_lock(&r->lock);
+	pthread_mutex_lock(&r->worker.lock);
 	const bool full = r->jobs >= JOBS_MAX;
 	if (!full) {
 		*r->last = job;
 		r->last = &job->next;
 		r->jobs++;
-		pthread_cond_signal(&r->wake);
+		pthread_cond_signal(&r->worker.wake);
 	}
-	pthread_mutex_unlock(&r->lock);
+	pthread_mutex_unlock(&r->worker.lock);
 	if (full)
 		job_free(job); /* who waits for it goes on after load_timeout */
 }

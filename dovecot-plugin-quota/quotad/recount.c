@@ -9,10 +9,11 @@
 #include <errno.h>
 #include <ev.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "lib/run/worker.h"
 
 #define SETTLE_MS 500
 #define AGAIN_MS 2000
@@ -38,11 +39,8 @@ struct recount {
 	size_t count;
 	bool busy; /* the worker has an item */
 	bool told; /* that nobody answers */
-	pthread_t thread;
-	pthread_mutex_t lock; /* of all below */
-	pthread_cond_t wake;
-	struct item *work;
-	bool stopping;
+	struct worker worker;
+	struct item *work; /* under its lock */
 };
 
 /* ---- the worker ---- */
@@ -108,13 +106,13 @@ static void *worker_run(void *arg)
 {
 	struct recount *r = arg;
 	for (;;) {
-		pthread_mutex_lock(&r->lock);
-		while (r->work == NULL && !r->stopping)
-			pthread_cond_wait(&r->wake, &r->lock);
+		pthread_mutex_lock(&r->worker.lock);
+		while (r->work == NULL && !r->worker.stopping)
+			worker_wait(&r->worker, -1);
 		struct item *item = r->work;
-		const bool stopping = r->stopping;
+		const bool stopping = r->worker.stopping;
 		r->work = NULL;
-		pthread_mutex_unlock(&r->lock);
+		pthread_mutex_unlock(&r->worker.lock);
 		if (stopping) {
 			free(item);
 			return NULL;
@@ -175,10 +173,10 @@ static bool is_urgent(const struct recount *r, const struct item *item)
 static void hand_over(struct recount *r, struct item *item)
 {
 	r->busy = true;
-	pthread_mutex_lock(&r->lock);
+	pthread_mutex_lock(&r->worker.lock);
 	r->work = item;
-	pthread_cond_signal(&r->wake);
-	pthread_mutex_unlock(&r->lock);
+	pthread_cond_signal(&r->worker.wake);
+	pthread_mutex_unlock(&r->worker.lock);
 }
 
 static void go_on(struct recount *r)
@@ -254,10 +252,7 @@ struct recount *recount_new(struct skel *skel, struct ledger *ledger)
 	r->last = &r->first;
 	ev_timer_init(&r->tick, on_tick, 0, TICK_S);
 	r->tick.data = r;
-	pthread_mutex_init(&r->lock, NULL);
-	pthread_cond_init(&r->wake, NULL);
-	if (pthread_create(&r->thread, NULL, worker_run, r) != 0)
-		PANIC("cannot make a thread");
+	worker_start(&r->worker, worker_run, r);
 	return r;
 }
 
@@ -266,16 +261,10 @@ void recount_free(struct recount **recount)
 	struct recount *r = *recount;
 	if (r == NULL)
 		return;
-	pthread_mutex_lock(&r->lock);
-	r->stopping = true;
-	pthread_cond_signal(&r->wake);
-	pthread_mutex_unlock(&r->lock);
-	pthread_join(r->thread, NULL);
+	worker_stop(&r->worker);
 	while (r->first != NULL)
 		free(dequeue(r));
 	ev_timer_stop(loop_ev(r->skel->loop), &r->tick);
-	pthread_mutex_destroy(&r->lock);
-	pthread_cond_destroy(&r->wake);
 	free(r);
 	*recount = NULL;
 }
