@@ -199,6 +199,12 @@ void usage_stale(struct usage *u)
 	u->wants_recount = true;
 }
 
+void usage_login(const struct usage *u)
+{
+	const struct quota_request r = request_of(u, QUOTA_LOGIN);
+	quota_client_note(u->client, &r);
+}
+
 void usage_freed(struct usage *u, uint64_t bytes, uint64_t messages)
 {
 	struct quota_request r = request_of(u, QUOTA_FREE);

@@ -66,6 +66,8 @@ void usage_intent(struct usage *u);
 void usage_freed(struct usage *u, uint64_t bytes, uint64_t messages);
 /* Something changed in a way that is not known. */
 void usage_stale(struct usage *u);
+/* A session begins; it waits for nothing, whoever has to count. */
+void usage_login(const struct usage *u);
 
 /*
  * Counts the mailbox and tells quotad.  ERR_AGAIN where others went on changing

@@ -2,6 +2,7 @@
  * What imap_quota of Dovecot lacks: SETQUOTA for administrators, written to the
  * database by quotad, and the capabilities of RFC 9208.  An administrator is who
  * has the userdb field admin; "user@domain:User quota" names another's root.
+ * A login is told to quotad, which has users counted whose usage may be wrong.
  *
  * Loaded behind imap_quota, whose SETQUOTA crashes (2.3) or always refuses (2.4).
  * It shares no symbol with the quota plug-in, only its roots.
@@ -150,9 +151,24 @@ static bool cmd_setquota(struct client_command_context *cmd)
 	return TRUE;
 }
 
+static void tell_login(struct mail_user *user)
+{
+	struct quota_root_iter *iter = quota_root_iter_init_user(user);
+	struct quota_root *root;
+
+	while ((root = quota_root_iter_next(iter)) != NULL) {
+		if (strcmp(root->backend.name, "usage") != 0)
+			continue;
+		const struct usage_root *uroot = container_of(root, struct usage_root, root);
+		usage_login(&uroot->usage);
+	}
+	quota_root_iter_deinit(&iter);
+}
+
 static void client_created(struct client **client)
 {
 	if (mail_user_is_plugin_loaded((*client)->user, imap_module)) {
+		tell_login((*client)->user);
 		client_add_capability(*client, "QUOTA=RES-STORAGE");
 		client_add_capability(*client, "QUOTA=RES-MESSAGE");
 		if ((*client)->user->admin)

@@ -386,6 +386,10 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 		ledger_suspect(l, user);
 		user->seq++;
 		break;
+	case QUOTA_LOGIN:
+		if (user->stale || !user->counted)
+			ledger_suspect(l, user);
+		break;
 	case QUOTA_COUNT:
 		result.reply.word = begin_count(l, owner, user);
 		break;

@@ -172,7 +172,7 @@ static void handle(struct client *c, const struct quota_request *request)
 {
 	struct server *s = c->server;
 	const bool note = request->verb == QUOTA_INTENT || request->verb == QUOTA_STALE ||
-			  request->verb == QUOTA_FOLDER;
+			  request->verb == QUOTA_LOGIN || request->verb == QUOTA_FOLDER;
 	const bool waits = !note && store_is_up(s->store);
 
 	/* It must be in the ledger for its row to be taken. */

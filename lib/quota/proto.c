@@ -46,6 +46,7 @@ static const struct verb_row verbs[QUOTA_VERBS] = {
 	[QUOTA_FREE] = {"FREE", false, {F_USER, F_OP, F_BYTES, F_MESSAGES}},
 	[QUOTA_INTENT] = {"INTENT", false, {F_USER}},
 	[QUOTA_STALE] = {"STALE", false, {F_USER}},
+	[QUOTA_LOGIN] = {"LOGIN", false, {F_USER}},
 	[QUOTA_FOLDER] = {"FOLDER",
 			  false,
 			  {F_USER, F_BYTES, F_MESSAGES, F_EXTRA, F_EXTRA_MESSAGES, F_KEY}},

@@ -24,6 +24,8 @@
  *   FREE     user op bytes messages messages are gone; ends an INTENT
  *   INTENT   user                   messages are about to go
  *   STALE    user                   something changed unseen
+ *   LOGIN    user                   a session begins: if the user is due for a
+ *                                   recount, let it come soon
  *   FOLDER   user bytes messages extra extramessages key
  *                                   the index of folder KEY says BYTES and
  *                                   MESSAGES, on disk are the other two
@@ -71,6 +73,7 @@ enum quota_verb {
 	QUOTA_FREE,
 	QUOTA_INTENT,
 	QUOTA_STALE,
+	QUOTA_LOGIN,
 	QUOTA_FOLDER,
 	QUOTA_LAST,
 	QUOTA_LIMIT,

@@ -9,6 +9,7 @@ import os
 import smtplib
 import socket
 import threading
+import time
 
 from tests.frame import assemble, mail
 from tests.frame.case import NUMBERS, StackCase
@@ -99,6 +100,15 @@ class QuotaCase(StackCase):
             worker.join()
         return codes
 
+    def deliver_timed(self, users, count, size=3 * KB):
+        """COUNT messages one after the other: the codes, and the slowest one's seconds."""
+        codes, slowest = [], 0
+        for number in range(count):
+            began = time.monotonic()
+            codes.append(self.deliver(users[number % len(users)], body(size))[0])
+            slowest = max(slowest, time.monotonic() - began)
+        return codes, slowest
+
     def in_mailbox(self, user):
         """Bytes and messages that are there."""
         text = self.stack.doveadm("-f", "flow", "fetch", "-u", user, "size.virtual", "mailbox", "*", "all")
@@ -109,6 +119,17 @@ class QuotaCase(StackCase):
         rows = self.stack.mariadb(
             f"SELECT usage_bytes, messages FROM mailbox_usage WHERE email = '{user}'").split()
         return tuple(map(int, rows)) if rows else None
+
+    def files(self, user):
+        """Bytes and messages by the names of the files: nobody is asked, so nobody counts."""
+        sizes = [int(path.name.partition(",W=")[2].partition(":")[0])
+                 for path in self.stack.mail_dir(user).glob("**/*,W=*") if path.parent.name in ("cur", "new")]
+        return sum(sizes), len(sizes)
+
+    def assert_converges(self, users, timeout=20):
+        for user in users:
+            self.wait_until(lambda user=user: self.row(user) == self.files(user), timeout,
+                            lambda user=user: f"{user}: {self.row(user)} like {self.files(user)}")
 
     def status(self):
         """quotad's answer on its control socket."""

@@ -390,6 +390,9 @@ class Tools(FollowCase):
         self.follows(user)
         self.assertEqual(int(self.value(rows, user)), count)
         self.assertEqual(self.verify(user), [])
+        with Imap(self.stack, user):  # a login, so that the usage is counted, too
+            used = "SELECT messages FROM mailbox_usage WHERE email = %s"
+            self.wait_until(lambda: self.value(used, user) == str(count), 30, "the usage of what was there before")
         print(f"rebuild: {answer['compared']} compared, {answer['added']} added in {answer['elapsed_ms']} ms")
 
     def test_nobody_to_rebuild(self):

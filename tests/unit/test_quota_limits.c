@@ -159,6 +159,26 @@ START_TEST(who_is_in_doubt_is_told_once)
 }
 END_TEST
 
+START_TEST(a_login_asks_for_who_is_not_sure)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *sure = user_with("u@d", 0, 100), *stale = user_with("v@d", 0, 0);
+	struct ledger_user *fresh = ledger_add(l, SPAN_LIT("w@d"));
+	stale->stale = true;
+	(void)simple(&a, sure, QUOTA_LOGIN);
+	ck_assert_ptr_null(ledger_next_urgent(l));
+	(void)simple(&a, stale, QUOTA_LOGIN);
+	ck_assert_ptr_eq(ledger_next_urgent(l), stale);
+	(void)simple(&a, fresh, QUOTA_LOGIN);
+	(void)simple(&a, fresh, QUOTA_LOGIN);
+	ck_assert_ptr_eq(ledger_next_urgent(l), fresh);
+	ck_assert_ptr_null(ledger_next_urgent(l));
+	ck_assert_uint_eq(stale->seq, 0); /* disturbs no count that is under way */
+	ledger_free(&l);
+}
+END_TEST
+
 START_TEST(a_look_changes_nothing)
 {
 	l = ledger_new(&caps);
@@ -181,6 +201,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&who_is_in_doubt_is_told_once,
+	&a_login_asks_for_who_is_not_sure,
 	&a_look_changes_nothing,
 	&messages_are_limited_too,
 	&rules_of_a_mailbox,
