@@ -25,6 +25,7 @@ struct openmap {
 
 #define FILE_BYTES (sizeof(struct slot) * OPENMAP_SLOTS)
 
+/* With its space on the disk: a page of a hole that finds none would be SIGBUS. */
 static int map_file(int fd, struct slot **slots_out)
 {
 	struct stat st;
@@ -33,6 +34,9 @@ static int map_file(int fd, struct slot **slots_out)
 	/* Another size is that of another release. */
 	if ((uint64_t)st.st_size != FILE_BYTES &&
 	    (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)FILE_BYTES) < 0))
+		return -1;
+	errno = posix_fallocate(fd, 0, (off_t)FILE_BYTES);
+	if (errno != 0)
 		return -1;
 	void *mem = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (mem == MAP_FAILED)

@@ -86,9 +86,30 @@ static void cut_back(struct seglog *log)
 		log->broken = true;
 }
 
+/*
+ * Goes on after a sync that failed: the kernel counts pages of it as written that never
+ * were.  The cut is made durable, with the page that it goes through written anew, and what
+ * comes begins in pages of its own.
+ */
+static int mend(struct seglog *log)
+{
+	const off_t end = (off_t)log->synced_bytes;
+	char last;
+
+	if (!log->broken)
+		return 0;
+	if (ftruncate(log->fd, end) < 0 || pread(log->fd, &last, 1, end - 1) != 1 ||
+	    pwrite(log->fd, &last, 1, end - 1) != 1 || fdatasync(log->fd) < 0)
+		return ERR_PERM;
+	if (log->tail_bytes > SEGLOG_HEADER_SIZE && begin_segment(log) < 0)
+		return ERR_PERM;
+	log->broken = false;
+	return 0;
+}
+
 int seglog_flush(struct seglog *log)
 {
-	if (log->broken)
+	if (mend(log) < 0)
 		return ERR_PERM;
 	if (log->buffer.len == 0)
 		return 0;
@@ -136,7 +157,7 @@ static int rotate_if_full(struct seglog *log)
 
 int seglog_append(struct seglog *log, uint64_t seq, struct span record)
 {
-	if (log->broken)
+	if (mend(log) < 0)
 		return ERR_PERM;
 	if (seq < log->next)
 		PANIC("seglog: sequence number used twice");

@@ -52,8 +52,8 @@ int seglog_flush(struct seglog *log) MUST_CHECK;
 /*
  * Flush and fdatasync.  Where writing fails (disk full), ERR_TEMP: all records
  * above seglog_durable() are gone from the log, and it may be used on.  Where
- * fdatasync fails, ERR_PERM: the same, and every later append fails, since
- * nobody knows what the disk still holds.
+ * fdatasync fails, ERR_PERM: the same, and the log goes on in a new segment once
+ * the disk keeps that and the cut; until then everything fails with ERR_PERM.
  */
 int seglog_sync(struct seglog *log) MUST_CHECK;
 

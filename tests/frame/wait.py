@@ -15,7 +15,7 @@ def wait_until(condition, timeout=10.0, what=None, interval=0.02):
         if value:
             return value
         if time.monotonic() >= deadline:
-            raise WaitTimeout(f"after {timeout:g} s still not: {what or condition}")
+            raise WaitTimeout(f"after {timeout:g} s still not: {what() if callable(what) else what or condition}")
         time.sleep(interval)
 
 

@@ -147,7 +147,7 @@ class Verify(QuotaCase):
         # The index looks at the mailbox, too, and would find what these tests do to its files.
         placed = ("SELECT COUNT(*) FROM messages m JOIN virtual_users u ON u.id = m.user_id "
                   "WHERE u.email = %s AND m.uid IS NOT NULL")
-        self.wait_until(lambda: self.rows(placed, user) == [("4",)], 20, "all mail in the index")
+        self.wait_until(lambda: self.rows(placed, user) == [("4",)], 60, "all mail in the index")
         return user, self.row(user)
 
     def owner_like(self, path, other):

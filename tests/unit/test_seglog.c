@@ -3,10 +3,13 @@
  * byte, and nothing that was never written ever appears.
  */
 #include <check.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "lib/base/bytes.h"
 #include "lib/run/seglog.h"
@@ -398,7 +401,63 @@ START_TEST(full_disk_drops_the_group_only)
 }
 END_TEST
 
+/* In place of libc's: fails while SYNCS_FAIL is set. */
+static bool syncs_fail;
+
+int fdatasync(int fd)
+{
+	if (!syncs_fail)
+		return (int)syscall(SYS_fdatasync, fd);
+	errno = EIO;
+	return -1;
+}
+
+/* What a failed sync covered is gone, also after a crash; what comes later is kept. */
+START_TEST(goes_on_after_a_sync_that_failed)
+{
+	uint64_t last;
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_log(1 << 20, 1 << 20);
+	append(log, 1);
+	append(log, 2);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	append(log, 3);
+	syncs_fail = true;
+	ck_assert_int_eq(seglog_sync(log), ERR_PERM);
+	ck_assert_uint_eq(seglog_durable(log), 2);
+	ck_assert_int_eq(seglog_append(log, 4, SPAN_LIT("refused")), ERR_PERM);
+	ck_assert_int_eq(seglog_flush(log), ERR_PERM);
+	syncs_fail = false;
+	append(log, 5);
+	append(log, 6);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_uint_eq(seglog_durable(log), 6);
+	ck_assert_uint_eq(read_all(log, 1, &last), 4);
+	ck_assert_uint_eq(last, 6);
+	seglog_close(&log);
+	log = open_log(1 << 20, 1 << 20);
+	ck_assert_uint_eq(seglog_next(log), 7);
+	ck_assert_uint_eq(read_all(log, 1, &last), 4);
+	/* Nothing is in this segment yet: no second one takes its place. */
+	syncs_fail = true;
+	append(log, 7);
+	ck_assert_int_eq(seglog_sync(log), ERR_PERM);
+	syncs_fail = false;
+	append(log, 8);
+	syncs_fail = true;
+	ck_assert_int_eq(seglog_sync(log), ERR_PERM);
+	syncs_fail = false;
+	append(log, 9);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_uint_eq(read_all(log, 1, &last), 5);
+	ck_assert_uint_eq(last, 9);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
+	&goes_on_after_a_sync_that_failed,
 	&reads_what_was_synced,
 	&numbers_may_have_gaps,
 	&upto_hides_later_records,

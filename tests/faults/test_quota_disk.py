@@ -1,0 +1,124 @@
+"""quotad on a disk that is broken, full or slow (rows 16 and 17), with the real Dovecot: no delivery waits for
+it or is refused, the limits hold in memory, and when the disk works again the rows become those of the
+mailboxes without anybody's help."""
+import contextlib
+import pathlib
+import subprocess
+
+from tests.frame import mail, metrics
+from tests.frame.layout import USERS
+from tests.frame.quota import KB, QuotaCase, body
+
+DAEMON = "quotad"
+MAX_S = 2  # for one delivery, on a busy machine
+MESSAGES = 30
+
+
+class Disk(QuotaCase):
+    def setUp(self):
+        super().setUp()
+        self.names = self.users(3)
+        self.full = self.new_user(quota_mb=1)
+        for user in self.names:
+            self.assertEqual(self.deliver(user, body(KB))[0], 250)
+        self.assertEqual(self.deliver(self.full, body(900 * KB))[0], 250)
+        self.assert_converges([*self.names, self.full])
+
+    @contextlib.contextmanager
+    def injected(self, what):
+        """System calls of quotad fail, or take long, as strace's WHAT says."""
+        pid = self.stack.pid(DAEMON)
+        tracer = subprocess.Popen(["strace", "-f", "-q", "-o", "/dev/null", "-p", str(pid), "-e", f"inject={what}",
+                                   "-e", f"trace={what.partition(':')[0]}"])
+        try:
+            status = pathlib.Path(f"/proc/{pid}/status")
+            self.wait_until(lambda: "TracerPid:\t0" not in status.read_text(), 10, "the tracer")
+            yield
+        finally:
+            tracer.terminate()
+            tracer.wait(10)
+        self.assertEqual(self.stack.pid(DAEMON), pid)
+
+    def unjournalled(self):
+        return metrics.scrape(self.stack, DAEMON)["quotad_unjournalled_total"]
+
+    def assert_unmoved(self):
+        codes, slowest = self.deliver_timed(self.names, MESSAGES)
+        self.assertEqual(codes, [250] * MESSAGES)
+        self.assertLess(slowest, MAX_S)
+        codes, slowest = self.deliver_timed([self.full], 3, 200 * KB)
+        self.assertEqual(codes, [552] * 3)
+        self.assertLess(slowest, MAX_S)
+
+    def assert_converged(self):
+        self.assert_converges([*self.names, self.full], 60)
+        self.assertEqual(sum(self.files(user)[1] for user in self.names), MESSAGES + len(self.names))
+
+    def assert_broken_and_mended(self, what):
+        before = self.unjournalled()
+        with self.injected(what):
+            self.assert_unmoved()
+            self.wait_until(lambda: self.unjournalled() > before, 20, "a change that is not in the journal")
+            self.assertIn("a change is not in the journal", self.stack.log_tail(DAEMON, 200))
+        self.assert_converged()
+
+    def test_fsync_fails_with_eio(self):
+        self.assert_broken_and_mended("fdatasync:error=EIO")
+
+    def test_write_fails_with_enospc(self):
+        self.assert_broken_and_mended("pwrite64:error=ENOSPC")
+
+    def test_slow_disk_holds_nobody(self):
+        with self.injected("fdatasync:delay_enter=1000000"):
+            self.assert_unmoved()
+        self.assert_converged()
+
+    def test_full_file_system(self):
+        """A real one, which others have filled."""
+        state = self.stack.at.path("/var/lib/postern/quotad")
+        self.stack.stop(DAEMON)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=16m,mode=0700,uid={USERS[DAEMON]},gid={USERS[DAEMON]}",
+                        "none", state], check=True)
+        try:
+            self.stack.start(DAEMON)
+            self.assertEqual(self.deliver_timed(self.names, 6)[0], [250] * 6)
+            self.assert_converges(self.names)
+            filler, pid, before = state / "filler", self.stack.pid(DAEMON), self.unjournalled()
+            with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * 4096)
+            self.wait_until(lambda: self.deliver(self.names[0], body(KB))[0] == 250 and self.unjournalled() > before, 60,
+                            "a change that is not in the journal")
+            self.assert_unmoved()
+            self.assertEqual(self.stack.pid(DAEMON), pid)
+            filler.unlink()
+            self.assert_converges([*self.names, self.full], 60)
+        finally:
+            self.stack.stop(DAEMON)
+            subprocess.run(["umount", state], check=True)
+            self.stack.start(DAEMON)
+
+    def test_started_on_a_full_file_system(self):
+        """It says so and comes when there is room; until then the plug-in counts by itself."""
+        state = self.stack.at.path("/var/lib/postern/quotad")
+        self.stack.stop(DAEMON)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=64k,mode=0700,uid={USERS[DAEMON]},gid={USERS[DAEMON]}",
+                        "none", state], check=True)
+        try:
+            filler = state / "filler"
+            with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * 4096)
+            conf = self.stack.at.path("/etc/postern/quotad.conf")
+            done = subprocess.run([self.stack.at.path("/bin/quotad"), "-c", conf], user=USERS[DAEMON], group=USERS[DAEMON],
+                                  extra_groups=[USERS["postern"]], capture_output=True, text=True, check=False, timeout=60)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("No space left on device", done.stderr)
+            self.assert_unmoved()
+        finally:
+            subprocess.run(["umount", state], check=True)
+            self.stack.start(DAEMON)
+        for user in [*self.names, self.full]:  # what came while it was away is counted at a contact
+            with mail.Imap(self.stack, user):
+                pass
+        self.assert_converged()
