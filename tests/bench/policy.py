@@ -7,7 +7,9 @@ and the journal is synced, and more until the cap of memory; and the counters al
 under a flood of fifty million keys.
 """
 import json
+import pathlib
 import re
+import tempfile
 
 from tests.bench.measure import ROUNDS, BackgroundServer, Sample, Server, cpu_seconds, memory_mb, ratio, scaled, table, timed
 from tests.frame.layout import HOST
@@ -20,6 +22,7 @@ REQUESTS = {1: 20000, 20: 200000}
 SLOW_REQUESTS = {1: 3000, 20: 6000}
 POSTFWD_PORT = 800
 MESSAGES = 200000
+ECHO_KEYS = 1000000
 KEYS, KEYS_FLOOD = 10000000, 3000000
 TABLE_KEYS, TABLE_FLOOD, TABLE_MB = 10000000, 50000000, 512
 HOT, HOT_MESSAGES = 50, 40
@@ -49,6 +52,8 @@ class Policy:
         self.stack, self.folder = stack, folder
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
+        # In memory, as /run/postern is where systemd runs.
+        self.runtime = tempfile.TemporaryDirectory(prefix="postern-bench-", dir="/dev/shm")
 
     def load(self, spec, connections, count, *mode):
         return run([self.stack.at.build / "helpers/policy_load", spec, connections, count, *mode], timeout=1800)
@@ -60,11 +65,15 @@ class Policy:
         except Exception:  # not yet
             return False
 
+    def runtime_of(self, name):
+        return pathlib.Path(self.runtime.name) / name
+
     def config(self, name, socket, rules):
-        state = self.folder / name
-        state.mkdir(exist_ok=True)
+        state, runtime = self.folder / name, self.runtime_of(name)
+        for folder in (state, runtime):
+            folder.mkdir(exist_ok=True)
         path = self.folder / f"{name}.conf"
-        path.write_text(f"listen = unix:{socket}\nruntime_dir = {state}\nstate_dir = {state}\nlog_level = error\n{rules}")
+        path.write_text(f"listen = unix:{socket}\nruntime_dir = {runtime}\nstate_dir = {state}\nlog_level = error\n{rules}")
         return path
 
     def start(self):
@@ -143,15 +152,27 @@ class Policy:
                 for _ in range(HOT_MESSAGES):
                     client.ask(instance=new_instance(), protocol_state="END-OF-MESSAGE", sasl_username=account)
 
-    def used(self, state, account):
+    def used(self, account):
         path = self.folder / "postern.conf"
-        path.write_text(f"runtime_dir = {state}\n")
+        path.write_text(f"runtime_dir = {self.runtime_of('keys')}\n")
         shown = json.loads(run([self.stack.at.path("/bin/postern"), "-c", path, "limits", "show", account, "--json"]))
         return max((window["used"] for window in shown["windows"]), default=0)
 
+    def echo(self):
+        """What the machine allows right now: the same load on a server that always says DUNNO."""
+        socket = self.folder / "keys-echo.sock"
+        server = Server([self.stack.at.build / "helpers/policy_echo", f"unix:{socket}"], socket.exists, self.folder / "keys-echo.log")
+        try:
+            row = figures(self.load(f"unix:{socket}", 20, scaled(ECHO_KEYS), "keys", 1))
+            row["peak_mb"] = memory_mb(server.pid)
+            return row
+        finally:
+            server.stop()
+
     def many_keys(self):
         """Ten million accounts of one message each, then more until memory is at its cap."""
-        socket, state = self.folder / "keys.sock", self.folder / "keys"
+        before = self.echo()
+        socket = self.folder / "keys.sock"
         config = self.config("keys", socket, "limit = account messages 1000/1h\n")
         server = Server([self.stack.at.path("/bin/policyd-ratelimit"), "-c", config], socket.exists, self.folder / "keys.log")
         try:
@@ -161,14 +182,16 @@ class Policy:
             grown["peak_mb"] = memory_mb(server.pid)
             flood = figures(self.load(f"unix:{socket}", 20, scaled(KEYS_FLOOD), "keys", KEYS + 1))
             flood["peak_mb"] = memory_mb(server.pid)
-            metrics = scrape_socket(f"{state}/policyd-ratelimit.metrics.sock")
-            unharmed = sum(self.used(state, account) == HOT_MESSAGES for account in accounts)
+            metrics = scrape_socket(f"{self.runtime_of('keys')}/policyd-ratelimit.metrics.sock")
+            unharmed = sum(self.used(account) == HOT_MESSAGES for account in accounts)
         finally:
             server.stop()
+        after = self.echo()
         table("policyd-ratelimit, one message each of new accounts, 20 connections, snapshots and syncs running",
               ["phase", "requests/s", "p50 us", "p99 us", "p99.9 us", "longest us", "peak MB"],
               [[name, *(f"{m[key]:.0f}" for key in ("per_second", "p50_us", "p99_us", "p99.9_us", "max_us", "peak_mb"))]
-               for name, m in ((f"{scaled(KEYS)} accounts", grown), (f"{scaled(KEYS_FLOOD)} more", flood))])
+               for name, m in (("always DUNNO, right before", before), (f"{scaled(KEYS)} accounts", grown),
+                               (f"{scaled(KEYS_FLOOD)} more", flood), ("always DUNNO, right after", after))])
         count, total = (metrics[f"postern_policy_latency_seconds_{part}"] for part in ("count", "sum"))
         fast = max((value for name, value in metrics.items() if re.search(r'latency_seconds_bucket.*le="0\.001"', name)), default=0)
         print(f"{metrics['postern_policy_counters']:.0f} counters, {metrics['postern_policy_evicted_total']:.0f} displaced, "
