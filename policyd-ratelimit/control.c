@@ -1,6 +1,6 @@
 /*
- * `limits ...` on the control socket.  A KEY is SCOPE:KEY, or bare: an address
- * or network stands for client_ip, anything else for account.
+ * `limits ...` on the control socket.  A KEY is SCOPE:KEY, `global`, or bare: an
+ * address or network stands for client_ip, anything else for account.
  */
 #include "policyd-ratelimit/keyops.h"
 #include "policyd-ratelimit/verdict.h"
@@ -17,7 +17,9 @@ static int key_parse(const struct span *args, size_t count, struct keyops_key *k
 		return ERR_SYNTAX;
 	}
 	rest = args[0];
-	if (span_cut(&rest, ':', &head) && rule_scope_find(head, &key_out->scope) == 0) {
+	if (span_ieq(args[0], SPAN_LIT("global"))) {
+		*key_out = (struct keyops_key){SCOPE_GLOBAL, SPAN_EMPTY};
+	} else if (span_cut(&rest, ':', &head) && rule_scope_find(head, &key_out->scope) == 0) {
 		key_out->text = rest;
 	} else {
 		key_out->text = args[0];
