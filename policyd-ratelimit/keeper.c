@@ -12,7 +12,6 @@
 #define SLICE_BYTES (24u << 10)        /* of a snapshot that are added at once, some 800 counters */
 #define SLICE_STEPS 64                 /* of the walk at once: a table may be all but empty */
 #define SLICE_WAIT_BYTES (256u << 10)  /* the disk is behind: no further slice */
-#define MAP_FILE "policyd-ratelimit.charges"
 #define FAILED_PAUSE_MS 5000
 #define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
 
@@ -252,12 +251,11 @@ static int state_restore(struct policyd *p, const struct policyd_config *config,
 
 int keeper_open(struct policyd *p, const struct policyd_config *config, struct rules *rules, struct sbuf *error)
 {
-	char path[1024], map_path[1024];
+	char path[1024];
 	snprintf(path, sizeof(path), "%s/journal", p->skel->state_dir);
-	snprintf(map_path, sizeof(map_path), "%s/" MAP_FILE, config->runtime_dir);
 	p->keeper = (struct keeper){.boot_id = boot_id_read(), .step = TABLE_WALK_STEPS,
 				    .max_bytes = (uint64_t)config->max_journal};
-	const struct store_config store = {.dir = path, .map_path = map_path, .boot_id = p->keeper.boot_id,
+	const struct store_config store = {.dir = path, .map_dir = config->runtime_dir, .boot_id = p->keeper.boot_id,
 					   .max_bytes = p->keeper.max_bytes, .sync_ms = config->journal_sync,
 					   .loop = p->skel->loop, .failed = on_failed, .arg = p};
 	if (store_open(&store, &p->keeper.store, error) < 0) {
@@ -269,9 +267,10 @@ int keeper_open(struct policyd *p, const struct policyd_config *config, struct r
 		return ERR_TEMP;
 	}
 	p->keeper.settled_bytes = store_bytes(p->keeper.store);
-	if (!store_outlives(p->keeper.store))
+	const char *problem = store_problem(p->keeper.store);
+	if (problem[0] != '\0')
 		LOG_EVENT(LOG_WARNING, &ev_journal_volatile, "charges do not outlive a crash at once",
-			  LOG_FIELD_STR("PATH", map_path));
+			  LOG_FIELD_STR("REASON", problem));
 	store_start(p->keeper.store);
 	return 0;
 }

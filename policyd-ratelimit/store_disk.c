@@ -25,7 +25,7 @@ struct store {
 	char *dir;
 	struct seglog *log; /* NULL while it cannot be opened again */
 	struct store_map *map;
-	bool outlives;
+	char problem[512]; /* of the map; "": none */
 	struct sbuf rescued[STORE_MAP_HALVES]; /* what was taken over and the log refused */
 	uint64_t base;
 	pthread_t writer;
@@ -92,15 +92,17 @@ static void take_over(struct store *s)
 	fill_begin(s, 0);
 }
 
-static int map_open(struct store *s, struct sbuf *error)
+/* Each journal has a file of its own, so that several daemons may use one directory. */
+static void map_open(struct store *s)
 {
-	struct stat st;
-	if (stat(s->dir, &st) < 0) {
-		sbuf_addf(error, "cannot look at %s", s->dir);
-		return ERR_TEMP;
-	}
+	char path[600];
+	struct sbuf problem;
+	struct stat st = {0};
+	IGNORE_RESULT(stat(s->dir, &st)); /* it was opened just now */
 	const struct store_map_owner owner = {s->config.boot_id, st.st_dev, st.st_ino};
-	return store_map_open(s->config.map_path, &owner, STORE_BATCH_MAX + STORE_ENTRY_MAX, &s->outlives, &s->map, error);
+	snprintf(path, sizeof(path), "%s/policyd-ratelimit.%llx.charges", s->config.map_dir, (unsigned long long)st.st_ino);
+	sbuf_init(&problem, s->problem, sizeof(s->problem));
+	s->map = store_map_open(path, &owner, STORE_BATCH_MAX + STORE_ENTRY_MAX, &problem);
 }
 
 int store_open(const struct store_config *config, struct store **store_out, struct sbuf *error)
@@ -109,14 +111,12 @@ int store_open(const struct store_config *config, struct store **store_out, stru
 	s->config = *config;
 	s->dir = mem_strdup(config->dir);
 	int rc = log_open_dir(s, error);
-	if (rc == 0)
-		rc = map_open(s, error);
 	if (rc < 0) {
-		seglog_close(&s->log);
 		free(s->dir);
 		free(s);
 		return rc;
 	}
+	map_open(s);
 	for (unsigned i = 0; i < STORE_MAP_HALVES; i++)
 		sbuf_init_heap(&s->rescued[i], STORE_BATCH_MAX + STORE_ENTRY_MAX);
 	take_over(s);
@@ -131,9 +131,9 @@ int store_open(const struct store_config *config, struct store **store_out, stru
 	return 0;
 }
 
-bool store_outlives(const struct store *store)
+const char *store_problem(const struct store *store)
 {
-	return store->outlives;
+	return store->problem;
 }
 
 int store_read(struct store *store, int (*fn)(void *arg, struct span batch), void *arg)

@@ -26,7 +26,7 @@ struct store;
 
 struct store_config {
 	const char *dir;
-	const char *map_path; /* the file of store_map.h */
+	const char *map_dir;  /* for the file of store_map.h; in memory */
 	uint64_t boot_id;     /* of this boot of the machine; 0: not known */
 	uint64_t max_bytes; /* of the log */
 	int64_t sync_ms;
@@ -38,8 +38,8 @@ struct store_config {
 
 /* Opens the log, and takes over what a process that was killed had not written. */
 int store_open(const struct store_config *config, struct store **store_out, struct sbuf *error) MUST_CHECK;
-/* False where there was no room for the file: entries outlive the process only once they are written. */
-bool store_outlives(const struct store *store);
+/* Why there is no such file, so that entries outlive the process only once they are written; "": there is. */
+const char *store_problem(const struct store *store);
 /*
  * Calls FN for each batch, in order; damaged records are left out and
  * counted. Any number of times, before store_start(). Returns the number of

@@ -57,41 +57,32 @@ static bool is_ours(const struct store_map *m, const struct store_map_owner *own
 	return true;
 }
 
-/* Opens and locks the file and gives it its size; ERR_LIMIT where there is no room. */
-static int file_open(struct store_map *m, const char *path, struct sbuf *error)
+/* Opens and locks the file and gives it its size; its descriptor, or below 0 with the PROBLEM. */
+static int file_open(const struct store_map *m, const char *path, struct sbuf *problem)
 {
 	struct stat st;
-	m->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (m->fd < 0 || fstat(m->fd, &st) < 0) {
-		sbuf_addf(error, "%s: %s", path, strerror(errno));
-		return ERR_TEMP;
-	}
-	if (flock(m->fd, LOCK_EX | LOCK_NB) < 0) {
-		sbuf_addf(error, "%s is in use by another process", path);
-		return ERR_EXISTS;
-	}
-	/* Another size is that of another release. */
-	if ((uint64_t)st.st_size != file_bytes(m) && ftruncate(m->fd, 0) < 0)
-		return ERR_LIMIT;
-	return posix_fallocate(m->fd, 0, (off_t)file_bytes(m)) != 0 ? ERR_LIMIT : 0;
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), rc = -1;
+	if (fd >= 0 && fstat(fd, &st) == 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+		/* Another size is that of another release. */
+		rc = (uint64_t)st.st_size == file_bytes(m) ? 0 : ftruncate(fd, 0);
+	if (rc == 0)
+		errno = posix_fallocate(fd, 0, (off_t)file_bytes(m));
+	if (rc == 0 && errno == 0)
+		return fd;
+	sbuf_addf(problem, "%s: %s", path, errno == EWOULDBLOCK ? "in use by another process" : strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return -1;
 }
 
-int store_map_open(const char *path, const struct store_map_owner *owner, size_t half_bytes, bool *kept_out,
-		   struct store_map **map_out, struct sbuf *error)
+struct store_map *store_map_open(const char *path, const struct store_map_owner *owner, size_t half_bytes,
+				 struct sbuf *problem)
 {
 	struct store_map *m = mem_zalloc(sizeof(*m));
 	m->half_bytes = half_bytes;
-	int rc = file_open(m, path, error);
-	if (rc < 0 && m->fd >= 0) {
-		close(m->fd);
-		m->fd = -1;
-	}
-	if (rc < 0 && rc != ERR_LIMIT) {
-		free(m);
-		return rc;
-	}
-	void *mem = mmap(NULL, file_bytes(m), PROT_READ | PROT_WRITE, m->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
-			 m->fd, 0);
+	m->fd = file_open(m, path, problem);
+	void *mem = mmap(NULL, file_bytes(m), PROT_READ | PROT_WRITE,
+			 m->fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, m->fd, 0);
 	if (mem == MAP_FAILED)
 		PANIC("no memory for the journal");
 	m->head = mem;
@@ -101,9 +92,7 @@ int store_map_open(const char *path, const struct store_map_owner *owner, size_t
 		m->head->owner = *owner;
 		memcpy(m->head->magic, MAGIC, sizeof(m->head->magic));
 	}
-	*kept_out = m->fd >= 0;
-	*map_out = m;
-	return 0;
+	return m;
 }
 
 void store_map_close(struct store_map **map)

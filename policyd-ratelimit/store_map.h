@@ -26,11 +26,11 @@ struct store_map_owner {
 
 /*
  * Makes the file PATH, or takes it over with what lies in it, with room for
- * HALF_BYTES in each half.  Where there is no room for it, memory of the process
- * alone stands in, and *KEPT_OUT is false.  ERR_EXISTS: another process uses it.
+ * HALF_BYTES in each half.  Where that cannot be, PROBLEM says why, and memory of the
+ * process alone stands in.
  */
-int store_map_open(const char *path, const struct store_map_owner *owner, size_t half_bytes, bool *kept_out,
-		   struct store_map **map_out, struct sbuf *error) MUST_CHECK;
+struct store_map *store_map_open(const char *path, const struct store_map_owner *owner, size_t half_bytes,
+				 struct sbuf *problem);
 void store_map_close(struct store_map **map);
 
 /* What an earlier process left in HALF, borrowed until store_map_begin(). ERR_NOT_FOUND: nothing. */

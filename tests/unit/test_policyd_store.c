@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "policyd-ratelimit/store_disk.h"
+#include "policyd-ratelimit/store_map.h"
 #include "tests/unit/runner.h"
 
 struct bench {
@@ -24,15 +25,14 @@ static void on_failed(void *arg)
 
 static void open_store(struct bench *b, uint64_t max_bytes)
 {
-	char mem[512], dir[80], map[80];
+	char mem[512], dir[80];
 	struct sbuf error;
 	sbuf_init(&error, mem, sizeof(mem));
 	snprintf(dir, sizeof(dir), "%s/journal", b->dir);
-	snprintf(map, sizeof(map), "%s/charges", b->dir);
-	const struct store_config config = {.dir = dir, .map_path = map, .boot_id = b->boot_id, .max_bytes = max_bytes,
+	const struct store_config config = {.dir = dir, .map_dir = b->dir, .boot_id = b->boot_id, .max_bytes = max_bytes,
 					    .sync_ms = 20, .loop = b->loop, .failed = on_failed, .arg = b};
 	ck_assert_msg(store_open(&config, &b->store, &error) == 0, "%s", mem);
-	ck_assert(store_outlives(b->store));
+	ck_assert_str_eq(store_problem(b->store), "");
 }
 
 static void bench_init(struct bench *b)
@@ -186,21 +186,51 @@ START_TEST(map_of_another_journal_counts_for_nothing)
 }
 END_TEST
 
-/* Two daemons may not share the file. */
+/* Several daemons may use one directory, but not one file. */
 START_TEST(map_has_one_user)
 {
 	struct bench b;
-	char mem[512], dir[80], map[80];
-	struct sbuf error;
+	char mem[512], path[96], dir[96];
+	struct sbuf problem;
 	struct store *second = NULL;
+	const struct store_map_owner owner = {.boot_id = 1};
 	bench_init(&b);
 	open_store(&b, 64u << 20);
 	snprintf(dir, sizeof(dir), "%s/other", b.dir);
-	snprintf(map, sizeof(map), "%s/charges", b.dir);
-	const struct store_config config = {.dir = dir, .map_path = map, .max_bytes = 64u << 20, .loop = b.loop};
+	const struct store_config config = {.dir = dir, .map_dir = b.dir, .max_bytes = 64u << 20, .loop = b.loop};
+	sbuf_init(&problem, mem, sizeof(mem));
+	ck_assert_int_eq(store_open(&config, &second, &problem), 0);
+	ck_assert_str_eq(store_problem(second), "");
+	store_close(&second);
+	snprintf(path, sizeof(path), "%s/charges", b.dir);
+	struct store_map *one = store_map_open(path, &owner, 4096, &problem);
+	ck_assert_uint_eq(problem.len, 0);
+	struct store_map *two = store_map_open(path, &owner, 4096, &problem);
+	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&problem), "in use"));
+	store_map_close(&one);
+	store_map_close(&two);
+	bench_done(&b);
+}
+END_TEST
+
+/* Without a directory all goes on, in memory of the process. */
+START_TEST(map_without_a_place)
+{
+	struct bench b;
+	char mem[512], dir[96];
+	struct sbuf error;
+	bench_init(&b);
+	snprintf(dir, sizeof(dir), "%s/journal", b.dir);
+	const struct store_config config = {.dir = dir, .map_dir = "/nonexistent", .max_bytes = 64u << 20, .sync_ms = 20,
+					    .loop = b.loop, .failed = on_failed, .arg = &b};
 	sbuf_init(&error, mem, sizeof(mem));
-	ck_assert_int_eq(store_open(&config, &second, &error), ERR_EXISTS);
-	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&error), "in use"));
+	ck_assert_int_eq(store_open(&config, &b.store, &error), 0);
+	ck_assert_ptr_nonnull(strstr(store_problem(b.store), "No such file"));
+	store_start(b.store);
+	(void)add(&b, "written");
+	store_close(&b.store);
+	open_store(&b, 64u << 20);
+	ck_assert_str_eq(content(&b), "written|");
 	bench_done(&b);
 }
 END_TEST
@@ -341,7 +371,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&reads_back_in_order, &survives_a_kill, &map_of_another_boot_counts_for_nothing,
-	&map_of_another_journal_counts_for_nothing, &map_has_one_user, &trim_keeps_the_snapshot,
+	&map_of_another_journal_counts_for_nothing, &map_has_one_user, &map_without_a_place, &trim_keeps_the_snapshot,
 	&full_log_is_told_and_heals, &full_log_takes_over_in_memory, &what_waits_is_bounded, &entries_are_bounded, NULL,
 };
 
