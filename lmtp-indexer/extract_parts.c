@@ -154,10 +154,29 @@ static bool has_plain(GMimeMultipart *multipart)
 	return false;
 }
 
+/* No part begins anywhere: all of it is what should stand in front of the first. */
+static void add_unparted(struct extract_run *run, GMimeMultipart *multipart)
+{
+	struct span text = span_str(g_mime_multipart_get_prologue(multipart));
+	size_t max = run->limits->text_max_bytes;
+	struct sbuf utf8;
+	extract_partial(run);
+	if (run->parts++ >= run->limits->parts_max || run->x->truncated || run->text.len >= max)
+		return;
+	sbuf_init_heap(&utf8, max * 3);
+	IGNORE_RESULT(extract_add_utf8(&utf8, NULL, span_take(text, max))); /* it is partial anyway */
+	size_t room = max - run->text.len;
+	run->x->truncated = text.len > max || utf8.len > room;
+	sbuf_add(&run->text, span_take(sbuf_span(&utf8), room));
+	sbuf_done(&utf8);
+}
+
 static void walk_multipart(struct extract_run *run, GMimeMultipart *multipart, unsigned depth)
 {
 	bool drop_html = is_type(GMIME_OBJECT(multipart), "multipart", "alternative") && has_plain(multipart);
 	int count = g_mime_multipart_get_count(multipart);
+	if (count == 0)
+		add_unparted(run, multipart);
 	for (int i = 0; i < count; i++) {
 		GMimeObject *child = g_mime_multipart_get_part(multipart, i);
 		if (!(drop_html && is_shown_text(child) && is_type(child, "text", "html")))

@@ -35,6 +35,11 @@ test_indexer_pass_SRCS := tests/unit/test_indexer_pass.c $(addprefix lmtp-indexe
 test_indexer_pass_ARCHIVES := indexer-core run base
 test_indexer_pass_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
+TESTS += test_indexer_thread
+test_indexer_thread_SRCS := tests/unit/test_indexer_thread.c lmtp-indexer/follow.c
+test_indexer_thread_ARCHIVES := indexer-core run base
+test_indexer_thread_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
+
 TESTS += test_indexer_doveadm
 test_indexer_doveadm_SRCS := tests/unit/test_indexer_doveadm.c
 test_indexer_doveadm_ARCHIVES := indexer-core run base

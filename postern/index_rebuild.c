@@ -44,8 +44,9 @@ static int print_end(struct cli *cli, json_t *progress)
 	json_int_t failed = number(progress, "failed");
 	json_object_set_new(progress, "rate", json_integer(rate(progress)));
 	int status = cli_print_done(cli, json_incref(progress),
-				    "compared %lld messages of %lld users in %.1f s (%lld/s): added %lld, changed %lld, removed %lld%s",
+				    "compared %lld messages of %lld user%s in %.1f s (%lld/s): added %lld, changed %lld, removed %lld%s",
 				    (long long)number(progress, "compared"), (long long)number(progress, "users_done"),
+				    number(progress, "users_done") == 1 ? "" : "s",
 				    (double)number(progress, "elapsed_ms") / 1000, (long long)rate(progress),
 				    (long long)number(progress, "added"), (long long)number(progress, "changed"),
 				    (long long)number(progress, "removed"), failed > 0 ? "; some users failed, see the log" : "");

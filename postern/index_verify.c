@@ -332,8 +332,8 @@ static int print_differences(struct cli *cli, struct verify *v)
 		status = cli_print_json(cli, json_pack("{s:b, s:I, s:I, s:O}", "ok", count == 0, "users", (json_int_t)v->users,
 						       "messages", (json_int_t)v->messages, "differences", v->all));
 	} else if (count == 0) {
-		fprintf(cli->out, "%llu messages of %llu users are in the index as they are in the mailbox\n",
-			(unsigned long long)v->messages, (unsigned long long)v->users);
+		fprintf(cli->out, "%llu messages of %llu user%s are in the index as they are in the mailbox\n",
+			(unsigned long long)v->messages, (unsigned long long)v->users, v->users == 1 ? "" : "s");
 		status = EX_OK;
 	} else {
 		json_array_foreach(v->all, i, item) {

@@ -423,4 +423,7 @@ class Stack:
             self.flush()
             return False
 
-        wait_until(empty, timeout, "queue of Postfix empty", interval=0.3)
+        try:
+            wait_until(empty, timeout, "queue of Postfix empty", interval=0.3)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n" + "\n".join(self.queue()[:5])) from None

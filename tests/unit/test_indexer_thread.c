@@ -1,0 +1,160 @@
+/* Tests of the follower's thread (follow.c): how many passes it has under way. */
+#include <sched.h>
+
+#include "lmtp-indexer/events.h"
+#include "lmtp-indexer/follow_internal.h"
+#include "lmtp-indexer/index_internal.h"
+#include "tests/unit/runner.h"
+
+#define EVENT EVENT_DEFINE
+#include "lmtp-indexer/events.def"
+#undef EVENT
+
+static atomic_size_t begun, steps;
+static atomic_bool all_end;
+static atomic_size_t ending; /* this user's pass may end; 0: nobody's */
+
+/* ---- What it stands on ---- */
+
+struct db *db_clone(const struct db *db)
+{
+	(void)db;
+	return NULL;
+}
+
+struct follow_store *follow_store_new(struct db *db, const char *user_query, const char *users_query)
+{
+	(void)db, (void)user_query, (void)users_query;
+	return NULL;
+}
+
+void follow_store_free(struct follow_store **store)
+{
+	(void)store;
+}
+
+const char *follow_store_error(const struct follow_store *store)
+{
+	(void)store;
+	return "";
+}
+
+int follow_store_user(struct follow_store *store, struct span email, uint64_t *id_out)
+{
+	(void)store;
+	*id_out = strtoul(email.ptr, NULL, 10);
+	return 0;
+}
+
+int follow_store_users(struct follow_store *store, uint64_t *id, void (*fn)(void *arg, struct span email), void *arg)
+{
+	(void)store, (void)id, (void)fn, (void)arg;
+	return ERR_NOT_FOUND;
+}
+
+int follow_store_unsent(struct follow_store *store,
+			bool (*fn)(void *arg, struct span key, int64_t happened_ms, struct span json), void *arg)
+{
+	(void)store, (void)fn, (void)arg;
+	return 0;
+}
+
+struct writer *writer_new(struct db *db, const char *user_query, const char *delimiter)
+{
+	(void)db, (void)user_query, (void)delimiter;
+	return NULL;
+}
+
+void writer_keep_order(struct writer *writer, pthread_mutex_t *lock)
+{
+	(void)writer, (void)lock;
+}
+
+void writer_note_unsent(struct writer *writer)
+{
+	(void)writer;
+}
+
+void writer_free(struct writer **writer)
+{
+	(void)writer;
+}
+
+int webhook_add(struct webhook *hook, struct span key, int64_t happened_ms, struct span json, bool last)
+{
+	(void)hook, (void)key, (void)happened_ms, (void)json, (void)last;
+	return 0;
+}
+
+bool index_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms)
+{
+	(void)cond, (void)ms;
+	pthread_mutex_unlock(lock);
+	sched_yield();
+	pthread_mutex_lock(lock);
+	return true;
+}
+
+/* ---- Passes that go on until they are let go ---- */
+
+int follow_scan(struct follow_pass *p)
+{
+	(void)p;
+	atomic_fetch_add(&begun, 1);
+	return 0;
+}
+
+int follow_step(struct follow_pass *p)
+{
+	atomic_fetch_add(&steps, 1);
+	return atomic_load(&all_end) || p->user_id == atomic_load(&ending) ? ERR_NOT_FOUND : 0;
+}
+
+bool follow_is_backfill(const struct follow_pass *p)
+{
+	(void)p;
+	return false;
+}
+
+bool follow_waits(const struct follow_pass *p)
+{
+	(void)p;
+	return false;
+}
+
+static void wait_for(atomic_size_t *value, size_t least)
+{
+	while (atomic_load(value) < least)
+		sched_yield();
+}
+
+START_TEST(most_passes_at_a_time)
+{
+	pthread_mutex_t order;
+	const struct follow_config config = {.server = "unix:/nowhere", .password = "", .trace_name = "x", .delimiter = "",
+					     .user_query = "", .users_query = "", .marker_dir = "", .work_dir = "", .delay_ms = 10,
+					     .order = &order};
+	pthread_mutex_init(&order, NULL);
+	struct follow *f = follow_new(&config);
+	for (unsigned i = 1; i <= FOLLOW_PASSES_MAX + 1; i++) {
+		char mem[16];
+		struct sbuf name;
+		sbuf_init(&name, mem, sizeof(mem));
+		sbuf_addf(&name, "%u", i);
+		follow_touch(f, sbuf_span(&name), FOLLOW_NEW);
+	}
+	wait_for(&begun, FOLLOW_PASSES_MAX);
+	wait_for(&steps, atomic_load(&steps) + 10 * FOLLOW_PASSES_MAX); /* all take turns */
+	ck_assert_uint_eq(atomic_load(&begun), FOLLOW_PASSES_MAX);
+	atomic_store(&ending, 5);
+	wait_for(&begun, FOLLOW_PASSES_MAX + 1); /* its place is the next one's */
+	atomic_store(&all_end, true);
+	follow_close(&f);
+	ck_assert_ptr_null(f);
+	pthread_mutex_destroy(&order);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {&most_passes_at_a_time, NULL};
+
+TEST_MAIN("indexer-thread", tests)
