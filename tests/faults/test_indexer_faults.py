@@ -291,6 +291,8 @@ class Hostile(FaultCase):
 class RandomKills(Kill):
     """kill -9 of the indexer, of Dovecot's lmtp, of MariaDB and of Postfix at random moments."""
 
+    QUEUE_S = 200  # Postfix starts a service anew only after a minute when it died twice
+
     # The methods of Kill stay there.
     test_quotad = test_milter_dkim = test_policyd_ratelimit = test_lmtp_indexer = test_database = None
 

@@ -23,6 +23,8 @@ DATABASE_AWAY_S = 10
 class Kill(StackCase):
     """kill -9 of each daemon, and of the database."""
 
+    QUEUE_S = 60
+
     def setUp(self):
         super().setUp()
         self.log_start = self.stack.log_file("postfix").stat().st_size
@@ -70,7 +72,7 @@ class Kill(StackCase):
     def check_books(self):
         self.assertEqual(self.load.refused, {}, "never accepted")
         self.assertEqual(len(self.load.accepted), MESSAGES)
-        self.stack.wait_queue_empty()
+        self.stack.wait_queue_empty(self.QUEUE_S)
         retried = self.retried_by_postfix() | self.load.uncertain
         total = 0
         for user in self.users:

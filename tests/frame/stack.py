@@ -5,6 +5,7 @@ daemons run from the unit files of deploy/ (see supervise.py), Postfix and
 Dovecot from the shipped files of deploy/ below a few lines that a machine of
 its own would get from its packages.
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -420,7 +421,8 @@ class Stack:
         def empty():
             if not self.queue() and not self.queue():
                 return True
-            self.flush()
+            with contextlib.suppress(StackError):  # the queue manager is not up again yet
+                self.flush()
             return False
 
         try:
