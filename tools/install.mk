@@ -29,3 +29,14 @@ install: all docs
 	install -m 644 $(DOC_NAMES:%=$(BUILD)/conf/%.conf) $(SHARE)/examples
 	install -m 644 sql/*.sql $(SHARE)/sql
 	cp -R deploy/postfix deploy/dovecot $(SHARE)/deploy
+
+# deb: the Debian packages of this tree, into build/deb (root, or with tools/deps-deb.txt installed)
+.PHONY: deb
+DEB_TREE = build/deb/postern-$(VERSION)
+deb:
+	$(Q)[ "$$(id -u)" != 0 ] || $(DEPS) install tools/deps-deb.txt
+	$(Q)rm -rf build/deb && mkdir -p $(DEB_TREE)
+	$(Q)git ls-files -z | xargs -0 cp --parents -t $(DEB_TREE)
+	$(Q)cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL dpkg-buildpackage -b -us -uc
+	$(Q)lintian --fail-on error,warning build/deb/*.changes
+	$(Q)ls -1 build/deb/*.deb

@@ -1,4 +1,5 @@
 """The shipped files by themselves: units, users, samples, the wiring."""
+import fnmatch
 import pathlib
 import re
 import shutil
@@ -69,6 +70,64 @@ class Units(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         for name in USERS:
             self.assertRegex(done.stdout + done.stderr, rf"Creating (user|group) '?{name}'?")
+
+
+class Packages(unittest.TestCase):
+    """debian/: everything that is built or shipped is in one package, with what it needs."""
+
+    DEBIAN = REPO / "debian"
+
+    def paragraphs(self):
+        """The control file as {name of the package: {field: value}}."""
+        found = {}
+        for block in (self.DEBIAN / "control").read_text().split("\n\n"):
+            fields = dict(re.findall(r"^(\S+):[ \n]*((?:.*\n?)(?:^[ \t].*\n?)*)", block, re.M))
+            found[fields.get("Package", "source").strip()] = fields
+        return found
+
+    def installed(self):
+        """Package -> the patterns of its NAME.install, as paths below the root."""
+        return {path.stem: [line.replace("${env:UNITS}", "lib/systemd/system") for line in path.read_text().split()]
+                for path in self.DEBIAN.glob("*.install")}
+
+    def owners(self, path):
+        return [name for name, patterns in self.installed().items()
+                if any(fnmatch.fnmatch(path, pattern) for pattern in patterns)]
+
+    def test_every_file_is_in_one_package(self):
+        names = run("make", "-s", "-C", REPO, "-f", "Makefile", "-f", "-", "names",
+                    input="names:\n\t@echo $(BINS)\n\t@echo $(PLUGINS)\n").stdout.splitlines()
+        programs, plugins = names[-2].split(), names[-1].split()
+        self.assertIn("quotad", programs)
+        self.assertIn("lib11_quota_usage_plugin", plugins)
+        paths = [f"usr/bin/{name}" for name in programs]
+        paths += [f"etc/postern/{path.name}" for path in (DEPLOY / "conf").iterdir()]
+        paths += [f"lib/systemd/system/{path.name}" for path in UNITS.iterdir()]
+        paths += [f"usr/share/man/man8/{name}.8" for name in programs]
+        for path in paths:
+            self.assertEqual(len(self.owners(path)), 1, path)
+        for name in plugins:
+            self.assertEqual(self.owners(f"usr/lib/dovecot/modules/{name}.so"), ["dovecot-postern"])
+        for name in DAEMONS:
+            self.assertEqual({*self.owners(f"usr/bin/{name}"), *self.owners(f"lib/systemd/system/{name}.socket")},
+                             {f"postern-{name}"})
+
+    def test_dependencies(self):
+        packages = self.paragraphs()
+        self.assertEqual({name for name in packages if name != "source"}, set(self.installed()))
+        # Dovecot loads no plug-in of another ABI; the value is that of dovecot-dev.
+        self.assertIn("${dovecot:ABI}", packages["dovecot-postern"]["Depends"])
+        rules = (self.DEBIAN / "rules").read_text()
+        self.assertIn("-Vdovecot:ABI=dovecot-abi-$$(cat /usr/share/dovecot/dovecot-abi)", rules)
+        for name in DAEMONS:
+            self.assertIn("postern (= ${binary:Version})", packages[f"postern-{name}"]["Depends"])
+        build = re.search(r"^# build\n(.*?)\n\n", (REPO / "tools/deps.txt").read_text(), re.M | re.S)[1].split()
+        wanted = set(re.findall(r"[\w.+-]+(?= *(?:\(|,|$))", packages["source"]["Build-Depends"], re.M))
+        self.assertEqual(set(build) - wanted, {"build-essential"})
+
+    def test_one_version(self):
+        version = re.search(r"^VERSION\s*\?= (\S+)", (REPO / "config.mk").read_text(), re.M)[1]
+        self.assertTrue((self.DEBIAN / "changelog").read_text().startswith(f"postern ({version}) "))
 
 
 class Wiring(unittest.TestCase):
