@@ -336,7 +336,7 @@ static int complete_organizational(struct check *c)
 		c->v.organizational_domain = c->v.author_domain;
 		return 0;
 	}
-	if ((strict || !c->v.has_policy) && !c->request->tells_organizational)
+	if (strict && !c->request->tells_organizational)
 		return 0;
 	int rc = walk_author(c);
 	/* It decides nothing any more. */
@@ -364,7 +364,7 @@ static int evaluate(struct check *c)
 	c->v.record = found->record;
 	if (found->record.invalid) {
 		conclude(c, AUTH_PERMERROR, "the policy of the DMARC record is not valid");
-		return complete_organizational(c);
+		return 0;
 	}
 	c->v.has_policy = true;
 	rc = align(c);

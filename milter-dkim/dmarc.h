@@ -44,8 +44,8 @@ struct dmarc_request {
 	const struct dmarc_identifier *identifiers;
 	size_t identifier_count;
 	const struct dmarc_psl *psl; /* NULL: the tree walk */
-	/* Someone reads the Organizational Domain: walk for it even where neither
-	 * policy nor alignment depends on it, as under strict alignment. */
+	/* Someone reads the Organizational Domain: walk for it even where alignment
+	 * is strict and nothing depends on it. */
 	bool tells_organizational;
 };
 

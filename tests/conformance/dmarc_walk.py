@@ -151,13 +151,12 @@ class Judge:
             out["result"] = "pass"
         elif not unsure:
             out["result"], out["disposition"] = "fail", out["policy"]
-        self.complete(record, any(out["alignment"].values()), out)
+        self.complete(any(out["alignment"].values()), out)
         return out
 
-    def complete(self, record, passed, out):
+    def complete(self, passed, out):
         """The Organizational Domain for whoever reads the verdict."""
-        strict = (record["adkim"], record["aspf"]) == ("s", "s")
-        if out["result"] == "temperror" or (self.found is None and strict and not passed):
+        if out["result"] == "temperror":
             return
         try:
             out["organizational_domain"] = self.author if self.found is None and passed else self.author_walk()
@@ -214,7 +213,7 @@ class OldJudge(Judge):
                 aligned[kind] = domain
         return aligned, False
 
-    def complete(self, record, passed, out):
+    def complete(self, passed, out):
         out["organizational_domain"] = self.registered(self.author)
 
 
