@@ -45,12 +45,14 @@ static int name_add(struct keymap *map, enum rule_scope scope, struct span name,
 {
 	char mem[SUBJECT_KEY_MAX];
 	struct sbuf b;
-	if (is_domain(scope)) {
-		name = span_starts(name, SPAN_LIT("@")) ? span_skip(name, 1) : name;
-		name = span_ends(name, SPAN_LIT(".")) ? span_take(name, name.len - 1) : name;
-		if (span_chr(name, '@') != SPAN_NPOS)
-			return ERR_SYNTAX;
-	}
+	if (is_domain(scope) && span_starts(name, SPAN_LIT("@")))
+		name = span_skip(name, 1);
+	bool address = span_chr(name, '@') != SPAN_NPOS;
+	if (is_domain(scope) && address)
+		return ERR_SYNTAX;
+	/* As requests are looked at: subject.c. */
+	if ((is_domain(scope) || (address && scope != SCOPE_ACCOUNT)) && span_ends(name, SPAN_LIT(".")))
+		name = span_take(name, name.len - 1);
 	sbuf_init(&b, mem, sizeof(mem));
 	struct span key = entry_key(&b, scope, name);
 	if (!sbuf_ok(&b) || (name.len == 0 && scope != SCOPE_GLOBAL))

@@ -58,9 +58,10 @@ const char *overrides_fault(const struct override *item, struct span key, char d
 		return NULL;
 	if (subject_init_text(&subject, item->scope, key, delimiter) < 0)
 		return "the key is none of its scope";
+	size_t len = span_ends(key, SPAN_LIT(".")) ? key.len - 1 : key.len;
 	/* Requests are counted under the address without it. */
-	return subject_name(&subject, item->scope).len < key.len ? "an address extension: its mail counts for the address without it"
-								 : NULL;
+	return subject_name(&subject, item->scope).len < len ? "an address extension: its mail counts for the address without it"
+							     : NULL;
 }
 
 int overrides_add(struct overrides *o, const struct override *item, struct span key)

@@ -131,6 +131,7 @@ static int condition_take(struct span *rest, struct rule *rule, struct sbuf *rea
 	int rc = grammar_value_take(rest, &value, reason);
 	if (rc < 0)
 		return rc;
+	rule->by_recipient = rule->by_recipient || span_eq(name, SPAN_LIT("recipient"));
 	rule->conditions[rule->condition_count++] =
 		(struct rule_condition){span_dup(name), span_dup(value), negated};
 	return 0;
@@ -330,6 +331,7 @@ static int limit_parse(struct span rest, struct rule *rule, struct sbuf *reason)
 		return ERR_SYNTAX;
 	}
 	rule->action = PROTO_DEFER;
+	rule->by_recipient = rule_scope_is_recipient(rule->scope);
 	prefixes_set(rule);
 	int rc = windows_take(&rest, rule, reason);
 	if (rc == 0)
@@ -390,7 +392,8 @@ int rules_add_extra(struct rules *rules, enum rule_scope scope, enum rule_unit u
 		return ERR_EXISTS;
 	if (rules->extra_count == RULES_EXTRA_MAX)
 		return ERR_LIMIT;
-	struct rule rule = {.scope = scope, .unit = unit, .action = PROTO_DEFER, .extra = true, .window_count = 1};
+	struct rule rule = {.scope = scope, .unit = unit, .action = PROTO_DEFER, .extra = true, .window_count = 1,
+			    .by_recipient = rule_scope_is_recipient(scope)};
 	prefixes_set(&rule);
 	rule.windows[0].length_ms = length_ms;
 	identify_windows(&rule);

@@ -77,6 +77,9 @@ struct rule {
 	enum proto_action action;
 	bool shadow;
 	bool extra; /* made by rules_add_extra() */
+	/* What it counts depends on the recipient, whom Postfix does not name at the end
+	 * of a message to several: by its scope or by a condition. */
+	bool by_recipient;
 	bool smooth;
 	uint64_t burst; /* of smooth; 0: the default */
 	uint8_t ipv4_prefix, ipv6_prefix;

@@ -189,6 +189,8 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 {
 	const struct rule *rule = &s->rules->items[at];
 	uint64_t key;
+	if (rule->by_recipient && stage->is_end && !stage->has_recipient)
+		return; /* held_recipients_add() knows */
 	if (!rule_applies(rule, stage->request) || key_hash(s, rule, &s->subject, &key) < 0)
 		return;
 	for (uint16_t j = 0; j < rule->window_count; j++) {
@@ -199,7 +201,7 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 		struct session_item item = {
 			.hash = table_hash(key, w->id), .rule = at, .window = j,
 			.max = limit.max, .action = limit.action, .shadow = limit.shadow,
-			.by_recipient = rule_scope_is_recipient(rule->scope)};
+			.by_recipient = rule->by_recipient};
 		bool further = !stage->is_end && stage->txn->hold_count > 0 &&
 			       txn_hold_find(stage->txn, item.hash) != NULL;
 		item.amount = rule_amount(rule, stage, further);

@@ -16,8 +16,8 @@
  * Without an instance (CONNECT, EHLO, VRFY) the answer is DUNNO.
  *
  * At END-OF-MESSAGE of a message with several recipients Postfix does not name
- * them: limits by recipient are then charged for all that were reserved, and
- * so count a recipient that a later restriction refused.
+ * them: limits by recipient, and those with a condition on it, are then charged for
+ * all that were reserved, and so count a recipient that a later restriction refused.
  */
 #ifndef POLICYD_SESSION_H
 #define POLICYD_SESSION_H

@@ -23,6 +23,13 @@ static struct span final_dot_cut(struct span domain)
 	return span_ends(domain, SPAN_LIT(".")) ? span_take(domain, domain.len - 1) : domain;
 }
 
+/* An address as it is delivered: Postfix takes a dot off the end of its domain. */
+static struct span address_dot_cut(struct span address)
+{
+	size_t at = span_rchr(address, '@');
+	return at == SPAN_NPOS || at + 2 >= address.len ? address : final_dot_cut(address);
+}
+
 static struct span domain_of(struct span address)
 {
 	size_t at = span_rchr(address, '@');
@@ -48,10 +55,10 @@ static void subject_set(struct subject *s, struct span account, struct span send
 	s->account = lower_into(mem, account);
 	s->account_domain = domain_of(s->account);
 	mem += PROTO_LINE_MAX;
-	s->sender = extension_cut(mem, lower_into(mem, sender), delimiter);
+	s->sender = extension_cut(mem, address_dot_cut(lower_into(mem, sender)), delimiter);
 	s->sender_domain = domain_of(s->sender);
 	mem += PROTO_LINE_MAX;
-	s->recipient = extension_cut(mem, lower_into(mem, recipient), delimiter);
+	s->recipient = extension_cut(mem, address_dot_cut(lower_into(mem, recipient)), delimiter);
 	s->recipient_domain = domain_of(s->recipient);
 }
 

@@ -182,3 +182,21 @@ class Refused(TransactionCase):
             self.assertEqual(self.used(self.source), 0)
             with smtp(self.stack, self.source) as other:
                 self.assertEqual(self.send(other, SENDER), 250)
+
+
+class Spelling(TransactionCase):
+    def test_no_spelling_of_a_recipient_passes_its_limit(self):
+        local, _, domain = self.user.partition("@")
+        spellings = [self.user.upper(), f"{self.user}.", f'"{local}"@{domain}', f"{local}@{domain.upper()}.",
+                     f"@relay.example:{self.user}"]
+        with self.configured(DAEMON, limit=["recipient messages 1/1h", "recipient_domain messages 1000/1h"]), \
+                smtp(self.stack, self.source) as client:
+            self.assertEqual(self.send(client, SENDER), 250)
+            for spelling in spellings:
+                with self.subTest(spelling=spelling):
+                    client.rset()
+                    client.mail(SENDER)
+                    code, text = client.docmd("RCPT", f"TO:<{spelling}>")
+                    self.assertNotEqual(code, 250)
+                    self.assertRegex(text.decode(), "Limit of 1 messages")
+            self.assertEqual(self.used(f"recipient:{self.user}"), 1)

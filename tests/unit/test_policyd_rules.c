@@ -227,6 +227,9 @@ START_TEST(keys_are_normalised)
 	same_key("sender messages 1/1h", REQUEST("sender=a+x@example.com"), REQUEST("sender=A+y@EXAMPLE.com"), true);
 	same_key("sender messages 1/1h", REQUEST("sender=+x@example.com"), REQUEST("sender=+y@example.com"), false);
 	same_key("recipient messages 1/1h", REQUEST("recipient=a@example.com"), REQUEST("recipient=a+b@example.com"), true);
+	same_key("recipient messages 1/1h", REQUEST("recipient=a@example.com"), REQUEST("recipient=a+b@Example.com."), true);
+	same_key("sender messages 1/1h", REQUEST("sender=a@example.com"), REQUEST("sender=a@example.com."), true);
+	same_key("sender messages 1/1h", REQUEST("sender=a."), REQUEST("sender=a"), false);
 	same_key("recipient_domain messages 1/1h", REQUEST("recipient=a@example.com"), REQUEST("recipient=b@Example.com."), true);
 	same_key("account_domain messages 1/1h", REQUEST("sasl_username=a@example.com"), REQUEST("sasl_username=b@example.com"), true);
 	/* The null sender is the client's, not everybody's. */
@@ -337,6 +340,7 @@ START_TEST(overrides_that_can_never_apply)
 		{SCOPE_RECIPIENT, "bob+news", 3600000, "extension", 0},
 		{SCOPE_RECIPIENT, "+bob@example.com", 3600000, NULL, 0},
 		{SCOPE_RECIPIENT, "@example.com", 3600000, NULL, 0},
+		{SCOPE_RECIPIENT, "bob@example.com.", 3600000, NULL, 0},
 		/* Accounts are counted as they log in. */
 		{SCOPE_ACCOUNT, "bob+news@example.com", 3600000, NULL, 0},
 		{SCOPE_ACCOUNT, "", 3600000, NULL, ERR_SYNTAX},
