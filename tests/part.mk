@@ -48,7 +48,7 @@ db_probe_ARCHIVES := run base
 db_probe_LIBS := $(RUN_LIBS) $(CHECK_LIBS)
 
 # bench: measure side by side, as docs/bench.md tells; SECTIONS="milters" for a part
-HELPERS += milter_null milter_load lmtp_load
+HELPERS += milter_null milter_load lmtp_load webhook_sink
 milter_null_SRCS := tests/bench/milter_null.c
 milter_null_ARCHIVES := milter-core base
 milter_null_LIBS := -lmilter -lcrypto
@@ -56,6 +56,9 @@ milter_load_SRCS := tests/bench/milter_load.c tests/bench/process.c
 milter_load_ARCHIVES := base
 lmtp_load_SRCS := tests/bench/lmtp_load.c
 lmtp_load_ARCHIVES := base
+webhook_sink_SRCS := tests/bench/webhook_sink.c
+webhook_sink_ARCHIVES := run base
+webhook_sink_LIBS := $(RUN_LIBS)
 bench: all helpers
 	$(Q)$(DEPS) install tools/deps-bench.txt
 	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/bench/bench.py $(SECTIONS)

@@ -15,7 +15,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 os.environ.setdefault("STACK_DIR", "/srv/postern-bench")
 os.environ.setdefault("STACK_PORT_BASE", "41000")
 
-from tests.bench.lmtp import Indexer, Quota  # noqa: E402
+from tests.bench.indexer import Indexer  # noqa: E402
+from tests.bench.lmtp import Quota  # noqa: E402
 from tests.bench.milters import Milters  # noqa: E402
 from tests.bench.policy import Policy  # noqa: E402
 from tests.bench.search import Search  # noqa: E402

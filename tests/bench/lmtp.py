@@ -1,24 +1,20 @@
-"""LMTP to Dovecot: directly and through lmtp-indexer; with and without quotas.
+"""Load on LMTP servers, and the section of the quota drivers.
 
-Both sections deliver 10 KB messages over 8 connections.  Each Dovecot variant is
-an instance of its own that differs in its quota settings only, with mailboxes
-of its own that begin empty.
+10 KB messages over 8 connections.  Each Dovecot variant is an instance of its own
+that differs in its quota settings only, with mailboxes of its own that begin
+empty.
 """
 import json
 import re
 import subprocess
-import time
 
-from tests.bench.measure import ROUNDS, Sample, cpu_seconds, memory_mb, ratio, scaled, table
-from tests.frame import sql
+from tests.bench.measure import ROUNDS, Sample, cpu_seconds, ratio, scaled, table
 from tests.frame.layout import HOST
 from tests.frame.mail import message
 from tests.frame.stack import USERS, run
-from tests.frame.wait import wait_until
 
 CONNECTIONS = 8
 MESSAGES = 2000
-DRAINED = 10_000
 USER_COUNT = 20
 SIZE = 10240
 DOMAIN = "example.net"
@@ -37,19 +33,19 @@ class Lmtp:
         head = message("load@example.org", f"u1@{DOMAIN}", "benchmark", "")
         self.mail.write_bytes(head + text[:SIZE - len(head)].encode() + b"\n")
 
-    def add_users(self):
+    def add_users(self, domain=DOMAIN):
         """u1 to uN, with the password of another user: bcrypt takes its time."""
-        values = ", ".join(f"('u{n}@{DOMAIN}')" for n in range(1, USER_COUNT + 1))
+        values = ", ".join(f"('u{n}@{domain}')" for n in range(1, USER_COUNT + 1))
         self.stack.mariadb(
             "CREATE TEMPORARY TABLE names (email VARCHAR(255)); INSERT INTO names VALUES " + values + ";"
             "INSERT IGNORE INTO virtual_users (domain_id, email, password, quota_mb) SELECT d.id, n.email, u.password, 10240 "
-            f"FROM names n JOIN virtual_domains d ON d.name = '{DOMAIN}' JOIN virtual_users u ON u.email = '{USERS[0]}'")
+            f"FROM names n JOIN virtual_domains d ON d.name = '{domain}' JOIN virtual_users u ON u.email = '{USERS[0]}'")
 
-    def load(self, target, users, count):
+    def load(self, target, users, count, domain=DOMAIN):
         # Mail that does not come from the indexer would be followed, and so be indexed after all.
         session = ["01ARZ3NDEKTSV4RRFFQ69G5FAV"] if ":" in str(target) else []
         done = subprocess.run(
-            [self.stack.at.build / "helpers/lmtp_load", str(target), str(CONNECTIONS), str(count), str(users), DOMAIN, self.mail,
+            [self.stack.at.build / "helpers/lmtp_load", str(target), str(CONNECTIONS), str(count), str(users), domain, self.mail,
              *session],
             capture_output=True, text=True, check=False, timeout=600)
         if done.returncode != 0:
@@ -58,73 +54,23 @@ class Lmtp:
 
 
 class Variant:
-    """SQL_PID: a server whose time is told apart, and counts, too."""
+    """What is measured of one way of delivering; PID is a process whose time is told."""
 
-    def __init__(self, name, target, users, pid=None, sql_pid=None):
-        self.name, self.target, self.users, self.pid, self.sql_pid = name, target, users, pid, sql_pid
-        self.sample, self.sql, self.p99 = Sample(), Sample(), []
+    def __init__(self, name, target, users, pid=None, domain=DOMAIN):
+        self.name, self.target, self.users, self.pid, self.domain = name, target, users, pid, domain
+        self.sample, self.p99 = Sample(), []
 
-    def run(self, section, count, keep=True, settle=None):
-        """SETTLE waits for what the load leaves to be done; its time counts for the processor only."""
+    def run(self, section, count, keep=True):
         before = cpu_seconds(self.pid) if self.pid else 0
-        sql_before = cpu_seconds(self.sql_pid) if self.sql_pid else 0
-        result = section.load(self.target, self.users, count)
-        if settle:
-            settle()
+        result = section.load(self.target, self.users, count, self.domain)
         cpu = cpu_seconds(self.pid) - before if self.pid else None
-        sql = cpu_seconds(self.sql_pid) - sql_before if self.sql_pid else None
         if keep:
             self.sample.add(count, result["seconds"], cpu)
-            self.sql.add(count, result["seconds"], sql)
             self.p99.append(result["p99_ms"])
 
-
-class Indexer(Lmtp):
-    """Dovecot's LMTP alone, and the same through the indexer with indexing on."""
-
-    def measure(self):
-        self.add_users()
-        pid = self.stack.pid("lmtp-indexer")
-        direct = f"{HOST}:{self.stack.at.port('lmtp')}"
-        through = self.stack.at.path("/var/spool/postfix/postern/lmtp-indexer.sock")
-        sql_pid = self.stack.pid("mysql")
-        variants = [Variant(f"{name}, {users} user{'s' if users > 1 else ''}", target, users, of, sql_pid)
-                    for users in (1, USER_COUNT)
-                    for name, target, of in (("Dovecot alone", direct, None), ("through lmtp-indexer", through, pid))]
-        for variant in variants:
-            variant.run(self, 100, keep=False)
-        settle = []
-        for _ in range(ROUNDS):
-            for variant in variants:
-                variant.run(self, scaled(MESSAGES), settle=(lambda: settle.append(self.wait_for_rows())) if variant.pid else None)
-        rows = [[v.name, f"{v.sample.rate:.0f}", v.sample.spread(), ratio(v.sample.rate, variants[n - n % 2].sample.rate),
-                 f"{sorted(v.p99)[len(v.p99) // 2]:.1f}", f"{v.sample.cpu_ms:.2f}" if v.sample.cpu_ms else None,
-                 f"{v.sql.cpu_ms:.2f}"]
-                for n, v in enumerate(variants)]
-        table(f"LMTP, 10 KB, {CONNECTIONS} sessions, indexing on, median of {ROUNDS}",
-              ["variant", "messages/s", "spread", "x alone", "p99 ms", "indexer CPU ms/message", "SQL CPU ms/message"], rows)
-        print(f"Last message's row in SQL after the last reply: median {sorted(settle)[len(settle) // 2] * 1000:.0f} ms, "
-              f"worst {max(settle) * 1000:.0f} ms; indexer's peak memory {memory_mb(pid):.0f} MB\n", flush=True)
-
-        self.drain(through)
-
-    def drain(self, through):
-        """What has gathered in the spool while the database took nothing."""
-        count = scaled(DRAINED)
-        with sql.locked(self.stack, "message_texts"):
-            self.load(through, USER_COUNT, count)
-        print(f"{count} spooled messages drained at {count / self.wait_for_rows():.0f}/s\n", flush=True)
-
-    def wait_for_rows(self):
-        """Seconds until the index holds what the mailboxes hold."""
-        start = time.monotonic()
-        wait_until(lambda: "outbox_records 0" in self.metric("postern_outbox_records"), 300, "index complete", 0.005)
-        return time.monotonic() - start
-
-    def metric(self, family):
-        text = run(["curl", "-s", "--unix-socket", self.stack.at.path("/run/postern/lmtp-indexer.metrics.sock"),
-                    "http://localhost/metrics"])
-        return "\n".join(line for line in text.splitlines() if line.startswith(family))
+    @property
+    def p99_ms(self):
+        return sorted(self.p99)[len(self.p99) // 2]
 
 
 OWN_INSTANCE = """
@@ -241,7 +187,7 @@ class Quota(Lmtp):
             for base in started:
                 run(["doveadm", "-c", base / "dovecot.conf", "stop"])
         rows = [[v.name, f"{v.sample.rate:.0f}", v.sample.spread(), ratio(v.sample.rate, variants[n % 2].sample.rate),
-                 f"{sorted(v.p99)[len(v.p99) // 2]:.1f}", f"{v.sample.cpu_ms:.2f}" if v.sample.cpu_ms else None]
+                 f"{v.p99_ms:.1f}", f"{v.sample.cpu_ms:.2f}" if v.sample.cpu_ms else None]
                 for n, v in enumerate(variants)]
         table(f"Delivery and quota drivers, 10 KB, {CONNECTIONS} sessions, median of {ROUNDS}",
               ["variant", "messages/s", "spread", "x no quota", "p99 ms", "quotad CPU ms/message"], rows)

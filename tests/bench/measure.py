@@ -1,6 +1,7 @@
 """What the sections of the benchmark share: processes, CPU time, medians, rows."""
 import os
 import pathlib
+import re
 import signal
 import statistics
 import subprocess
@@ -125,6 +126,24 @@ class Sample:
 
     def spread(self):
         return f"{min(self.rates):.0f}-{max(self.rates):.0f}"
+
+
+def buckets(sample, family):
+    """{upper bound: how many are not above it} of a histogram in SAMPLE, which scrape() gave."""
+    found = re.compile(re.escape(family) + r'_bucket\{le="([^"]+)"\}').fullmatch
+    return {float(match[1]): value for name, value in sample.items() if (match := found(name))}
+
+
+def percentile(before, after, share):
+    """The value below which SHARE of what came between two looks at a histogram lies;
+    within a bucket values are taken to lie evenly."""
+    total, low, seen = max(after.values()) - max(before.values()), 0.0, 0.0
+    for bound in sorted(after):
+        upto = after[bound] - before[bound]
+        if upto >= share * total and upto > seen:
+            return bound if bound == float("inf") else low + (bound - low) * (share * total - seen) / (upto - seen)
+        low, seen = bound, upto
+    return 0.0
 
 
 def timed(work):
