@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "lib/base/utf8.h"
 #include "lmtp-indexer/extract_internal.h"
 #include "lmtp-indexer/terms.h"
 
@@ -79,21 +80,24 @@ static bool may_be_unclean(const char *eight)
 	return ((x - ones * 0x20) & ~x & tops) != 0 || ((del - ones) & ~del & tops) != 0;
 }
 
+static void clean(char *bytes, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		unsigned char c = (unsigned char)bytes[i];
+		if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+			bytes[i] = c == '\r' ? '\n' : ' ';
+	}
+}
+
 /* NULs and other controls would only be in the way of SQL and of readers. */
 static void add_clean(struct sbuf *out, struct span s)
 {
 	size_t i = out->len;
 	sbuf_add(out, s);
-	while (i < out->len) {
-		if (out->len - i >= 8 && !may_be_unclean(out->ptr + i)) {
-			i += 8;
-			continue;
-		}
-		unsigned char c = (unsigned char)out->ptr[i];
-		if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
-			out->ptr[i] = c == '\r' ? '\n' : ' ';
-		i++;
-	}
+	for (; out->len - i >= 8; i += 8)
+		if (may_be_unclean(out->ptr + i))
+			clean(out->ptr + i, 8);
+	clean(out->ptr + i, out->len - i);
 }
 
 /* Converts; each byte that does not fit becomes '?'. */
@@ -142,7 +146,7 @@ bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes)
 	if (bytes.len == 0)
 		return true;
 	if (is_utf8(charset)) {
-		if (g_utf8_validate_len(bytes.ptr, bytes.len, NULL)) {
+		if (utf8_prefix(bytes) == bytes.len) {
 			add_clean(out, bytes);
 			return true;
 		}
@@ -154,6 +158,24 @@ bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes)
 
 /* ---- What follows from headers and text ---- */
 
+static size_t room_in(const struct sbuf *b)
+{
+	return b->size - 1 - b->len;
+}
+
+/* What there is room for; of white space in a row, the first. */
+static void add_line(struct sbuf *out, struct span line)
+{
+	for (size_t i = 0; i < line.len && room_in(out) > 0;) {
+		size_t from = i;
+		for (i++; i < line.len && (!ascii_isfws(line.ptr[i]) || !ascii_isfws(line.ptr[i - 1])); i++)
+			continue;
+		sbuf_add(out, span_take(span_of(line.ptr + from, i - from), room_in(out)));
+		while (i < line.len && ascii_isfws(line.ptr[i]))
+			i++;
+	}
+}
+
 /* Keeps N characters of what a reader would see first. */
 static void make_snippet(struct extract_run *run)
 {
@@ -161,16 +183,14 @@ static void make_snippet(struct extract_run *run)
 	struct sbuf b;
 	struct span rest = sbuf_span(&run->text), line;
 	sbuf_init(&b, mem, sizeof(mem));
-	while (rest.len > 0 && sbuf_ok(&b)) {
+	while (rest.len > 0 && room_in(&b) > 0) {
 		span_cut(&rest, '\n', &line);
 		line = span_trim(line);
 		if (line.len == 0 || line.ptr[0] == '>')
 			continue;
 		if (b.len > 0)
 			sbuf_addc(&b, ' ');
-		for (size_t i = 0; i < line.len && sbuf_ok(&b); i++)
-			if (!ascii_isfws(line.ptr[i]) || !ascii_isfws(line.ptr[i - 1]))
-				sbuf_addc(&b, line.ptr[i]);
+		add_line(&b, line);
 	}
 	struct span cut = extract_cut(sbuf_span(&b), EXTRACT_SNIPPET_CHARS);
 	/* A full builder may have ended within a character. */
@@ -224,10 +244,8 @@ static void make_terms(struct extract_run *run)
 static void keep_text(struct extract_run *run)
 {
 	struct extract *x = run->x;
-	const char *end;
 	struct span text = sbuf_span(&run->text);
-	if (text.len > 0 && !g_utf8_validate_len(text.ptr, text.len, &end))
-		text = span_take(text, (size_t)(end - text.ptr));
+	text = span_take(text, utf8_prefix(text));
 	if (arena_dup(&x->arena, text, &x->text) < 0)
 		extract_partial(run);
 }

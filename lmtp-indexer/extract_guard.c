@@ -38,6 +38,14 @@ static void add_to_name(struct guard *g, char c)
 	}
 }
 
+/* Most lines are text, and most of those are told by their first letter. */
+static bool begins_address_field(char c)
+{
+	static const bool first[256] = {['b'] = true, ['c'] = true, ['f'] = true, ['r'] = true, ['s'] = true, ['t'] = true,
+					['B'] = true, ['C'] = true, ['F'] = true, ['R'] = true, ['S'] = true, ['T'] = true};
+	return first[(unsigned char)c];
+}
+
 static void begin_line(struct guard *g, char c)
 {
 	g->at_start = false;
@@ -45,7 +53,7 @@ static void begin_line(struct guard *g, char c)
 		g->in_name = false;
 		return;
 	}
-	g->in_name = true;
+	g->in_name = begins_address_field(c);
 	g->in_addresses = false;
 	g->name_len = 0;
 }

@@ -4,9 +4,8 @@
  */
 #include "extract_record.h"
 
-#include <glib.h>
-
 #include "lib/base/bytes.h"
+#include "lib/base/utf8.h"
 
 #define RESULT_CHARS 16 /* of a verdict: the width of its columns */
 
@@ -101,7 +100,7 @@ static struct span take_text(struct reader *r, size_t max, size_t chars)
 	struct span s = take(r, (size_t)take_uint(r, 4, max)), copy = SPAN_EMPTY;
 	if (r->bad || s.len == 0)
 		return SPAN_EMPTY;
-	if (!g_utf8_validate_len(s.ptr, s.len, NULL) || (chars > 0 && extract_cut(s, chars).len < s.len) ||
+	if (utf8_prefix(s) < s.len || (chars > 0 && extract_cut(s, chars).len < s.len) ||
 	    arena_dup(&r->x->arena, s, &copy) < 0)
 		r->bad = true;
 	return copy;

@@ -159,18 +159,20 @@ static const char lower_alnum[256] = {
 /* A run of ASCII from I on: what is a word, and what separates; returns its end. */
 static size_t add_ascii(struct word *w, struct span text, size_t i)
 {
-	for (; i < text.len; i++) {
-		char lower = lower_alnum[(unsigned char)text.ptr[i]];
-		if (lower != 0) {
-			if (w->chars < TOKENS_MAX) {
-				w->text[w->len++] = lower;
-				w->chars++;
-			}
-		} else if ((unsigned char)text.ptr[i] >= 0x80 || w->stopped) {
+	while (i < text.len) {
+		char *to = w->text + w->len;
+		char *const end = to + (TOKENS_MAX - w->chars);
+		for (char lower; i < text.len && (lower = lower_alnum[(unsigned char)text.ptr[i]]) != 0; i++)
+			if (to < end)
+				*to++ = lower;
+		w->chars += (size_t)(to - w->text) - w->len;
+		w->len = (size_t)(to - w->text);
+		if (i == text.len || (unsigned char)text.ptr[i] >= 0x80)
 			break;
-		} else if (w->len > 0) {
-			flush_word(w, TOKEN_WORD);
-		}
+		flush_word(w, TOKEN_WORD);
+		if (w->stopped)
+			break;
+		i++;
 	}
 	return i;
 }

@@ -21,6 +21,25 @@ size_t utf8_length(struct span s)
 	return len;
 }
 
+size_t utf8_prefix(struct span s)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+	size_t i = 0, len;
+	do {
+		/* Eight at a time, as long as all are ASCII and none is NUL. */
+		for (uint64_t x; s.len - i >= sizeof(x); i += sizeof(x)) {
+			memcpy(&x, s.ptr + i, sizeof(x));
+			if ((((x - ones) | x) & tops) != 0)
+				break;
+		}
+		len = utf8_length(span_skip(s, i));
+		if (len == 1 && s.ptr[i] == '\0')
+			len = 0;
+		i += len;
+	} while (len > 0);
+	return i;
+}
+
 void utf8_add_clean(struct sbuf *out, struct span s, size_t max_chars)
 {
 	for (; s.len > 0 && max_chars > 0; max_chars--) {

@@ -10,6 +10,9 @@
  * none; overlong forms, surrogates and values above U+10FFFF are none. */
 size_t utf8_length(struct span s);
 
+/* How many bytes of S are characters other than NUL, from its start on. */
+size_t utf8_prefix(struct span s);
+
 /*
  * Adds at most MAX_CHARS characters of S.  A byte that belongs to no character,
  * and each control character of ASCII, becomes U+FFFD.

@@ -489,6 +489,30 @@ START_TEST(utf8_lengths)
 }
 END_TEST
 
+/* The same answer wherever in the text something is wrong. */
+START_TEST(utf8_prefixes)
+{
+	static const struct {
+		struct span wrong;
+		size_t good; /* bytes of it that are fine */
+	} rows[] = {
+		{SPAN_LIT(""), 0}, {SPAN_LIT("\0x"), 0}, {SPAN_LIT("\xff"), 0}, {SPAN_LIT("\xc3\xa4\0"), 2},
+		{SPAN_LIT("\xe2\x82"), 0}, {SPAN_LIT("\xed\xa0\x80"), 0}, {SPAN_LIT("\xf0\x90\x80\x80\x7f\x80"), 5},
+	};
+	char mem[64];
+	struct sbuf text;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		for (size_t before = 0; before <= 20; before++) {
+			sbuf_init(&text, mem, sizeof(mem));
+			for (size_t k = 0; k < before; k++)
+				sbuf_addc(&text, (char)('a' + k));
+			sbuf_add(&text, rows[i].wrong);
+			ck_assert_msg(utf8_prefix(sbuf_span(&text)) == before + rows[i].good, "row %zu behind %zu", i, before);
+		}
+	}
+}
+END_TEST
+
 START_TEST(utf8_is_cleaned_and_cut)
 {
 	static const struct {
@@ -531,6 +555,7 @@ static const TTest *const *const tests[] = {
 	&ip_membership,
 	&err_texts,
 	&utf8_lengths,
+	&utf8_prefixes,
 	&utf8_is_cleaned_and_cut,
 	NULL,
 };
