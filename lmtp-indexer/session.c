@@ -89,13 +89,27 @@ static void abandon(struct lmtp_session *s)
 	end_transaction(s, awaiting(s) || s->content_open ? END_BROKEN : END_RESET);
 }
 
+/* Room for one recipient more. */
+static int make_room(struct lmtp_session *s)
+{
+	struct lmtp_session_envelope *e = &s->env;
+	size_t rcpts = s->rcpt_room, order = s->rcpt_room;
+	void *more_rcpts = arena_grow(&s->arena, e->rcpts, e->rcpt_count, &rcpts, sizeof(*e->rcpts));
+	void *more_order = arena_grow(&s->arena, e->order, e->rcpt_count, &order, sizeof(*e->order));
+	if (more_rcpts == NULL || more_order == NULL)
+		return ERR_LIMIT;
+	e->rcpts = more_rcpts;
+	e->order = more_order;
+	s->rcpt_room = rcpts;
+	return 0;
+}
+
 static int begin_envelope(struct lmtp_session *s, const struct lmtp_command *c)
 {
 	struct lmtp_session_envelope *e = &s->env;
 	*e = (struct lmtp_session_envelope){.id = s->ops->make_id(s->arg)};
-	e->rcpts = arena_calloc(&s->arena, SESSION_RCPT_MAX, sizeof(*e->rcpts));
-	e->order = arena_calloc(&s->arena, SESSION_RCPT_MAX, sizeof(*e->order));
-	if (e->rcpts == NULL || e->order == NULL || arena_dup(&s->arena, c->path, &e->sender) < 0 ||
+	s->rcpt_room = 0;
+	if (make_room(s) < 0 || arena_dup(&s->arena, c->path, &e->sender) < 0 ||
 	    arena_dup(&s->arena, c->params, &e->sender_params) < 0)
 		return ERR_LIMIT;
 	return 0;
@@ -122,6 +136,7 @@ static void do_mail(struct lmtp_session *s, const struct lmtp_command *c)
 		return;
 	}
 	if (begin_envelope(s, c) < 0) {
+		s->env = (struct lmtp_session_envelope){0};
 		arena_reset(&s->arena);
 		say(s, "452 4.3.1 Out of memory for this transaction\r\n");
 		return;
@@ -144,7 +159,7 @@ static void do_rcpt(struct lmtp_session *s, const struct lmtp_command *c)
 		refuse_params(s, rc);
 	} else if (lmtp_rcpt_add(&line, c->path, c->params) < 0 || !sbuf_ok(&line)) {
 		say(s, "501 5.1.3 Bad recipient address\r\n");
-	} else if (s->env.rcpt_count >= SESSION_RCPT_MAX ||
+	} else if (s->env.rcpt_count >= SESSION_RCPT_MAX || make_room(s) < 0 ||
 		   arena_dup(&s->arena, c->path, &path) < 0) {
 		say(s, "452 4.5.3 Too many recipients\r\n");
 	} else {

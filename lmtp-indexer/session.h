@@ -110,6 +110,7 @@ struct lmtp_session {
 
 	struct arena arena; /* of the transaction */
 	struct lmtp_session_envelope env;
+	size_t rcpt_room; /* recipients that env has memory for */
 	bool mail_pending, mail_ok;
 	bool held_back;     /* a command waits for the replies to those before it */
 	size_t replied;     /* RCPTs that the backend has answered */
