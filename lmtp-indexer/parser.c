@@ -137,17 +137,21 @@ static int start(struct parser *p)
 }
 
 /* A fresh parser where the last one is gone. */
-static int ask(struct parser *p, const struct extract_source *source)
+static int ask(struct parser *p, const struct span *contents, size_t count, int fd)
 {
-	struct parser_request request = {.content_len = source->bytes.len};
-	bool file = source->bytes.len == 0 && source->fd >= 0;
-	if (source->bytes.len > 0)
-		memcpy(memory_of(p), source->bytes.ptr, source->bytes.len);
+	struct parser_request request = {.count = count};
+	char *to = memory_of(p);
+	for (size_t i = 0; i < count; i++) {
+		if (contents[i].len > 0)
+			memcpy(to, contents[i].ptr, contents[i].len);
+		to += contents[i].len;
+		request.content_len[i] = contents[i].len;
+	}
 	for (int attempt = 0; attempt < 2; attempt++) {
 		int rc = p->socket < 0 ? start(p) : 0;
 		if (rc < 0)
 			return rc;
-		if (parser_send(p->socket, &request, sizeof(request), &source->fd, file ? 1 : 0))
+		if (parser_send(p->socket, &request, sizeof(request), &fd, fd >= 0 ? 1 : 0))
 			return 0;
 		drop(p);
 	}
@@ -169,31 +173,67 @@ static int wait_for_reply(struct parser *p, struct parser_reply *reply)
 }
 
 /* The record is copied first: a parser could change it while it is checked. */
-static int read_record(struct parser *p, uint64_t len, struct extract **extract_out)
+static int read_record(const struct parser *p, size_t at, size_t len, struct extract **extract_out)
 {
 	const struct parser_pool *pool = p->pool;
-	if (len > pool->record_max)
-		return ERR_CLOSED;
-	char *copy = mem_alloc((size_t)len + 1);
-	memcpy(copy, memory_of(p) + pool->config.content_max, (size_t)len);
-	int rc = extract_record_read(span_of(copy, (size_t)len), &pool->config.limits, extract_out);
+	char *copy = mem_alloc(len + 1);
+	memcpy(copy, memory_of(p) + pool->config.content_max + at, len);
+	int rc = extract_record_read(span_of(copy, len), &pool->config.limits, extract_out);
 	free(copy);
-	if (len > KEEP_BYTES)
-		madvise(memory_of(p), pool->memory_each, MADV_REMOVE);
 	return rc < 0 ? ERR_CLOSED : 0;
+}
+
+/* All or none. */
+static int read_records(struct parser *p, const struct parser_reply *reply, size_t asked, struct extract **extracts_out)
+{
+	const struct parser_pool *pool = p->pool;
+	size_t at = 0, done = 0;
+	int rc = reply->count >= 1 && reply->count <= asked ? 0 : ERR_CLOSED;
+	for (; rc == 0 && done < reply->count; done++) {
+		if (reply->record_len[done] > pool->record_max - at)
+			rc = ERR_CLOSED;
+		else
+			rc = read_record(p, at, (size_t)reply->record_len[done], &extracts_out[done]);
+		if (rc < 0)
+			break;
+		at += (size_t)reply->record_len[done];
+	}
+	while (rc < 0 && done > 0)
+		extract_free(&extracts_out[--done]);
+	if (at > KEEP_BYTES)
+		madvise(memory_of(p), pool->memory_each, MADV_REMOVE);
+	return rc;
+}
+
+static int run(struct parser *p, const struct span *contents, size_t count, int fd, struct extract **extracts_out,
+	       size_t *done_out)
+{
+	struct parser_reply reply = {0};
+	size_t bytes = 0;
+	for (size_t i = 0; i < count; i++)
+		bytes += contents[i].len;
+	if (bytes > p->pool->config.content_max || count > PARSER_BATCH_MAX)
+		return ERR_CLOSED;
+	int rc = ask(p, contents, count, fd);
+	if (rc == 0)
+		rc = wait_for_reply(p, &reply);
+	if (rc == 0)
+		rc = read_records(p, &reply, count, extracts_out);
+	if (rc < 0)
+		drop(p);
+	else
+		*done_out = (size_t)reply.count;
+	return rc;
 }
 
 int parser_run(struct parser *p, const struct extract_source *source, struct extract **extract_out)
 {
-	struct parser_reply reply = {0};
-	if (source->bytes.len > p->pool->config.content_max)
-		return ERR_CLOSED;
-	int rc = ask(p, source);
-	if (rc == 0)
-		rc = wait_for_reply(p, &reply);
-	if (rc == 0)
-		rc = read_record(p, reply.record_len, extract_out);
-	if (rc < 0)
-		drop(p);
-	return rc;
+	size_t done;
+	return run(p, &source->bytes, 1, source->bytes.len > 0 ? -1 : source->fd, extract_out, &done);
+}
+
+int parser_run_many(struct parser *p, const struct span *contents, size_t count, struct extract **extracts_out,
+		    size_t *done_out)
+{
+	return run(p, contents, count, -1, extracts_out, done_out);
 }

@@ -40,4 +40,14 @@ struct parser *parser_of(struct parser_pool *pool, size_t index);
  */
 int parser_run(struct parser *parser, const struct extract_source *source, struct extract **extract_out) MUST_CHECK;
 
+#define PARSER_BATCH_MAX 16
+/*
+ * Parses COUNT contents at one go, of at most content_max bytes together, which spares
+ * the thread and the parser most of their waiting for each other.  0: the first
+ * *DONE_OUT of them, at least one, have their extracts.  Else as parser_run(), and
+ * nobody knows for which of them.
+ */
+int parser_run_many(struct parser *parser, const struct span *contents, size_t count, struct extract **extracts_out,
+		    size_t *done_out) MUST_CHECK;
+
 #endif

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lmtp-indexer/extract_record.h"
@@ -99,36 +100,61 @@ static void confine(const struct parser_pool *pool)
 	limit(RLIMIT_AS, space + pool->config.memory_bytes);
 }
 
-/* CPU time from now on; the daemon's clock ends what only waits. */
-static void limit_cpu(int64_t timeout_ms)
+/* CPU time from now on, to the second; the daemon's clock ends what only waits. */
+static void limit_cpu(rlim_t *limit_s, int64_t timeout_ms)
 {
-	struct rusage used;
+	struct timespec used;
 	struct rlimit r;
-	if (getrusage(RUSAGE_SELF, &used) < 0 || getrlimit(RLIMIT_CPU, &r) < 0)
+	if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used) < 0)
 		_exit(1);
-	r.rlim_cur = (rlim_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec + timeout_ms / 1000 + 2);
+	rlim_t wanted = (rlim_t)(used.tv_sec + timeout_ms / 1000 + 2);
+	if (wanted == *limit_s)
+		return;
+	*limit_s = wanted;
+	if (getrlimit(RLIMIT_CPU, &r) < 0)
+		_exit(1);
+	r.rlim_cur = wanted;
 	if (setrlimit(RLIMIT_CPU, &r) < 0)
 		_exit(1);
+}
+
+/* False where not even the first record has room. */
+static bool parse_all(const struct parser_pool *pool, char *memory, const struct parser_request *request, int fd,
+		      rlim_t *cpu_limit_s, struct parser_reply *reply_out)
+{
+	size_t at = 0, used = 0;
+	*reply_out = (struct parser_reply){0};
+	for (uint64_t i = 0; i < request->count && i < PARSER_BATCH_MAX; i++) {
+		size_t len = (size_t)request->content_len[i];
+		struct extract_source source = {.bytes = span_of(memory + at, len), .fd = fd};
+		struct sbuf record;
+		limit_cpu(cpu_limit_s, pool->config.timeout_ms);
+		struct extract *x = extract_new(&pool->config.limits, pool->config.authserv_id, &source);
+		sbuf_init(&record, memory + pool->config.content_max + used, pool->record_max + 1 - used);
+		extract_record_add(&record, x);
+		extract_free(&x);
+		if (!sbuf_ok(&record))
+			break;
+		reply_out->record_len[reply_out->count++] = record.len;
+		used += record.len;
+		at += len;
+	}
+	return reply_out->count > 0;
 }
 
 NORETURN static void parser_main(const struct parser_pool *pool, size_t index)
 {
 	char *memory = pool->memory + index * pool->memory_each;
 	struct parser_request request;
+	rlim_t cpu_limit_s = 0;
 	int fd;
 	confine(pool);
 	while (parser_receive(OWN_SOCKET, &request, sizeof(request), &fd, 1)) {
-		struct extract_source source = {.bytes = span_of(memory, (size_t)request.content_len), .fd = fd};
-		struct sbuf record;
-		limit_cpu(pool->config.timeout_ms);
-		struct extract *x = extract_new(&pool->config.limits, pool->config.authserv_id, &source);
-		sbuf_init(&record, memory + pool->config.content_max, pool->record_max + 1);
-		extract_record_add(&record, x);
-		extract_free(&x);
+		struct parser_reply reply;
+		bool done = parse_all(pool, memory, &request, fd, &cpu_limit_s, &reply);
 		if (fd >= 0)
 			close(fd);
-		struct parser_reply reply = {.record_len = record.len};
-		if (!sbuf_ok(&record) || !parser_send(OWN_SOCKET, &reply, sizeof(reply), NULL, 0))
+		if (!done || !parser_send(OWN_SOCKET, &reply, sizeof(reply), NULL, 0))
 			break;
 	}
 	_exit(0);

@@ -6,14 +6,18 @@
 
 #include "lmtp-indexer/parser.h"
 
-/* To a parser; with a file descriptor where the content is a file. */
+/* To a parser: contents, one behind the other in the shared memory, or a single one that
+ * is a file, with its descriptor. */
 struct parser_request {
-	uint64_t content_len; /* in the shared memory; 0: a file */
+	uint64_t count;
+	uint64_t content_len[PARSER_BATCH_MAX]; /* 0: a file */
 };
 
-/* From a parser. */
+/* From a parser: records, one behind the other behind content_max in the shared memory.
+ * Fewer than contents where no more had room. */
 struct parser_reply {
-	uint64_t record_len; /* behind content_max in the shared memory */
+	uint64_t count;
+	uint64_t record_len[PARSER_BATCH_MAX];
 };
 
 /* To the nursery: the index of the parser; back come its socket and its pidfd. */
