@@ -317,10 +317,21 @@ static struct ulid op_make_id(void *arg)
 	return ulid_make(clock_wall_ms(), random);
 }
 
+/* The session has a transaction, or has none any more. */
+static void set_open(struct front *f, bool open)
+{
+	struct front_shared *shared = f->shared;
+	if (f->open == open)
+		return;
+	f->open = open;
+	shared->transactions += open ? 1 : (size_t)-1;
+	spool_transactions(shared->spool, shared->transactions);
+}
+
 static void op_mail(void *arg, const struct ulid *id, struct span line)
 {
 	struct front *f = arg;
-	f->open = true;
+	set_open(f, true);
 	if (f->shared->route != NULL) {
 		routed_mail(f, line);
 		return;
@@ -456,7 +467,8 @@ static void op_result(void *arg, const struct lmtp_session_envelope *e, size_t i
 static void op_end(void *arg, enum lmtp_session_end how)
 {
 	struct front *f = arg;
-	f->open = f->detached = false;
+	set_open(f, false);
+	f->detached = false;
 	sbuf_reset(&f->rcpts);
 	relay_release(&f->leg, how);
 	f->chosen = NULL;

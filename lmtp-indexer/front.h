@@ -33,6 +33,7 @@ struct front_shared {
 	struct cork_list corks;
 	char *host, *trace_name, *delimiter;
 	bool stopping;
+	size_t transactions; /* that are open */
 	size_t count; /* clients, and transactions whose client is gone */
 	void (*emptied)(void *arg); /* `count` fell to 0 while stopping */
 	void *emptied_arg;

@@ -1,7 +1,8 @@
 /*
  * The log's side of the spool.  One thread takes all jobs that wait, appends
  * their records, syncs once, and posts the answers to the loop in one go: the
- * more wait, the fewer syncs a message.
+ * more wait, the fewer syncs a message.  Where several transactions are open, it
+ * gives their records GATHER_US to come.  A DONE alone is not worth a write then.
  *
  * `open` mirrors which PREPARED records are still needed; the log is trimmed
  * up to the first of them.  A RESULT or DONE that cannot be written is not a
@@ -12,9 +13,13 @@
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lmtp-indexer/spool_internal.h"
+
+#define GATHER_US 500
+#define GATHER_TRANSACTIONS 4
 
 /* ---- Which deliveries are open ---- */
 
@@ -145,6 +150,17 @@ static void write_group(struct spool *s, struct spool_job *group)
 		atomic_fetch_add(&s->failures, 1);
 }
 
+/* With the lock, which is let go meanwhile. */
+static void gather(struct spool *s)
+{
+	const struct timespec pause = {.tv_nsec = GATHER_US * 1000};
+	if (atomic_load(&s->transactions) < GATHER_TRANSACTIONS)
+		return;
+	pthread_mutex_unlock(&s->log_queue.lock);
+	nanosleep(&pause, NULL);
+	pthread_mutex_lock(&s->log_queue.lock);
+}
+
 static void *run(void *arg)
 {
 	struct spool *s = arg;
@@ -155,6 +171,7 @@ static void *run(void *arg)
 			pthread_cond_wait(&q->filled, &q->lock);
 			continue;
 		}
+		gather(s);
 		struct spool_job *group = s->jobs;
 		s->jobs = NULL;
 		s->jobs_end = &s->jobs;
@@ -172,7 +189,19 @@ void spool_submit(struct spool *s, struct spool_job *job)
 	pthread_mutex_lock(&s->log_queue.lock);
 	*s->jobs_end = job;
 	s->jobs_end = &job->next;
-	pthread_cond_signal(&s->log_queue.filled);
+	if (job->kind != RECORD_DONE || atomic_load(&s->transactions) == 0)
+		pthread_cond_signal(&s->log_queue.filled);
+	pthread_mutex_unlock(&s->log_queue.lock);
+}
+
+void spool_transactions(struct spool *s, size_t count)
+{
+	atomic_store(&s->transactions, count);
+	if (count > 0)
+		return;
+	pthread_mutex_lock(&s->log_queue.lock);
+	if (s->jobs != NULL)
+		pthread_cond_signal(&s->log_queue.filled);
 	pthread_mutex_unlock(&s->log_queue.lock);
 }
 
@@ -299,7 +328,7 @@ static int open_log(struct spool *s, struct sbuf *error)
 	char path[SPOOL_PATH_MAX + 8];
 	struct sbuf b;
 	/* RESULT and DONE still fit when PREPARED do not. */
-	struct seglog_limits limits = {.segment_bytes = SPOOL_SEGMENT_BYTES,
+	struct seglog_limits limits = {.segment_bytes = SPOOL_SEGMENT_BYTES, .ahead_bytes = SPOOL_AHEAD_BYTES,
 				       .max_bytes = s->max_bytes + s->max_bytes / 8 + SPOOL_SEGMENT_BYTES};
 	sbuf_init(&b, path, sizeof(path));
 	sbuf_addf(&b, "%s/big", s->dir);

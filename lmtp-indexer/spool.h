@@ -25,6 +25,7 @@ struct spool_config {
 };
 
 #define SPOOL_SEGMENT_BYTES (32u << 20)
+#define SPOOL_AHEAD_BYTES (1u << 20) /* zeros behind the log's records */
 #define SPOOL_FILE_WAITING_MAX (1u << 20) /* bytes of one file that may wait for the disk */
 
 /* On the loop: the record is durable, or (KEPT false) it is not in the spool. */
@@ -46,6 +47,8 @@ void spool_prepare(struct spool *spool, struct delivery *d, struct span content,
 /* ANSWER may be NULL. */
 void spool_result(struct spool *spool, const struct delivery_result *result, spool_answer *answer,
 		  void *arg);
+/* How many transactions are open now, on the loop: of many, records are made durable together. */
+void spool_transactions(struct spool *spool, size_t count);
 /* From any thread: the delivery is in the index (or needs none).  Its file is
  * removed. */
 void spool_done(struct spool *spool, const struct delivery *d);

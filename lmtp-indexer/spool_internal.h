@@ -48,6 +48,7 @@ struct spool {
 
 	struct spool_queue log_queue;
 	struct spool_job *jobs, **jobs_end;
+	atomic_size_t transactions;
 
 	struct spool_queue file_queue;
 	struct spool_file_job *file_jobs, **file_jobs_end;

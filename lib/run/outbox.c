@@ -363,7 +363,7 @@ static int open_log(struct outbox *box, struct sbuf *error)
 {
 	/* The log's own bound leaves room for the headers of segments: ours decides. */
 	uint64_t headers = (box->config.max_bytes / box->config.segment_bytes + 2) * 64;
-	struct seglog_limits limits = {box->config.segment_bytes, box->config.max_bytes + headers};
+	struct seglog_limits limits = {.segment_bytes = box->config.segment_bytes, .max_bytes = box->config.max_bytes + headers};
 	int rc = seglog_open(box->dir, &limits, &box->log, error);
 	if (rc == 0)
 		rc = load_instance(box, error);

@@ -4,7 +4,8 @@
  * Invariants: only the last segment is written; every earlier one was synced
  * before its successor was made.  The buffer holds whole records that follow
  * the last segment's `written` bytes.  `durable` <= `next` - 1, and whatever
- * lies above `durable` may be cut back to `synced_bytes` on failure.
+ * lies above `durable` may be cut back to `synced_bytes` on failure.  Zeros that
+ * were written ahead stand in the last segment only, and no record is read in them.
  */
 #include "lib/run/seglog.h"
 
@@ -52,12 +53,40 @@ static void push_segment(struct seglog *log, struct seglog_segment segment)
 	pthread_mutex_unlock(&log->lock);
 }
 
+/* Keeps zeros ready behind LEN bytes more; without room on the disk there are none. */
+static void write_ahead(struct seglog *log, size_t len)
+{
+	static const char zeros[65536];
+	uint64_t end = log->tail_bytes + len;
+	if (log->limits.ahead_bytes == 0 || end <= log->file_bytes)
+		return;
+	uint64_t upto = end + log->limits.ahead_bytes;
+	while (end < upto) {
+		size_t step = upto - end < sizeof(zeros) ? (size_t)(upto - end) : sizeof(zeros);
+		if (write_all(log->fd, span_of(zeros, step), end) < 0)
+			break;
+		end += step;
+	}
+	log->file_bytes = end;
+}
+
+/* What no record has overwritten, of a segment that gets a successor. */
+static int drop_ahead(struct seglog *log)
+{
+	if (log->fd < 0 || log->file_bytes <= log->tail_bytes)
+		return 0;
+	if (ftruncate(log->fd, (off_t)log->tail_bytes) < 0 || fdatasync(log->fd) < 0)
+		return ERR_TEMP;
+	log->file_bytes = log->tail_bytes;
+	return 0;
+}
+
 /* Makes the segment file that begins at log->next and switches to it. */
 static int begin_segment(struct seglog *log)
 {
 	char header[SEGLOG_HEADER_SIZE] = SEGLOG_MAGIC;
 	uint64_t first = log->next;
-	int fd = seglog_segment_open(log, first, O_RDWR | O_CREAT | O_TRUNC);
+	int fd = drop_ahead(log) < 0 ? -1 : seglog_segment_open(log, first, O_RDWR | O_CREAT | O_TRUNC);
 	if (fd < 0)
 		return ERR_TEMP;
 	bytes_put(header + 8, first, 8);
@@ -69,6 +98,7 @@ static int begin_segment(struct seglog *log)
 	if (log->fd >= 0)
 		close(log->fd);
 	log->fd = fd;
+	log->file_bytes = SEGLOG_HEADER_SIZE;
 	push_segment(log, (struct seglog_segment){first, SEGLOG_HEADER_SIZE});
 	return 0;
 }
@@ -82,6 +112,7 @@ static void cut_back(struct seglog *log)
 	log->next = log->synced_next;
 	pthread_mutex_unlock(&log->lock);
 	sbuf_reset(&log->buffer);
+	log->file_bytes = log->synced_bytes;
 	if (ftruncate(log->fd, (off_t)log->synced_bytes) < 0)
 		log->broken = true;
 }
@@ -117,6 +148,7 @@ int seglog_flush(struct seglog *log)
 		cut_back(log);
 		return log->broken ? ERR_PERM : ERR_TEMP;
 	}
+	write_ahead(log, log->buffer.len);
 	pthread_mutex_lock(&log->lock);
 	log->tail_bytes += log->buffer.len;
 	last_segment(log)->written = log->tail_bytes;
@@ -281,7 +313,7 @@ static int recover_last(struct seglog *log, struct sbuf *error)
 	if (rc == 0 && (ftruncate(log->fd, (off_t)end) < 0 || fdatasync(log->fd) < 0))
 		rc = ERR_TEMP;
 	log->bytes -= last->written - end;
-	last->written = log->synced_bytes = log->tail_bytes = end;
+	last->written = log->synced_bytes = log->tail_bytes = log->file_bytes = end;
 done:
 	if (rc < 0 && error->len == 0)
 		sbuf_addf(error, "cannot recover segment %llu: %s", (unsigned long long)last->first,

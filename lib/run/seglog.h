@@ -32,6 +32,12 @@ struct seglog_reader;
 struct seglog_limits {
 	uint64_t segment_bytes; /* a new segment is begun above this */
 	uint64_t max_bytes;     /* of all segments; appends beyond fail with ERR_LIMIT */
+	/*
+	 * Zeros that stand ready behind the records, in steps; 0: none.  A sync of records
+	 * that overwrite them writes no size and no new blocks of the file, which is half of
+	 * what a sync costs.  They do not count in seglog_bytes().
+	 */
+	uint64_t ahead_bytes;
 };
 
 /* Makes DIR (0700) where it is missing; its parent must exist.  Locks it:

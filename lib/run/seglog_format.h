@@ -35,6 +35,7 @@ struct seglog {
 	/* The appending thread's own: */
 	struct sbuf buffer;
 	uint64_t tail_bytes; /* flushed, of the last segment */
+	uint64_t file_bytes; /* the size of its file, zeros included */
 	uint64_t synced_next;
 	bool broken;
 };

@@ -3,6 +3,7 @@
  * byte, and nothing that was never written ever appears.
  */
 #include <check.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -19,13 +20,17 @@ static char dir[256];
 static struct sbuf error;
 static char error_mem[512];
 
-static struct seglog *open_log(uint64_t segment_bytes, uint64_t max_bytes)
+static struct seglog *open_with(struct seglog_limits limits)
 {
-	struct seglog_limits limits = {segment_bytes, max_bytes};
 	struct seglog *log = NULL;
 	sbuf_init(&error, error_mem, sizeof(error_mem));
 	ck_assert_msg(seglog_open(dir, &limits, &log, &error) == 0, "%s", sbuf_cstr(&error));
 	return log;
+}
+
+static struct seglog *open_log(uint64_t segment_bytes, uint64_t max_bytes)
+{
+	return open_with((struct seglog_limits){.segment_bytes = segment_bytes, .max_bytes = max_bytes});
 }
 
 /* Record SEQ has a payload that depends on its number alone. */
@@ -358,7 +363,7 @@ START_TEST(locks_the_directory)
 {
 	tmpdir_make(dir, sizeof(dir));
 	struct seglog *log = open_log(1000, 1 << 20), *second = NULL;
-	struct seglog_limits limits = {1000, 1 << 20};
+	struct seglog_limits limits = {.segment_bytes = 1000, .max_bytes = 1 << 20};
 	ck_assert_int_eq(seglog_open(dir, &limits, &second, &error), ERR_EXISTS);
 	ck_assert_ptr_null(second);
 	seglog_close(&log);
@@ -456,6 +461,77 @@ START_TEST(goes_on_after_a_sync_that_failed)
 }
 END_TEST
 
+/* Sizes of all segments' files together. */
+static uint64_t bytes_on_disk(void)
+{
+	uint64_t total = 0;
+	struct stat st;
+	char path[600];
+	DIR *list = opendir(dir);
+	ck_assert_ptr_nonnull(list);
+	for (struct dirent *e; (e = readdir(list)) != NULL;) {
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		if (span_ends(span_str(e->d_name), SPAN_LIT(".seg")) && stat(path, &st) == 0)
+			total += (uint64_t)st.st_size;
+	}
+	closedir(list);
+	return total;
+}
+
+/* Zeros stand behind the last record only, are none, and go at the next open. */
+START_TEST(zeros_stand_ahead)
+{
+	const struct seglog_limits limits = {.segment_bytes = 1000, .max_bytes = 1 << 20, .ahead_bytes = 70000};
+	uint64_t last;
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_with(limits);
+	for (uint64_t seq = 1; seq <= 200; seq++) {
+		append(log, seq);
+		ck_assert_int_eq(seglog_sync(log), 0);
+	}
+	ck_assert_uint_eq(read_all(log, 1, &last), 200);
+	uint64_t ahead = bytes_on_disk() - seglog_bytes(log);
+	ck_assert_uint_gt(ahead, 60000);
+	ck_assert_uint_le(ahead, 70000);
+	seglog_close(&log);
+	log = open_with(limits);
+	ck_assert_uint_eq(bytes_on_disk(), seglog_bytes(log));
+	ck_assert_uint_eq(read_all(log, 1, &last), 200);
+	ck_assert_uint_eq(seglog_next(log), 201);
+	append(log, 201);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_uint_eq(read_all(log, 1, &last), 201);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
+/* A group that fails takes the zeros with it; they come back with the next one. */
+START_TEST(no_room_for_zeros_is_no_failure)
+{
+	struct rlimit old, tight;
+	uint64_t last;
+	tmpdir_make(dir, sizeof(dir));
+	struct seglog *log = open_with((struct seglog_limits){.segment_bytes = 1 << 20, .max_bytes = 1 << 20, .ahead_bytes = 70000});
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+	tight = (struct rlimit){600, old.rlim_max};
+	signal(SIGXFSZ, SIG_IGN);
+	setrlimit(RLIMIT_FSIZE, &tight);
+	int append_rc = seglog_append(log, 1, SPAN_LIT("record 1;record 1;"));
+	int sync_rc = seglog_sync(log);
+	setrlimit(RLIMIT_FSIZE, &old);
+	ck_assert_int_eq(append_rc, 0);
+	ck_assert_int_eq(sync_rc, 0);
+	ck_assert_uint_le(bytes_on_disk(), 600);
+	append(log, 2);
+	ck_assert_int_eq(seglog_sync(log), 0);
+	ck_assert_uint_gt(bytes_on_disk(), 60000);
+	ck_assert_uint_eq(read_all(log, 1, &last), 2);
+	seglog_close(&log);
+	tmpdir_remove(dir);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&goes_on_after_a_sync_that_failed,
 	&reads_what_was_synced,
@@ -470,6 +546,8 @@ static const TTest *const *const tests[] = {
 	&is_bounded,
 	&locks_the_directory,
 	&full_disk_drops_the_group_only,
+	&zeros_stand_ahead,
+	&no_room_for_zeros_is_no_failure,
 	NULL,
 };
 
