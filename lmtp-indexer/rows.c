@@ -55,19 +55,31 @@ static size_t step_up(size_t left)
 	return left > 16 ? 64 : left > 4 ? 16 : left > 1 ? 4 : 1;
 }
 
-int rows_exec(const struct rows *r, struct db *db)
+static int exec(const struct rows *r, struct db *db, db_row_fn *row, void *arg)
 {
 	struct sbuf sql;
 	int rc = 0;
 	sbuf_init_heap(&sql, SQL_MAX);
 	for (size_t at = 0; at < r->count && rc == 0;) {
 		size_t n = step_down(r->count - at);
+		const struct db_param *params = r->params + at * r->columns;
 		build(r, n, &sql);
-		rc = db_exec(db, sbuf_cstr(&sql), r->params + at * r->columns, n * r->columns);
+		rc = row == NULL ? db_exec(db, sbuf_cstr(&sql), params, n * r->columns)
+				 : db_query(db, sbuf_cstr(&sql), params, n * r->columns, row, arg);
 		at += n;
 	}
 	sbuf_done(&sql);
 	return rc;
+}
+
+int rows_exec(const struct rows *r, struct db *db)
+{
+	return exec(r, db, NULL, NULL);
+}
+
+int rows_exec_returning(const struct rows *r, struct db *db, db_row_fn *row, void *arg)
+{
+	return exec(r, db, row, arg);
 }
 
 int rows_query(const struct rows *r, struct db *db, db_row_fn *row, void *arg)

@@ -28,6 +28,8 @@ void rows_reset(struct rows *r);
 void rows_add(struct rows *r, const struct db_param *params);
 /* Runs the statements; the rows stay. */
 int rows_exec(const struct rows *r, struct db *db) MUST_CHECK;
+/* The same for statements with RETURNING. */
+int rows_exec_returning(const struct rows *r, struct db *db, db_row_fn *row, void *arg) MUST_CHECK;
 /* The same for a query with a list of conditions; the last one is repeated to
  * fill up a size. */
 int rows_query(const struct rows *r, struct db *db, db_row_fn *row, void *arg) MUST_CHECK;

@@ -4,7 +4,7 @@
  *   plan        a row for each recipient that has the message and an account
  *   existing    drop those that an earlier run has committed
  *   threads     look up and assign
- *   messages    insert, read the ids back
+ *   messages    insert, which gives their ids
  *   companions  addresses, texts, attachments
  *   events      numbers of each user's feed, then the events
  *
@@ -149,7 +149,7 @@ static int plan(struct writer *w, struct writer_item *const *items, size_t count
 
 /* ---- What is there already, and the ids of what is new ---- */
 
-static int note_id(void *arg, const struct db_value *v, size_t count)
+int writer_note_id(void *arg, const struct db_value *v, size_t count)
 {
 	struct writer *w = arg;
 	uint64_t id;
@@ -164,25 +164,19 @@ static int note_id(void *arg, const struct db_value *v, size_t count)
 	return 0;
 }
 
-static int read_ids(struct writer *w, bool again_only)
+static int drop_existing(struct writer *w)
 {
 	const struct delivery *last = NULL;
 	rows_reset(&w->find);
 	for (size_t i = 0; i < w->row_count; i++) {
 		const struct delivery *d = w->rows[i].item->d;
 		struct db_param param = DB_P_TEXT(ulid_span(&d->id));
-		if (w->rows[i].fate == FATE_INDEXED && !writer_refills(&w->rows[i]) && d != last &&
-		    (d->again || !again_only)) {
+		if (w->rows[i].fate == FATE_INDEXED && !writer_refills(&w->rows[i]) && d != last && d->again) {
 			rows_add(&w->find, &param);
 			last = d;
 		}
 	}
-	return rows_query(&w->find, w->db, note_id, w);
-}
-
-static int drop_existing(struct writer *w)
-{
-	int rc = read_ids(w, true);
+	int rc = rows_query(&w->find, w->db, writer_note_id, w);
 	for (size_t i = 0; i < w->row_count; i++)
 		if (w->rows[i].message_id != 0 && !writer_refills(&w->rows[i]))
 			w->rows[i].fate = FATE_REPEATED;
@@ -216,8 +210,6 @@ static int write_rows(struct writer *w)
 		rc = assign_threads(w);
 	if (rc == 0)
 		rc = writer_insert_messages(w);
-	if (rc == 0)
-		rc = read_ids(w, false);
 	if (rc == 0)
 		rc = writer_insert_companions(w);
 	if (rc == 0)

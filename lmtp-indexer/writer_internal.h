@@ -29,7 +29,7 @@ struct writer {
 	size_t row_count;
 	pthread_mutex_t *order; /* may be NULL */
 	bool in_order, note_unsent;
-	struct rows find, messages, placed, addresses, texts, attachments, take_numbers, read_numbers, events;
+	struct rows find, messages, placed, addresses, texts, attachments, take_numbers, events;
 };
 
 /* A row whose message is there and only lacks what is in the mail. */
@@ -44,6 +44,8 @@ static inline bool writer_tells(const struct writer_row *row)
 	       (row->item->place == NULL || !row->item->place->silent);
 }
 
+/* A row of id, delivery and recipient: notes the id of the batch's row. */
+int writer_note_id(void *arg, const struct db_value *v, size_t count);
 void writer_rows_init(struct writer *w);
 void writer_rows_done(struct writer *w);
 int writer_insert_messages(struct writer *w) MUST_CHECK;

@@ -18,13 +18,14 @@ static const char *const kinds[] = {"from", "sender", "reply_to", "to", "cc", "b
 #define MESSAGE_COUNT 20
 #define PLACE_COLUMNS "mailbox_name, mailbox_guid, uid_validity, uid, flags, mail_guid"
 #define PLACE_COUNT 6
+#define RETURNING_ID " RETURNING id, delivery_id, recipient"
 
 void writer_rows_init(struct writer *w)
 {
 	rows_init(&w->messages, "INSERT INTO messages (" MESSAGE_COLUMNS ") VALUES ",
-		  "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ",", "", MESSAGE_COUNT);
+		  "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ",", RETURNING_ID, MESSAGE_COUNT);
 	rows_init(&w->placed, "INSERT INTO messages (" MESSAGE_COLUMNS ", " PLACE_COLUMNS ") VALUES ",
-		  "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ",", "",
+		  "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", ",", RETURNING_ID,
 		  MESSAGE_COUNT + PLACE_COUNT);
 	rows_init(&w->addresses,
 		  "INSERT INTO message_addresses (message_id, position, kind, address, display) VALUES ",
@@ -34,9 +35,8 @@ void writer_rows_init(struct writer *w)
 	rows_init(&w->attachments,
 		  "INSERT INTO attachments (message_id, position, name, media_type, size_bytes, sha256) VALUES ",
 		  "(?, ?, ?, ?, ?, ?)", ",", "", 6);
-	rows_init(&w->take_numbers, "INSERT INTO event_sequences (user_id, last_seq) VALUES ", "(?, 1)", ",",
-		  " ON DUPLICATE KEY UPDATE last_seq = last_seq + 1", 1);
-	rows_init(&w->read_numbers, "SELECT user_id, last_seq FROM event_sequences WHERE user_id IN (", "?", ",", ")", 1);
+	rows_init(&w->take_numbers, "INSERT INTO event_sequences (user_id, last_seq) VALUES ", "(?, ?)", ",",
+		  " ON DUPLICATE KEY UPDATE last_seq = last_seq + VALUES(last_seq) RETURNING user_id, last_seq", 2);
 	rows_init(&w->events, "INSERT INTO events (user_id, seq, event_key, type, message_id, payload) VALUES ",
 		  "(?, ?, ?, ?, ?, ?)", ",", "", 6);
 }
@@ -44,7 +44,7 @@ void writer_rows_init(struct writer *w)
 void writer_rows_done(struct writer *w)
 {
 	struct rows *all[] = {&w->messages, &w->placed, &w->addresses, &w->texts, &w->attachments,
-			      &w->take_numbers, &w->read_numbers, &w->events};
+			      &w->take_numbers, &w->events};
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		rows_done(all[i]);
 }
@@ -156,8 +156,8 @@ int writer_insert_messages(struct writer *w)
 		}
 	}
 	if (rc == 0)
-		rc = rows_exec(&w->messages, w->db);
-	return rc < 0 ? rc : rows_exec(&w->placed, w->db);
+		rc = rows_exec_returning(&w->messages, w->db, writer_note_id, w);
+	return rc < 0 ? rc : rows_exec_returning(&w->placed, w->db, writer_note_id, w);
 }
 
 static void add_addresses(struct writer *w, const struct writer_row *row)
@@ -205,8 +205,8 @@ int writer_insert_companions(struct writer *w)
 			continue;
 		add_addresses(w, row);
 		add_attachments(w, row);
-		struct db_param p[] = {DB_P_UINT(row->message_id), DB_P_UINT(row->user_id), DB_P_TEXT(x->text),
-				       DB_P_UINT(x->truncated), DB_P_TEXT(x->terms)};
+		struct db_param p[] = {DB_P_UINT(row->message_id), DB_P_UINT(row->user_id), DB_P_BLOB(x->text),
+				       DB_P_UINT(x->truncated), DB_P_BLOB(x->terms)};
 		if (writer_refills(row))
 			rc = refill_text(w, p);
 		else
@@ -235,22 +235,33 @@ static int note_number(void *arg, const struct db_value *v, size_t count)
 	return 0;
 }
 
+static int compare_ids(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+	return *x < *y ? -1 : *x > *y;
+}
+
+/* As many numbers of each user's feed as it has events in the batch.  Users in the
+ * order of their ids, as every writer has them: so none waits for the other in a ring. */
 static int take_numbers(struct writer *w)
 {
-	rows_reset(&w->take_numbers);
-	for (size_t i = 0; i < w->row_count; i++) {
-		struct db_param p = DB_P_UINT(w->rows[i].user_id);
+	uint64_t *users = arena_calloc(&w->arena, w->row_count + 1, sizeof(*users));
+	size_t count = 0;
+	if (users == NULL)
+		return ERR_LIMIT;
+	for (size_t i = 0; i < w->row_count; i++)
 		if (writer_tells(&w->rows[i]))
-			rows_add(&w->take_numbers, &p);
+			users[count++] = w->rows[i].user_id;
+	qsort(users, count, sizeof(*users), compare_ids);
+	rows_reset(&w->take_numbers);
+	for (size_t i = 0, from = 0; i < count; i++) {
+		if (i + 1 < count && users[i + 1] == users[i])
+			continue;
+		struct db_param p[] = {DB_P_UINT(users[i]), DB_P_UINT(i + 1 - from)};
+		rows_add(&w->take_numbers, p);
+		from = i + 1;
 	}
-	int rc = rows_exec(&w->take_numbers, w->db);
-	if (rc < 0)
-		return rc;
-	/* The same users: asking for one twice does no harm. */
-	w->read_numbers.count = 0;
-	for (size_t i = 0; i < w->take_numbers.count; i++)
-		rows_add(&w->read_numbers, &w->take_numbers.params[i]);
-	return rows_query(&w->read_numbers, w->db, note_number, w);
+	return rows_exec_returning(&w->take_numbers, w->db, note_number, w);
 }
 
 static int make_event(struct writer *w, struct writer_row *row, struct span *key_out)
@@ -302,7 +313,7 @@ int writer_insert_events(struct writer *w)
 		rc = make_event(w, row, &key);
 		struct db_param p[] = {DB_P_UINT(row->user_id), DB_P_UINT(row->sequence), DB_P_TEXT(rc == 0 ? key : SPAN_EMPTY),
 				       DB_P_STR(row->item->d->appended ? "message.appended" : "message.received"),
-				       DB_P_UINT(row->message_id), DB_P_TEXT(row->event)};
+				       DB_P_UINT(row->message_id), DB_P_BLOB(row->event)};
 		rows_add(&w->events, p);
 	}
 	if (rc == 0)
