@@ -189,6 +189,12 @@ struct texts {
 	char uid_mem[16];
 	struct sbuf uid, text;
 	int fd; /* of a mail that is too large for memory; -1 */
+	/* Mails that are parsed together. */
+	struct sbuf gathered; /* their texts, one behind the other */
+	struct index_mail parsed[PARSER_BATCH_MAX];
+	struct reconcile_mail *of[PARSER_BATCH_MAX];
+	size_t lengths[PARSER_BATCH_MAX], gathered_count;
+	char ids[PARSER_BATCH_MAX][24];
 	int (*fn)(void *arg, struct reconcile_mail *mail, struct extract *x);
 	void *arg;
 	int rc;
@@ -234,31 +240,65 @@ static bool is_stopping(void *arg)
 }
 
 /* Results of our milter count only in mail that came through it. */
-static int parse(struct texts *t)
+static int give(struct texts *t, struct reconcile_mail *mail, struct extract *x)
+{
+	if (mail->action != RECONCILE_FILL && !mail->pending)
+		x->spf = x->dkim = x->dmarc = x->arc = SPAN_EMPTY;
+	return t->fn(t->arg, mail, x);
+}
+
+/* Parses what was gathered and hands it on. */
+static int parse_gathered(struct texts *t)
 {
 	const struct follow_config *c = &t->p->f->config;
+	struct extract *extracts[PARSER_BATCH_MAX];
+	struct span rest = sbuf_span(&t->gathered);
+	int rc = 0;
+	for (size_t i = 0; i < t->gathered_count; i++) {
+		struct extract_source *source = &t->parsed[i].source;
+		source->bytes = span_take(rest, t->lengths[i]);
+		rest = span_skip(rest, t->lengths[i]);
+	}
+	for (size_t done = 0, n; done < t->gathered_count && rc == 0; done += n) {
+		n = index_parse(c->parser, &c->limits, is_stopping, t->p->f, t->parsed + done, t->gathered_count - done, extracts);
+		rc = n == 0 ? ERR_TEMP : 0;
+		for (size_t i = 0; i < n; i++) {
+			if (rc == 0)
+				rc = give(t, t->of[done + i], extracts[i]);
+			else
+				extract_free(&extracts[i]);
+		}
+	}
+	t->gathered_count = 0;
+	sbuf_reset(&t->gathered);
+	return rc;
+}
+
+/* A mail is whole: it is parsed with those that come next, or at once where it is a file. */
+static int gather(struct texts *t)
+{
 	uint64_t uid = number(&t->uid, UINT32_MAX);
+	struct sbuf id;
+	int rc = 0;
 	while (t->at < t->count && t->mails[t->at]->uid < uid)
 		t->at++; /* has vanished meanwhile */
 	if (t->at >= t->count || t->mails[t->at]->uid != uid)
 		return 0;
-	struct reconcile_mail *mail = t->mails[t->at++];
-	char id_mem[64];
-	struct sbuf id;
-	struct extract_source source = {.bytes = sbuf_span(&t->text), .fd = t->fd};
-	if (t->fd >= 0) {
-		source.bytes = SPAN_EMPTY;
-		if (lseek(t->fd, 0, SEEK_SET) < 0)
-			return ERR_TEMP;
-	}
-	sbuf_init(&id, id_mem, sizeof(id_mem));
-	sbuf_addf(&id, "uid %u", mail->uid);
-	struct extract *x = index_parse(c->parser, &c->limits, is_stopping, t->p->f, sbuf_span(&id), &source);
-	if (x == NULL)
-		return ERR_TEMP;
-	if (mail->action != RECONCILE_FILL && !mail->pending)
-		x->spf = x->dkim = x->dmarc = x->arc = SPAN_EMPTY;
-	return t->fn(t->arg, mail, x);
+	if (t->gathered_count == PARSER_BATCH_MAX || t->gathered.len + t->text.len > SESSION_CHUNK)
+		rc = parse_gathered(t);
+	if (rc == 0 && t->fd >= 0 && lseek(t->fd, 0, SEEK_SET) < 0)
+		rc = ERR_TEMP;
+	if (rc < 0)
+		return rc;
+	size_t n = t->gathered_count++;
+	sbuf_init(&id, t->ids[n], sizeof(t->ids[n]));
+	sbuf_addf(&id, "uid %llu", (unsigned long long)uid);
+	t->parsed[n] = (struct index_mail){.id = sbuf_span(&id), .source = {.fd = t->fd}};
+	t->of[n] = t->mails[t->at++];
+	t->lengths[n] = t->fd >= 0 ? 0 : t->text.len;
+	if (t->fd < 0)
+		sbuf_add(&t->gathered, sbuf_span(&t->text));
+	return t->fd >= 0 ? parse_gathered(t) : 0;
 }
 
 static void take_text(void *arg, size_t index, struct span bytes, bool last)
@@ -274,7 +314,7 @@ static void take_text(void *arg, size_t index, struct span bytes, bool last)
 	if (!last)
 		return;
 	if (t->rc == 0)
-		t->rc = parse(t);
+		t->rc = gather(t);
 	close_file(t);
 	sbuf_reset(&t->text);
 	sbuf_reset(&t->uid);
@@ -297,7 +337,12 @@ static int fetch_group(struct texts *t, const struct follow_box *box, size_t fro
 	sbuf_reset(&t->text);
 	int rc = run(t->p, words, 6, take_text, t);
 	close_file(t);
-	return rc < 0 ? rc : t->rc;
+	rc = rc < 0 ? rc : t->rc;
+	if (rc == 0)
+		rc = parse_gathered(t);
+	t->gathered_count = 0;
+	sbuf_reset(&t->gathered);
+	return rc;
 }
 
 int follow_fetch_texts(struct follow_pass *p, const struct follow_box *box, struct reconcile_mail *const *mails,
@@ -307,6 +352,7 @@ int follow_fetch_texts(struct follow_pass *p, const struct follow_box *box, stru
 	int rc = 0;
 	sbuf_init(&t.uid, t.uid_mem, sizeof(t.uid_mem));
 	sbuf_init_heap(&t.text, FOLLOW_MEMORY_MAX);
+	sbuf_init_heap(&t.gathered, SESSION_CHUNK);
 	for (size_t from = 0; from < count && rc == 0;) {
 		uint64_t bytes = mails[from]->size_bytes;
 		size_t to = from + 1;
@@ -316,5 +362,6 @@ int follow_fetch_texts(struct follow_pass *p, const struct follow_box *box, stru
 		from = to;
 	}
 	sbuf_done(&t.text);
+	sbuf_done(&t.gathered);
 	return rc;
 }

@@ -56,12 +56,18 @@ struct index {
 	atomic_bool behind;
 };
 
+/* A delivery or a mail, as it is called in the log, and its content. */
+struct index_mail {
+	struct span id;
+	struct extract_source source;
+};
+
 /*
- * Parses SOURCE of the delivery or mail ID.  What the parser cannot take is a failed extract.
- * NULL where STOPPING(ARG) says so.  From any thread that has PARSER for itself.
+ * Parses the first of COUNT mails, and others with it: how many.  What the parser cannot take is
+ * a failed extract.  0 where STOPPING(ARG) says so.  From any thread that has PARSER for itself.
  */
-struct extract *index_parse(struct parser *parser, const struct extract_limits *limits, bool (*stopping)(void *arg),
-			    void *arg, struct span id, const struct extract_source *source);
+size_t index_parse(struct parser *parser, const struct extract_limits *limits, bool (*stopping)(void *arg), void *arg,
+		   const struct index_mail *mails, size_t count, struct extract **extracts_out);
 /* From any thread: D's outcomes are known. */
 void index_enqueue(struct index *ix, struct delivery *d);
 /* D is over: in the index, or not for it. */

@@ -71,29 +71,63 @@ static bool is_stopping(void *arg)
 
 /* A message costs at most two parsers: the first may have been killed by
  * somebody else. */
-struct extract *index_parse(struct parser *parser, const struct extract_limits *limits, bool (*stopping)(void *arg),
-			    void *arg, struct span id, const struct extract_source *source)
+static struct extract *parse_one(struct parser *parser, const struct extract_limits *limits, bool (*stopping)(void *arg),
+				 void *arg, const struct index_mail *mail)
 {
 	struct extract *x = NULL;
-	int rc = parser_run(parser, source, &x);
+	int rc = parser_run(parser, &mail->source, &x);
 	if (rc == ERR_CLOSED && !stopping(arg))
-		rc = parser_run(parser, source, &x);
+		rc = parser_run(parser, &mail->source, &x);
 	if (rc == 0)
 		return x;
 	if (stopping(arg))
 		return NULL;
 	if (rc == ERR_TEMP) {
-		LOG_EVENT(LOG_CRIT, &ev_parsers_gone, "cannot start a parser", LOG_FIELD("DELIVERY", id));
+		LOG_EVENT(LOG_CRIT, &ev_parsers_gone, "cannot start a parser", LOG_FIELD("DELIVERY", mail->id));
 		PANIC("no parser can be started");
 	}
 	metrics_inc(METRIC_PARSERS_LOST);
-	LOG_EVENT(LOG_ERR, &ev_parser_lost, "the parser was lost", LOG_FIELD("DELIVERY", id),
+	LOG_EVENT(LOG_ERR, &ev_parser_lost, "the parser was lost", LOG_FIELD("DELIVERY", mail->id),
 		  LOG_FIELD("REASON", rc == ERR_LIMIT ? SPAN_LIT("it took longer than parse_timeout")
 						      : SPAN_LIT("it died")));
 	return extract_new_failed(limits);
 }
 
-/* Gets the content: from memory or the spool.  Without it a delivery is indexed by its envelope. */
+/* How many of the first mails fit into one request. */
+static size_t fit(const struct index_mail *mails, size_t count, struct span contents[PARSER_BATCH_MAX])
+{
+	size_t n = 0, bytes = 0;
+	for (; n < count && n < PARSER_BATCH_MAX && mails[n].source.bytes.len > 0; n++) {
+		bytes += mails[n].source.bytes.len;
+		if (bytes > SESSION_CHUNK)
+			break;
+		contents[n] = mails[n].source.bytes;
+	}
+	return n;
+}
+
+/* What a parser is lost over together with others is parsed once more, alone. */
+size_t index_parse(struct parser *parser, const struct extract_limits *limits, bool (*stopping)(void *arg), void *arg,
+		   const struct index_mail *mails, size_t count, struct extract **extracts_out)
+{
+	struct span contents[PARSER_BATCH_MAX];
+	size_t n = fit(mails, count, contents), done = 0;
+	if (n > 1 && parser_run_many(parser, contents, n, extracts_out, &done) == 0)
+		return done;
+	n = n > 1 ? n : 1;
+	for (done = 0; done < n; done++) {
+		extracts_out[done] = parse_one(parser, limits, stopping, arg, &mails[done]);
+		if (extracts_out[done] == NULL)
+			break;
+	}
+	if (done == n)
+		return n;
+	while (done > 0)
+		extract_free(&extracts_out[--done]);
+	return 0;
+}
+
+/* Gets the content: from memory or the spool. */
 static void load(struct index *ix, struct job *job)
 {
 	struct delivery *d = job->d;
@@ -117,42 +151,6 @@ static void unload(struct job *job)
 	delivery_drop_content(job->d);
 }
 
-/* How many of the first jobs fit into one request. */
-static size_t fit(const struct job *jobs, size_t count, struct span contents[PARSER_BATCH_MAX])
-{
-	size_t n = 0, bytes = 0;
-	for (; n < count && !jobs[n].d->bare && jobs[n].source.bytes.len > 0; n++) {
-		bytes += jobs[n].source.bytes.len;
-		if (bytes > SESSION_CHUNK)
-			break;
-		contents[n] = jobs[n].source.bytes;
-	}
-	return n;
-}
-
-/* Parses the first of JOBS, and others with it; how many, 0 at a stop.  What a parser is
- * lost over together with others is parsed once more, alone. */
-static size_t parse_some(struct index *ix, struct parser *parser, struct job *jobs, size_t count)
-{
-	struct span contents[PARSER_BATCH_MAX];
-	struct extract *extracts[PARSER_BATCH_MAX];
-	size_t n = fit(jobs, count, contents), done = 0;
-	if (n > 1 && parser_run_many(parser, contents, n, extracts, &done) == 0) {
-		for (size_t i = 0; i < done; i++)
-			jobs[i].x = extracts[i];
-		return done;
-	}
-	n = n > 1 ? n : 1;
-	for (size_t i = 0; i < n; i++) {
-		const struct delivery *d = jobs[i].d;
-		jobs[i].x = d->bare ? extract_new_failed(&ix->limits)
-				    : index_parse(parser, &ix->limits, is_stopping, ix, ulid_span(&d->id), &jobs[i].source);
-		if (jobs[i].x == NULL)
-			return 0;
-	}
-	return n;
-}
-
 static void tell_unreadable(const struct job *job)
 {
 	if (job->x->state != EXTRACT_FAILED || job->d->bare)
@@ -171,12 +169,34 @@ static void pass_on(struct index *ix, struct writer_item *item)
 	pthread_mutex_unlock(&ix->lock);
 }
 
-/* False at a stop. */
+/* Parses those whose content is there; without it a delivery has its envelope only.  False at a stop. */
+static bool parse_all(struct index *ix, struct parser *parser, struct job *jobs, size_t count)
+{
+	struct index_mail mails[PARSER_BATCH_MAX];
+	struct job *of[PARSER_BATCH_MAX];
+	struct extract *extracts[PARSER_BATCH_MAX];
+	size_t with_content = 0, n;
+	for (size_t i = 0; i < count; i++) {
+		if (jobs[i].d->bare) {
+			jobs[i].x = extract_new_failed(&ix->limits);
+			continue;
+		}
+		mails[with_content] = (struct index_mail){.id = ulid_span(&jobs[i].d->id), .source = jobs[i].source};
+		of[with_content++] = &jobs[i];
+	}
+	for (size_t done = 0; done < with_content; done += n) {
+		n = index_parse(parser, &ix->limits, is_stopping, ix, mails + done, with_content - done, extracts);
+		if (n == 0)
+			return false;
+		for (size_t i = 0; i < n; i++)
+			of[done + i]->x = extracts[i];
+	}
+	return true;
+}
+
 static bool parse_batch(struct index *ix, struct parser *parser, struct job *jobs, size_t count)
 {
-	size_t done = 0;
-	for (size_t n = 1; done < count && n > 0; done += n)
-		n = parse_some(ix, parser, jobs + done, count - done);
+	bool going = parse_all(ix, parser, jobs, count);
 	for (size_t i = 0; i < count; i++) {
 		unload(&jobs[i]);
 		if (jobs[i].x == NULL) { /* the spool still has it */
@@ -189,7 +209,7 @@ static bool parse_batch(struct index *ix, struct parser *parser, struct job *job
 		item->x = jobs[i].x;
 		pass_on(ix, item);
 	}
-	return done == count;
+	return going;
 }
 
 void *index_parse_run(void *arg)
