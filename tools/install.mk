@@ -28,7 +28,7 @@ install: all docs
 		[ -e $$t ] || { $(RELOCATE) $$c >$$t; chmod 640 $$t; }; done
 	install -m 644 $(DOC_NAMES:%=$(BUILD)/conf/%.conf) $(SHARE)/examples
 	install -m 644 sql/*.sql $(SHARE)/sql
-	cp -R deploy/postfix deploy/dovecot $(SHARE)/deploy
+	cp -R deploy/postfix deploy/dovecot deploy/mariadb $(SHARE)/deploy
 
 # deb: the Debian packages of this tree, into build/deb (root, or with tools/deps-deb.txt installed)
 .PHONY: deb

@@ -20,6 +20,7 @@ from tests.bench.lmtp import Quota  # noqa: E402
 from tests.bench.milters import Milters  # noqa: E402
 from tests.bench.policy import Policy  # noqa: E402
 from tests.bench.search import Search  # noqa: E402
+from tests.frame import assemble  # noqa: E402
 from tests.frame.stack import Stack  # noqa: E402
 
 SECTIONS = {"milters": Milters, "lmtp": Indexer, "search": Search, "quota": Quota, "policy": Policy}
@@ -31,6 +32,7 @@ def main(names):
         print(f"bench: no section {unknown[0]}: one of {' '.join(SECTIONS)}", file=sys.stderr)
         return 64
     stack = Stack()
+    stack.sql_settings = assemble.DEPLOY / "mariadb/60-postern.cnf"
     print(f"# Benchmark\n\n{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}", flush=True)
     stack.destroy()
     stack.init()

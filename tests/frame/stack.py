@@ -71,6 +71,8 @@ def read_pid(path):
 class Stack:
     """One stack; the methods are what tests/stack/stack offers."""
 
+    sql_settings = None  # a file for MariaDB; without one it is small
+
     def __init__(self, layout=None):
         self.at = layout or Layout()
 
@@ -218,12 +220,13 @@ class Stack:
     def start_mysql(self):
         data = self.at.path("/var/lib/mysql")
         self.background("mysql", [
-            "mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}",
+            "mariadbd", f"--defaults-file={self.sql_settings}" if self.sql_settings else "--no-defaults", "--user=mysql", f"--datadir={data}",
             f"--socket={self.mysql_socket}", f"--port={self.at.port('sql')}", f"--bind-address={HOST}",
             f"--pid-file={self.at.path('/run/mysqld/mysqld.pid')}", "--skip-name-resolve",
             # Of its own: a server that starts removes what others have left in theirs.
             f"--tmpdir={self.at.path('/var/lib/mysql-tmp')}",
-            "--character-set-server=utf8mb4", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=48M",
+            "--character-set-server=utf8mb4",
+            *(() if self.sql_settings else ("--innodb-buffer-pool-size=64M", "--innodb-log-file-size=48M")),
         ])
         self.wait("mysql", lambda: self.pid("mysql") and self.answers(["mariadb-admin", "--no-defaults", "-uroot", "-S", self.mysql_socket, "ping"]))
         if self.pid("postfix"):
