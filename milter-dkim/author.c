@@ -30,7 +30,8 @@ static int add_domain(struct author *author, struct span domain, struct arena *a
 	return 0;
 }
 
-static bool is_name(struct span domain)
+/* Whether DNS can be asked about DOMAIN. */
+static bool can_be_asked(struct span domain)
 {
 	char mem[DNSNAME_MAX + 1];
 	struct sbuf ascii;
@@ -47,10 +48,10 @@ static bool is_name(struct span domain)
 static int add_owner(struct author *author, struct span domain, struct arena *a)
 {
 	domain = dnsname_trim(domain);
-	if (is_name(domain))
+	if (can_be_asked(domain))
 		return 0;
 	for (domain = dnsname_tail(domain, DMARC_WALK_MAX); dnsname_labels(domain) >= 2; domain = dnsname_parent(domain))
-		if (is_name(domain))
+		if (can_be_asked(domain))
 			return add_domain(author, domain, a);
 	return 0;
 }
