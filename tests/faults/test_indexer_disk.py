@@ -35,6 +35,9 @@ def traced(pids, *options, output="/dev/null"):
             yield tracer
         finally:
             tracer.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                tracer.wait(5)
+            tracer.kill()  # it does not notice the end of who was held up
 
 
 def calls(text):
@@ -106,6 +109,24 @@ class Broken(FaultCase):
         self.send(user)
         self.wait_until(lambda: self.count(user) == 4, 30)
         self.assertEqual(self.gaps(), before)
+
+
+class Committed(FaultCase):
+    def test_killed_after_the_commit(self):
+        """The rows are there, and the spool does not know: one row, one event."""
+        user = self.new_user()
+        self.send(user)
+        self.wait_until(lambda: self.count(user) == 1)
+        pid = self.stack.pid("lmtp-indexer")
+        # The note, the result, and that it is done.
+        with traced([pid], "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=15000000:when=3"):
+            self.send(user)
+            self.wait_until(lambda: self.count(user) == 2)
+            self.stack.kill("lmtp-indexer")
+        self.wait_until(lambda: self.stack.pid("lmtp-indexer") not in (None, pid), 30)
+        self.wait_until(lambda: self.metric('postern_index_messages_total{result="repeated"}', "lmtp-indexer") == 1, 30)
+        self.assertEqual(self.count(user), 2)
+        self.assertEqual(self.types(user), ["message.received"] * 2)
 
 
 class Backend(FaultCase):

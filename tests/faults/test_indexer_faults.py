@@ -97,6 +97,28 @@ class Database(FaultCase):
                 self.rows(f"KILL CONNECTION {row[0]}")
         self.wait_until(lambda: self.count(user) == 1, 30)
 
+    def test_deadlock(self):
+        """The server ends the writer's transaction, since the other has changed more: it is done again."""
+        user, scratch = self.new_user(), "deadlock_scratch"
+        self.send(user)
+        self.wait_until(lambda: self.count(user) == 1)
+        user_id = self.value("SELECT id FROM virtual_users WHERE email = %s", user)
+        self.stack.mariadb(f"CREATE TABLE {scratch} (n INT) ENGINE=InnoDB")
+        self.addCleanup(self.stack.mariadb, f"DROP TABLE {scratch}")
+        with sql.session(self.stack) as execute:
+            execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            execute("BEGIN")
+            execute(f"INSERT INTO {scratch} SELECT seq FROM seq_1_to_5000")
+            execute(f"SELECT last_seq FROM event_sequences WHERE user_id = {user_id} FOR UPDATE")
+            self.send(user)
+            self.wait_until(lambda: self.rows("SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"))
+            # What the writer has inserted and not committed.
+            execute(f"SELECT id FROM messages WHERE user_id = {user_id} FOR UPDATE")
+            self.assertIn("LATEST DETECTED DEADLOCK", self.stack.mariadb("SHOW ENGINE INNODB STATUS"))
+            execute("ROLLBACK")
+        self.wait_until(lambda: self.count(user) == 2, 30)
+        self.assertEqual(self.types(user), ["message.received"] * 2)
+
     def test_no_connection_free(self):
         user, pid = self.new_user(), self.stack.pid("lmtp-indexer")
         self.send(user)

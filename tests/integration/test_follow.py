@@ -6,6 +6,7 @@ import subprocess
 import time
 import unittest
 
+from tests.frame.assemble import dovecot_is_24
 from tests.frame.case import StackCase
 from tests.frame.follow import doveadm, event_types, index_view, mailbox_view
 from tests.frame.mail import Imap, lmtp, message, new_message_id
@@ -260,6 +261,19 @@ class Webhooks(FollowCase):
         self.assertIn("message.flags", [event["type"] for event in told])
         self.assertEqual(json.dumps(told[0]["data"]["flags"]), json.dumps([r"\Seen"]))
 
+SIEVE_24 = """\
+protocol lmtp {
+  mail_plugins {
+    sieve = yes
+  }
+}
+sieve_script personal {
+  driver = file
+  path = ~/sieve
+  active_path = ~/.dovecot.sieve
+}
+"""
+
 SIEVE = """\
 mail_plugins = $mail_plugins
 protocol lmtp {
@@ -278,7 +292,7 @@ class Sieve(FollowCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.config = cls.stack.at.path("/etc/dovecot/conf.d/99-sieve-test.conf")
-        cls.config.write_text(SIEVE)
+        cls.config.write_text(SIEVE_24 if dovecot_is_24() else SIEVE)
         cls.stack.restart("dovecot")
 
     @classmethod
