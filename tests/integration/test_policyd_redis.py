@@ -451,7 +451,10 @@ class OnFailingCluster(RedisCase):
                        for line in alive.ask("CLUSTER", "NODES").splitlines()), 30, "failover")
         self.until_shared()
         wait_until(lambda: self.window(account, at=1)["used"] == passed, 30, "counts at the replica")
-        self.assertEqual(passed + sum(self.flood(account, 20)), self.LIMIT)
+        total = passed + sum(self.flood(account, 20))
+        # A busy machine may let the cluster fail once more meanwhile: no more than what is leased passes then.
+        self.assertGreaterEqual(total, self.LIMIT)
+        self.assertLessEqual(total, self.LIMIT + DAEMONS * self.LIMIT * 5 // 100)
 
 
 class OnSentinel(RedisCase):
