@@ -45,6 +45,11 @@ test_indexer_doveadm_SRCS := tests/unit/test_indexer_doveadm.c
 test_indexer_doveadm_ARCHIVES := indexer-core run base
 test_indexer_doveadm_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
+TESTS += test_indexer_parser
+test_indexer_parser_SRCS := tests/unit/test_indexer_parser.c $(addprefix lmtp-indexer/,parser.c parser_child.c)
+test_indexer_parser_ARCHIVES := indexer-core run base
+test_indexer_parser_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
+
 TESTS += test_indexer_spool
 test_indexer_spool_SRCS := tests/unit/test_indexer_spool.c \
 	$(addprefix lmtp-indexer/,spool.c spool_file.c spool_reader.c spool_erase.c)
