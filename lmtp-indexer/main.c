@@ -1,4 +1,5 @@
 /* lmtp-indexer: the table of the daemon. */
+#include "lmtp-indexer/relay.h"
 #include "lmtp-indexer/server.h"
 
 #define OPTION CONF_ROW
@@ -33,6 +34,17 @@ static bool is_field_name(struct span name)
 	return true;
 }
 
+static size_t count_addresses(struct span list)
+{
+	struct span word;
+	size_t count = 0;
+	while (list.len > 0) {
+		span_cut(&list, ',', &word);
+		count += span_trim(word).len > 0;
+	}
+	return count;
+}
+
 static int check(const void *config, struct sbuf *error)
 {
 	const struct indexer_config *c = config;
@@ -53,6 +65,8 @@ static int check(const void *config, struct sbuf *error)
 	if (c->hints_listen[0] != '\0' && (!span_starts(span_str(c->hints_listen), SPAN_LIT("seqpacket:")) ||
 					    listen_check(c->hints_listen, &why) < 0))
 		return conf_fail_option(&indexer_conf, c, "hints_listen", error, "hints_listen: expected seqpacket:/PATH");
+	if (count_addresses(span_str(c->backend)) > RELAY_ADDRESSES_MAX)
+		return conf_fail_option(&indexer_conf, c, "backend", error, "backend: more than %d addresses", RELAY_ADDRESSES_MAX);
 	if (listen_check(c->backend, &why) < 0)
 		return conf_fail_option(&indexer_conf, c, "backend", error, "backend: %s", sbuf_cstr(&why));
 	return 0;

@@ -16,6 +16,8 @@
 #include "lib/run/loop.h"
 #include "lmtp-indexer/session.h"
 
+#define RELAY_ADDRESSES_MAX 8 /* of a backend; the option refuses more, of an answer to backend_query they are left out */
+
 struct relay;
 struct relay_leg;
 

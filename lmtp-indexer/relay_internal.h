@@ -5,7 +5,6 @@
 #include "lmtp-indexer/cork.h"
 #include "lmtp-indexer/relay.h"
 
-#define RELAY_ADDRESSES_MAX 8
 
 enum relay_expect {
 	EXPECT_GREETING,

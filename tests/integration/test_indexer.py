@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import socket
+import subprocess
 import threading
 import time
 import unittest
@@ -240,6 +241,15 @@ class OtherBackends(IndexCase):
                 self.assertEqual(d.envelope(user), [250, 250])
                 self.assertEqual(d.data(b"Subject: x\r\n\r\nx\r\n", 1)[0][0], 250)
         self.assertIn(b"Subject: x", backend.content)
+
+    def test_most_backends(self):
+        """More than the proxy tries in turn are refused at the check."""
+        program, conf = self.stack.at.path("/bin/lmtp-indexer"), self.stack.at.path("/etc/postern/lmtp-indexer.conf")
+        for count, status in ((8, 0), (9, 78)):
+            backend = ", ".join(f"inet:127.0.0.1:{2400 + n}" for n in range(count))
+            done = subprocess.run([program, "-t", "-c", conf, "-o", f"backend={backend}"], capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, status, done.stderr)
+            self.assertEqual("more than 8 addresses" in done.stderr, status != 0)
 
     @contextlib.contextmanager
     def hosts(self, **options):
