@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -367,6 +368,14 @@ class RandomKills(Kill):
             "SELECT message_id_header FROM messages WHERE message_id_header IS NOT NULL "
             "GROUP BY message_id_header HAVING COUNT(DISTINCT delivery_id) > 1")}
         return super().retried_by_postfix() | again
+
+    def bounced(self):
+        """Where MariaDB comes back between two steps of a lookup, Dovecot 2.3 asks it for an empty name ("Could not
+        escape string: Not connected to database") and says that a user does not exist.  The sender is told."""
+        text = self.postfix_log()
+        idents = dict(re.findall(r"cleanup\[\d+\]: (\w+): message-id=(<.*>)", text))
+        return {idents[queue_id] for queue_id in re.findall(r"lmtp\[\d+\]: (\w+): .* status=bounced .* User doesn't exist", text)
+                if queue_id in idents}
 
     def running(self):
         return any(thread.is_alive() for thread in self.load.threads)
