@@ -42,6 +42,7 @@ struct store {
 	bool kicked, posted, lost, stop;
 	/* The writer's own. */
 	int64_t synced_ms, reopened_ms;
+	uint64_t gone_upto; /* of the tickets up to here, the log may lack some */
 	bool dirty;
 };
 
@@ -198,6 +199,8 @@ static bool sync_if_due(struct store *s, bool now)
 	s->synced_ms = ms;
 	s->dirty = false;
 	int rc = seglog_sync(s->log);
+	if (rc < 0)
+		s->gone_upto = s->taken;
 	if (rc == ERR_PERM)
 		seglog_close(&s->log);
 	return rc == 0;
@@ -219,8 +222,9 @@ static bool batch_write(struct store *s, struct span batch, uint64_t ticket)
 
 static bool log_trim(struct store *s, uint64_t ticket)
 {
-	/* Only what is synced may take the place of what is removed. */
-	return sync_if_due(s, true) && s->log != NULL && seglog_trim(s->log, s->base + ticket) == 0;
+	/* Only what is whole and synced may take the place of what is removed. */
+	return sync_if_due(s, true) && s->log != NULL && ticket > s->gone_upto &&
+	       seglog_trim(s->log, s->base + ticket) == 0;
 }
 
 /* Waits for work; false where the writer is to end. The lock is held. */
@@ -271,6 +275,8 @@ static void writer_turn(struct store *s)
 		ok = batch_write(s, batch, ticket) && ok;
 		store_map_mark(s->map, half, 0);
 	}
+	if (!ok)
+		s->gone_upto = s->taken;
 	pthread_mutex_lock(&s->lock);
 	s->writing = 0;
 	publish(s, ok);

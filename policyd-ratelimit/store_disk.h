@@ -65,8 +65,10 @@ void store_kick(struct store *store);
 size_t store_waiting(struct store *store);
 /* Bytes on disk. */
 uint64_t store_bytes(struct store *store);
-/* Batch TICKET and all later ones make up the state: what is older goes from
- * the disk, once these are synced. */
+/*
+ * Batch TICKET and all later ones make up the state: what is older goes from
+ * the disk, once these are synced.  Where one of them was lost, nothing goes.
+ */
 void store_trim(struct store *store, uint64_t ticket);
 
 #endif

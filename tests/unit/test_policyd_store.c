@@ -300,6 +300,38 @@ START_TEST(full_log_is_told_and_heals)
 }
 END_TEST
 
+/* The end of a snapshot was lost: what it was to replace is kept, as nothing else has it. */
+START_TEST(trim_keeps_what_a_torn_snapshot_replaces)
+{
+	struct bench b;
+	char *large = text_of(4u << 20);
+	bench_init(&b);
+	open_store(&b, 10u << 20);
+	store_start(b.store);
+	(void)add(&b, large);
+	wait_written(&b);
+	(void)add(&b, large);
+	wait_written(&b);
+	uint64_t before = store_bytes(b.store), snapshot = add(&b, "snapshot");
+	wait_written(&b);
+	ck_assert_uint_eq(b.failures, 0);
+	(void)add(&b, large); /* there is no room for it; the loop does not know yet */
+	store_trim(b.store, snapshot);
+	store_close(&b.store);
+	open_store(&b, 10u << 20);
+	ck_assert_uint_gt(store_bytes(b.store), before);
+	/* A whole one does replace it. */
+	store_start(b.store);
+	snapshot = add(&b, "snapshot");
+	store_trim(b.store, snapshot);
+	store_close(&b.store);
+	open_store(&b, 10u << 20);
+	ck_assert_uint_lt(store_bytes(b.store), before);
+	free(large);
+	bench_done(&b);
+}
+END_TEST
+
 /* What an earlier process left is known although the log has no room for it. */
 START_TEST(full_log_takes_over_in_memory)
 {
@@ -372,7 +404,8 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&reads_back_in_order, &survives_a_kill, &map_of_another_boot_counts_for_nothing,
 	&map_of_another_journal_counts_for_nothing, &map_has_one_user, &map_without_a_place, &trim_keeps_the_snapshot,
-	&full_log_is_told_and_heals, &full_log_takes_over_in_memory, &what_waits_is_bounded, &entries_are_bounded, NULL,
+	&full_log_is_told_and_heals, &trim_keeps_what_a_torn_snapshot_replaces, &full_log_takes_over_in_memory,
+	&what_waits_is_bounded, &entries_are_bounded, NULL,
 };
 
 TEST_MAIN("policyd_store", tests)
