@@ -30,14 +30,13 @@ static int add_domain(struct author *author, struct span domain, struct arena *a
 	return 0;
 }
 
-/* Whether DNS can be asked about DOMAIN. */
+/* Whether DNS can be asked about DOMAIN, whose U-labels may be longer than any A-label. */
 static bool can_be_asked(struct span domain)
 {
 	char mem[DNSNAME_MAX + 1];
 	struct sbuf ascii;
 	sbuf_init(&ascii, mem, sizeof(mem));
-	return dnsname_host_valid(domain) && idn_to_ascii(domain, &ascii) == 0 && sbuf_ok(&ascii) &&
-	       dnsname_valid(sbuf_span(&ascii));
+	return idn_to_ascii(domain, &ascii) == 0 && sbuf_ok(&ascii) && dnsname_host_valid(sbuf_span(&ascii));
 }
 
 /*

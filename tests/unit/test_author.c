@@ -15,6 +15,7 @@ static const struct fakedns_row zone[] = {
 
 #define LABEL63 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define LABEL64 LABEL63 "a"
+#define U8 "\xd0\xb1\xd0\xb2\xd0\xb1\xd0\xb2\xd0\xb1\xd0\xb2\xd0\xb1\xd0\xb2" /* eight letters, 16 bytes */
 
 static const struct {
 	const char *name, *from[6]; /* fields */
@@ -66,6 +67,9 @@ static const struct {
 	{"label of 64 bytes", {"joe@" LABEL64 ".bank.test"}, "evil.test", "fail", "reject",
 	 "more than one author domain"},
 	{"label of 63 bytes", {"joe@" LABEL63 ".bank.test"}, "bank.test", "pass", "none", ""},
+	{"u-label of more than 63 bytes", {"joe@" U8 U8 U8 U8 ".bank.test"}, "bank.test", "pass", "none", ""},
+	{"u-label that is too long as an a-label, too", {"joe@" U8 U8 U8 U8 U8 U8 U8 U8 ".bank.test"}, "evil.test", "fail",
+	 "reject", "more than one author domain"},
 	{"name of more than 253 bytes", {"joe@" LABEL63 "." LABEL63 "." LABEL63 "." LABEL63 ".bank.test"}, "evil.test", "fail",
 	 "reject", "more than one author domain"},
 	{"broken utf-8 below a bank", {"joe@a\xff.bank.test"}, "evil.test", "fail", "reject", "more than one author domain"},
