@@ -26,7 +26,7 @@ struct store {
 	struct seglog *log; /* NULL while it cannot be opened again */
 	struct store_map *map;
 	char problem[512]; /* of the map; "": none */
-	struct sbuf rescued[STORE_MAP_HALVES]; /* what was taken over and the log refused */
+	struct sbuf rescued[STORE_MAP_HALVES]; /* what was taken over and the log refused, in order */
 	uint64_t base;
 	pthread_t writer;
 	bool running;
@@ -62,19 +62,20 @@ static void fill_begin(struct store *s, unsigned half)
 
 /* ---- what an earlier process left ---- */
 
-/* Writes the batch of HALF, where the log does not have it. */
-static void half_take_over(struct store *s, unsigned half)
+/* Writes the batch of HALF, where the log does not have it; what it refuses becomes RESCUED. */
+static void half_take_over(struct store *s, unsigned half, struct sbuf *rescued)
 {
 	uint64_t number;
 	struct span batch;
 	if (store_map_left(s->map, half, &number, &batch) < 0 || number <= s->base)
 		return;
-	int rc = seglog_append(s->log, number, batch);
+	/* Behind one that was refused nothing is written: it would be read before that. */
+	int rc = s->lost ? ERR_LIMIT : seglog_append(s->log, number, batch);
 	if (rc == 0)
 		rc = seglog_sync(s->log); /* a reader is shown no less */
 	if (rc < 0) {
 		/* No room on the disk: a snapshot will hold it. */
-		sbuf_add(&s->rescued[half], batch);
+		sbuf_add(rescued, batch);
 		s->lost = true;
 	}
 	s->base = number;
@@ -87,8 +88,8 @@ static void take_over(struct store *s)
 	s->base = seglog_next(s->log) - 1;
 	int rc = store_map_left(s->map, 0, &first, &batch);
 	bool swapped = rc == 0 && store_map_left(s->map, 1, &second, &batch) == 0 && second < first;
-	half_take_over(s, swapped);
-	half_take_over(s, !swapped);
+	half_take_over(s, swapped, &s->rescued[0]);
+	half_take_over(s, !swapped, &s->rescued[1]);
 	store_map_mark(s->map, 1, 0);
 	fill_begin(s, 0);
 }

@@ -3,6 +3,7 @@
  * an abrupt end, trimming, and a disk that is full or hangs.
  */
 #include <check.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -235,6 +236,57 @@ START_TEST(map_without_a_place)
 }
 END_TEST
 
+static void half_put(struct store_map *map, unsigned half, uint64_t number, const char *text)
+{
+	struct sbuf batch;
+	store_map_begin(map, half, number, &batch);
+	sbuf_adds(&batch, text);
+	store_map_mark(map, half, batch.len);
+}
+
+/* A process that was killed while both halves were full. */
+static void leave_halves(const struct bench *b, unsigned older_half, uint64_t number, const char *older, const char *newer)
+{
+	char path[96], mem[128];
+	struct sbuf problem;
+	struct stat st;
+	snprintf(path, sizeof(path), "%s/journal", b->dir);
+	ck_assert_int_eq(stat(path, &st), 0);
+	const struct store_map_owner owner = {b->boot_id, st.st_dev, st.st_ino};
+	snprintf(path, sizeof(path), "%s/policyd-ratelimit.%llx.charges", b->dir, (unsigned long long)st.st_ino);
+	sbuf_init(&problem, mem, sizeof(mem));
+	struct store_map *map = store_map_open(path, &owner, STORE_BATCH_MAX + STORE_ENTRY_MAX, &problem);
+	ck_assert_uint_eq(problem.len, 0);
+	half_put(map, older_half, number, older);
+	half_put(map, !older_half, number + 1, newer);
+	store_map_close(&map);
+}
+
+/* Each batch is read once and in order, from whichever half, also where the log has it
+ * already, or has no room for one of them or for both. */
+START_TEST(both_halves_in_order)
+{
+	static const struct {
+		uint64_t max_bytes, number;
+		const char *older, *want;
+	} rows[] = {
+		{64u << 20, 2, "older", "written|older|newer|"},
+		{64u << 20, 1, "written", "written|newer|"},
+		{20, 2, "older", "written|older|newer|"},
+		{100, 2, "older, and more than there is room for in the log", "written|older, and more than there is room for in the log|newer|"},
+	};
+	for (unsigned i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) {
+		struct bench b;
+		bench_init(&b);
+		in_killed_process(&b, add_and_write);
+		leave_halves(&b, i % 2, rows[i / 2].number, rows[i / 2].older, "newer");
+		open_store(&b, rows[i / 2].max_bytes);
+		ck_assert_str_eq(content(&b), rows[i / 2].want);
+		bench_done(&b);
+	}
+}
+END_TEST
+
 static char *text_of(size_t len)
 {
 	char *text = mem_alloc(len + 1);
@@ -402,7 +454,7 @@ START_TEST(entries_are_bounded)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&reads_back_in_order, &survives_a_kill, &map_of_another_boot_counts_for_nothing,
+	&reads_back_in_order, &survives_a_kill, &both_halves_in_order, &map_of_another_boot_counts_for_nothing,
 	&map_of_another_journal_counts_for_nothing, &map_has_one_user, &map_without_a_place, &trim_keeps_the_snapshot,
 	&full_log_is_told_and_heals, &trim_keeps_what_a_torn_snapshot_replaces, &full_log_takes_over_in_memory,
 	&what_waits_is_bounded, &entries_are_bounded, NULL,
