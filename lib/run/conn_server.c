@@ -225,6 +225,7 @@ void conn_server_free(struct conn_server **server)
 	if (*server == NULL)
 		return;
 	conn_server_pause(*server);
+	late_flush(*server);
 	conn_server_each(*server, close_one, NULL);
 	ev_prepare_stop((*server)->ev, &(*server)->round_end);
 	if ((*server)->count > 0)

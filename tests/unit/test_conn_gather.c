@@ -65,9 +65,27 @@ START_TEST(gathered_output_outlives_nothing)
 }
 END_TEST
 
+/* The loop ends in the round in which replies were written. */
+START_TEST(gathered_output_goes_before_the_end)
+{
+	struct conn_limits l = limits;
+	l.max_conns = CONN_GATHER_MAX;
+	l.gather = true;
+	t.opened = t.closed = t.shown = 0;
+	setup(&l);
+	ck_assert_int_eq(answered_in_one_round(2), 0);
+	teardown();
+	for (int i = 0; i < 2; i++) {
+		expect(gathered_fds[i], "x\n");
+		close(gathered_fds[i]);
+	}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&replies_of_a_round_go_together,
 	&gathered_output_outlives_nothing,
+	&gathered_output_goes_before_the_end,
 	NULL,
 };
 
