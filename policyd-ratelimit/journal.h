@@ -19,8 +19,9 @@
  *
  * Integers are little endian.  Entries are applied in order: a state replaces
  * what was known of its counter.  A snapshot is therefore nothing but the
- * states of all counters, written in slices between the messages: everything
- * before its begin may be dropped once it is complete.
+ * states of all counters, written in slices between the messages, without what open
+ * messages have reserved (settled.h): everything before its begin may be dropped once
+ * it is complete.
  *
  * Times are of the boot that wrote them.  Those of an earlier boot are moved
  * by the wall clock, as it stood at the last batch of that boot; where it was

@@ -131,9 +131,17 @@ static void snapshot_begin(struct policyd *p)
 	k->again = false;
 }
 
+struct writing {
+	const struct settled *settled;
+	struct sbuf *batch;
+};
+
 static void state_write(void *arg, const struct table_state *state)
 {
-	journal_state_add(state, arg);
+	const struct writing *w = arg;
+	struct table_state granted = *state;
+	settled_take(w->settled, &granted);
+	journal_state_add(&granted, w->batch);
 }
 
 void keeper_slice(struct policyd *p)
@@ -145,8 +153,10 @@ void keeper_slice(struct policyd *p)
 	if (batch == NULL)
 		return;
 	const size_t begin = batch->len;
+	struct writing writing = {&k->settled, batch};
+	settled_collect(&k->settled, &p->session.txns, p->table, k->step, k->step + SLICE_STEPS);
 	for (unsigned n = 0; n < SLICE_STEPS && keeper_busy(p) && batch->len < begin + SLICE_BYTES; n++)
-		table_walk(p->table, k->step++, policyd_now_ms(), state_write, batch);
+		table_walk(p->table, k->step++, policyd_now_ms(), state_write, &writing);
 	(void)store_end(k->store);
 	if (keeper_busy(p))
 		return;
@@ -278,6 +288,7 @@ int keeper_open(struct policyd *p, const struct policyd_config *config, struct r
 void keeper_close(struct policyd *p)
 {
 	store_close(&p->keeper.store);
+	settled_done(&p->keeper.settled);
 	session_done(&p->session);
 	table_free(&p->table);
 }

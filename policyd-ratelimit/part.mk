@@ -3,7 +3,7 @@
 ARCHIVES += policyd-core
 policyd-core_SRCS := $(addprefix policyd-ratelimit/, \
 	abuse.c abuse_rules.c blocks.c config.c grammar.c herald_text.c journal.c keymap.c lease.c lease_wire.c netmap.c notice.c overrides.c \
-	proto.c redis_addr.c replay.c reqlog.c rules.c session.c session_rules.c session_share.c slab.c spfsets.c streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
+	proto.c redis_addr.c replay.c reqlog.c rules.c session.c session_rules.c session_share.c settled.c slab.c spfsets.c streaks.c subject.c table.c txn.c verdict.c window.c wiring.c)
 
 TESTS += test_policyd_proto test_policyd_rules test_policyd_table
 test_policyd_proto_SRCS := tests/unit/test_policyd_proto.c
@@ -65,6 +65,10 @@ test_policyd_caps_SRCS := tests/unit/test_policyd_caps.c
 test_policyd_caps_ARCHIVES := policyd-core mail base
 test_policyd_promise_SRCS := tests/unit/test_policyd_promise.c
 test_policyd_promise_ARCHIVES := policyd-core mail base
+
+TESTS += test_policyd_settled
+test_policyd_settled_SRCS := tests/unit/test_policyd_settled.c
+test_policyd_settled_ARCHIVES := policyd-core mail base
 
 TESTS += test_policyd_store
 test_policyd_store_SRCS := tests/unit/test_policyd_store.c policyd-ratelimit/store_disk.c policyd-ratelimit/store_map.c

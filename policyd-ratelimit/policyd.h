@@ -14,6 +14,7 @@
 #include "policyd-ratelimit/quota.h"
 #include "policyd-ratelimit/recorder.h"
 #include "policyd-ratelimit/reporter.h"
+#include "policyd-ratelimit/settled.h"
 #include "policyd-ratelimit/sharer.h"
 #include "policyd-ratelimit/spf_refresh.h"
 #include "policyd-ratelimit/store_disk.h"
@@ -37,6 +38,7 @@ struct keeper {
 	/* The snapshot being written: the next step of the walk; TABLE_WALK_STEPS: none. */
 	unsigned step;
 	uint64_t max_bytes;     /* of the log */
+	struct settled settled; /* what is reserved of the counters of the next steps */
 	uint64_t begin_ticket;  /* of the snapshot */
 	uint64_t settled_bytes; /* size of the log after the last one */
 	bool again;             /* the disk failed: write a new one */

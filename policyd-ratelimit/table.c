@@ -185,9 +185,9 @@ static struct table_cell *shard_probe(const struct table_shard *s, uint64_t hash
 	return &s->cells[at];
 }
 
-static struct table_cell *cell_find(struct table *t, uint64_t hash)
+static struct table_cell *cell_find(const struct table *t, uint64_t hash)
 {
-	const struct table_shard *s = shard_of(t, hash);
+	const struct table_shard *s = &t->shards[shard_index(hash)];
 	if (s->count == 0)
 		return NULL;
 	struct table_cell *c = shard_probe(s, hash);
@@ -397,10 +397,15 @@ void table_take(struct table *table, uint64_t hash, uint32_t bucket, uint64_t am
 		cell_remove(table, shard_of(table, hash), c);
 }
 
-void table_refund(struct table *table, const struct table_mark *mark)
+bool table_has_mark(const struct table *table, const struct table_mark *mark)
 {
 	const struct table_cell *c = mark->amount > 0 ? cell_find(table, mark->hash) : NULL;
-	if (c != NULL && c->generation == mark->generation)
+	return c != NULL && c->generation == mark->generation;
+}
+
+void table_refund(struct table *table, const struct table_mark *mark)
+{
+	if (table_has_mark(table, mark))
 		table_take(table, mark->hash, mark->bucket, mark->amount);
 }
 
@@ -451,6 +456,11 @@ int table_read(struct table *table, uint64_t hash, unsigned class, int64_t now_m
 static unsigned part_of(uint64_t hash)
 {
 	return (unsigned)((uint32_t)hash / (UINT32_MAX / TABLE_WALK_PARTS + 1));
+}
+
+unsigned table_walk_step(uint64_t hash)
+{
+	return (unsigned)shard_index(hash) * TABLE_WALK_PARTS + part_of(hash);
 }
 
 /*

@@ -96,6 +96,8 @@ void table_charge(struct table *table, uint64_t hash, unsigned class, int64_t no
 void table_charge_bucket(struct table *table, uint64_t hash, unsigned class, uint32_t bucket,
 			 uint64_t amount, struct table_mark *mark_out);
 void table_refund(struct table *table, const struct table_mark *mark);
+/* Whether the counter is still the one that was charged, so that a refund would take something. */
+bool table_has_mark(const struct table *table, const struct table_mark *mark);
 /* Takes AMOUNT back from BUCKET, at most what is there. */
 void table_take(struct table *table, uint64_t hash, uint32_t bucket, uint64_t amount);
 /* The counter as it stands; ERR_NOT_FOUND where it counts nothing in the window that ends now. */
@@ -117,6 +119,8 @@ void table_sweep(struct table *table, unsigned shards, int64_t now_ms);
  */
 void table_walk(struct table *table, unsigned step, int64_t now_ms,
 		void (*fn)(void *arg, const struct table_state *state), void *arg);
+/* The step that the counter HASH belongs to. */
+unsigned table_walk_step(uint64_t hash);
 /* Puts a counter back as it was, in place of one under the same hash. */
 void table_restore(struct table *table, const struct table_state *state);
 
