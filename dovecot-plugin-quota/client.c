@@ -3,10 +3,10 @@
  * closed, because a late reply would be taken for that of the next call.
  * Closing it with an open reservation makes quotad mark the user as stale.
  *
- * A quotad that hangs still reads later what was sent, and one that was
- * restarted verifies every user, so the changes that are owed are given up
- * together with a connection that failed; they are sent again only where a
- * connection was lost and the next one is made at once.
+ * A quotad that hangs still reads later what was sent, and one that ended has
+ * its users with changes in the air counted at its start, so the changes that are
+ * owed are given up together with a connection that failed; they are sent again
+ * only where a connection was lost and the next one is made at once.
  */
 #include "dovecot-plugin-quota/client.h"
 
@@ -17,10 +17,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-int quota_client_init(struct quota_client *c, const char *path)
+#include "lib/run/marker.h"
+
+int quota_client_init(struct quota_client *c, const char *path, const char *marker_dir)
 {
 	*c = (struct quota_client){.fd = -1};
-	return span_copy_cstr(span_str(path), c->path, sizeof(c->path));
+	const int rc = span_copy_cstr(span_str(marker_dir), c->marker_dir, sizeof(c->marker_dir));
+	return rc < 0 ? rc : span_copy_cstr(span_str(path), c->path, sizeof(c->path));
 }
 
 static void disconnect(struct quota_client *c)
@@ -243,7 +246,7 @@ int quota_client_post(struct quota_client *c, const struct quota_request *reques
 	return 0;
 }
 
-void quota_client_note(struct quota_client *c, const struct quota_request *request)
+int quota_client_note(struct quota_client *c, const struct quota_request *request)
 {
 	char mem[QUOTA_LINE_MAX + 1];
 	struct sbuf line;
@@ -253,14 +256,27 @@ void quota_client_note(struct quota_client *c, const struct quota_request *reque
 	if (c->fd < 0) {
 		if (reconnect(c, mono_ms()) < 0) {
 			disconnect(c);
-			return;
+			return ERR_TEMP;
 		}
 		c->mute = mono_ms() < c->down_until_ms;
 	}
-	if (quota_request_encode(request, &line) < 0)
-		return;
+	const int rc = quota_request_encode(request, &line);
+	if (rc < 0)
+		return rc;
 	/* A note that does not fit whole would spoil what follows. */
 	const ssize_t n = send(c->fd, line.ptr, line.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (n != (ssize_t)line.len)
-		disconnect(c);
+	if (n == (ssize_t)line.len)
+		return 0;
+	disconnect(c);
+	return ERR_TEMP;
+}
+
+int quota_client_doubt(struct quota_client *c, struct span user)
+{
+	const struct quota_request stale = {.verb = QUOTA_STALE, .user = user};
+
+	/* A connection to a quotad that has ended fails once; another one may be there. */
+	if (quota_client_note(c, &stale) == 0 || quota_client_note(c, &stale) == 0)
+		return 0;
+	return c->marker_dir[0] != '\0' ? marker_leave(c->marker_dir, user) : ERR_PERM;
 }

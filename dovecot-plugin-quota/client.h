@@ -16,12 +16,14 @@
 #define QUOTA_CLIENT_TIMEOUT_MS 400
 #define QUOTA_CLIENT_HOLDOFF_MS 2000
 #define QUOTA_CLIENT_PATH_MAX 107
+#define QUOTA_CLIENT_MARKERS_MAX 511 /* path of the directory of markers */
 
 /* Changes that may be on their way to quotad's disk. */
 #define QUOTA_CLIENT_OWED_MAX 32
 
 struct quota_client {
 	char path[QUOTA_CLIENT_PATH_MAX + 1];
+	char marker_dir[QUOTA_CLIENT_MARKERS_MAX + 1]; /* "": none */
 	int fd;	   /* -1: none */
 	pid_t pid; /* whose connection it is */
 	bool mute; /* a reply was missed: only one-way requests may be sent on this one */
@@ -36,8 +38,9 @@ struct quota_client {
 	int64_t down_until_ms; /* monotonic; no calls before */
 };
 
-/* Connects to the unix socket PATH later.  ERR_LIMIT for one too long. */
-int quota_client_init(struct quota_client *c, const char *path) MUST_CHECK;
+/* Connects to the unix socket PATH later; leaves markers (lib/run/marker.h) in
+ * MARKER_DIR.  ERR_LIMIT for a path that is too long. */
+int quota_client_init(struct quota_client *c, const char *path, const char *marker_dir) MUST_CHECK;
 void quota_client_done(struct quota_client *c);
 
 /*
@@ -58,9 +61,15 @@ int quota_client_post(struct quota_client *c, const struct quota_request *reques
 
 /*
  * Sends a request without a reply and does not wait, not even for a quotad that
- * hangs: it will read it when it goes on.  Lost where quotad is not running,
- * which is no loss: it verifies every user after a start.
+ * hangs: it will read it when it goes on.  ERR_TEMP where quotad is not running:
+ * it is lost then.
  */
-void quota_client_note(struct quota_client *c, const struct quota_request *request);
+int quota_client_note(struct quota_client *c, const struct quota_request *request);
+/*
+ * Says that the usage of USER is in doubt: by a note or, where quotad is not
+ * running, by a marker that it finds when it is.  ERR_PERM where neither can be
+ * done: the user is counted at the next contact.
+ */
+int quota_client_doubt(struct quota_client *c, struct span user) MUST_CHECK;
 
 #endif

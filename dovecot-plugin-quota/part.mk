@@ -5,7 +5,7 @@ quota-core_SRCS := $(addprefix dovecot-plugin-quota/,quotad/once.c quotad/ledger
 	quotad/ledger-request.c quotad/journal.c quotad/findings.c)
 
 BINS += quotad
-quotad_SRCS := $(addprefix dovecot-plugin-quota/quotad/,main.c openmap.c recount.c server.c store.c reader.c tell.c)
+quotad_SRCS := $(addprefix dovecot-plugin-quota/quotad/,main.c markers.c openmap.c recount.c server.c store.c reader.c tell.c)
 quotad_ARCHIVES := quota-core quota run base
 quotad_LIBS := $(RUN_LIBS)
 
@@ -14,11 +14,11 @@ quotad_LIBS := $(RUN_LIBS)
 PLUGINS += lib11_quota_usage_plugin
 lib11_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c \
 	plugin/root.c plugin/mailbox.c plugin/count.c plugin/maildir.c plugin-$(DOVECOT_SERIES)/adapter.c) \
-	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c
+	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c lib/run/marker.c
 
 PLUGINS += lib12_imap_quota_usage_plugin
 lib12_imap_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c plugin/imap.c) \
-	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c
+	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c lib/run/marker.c
 
 ARCHIVES += quota-client
 quota-client_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c)
@@ -27,7 +27,7 @@ TESTS += test_quota_proto test_quota_ledger test_quota_limits test_quota_drift t
 test_quota_journal_SRCS := tests/unit/test_quota_journal.c
 test_quota_journal_ARCHIVES := quota-core quota base
 test_quota_client_SRCS := tests/unit/test_quota_client.c
-test_quota_client_ARCHIVES := quota-client quota-core quota base
+test_quota_client_ARCHIVES := quota-client quota-core quota run base
 test_quota_proto_SRCS := tests/unit/test_quota_proto.c
 test_quota_proto_ARCHIVES := quota base
 test_quota_ledger_SRCS := tests/unit/test_quota_ledger.c

@@ -1,7 +1,7 @@
 /*
  * STATE is always the newest that is known: quotad's last reply, or a
  * count of the mailbox while quotad is away; the limit in it outlives an outage.  A save that
- * quotad has not seen ends with a note that makes it recount the user.
+ * quotad has not seen ends with a note, or a marker, that makes it recount the user.
  */
 #include "dovecot-plugin-quota/usage.h"
 
@@ -182,27 +182,26 @@ void usage_release(struct usage *u, struct usage_save *save)
 
 	r.id = save->id;
 	if (save->id != 0)
-		quota_client_note(u->client, &r);
+		IGNORE_RESULT(quota_client_note(u->client, &r));
 	*save = (struct usage_save){0};
 }
 
 void usage_intent(struct usage *u)
 {
 	const struct quota_request r = request_of(u, QUOTA_INTENT);
-	quota_client_note(u->client, &r);
+	IGNORE_RESULT(quota_client_note(u->client, &r));
 }
 
 void usage_stale(struct usage *u)
 {
-	const struct quota_request r = request_of(u, QUOTA_STALE);
-	quota_client_note(u->client, &r);
+	IGNORE_RESULT(quota_client_doubt(u->client, span_str(u->user)));
 	u->wants_recount = true;
 }
 
 void usage_login(const struct usage *u)
 {
 	const struct quota_request r = request_of(u, QUOTA_LOGIN);
-	quota_client_note(u->client, &r);
+	IGNORE_RESULT(quota_client_note(u->client, &r));
 }
 
 void usage_freed(struct usage *u, uint64_t bytes, uint64_t messages)
@@ -255,7 +254,7 @@ void usage_folder_differs(struct usage *u, const struct usage_folder *folder)
 	r.messages = folder->indexed_messages;
 	r.extra = folder->found_bytes;
 	r.extra_messages = folder->found_messages;
-	quota_client_note(u->client, &r);
+	IGNORE_RESULT(quota_client_note(u->client, &r));
 }
 
 int usage_recount(struct usage *u)

@@ -29,7 +29,7 @@ TESTS += test_seglog
 test_seglog_SRCS := tests/unit/test_seglog.c
 test_seglog_ARCHIVES := run base
 
-RUN_UNIT := test_skel test_conn test_conn_gather test_conf test_log test_metrics test_metrics_http test_listen test_control test_loop test_sendmail
+RUN_UNIT := test_skel test_conn test_conn_gather test_conf test_log test_metrics test_metrics_http test_listen test_control test_loop test_marker test_sendmail
 TESTS += $(RUN_UNIT)
 $(foreach t,$(RUN_UNIT),$(eval $(t)_SRCS := tests/unit/$(t).c))
 $(foreach t,$(RUN_UNIT),$(eval $(t)_ARCHIVES := run base))

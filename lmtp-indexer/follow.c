@@ -8,9 +8,7 @@
  */
 #include "lmtp-indexer/follow.h"
 
-#include <dirent.h>
-#include <unistd.h>
-
+#include "lib/run/marker.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/follow_internal.h"
 #include "lmtp-indexer/index_internal.h"
@@ -311,39 +309,18 @@ static bool sweep_some(struct follow *f)
 
 /* ---- What was left behind ---- */
 
-static void take_marker(struct follow *f, int dir, const char *name)
+static void on_marker(void *arg, struct span user)
 {
-	char mem[HINT_USER_MAX + 1];
-	struct sbuf user;
-	sbuf_init(&user, mem, sizeof(mem));
-	for (const char *s = name; *s != '\0'; s++) {
-		int high = s[0] == '%' ? ascii_hex_value(s[1]) : -1, low = high < 0 ? -1 : ascii_hex_value(s[2]);
-		sbuf_addc(&user, low < 0 ? *s : (char)(high * 16 + low));
-		s += low < 0 ? 0 : 2;
-	}
-	/* Removed first: a change that comes now makes it anew. */
-	if (unlinkat(dir, name, 0) < 0)
-		return;
 	metrics_inc(METRIC_FOLLOW_MARKERS);
-	if (sbuf_ok(&user))
-		follow_touch(f, sbuf_span(&user), FOLLOW_CHANGE);
+	follow_touch(arg, user, FOLLOW_CHANGE);
 }
 
 static void look_for_markers(struct follow *f)
 {
-	size_t taken = 0;
 	if (f->config.marker_dir[0] == '\0' || clock_boot_ms() < f->markers_due_ms)
 		return;
 	f->markers_due_ms = clock_boot_ms() + MARKERS_EACH_MS;
-	DIR *dir = opendir(f->config.marker_dir);
-	if (dir == NULL)
-		return;
-	for (struct dirent *e = readdir(dir); e != NULL && taken < MARKERS_MAX; e = readdir(dir))
-		if (e->d_name[0] != '.') {
-			take_marker(f, dirfd(dir), e->d_name);
-			taken++;
-		}
-	closedir(dir);
+	(void)marker_take(f->config.marker_dir, MARKERS_MAX, on_marker, f);
 }
 
 static bool hand_on_unsent(void *arg, struct span key, int64_t happened_ms, struct span json)

@@ -28,7 +28,7 @@ $(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_inde
 	test_indexer_delivery test_indexer_search test_indexer_follow,\
 	$(eval $(call indexer_test,$(t))))
 
-test_indexer_follow_SRCS += lmtp-indexer/plugin/sender.c
+test_indexer_follow_SRCS += lmtp-indexer/plugin/sender.c lib/run/marker.c
 
 TESTS += test_indexer_pass
 test_indexer_pass_SRCS := tests/unit/test_indexer_pass.c $(addprefix lmtp-indexer/,flight.c follow_scan.c follow_step.c)
@@ -69,4 +69,4 @@ $(foreach f,indexer_lmtp indexer_reply indexer_extract indexer_query indexer_blo
 # position-independent.
 PLUGINS += lib20_postern_notify_plugin
 lib20_postern_notify_plugin_SRCS := $(addprefix lmtp-indexer/,plugin/notify.c plugin/sender.c hint.c ulid.c) \
-	$(addprefix lib/base/,span.c sbuf.c num.c err.c)
+	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/run/marker.c

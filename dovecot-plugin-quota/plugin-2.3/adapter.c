@@ -151,12 +151,12 @@ static int backend_init(struct quota_root *root, const char *args, const char **
 	struct adapter_root *aroot = adapter_root_of(root);
 	struct quota_settings *set = root->quota->set;
 	const char *path = mail_user_plugin_getenv(root->quota->user, "quota_usage_socket");
+	const char *markers = mail_user_plugin_getenv(root->quota->user, "quota_usage_markers");
 	/* "quota_rule = ?:storage=" of the userdb serves until quotad was reached. */
 	const uint64_t limit = root->bytes_limit > 0 ? (uint64_t)root->bytes_limit : 0;
 
 	event_set_append_log_prefix(root->backend.event, "quota-usage: ");
-	if (usage_root_init(&aroot->usage_root, path != NULL ? path : USAGE_DEFAULT_SOCKET, limit,
-			    error_r) < 0)
+	if (usage_root_init(&aroot->usage_root, path, markers, limit, error_r) < 0)
 		return -1;
 	set->vsizes = TRUE;
 	if (set->test_alloc != test_alloc) {

@@ -24,6 +24,7 @@
 #include "lib/base/num.h"
 
 #define SOCKET_VARIABLE "POSTERN_QUOTAD_SOCKET"
+#define MARKERS_VARIABLE "POSTERN_QUOTAD_MARKERS"
 #define LIMIT_FIELD "postern_quota_mb"
 #define MEGABYTE (UINT64_C(1) << 20)
 
@@ -294,11 +295,10 @@ static int backend_init(struct quota_root *root, const char **error_r)
 {
 	struct adapter_root *aroot = adapter_root_of(root);
 	struct quota *quota = root->quota;
-	const char *path = getenv(SOCKET_VARIABLE);
+	const char *path = getenv(SOCKET_VARIABLE), *markers = getenv(MARKERS_VARIABLE);
 	const uint64_t limit = limit_of_userdb(quota->user);
 
-	if (usage_root_init(&aroot->usage_root, path != NULL ? path : USAGE_DEFAULT_SOCKET, limit,
-			    error_r) < 0)
+	if (usage_root_init(&aroot->usage_root, path, markers, limit, error_r) < 0)
 		return -1;
 	if (quota->test_alloc != test_alloc) {
 		aroot->next_test_alloc = quota->test_alloc;

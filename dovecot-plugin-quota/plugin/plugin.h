@@ -15,6 +15,7 @@
 #include "dovecot-plugin-quota/usage.h"
 
 #define USAGE_DEFAULT_SOCKET "/run/postern/quotad.sock"
+#define USAGE_DEFAULT_MARKERS "/run/postern/quota-dirty"
 
 struct usage_root {
 	struct quota_root root;
@@ -80,9 +81,9 @@ int adapter_commit(struct usage_mailbox *ubox, struct mailbox_transaction_contex
 struct usage_root *usage_root_of(struct mailbox *box);
 struct usage_root *usage_root_find(const struct quota *quota);
 
-/* Prepares a new root whose quotad is at SOCKET; LIMIT (bytes, 0: none) serves
- * until quotad was reached. */
-int usage_root_init(struct usage_root *uroot, const char *socket, uint64_t limit,
+/* Prepares a new root whose quotad is at SOCKET, or the default (NULL), and takes
+ * markers from MARKERS, likewise; LIMIT (bytes, 0: none) serves until quotad was reached. */
+int usage_root_init(struct usage_root *uroot, const char *socket, const char *markers, uint64_t limit,
 		    const char **error_r);
 /* Whether SIZE more bytes fit into BOX.  PRECISE: ask quotad. */
 enum quota_alloc_result usage_root_test(struct usage_root *uroot, struct mailbox *box, uoff_t size,

@@ -59,21 +59,22 @@ static int count_root(void *arg, uint64_t *bytes_out, uint64_t *messages_out)
 }
 
 /* All users of a process share the connection unless their settings differ. */
-static int use_socket(const char *path, const char **error_r)
+static int use_socket(const char *path, const char *markers, const char **error_r)
 {
-	if (strcmp(client.path, path) == 0)
+	if (strcmp(client.path, path) == 0 && strcmp(client.marker_dir, markers) == 0)
 		return 0;
 	quota_client_done(&client);
-	if (quota_client_init(&client, path) == 0)
+	if (quota_client_init(&client, path, markers) == 0)
 		return 0;
-	*error_r = t_strdup_printf("the path of quotad's socket is too long: %s", path);
+	*error_r = t_strdup_printf("the path of quotad's socket or of its markers is too long: %s, %s", path, markers);
 	return -1;
 }
 
-int usage_root_init(struct usage_root *uroot, const char *socket, uint64_t limit,
+int usage_root_init(struct usage_root *uroot, const char *socket, const char *markers, uint64_t limit,
 		    const char **error_r)
 {
-	if (use_socket(socket, error_r) < 0)
+	if (use_socket(socket != NULL ? socket : USAGE_DEFAULT_SOCKET,
+		       markers != NULL ? markers : USAGE_DEFAULT_MARKERS, error_r) < 0)
 		return -1;
 	uroot->usage = (struct usage){
 		.client = &client,

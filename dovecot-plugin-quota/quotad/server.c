@@ -10,6 +10,7 @@
  */
 #include "dovecot-plugin-quota/quotad/server.h"
 
+#include "dovecot-plugin-quota/quotad/markers.h"
 #include "dovecot-plugin-quota/quotad/openmap.h"
 #include "dovecot-plugin-quota/quotad/recount.h"
 #include "dovecot-plugin-quota/quotad/tell.h"
@@ -32,6 +33,7 @@ struct server {
 	uint64_t last_seq; /* of the journal */
 	struct ev_timer load_timer;
 	struct ev_timer stop_timer;
+	struct markers markers;
 	int64_t load_timeout_ms;
 };
 
@@ -462,6 +464,7 @@ static void on_left_open(void *arg, struct span name)
 		return;
 	ledger_suspect(s->ledger, user);
 	note(s, user);
+	recount_look(s->recount);
 }
 
 /* Whoever had something in the air when the last quotad ended is counted. */
@@ -475,7 +478,6 @@ static int open_map(struct server *s, struct sbuf *error)
 	if (rc < 0)
 		return rc;
 	openmap_take(s->openmap, on_left_open, s);
-	recount_look(s->recount);
 	return 0;
 }
 
@@ -529,6 +531,7 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 		server_close(&s);
 		return rc;
 	}
+	markers_start(&s->markers, loop_ev(skel->loop), config->marker_dir, on_left_open, s);
 	metrics_on_collect(collect, s);
 	*server_out = s;
 	return 0;
@@ -556,6 +559,7 @@ void server_close(struct server **server)
 	listen_close(&s->check_listen);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->load_timer);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->stop_timer);
+	markers_stop(&s->markers);
 	store_close(&s->store, STOP_FLUSH_MS);
 	for (struct waiter *w; (w = waiting_take(&s->pending)) != NULL;)
 		free(w);

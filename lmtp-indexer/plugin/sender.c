@@ -6,10 +6,11 @@
 #include "lmtp-indexer/plugin/sender.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "lib/run/marker.h"
 
 static void disconnect(struct sender *s)
 {
@@ -70,35 +71,6 @@ static bool transmit(struct sender *s, struct span record)
 	return false;
 }
 
-void sender_marker_name(struct sbuf *out, struct span user)
-{
-	for (size_t i = 0; i < user.len; i++) {
-		unsigned char c = (unsigned char)user.ptr[i];
-		if (c < 0x20 || c == 0x7f || c == '/' || c == '%' || (c == '.' && i == 0))
-			sbuf_addf(out, "%%%02x", c);
-		else
-			sbuf_addc(out, (char)c);
-	}
-}
-
-static int mark(const char *dir, struct span user)
-{
-	char path[SENDER_MARKER_MAX];
-	struct sbuf b;
-	sbuf_init(&b, path, sizeof(path));
-	sbuf_addf(&b, "%s/", dir);
-	sender_marker_name(&b, user);
-	if (!sbuf_ok(&b)) {
-		errno = ENAMETOOLONG;
-		return ERR_PERM;
-	}
-	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-	if (fd < 0)
-		return ERR_PERM;
-	close(fd);
-	return 0;
-}
-
 int sender_send(struct sender *s, const char *socket_path, const char *marker_dir, const struct hint *hint)
 {
 	char mem[HINT_MAX + 1];
@@ -108,5 +80,5 @@ int sender_send(struct sender *s, const char *socket_path, const char *marker_di
 	if (rc < 0)
 		return rc;
 	own(s, socket_path);
-	return transmit(s, sbuf_span(&record)) ? 0 : mark(marker_dir, hint->user);
+	return transmit(s, sbuf_span(&record)) ? 0 : marker_leave(marker_dir, hint->user);
 }

@@ -1,8 +1,7 @@
 /*
  * The plug-in's way to the indexer: one SEQPACKET connection a process, never
- * waited for.  Where a hint cannot be handed over at once, an empty file named
- * after the user in the directory of markers asks the indexer to compare that
- * user's mailboxes.  Knows nothing of Dovecot; never ends the process.
+ * waited for.  Where a hint cannot be handed over at once, a marker of the user
+ * (lib/run/marker.h) asks the indexer to compare that user's mailboxes.  Knows nothing of Dovecot; never ends the process.
  */
 #ifndef INDEXER_PLUGIN_SENDER_H
 #define INDEXER_PLUGIN_SENDER_H
@@ -10,7 +9,6 @@
 #include "lmtp-indexer/hint.h"
 
 #define SENDER_PATH_MAX 108	 /* of a unix socket */
-#define SENDER_MARKER_MAX 1024	 /* path of a marker */
 #define SENDER_HOLDOFF_S 1	 /* between two attempts to connect */
 
 struct sender {
@@ -25,8 +23,5 @@ struct sender {
 int sender_send(struct sender *sender, const char *socket_path, const char *marker_dir,
 		const struct hint *hint) MUST_CHECK;
 void sender_done(struct sender *sender);
-
-/* Adds the file name of USER's marker: '/', '%', control characters and a dot in front become %HH. */
-void sender_marker_name(struct sbuf *out, struct span user);
 
 #endif

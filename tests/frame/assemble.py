@@ -194,7 +194,8 @@ def configs(at):
                 values["resolver"] = f"{HOST}:{at.port('dns')}"
             values["state_dir"] = at.path(f"/var/lib/postern/{path.stem}")
         values |= {
-            "quotad": {"recount_socket": at.path("/run/dovecot/postern-recount")},
+            "quotad": {"recount_socket": at.path("/run/dovecot/postern-recount"),
+                       "marker_dir": at.path("/run/postern/quota-dirty")},
             # The large senders of the shipped file are not in the stack's DNS.
             "policyd-ratelimit": {"allow": ""},
             "lmtp-indexer": {

@@ -82,6 +82,29 @@ class ByItself(QuotaCase):
         self.wait_until(lambda: self.row(user) == self.files(user), 20)
         self.assertEqual(self.row(user)[1], 2)
 
+    def test_every_change_without_quotad(self):
+        delivered, appended, expunged, moved = self.users(4)
+        for user in (expunged, moved):
+            self.assertEqual(self.deliver(user, body(5 * KB))[0], 250)
+            self.wait_until(lambda user=user: self.row(user), 20)
+        self.stack.stop("quotad")
+        self.assertEqual(self.deliver(delivered, body(3 * KB))[0], 250)
+        with mail.Imap(self.stack, appended) as imap:
+            self.assertEqual(imap.client.append("INBOX", None, None, body(4 * KB))[0], "OK")
+        with mail.Imap(self.stack, expunged) as imap:
+            imap.select("INBOX")
+            imap.client.store("1", "+FLAGS", "\\Deleted")
+            self.assertEqual(imap.client.expunge()[0], "OK")
+        with mail.Imap(self.stack, moved) as imap:
+            imap.select("INBOX")
+            imap.client.create("Kept")
+            self.assertEqual(imap.client.copy("1", "Kept")[0], "OK")
+        self.stack.start("quotad")
+        self.assert_converges((delivered, appended, expunged, moved))
+        self.assertEqual(self.row(expunged), (0, 0))
+        self.assertEqual(self.row(moved)[1], 2)
+        self.assertEqual(list(self.stack.at.path("/run/postern/quota-dirty").iterdir()), [])
+
 
 class Login(QuotaCase):
     """Who was never counted, or may be wrong, is counted at a login."""

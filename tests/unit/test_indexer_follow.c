@@ -131,21 +131,6 @@ START_TEST(sender_sends_or_leaves_a_marker)
 }
 END_TEST
 
-START_TEST(names_of_markers)
-{
-	static const struct {
-		const char *user, *want;
-	} rows[] = {{"bob@example.com", "bob@example.com"}, {"../x", "%2e.%2fx"}, {"a/b", "a%2fb"}, {"50%", "50%25"}};
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		char mem[64];
-		struct sbuf b;
-		sbuf_init(&b, mem, sizeof(mem));
-		sender_marker_name(&b, span_str(rows[i].user));
-		ck_assert_str_eq(sbuf_cstr(&b), rows[i].want);
-	}
-}
-END_TEST
-
 /* ---- UID sets ---- */
 
 static void make_set(struct uidset *s, const char *text)
@@ -571,7 +556,7 @@ START_TEST(changes_as_json)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&hints_come_back, &bad_hints_are_refused, &longest_user_of_a_hint, &sender_sends_or_leaves_a_marker, &names_of_markers,
+	&hints_come_back, &bad_hints_are_refused, &longest_user_of_a_hint, &sender_sends_or_leaves_a_marker,
 	&sets_join_what_touches, &sets_subtract, &sets_give_from_either_end, &most_ranges_of_a_set, &sets_against_bits,
 	&queue_waits_for_quiet_but_not_for_new_mail, &queue_keeps_its_distance, &queue_is_fair_and_forgets,
 	&queue_lets_a_long_pass_look_again, &queue_places_deliveries_last, &plan_of_known_rows, &plan_of_moves, &plan_of_deliveries, &bound_of_the_lost,

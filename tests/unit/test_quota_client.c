@@ -42,7 +42,7 @@ static void begin(void)
 {
 	(void)snprintf(path, sizeof(path), "%s/quota-client-%d.sock", tmpdir(), (int)getpid());
 	listen_anew();
-	ck_assert_int_eq(quota_client_init(&client, path), 0);
+	ck_assert_int_eq(quota_client_init(&client, path, ""), 0);
 }
 
 static void end(void)
@@ -252,7 +252,7 @@ START_TEST(nobody_listens_and_nobody_waits)
 {
 	begin();
 	end();
-	ck_assert_int_eq(quota_client_init(&client, path), 0);
+	ck_assert_int_eq(quota_client_init(&client, path, ""), 0);
 	struct usage u = root(0);
 	const int64_t since = mono_ms();
 	for (int i = 0; i < 100; i++) {
@@ -263,6 +263,52 @@ START_TEST(nobody_listens_and_nobody_waits)
 		usage_freed(&u, 1, 1);
 	}
 	ck_assert_int_le(mono_ms() - since, 200);
+}
+END_TEST
+
+static bool is_marked(void)
+{
+	char marker[128];
+	(void)snprintf(marker, sizeof(marker), "%s/" USER, tmpdir());
+	return unlink(marker) == 0;
+}
+
+START_TEST(a_marker_is_left_where_nobody_listens)
+{
+	begin();
+	end();
+	ck_assert_int_eq(quota_client_init(&client, path, tmpdir()), 0);
+	struct usage u = root(0);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	ck_assert(!is_marked()); /* nothing has changed yet */
+	usage_commit(&u, &save);
+	ck_assert(is_marked());
+	usage_freed(&u, 1, 1);
+	ck_assert(is_marked());
+	usage_login(&u);
+	ck_assert(!is_marked());
+	quota_client_done(&client);
+}
+END_TEST
+
+/* A quotad that was restarted while the connection was open: nothing is left for later. */
+START_TEST(no_marker_where_another_listens)
+{
+	static const char *const first[] = {OK_REPLY, NULL};
+	struct script s;
+	begin();
+	ck_assert_int_eq(quota_client_init(&client, path, tmpdir()), 0);
+	script_start(&s, first);
+	struct usage u = root(0);
+	usage_lookup(&u);
+	script_end(&s);
+	usage_stale(&u);
+	ck_assert(!is_marked());
+	const int fd = accept(listener, NULL, NULL);
+	ck_assert_ptr_nonnull(strstr(sent_on(fd), "STALE\t" USER "\n"));
+	close(fd);
+	end();
 }
 END_TEST
 
@@ -395,10 +441,17 @@ START_TEST(a_path_has_its_cap)
 	char text[QUOTA_CLIENT_PATH_MAX + 2];
 	memset(text, 'p', sizeof(text));
 	text[QUOTA_CLIENT_PATH_MAX] = '\0';
-	ck_assert_int_eq(quota_client_init(&client, text), 0);
+	ck_assert_int_eq(quota_client_init(&client, text, ""), 0);
 	text[QUOTA_CLIENT_PATH_MAX] = 'p';
 	text[QUOTA_CLIENT_PATH_MAX + 1] = '\0';
-	ck_assert_int_eq(quota_client_init(&client, text), ERR_LIMIT);
+	ck_assert_int_eq(quota_client_init(&client, text, ""), ERR_LIMIT);
+	char dir[QUOTA_CLIENT_MARKERS_MAX + 2];
+	memset(dir, 'd', sizeof(dir));
+	dir[QUOTA_CLIENT_MARKERS_MAX] = '\0';
+	ck_assert_int_eq(quota_client_init(&client, "s", dir), 0);
+	dir[QUOTA_CLIENT_MARKERS_MAX] = 'd';
+	dir[QUOTA_CLIENT_MARKERS_MAX + 1] = '\0';
+	ck_assert_int_eq(quota_client_init(&client, "s", dir), ERR_LIMIT);
 }
 END_TEST
 
@@ -409,6 +462,8 @@ static const TTest *const *const tests[] = {
 	&a_recount_is_made_when_asked_for,
 	&a_hanging_quotad_costs_one_wait,
 	&nobody_listens_and_nobody_waits,
+	&a_marker_is_left_where_nobody_listens,
+	&no_marker_where_another_listens,
 	&what_is_owed_is_sent_again,
 	&too_much_owed_waits_for_the_disk,
 	&nonsense_is_no_answer,

@@ -1,0 +1,111 @@
+/* Tests of lib/run/marker: what is left in a directory is taken from it, once. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib/run/marker.h"
+#include "tests/unit/runner.h"
+
+static char dir[128];
+
+static struct {
+	char names[2048];
+	size_t count;
+	bool there; /* when it was told, the marker was still in its place */
+} taken;
+
+static void note(void *arg, struct span user)
+{
+	char path[MARKER_PATH_MAX];
+	struct sbuf b;
+	ck_assert_ptr_eq(arg, &taken);
+	sbuf_init(&b, path, sizeof(path));
+	sbuf_addf(&b, "%s/", dir);
+	marker_name(&b, user);
+	taken.there = access(sbuf_cstr(&b), F_OK) == 0;
+	taken.count++;
+	ck_assert_int_eq(span_copy_cstr(user, taken.names, sizeof(taken.names)), 0);
+}
+
+static size_t take(size_t max)
+{
+	memset(&taken, 0, sizeof(taken));
+	return marker_take(dir, max, note, &taken);
+}
+
+static void setup(void)
+{
+	(void)snprintf(dir, sizeof(dir), "%s/markers-%d", tmpdir(), (int)getpid());
+	ck_assert_int_eq(mkdir(dir, 0700), 0);
+}
+
+static void teardown(void)
+{
+	ck_assert_int_eq(rmdir(dir), 0); /* nothing is left in it */
+}
+
+START_TEST(names_come_back)
+{
+	static const struct {
+		const char *user, *file;
+	} rows[] = {{"bob@example.com", "bob@example.com"}, {"../x", "%2e.%2fx"}, {"a/b", "a%2fb"}, {"50%", "50%25"},
+		    {"\x01\x7f", "%01%7f"}, {"j\xc3\xbcrgen@example.com", "j\xc3\xbcrgen@example.com"}};
+	setup();
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		char mem[64];
+		struct sbuf b;
+		sbuf_init(&b, mem, sizeof(mem));
+		marker_name(&b, span_str(rows[i].user));
+		ck_assert_str_eq(sbuf_cstr(&b), rows[i].file);
+		ck_assert_int_eq(marker_leave(dir, span_str(rows[i].user)), 0);
+		ck_assert_int_eq(marker_leave(dir, span_str(rows[i].user)), 0); /* twice is once */
+		ck_assert_uint_eq(take(10), 1);
+		ck_assert_uint_eq(taken.count, 1);
+		ck_assert_str_eq(taken.names, rows[i].user);
+		ck_assert(taken.there); /* a crash in between loses nothing */
+		ck_assert_uint_eq(take(10), 0);
+	}
+	teardown();
+}
+END_TEST
+
+START_TEST(so_many_at_a_time)
+{
+	setup();
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("a")), 0);
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("b")), 0);
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("c")), 0);
+	ck_assert_uint_eq(take(2), 2);
+	ck_assert_uint_eq(taken.count, 2);
+	ck_assert_uint_eq(take(2), 1);
+	teardown();
+}
+END_TEST
+
+START_TEST(what_cannot_be_left)
+{
+	char name[300];
+	memset(name, 'x', sizeof(name));
+	setup();
+	errno = 0;
+	ck_assert_int_eq(marker_leave("/nonexistent", SPAN_LIT("a")), ERR_PERM);
+	ck_assert_int_eq(errno, ENOENT);
+	ck_assert_int_eq(marker_leave(dir, span_of(name, 255)), 0);
+	ck_assert_int_eq(marker_leave(dir, span_of(name, 256)), ERR_PERM);
+	ck_assert_int_eq(errno, ENAMETOOLONG);
+	ck_assert_uint_eq(take(10), 1);
+	ck_assert_uint_eq(strlen(taken.names), 255);
+	ck_assert_uint_eq(marker_take("/nonexistent", 10, note, &taken), 0);
+	teardown();
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&names_come_back,
+	&so_many_at_a_time,
+	&what_cannot_be_left,
+	NULL,
+};
+
+TEST_MAIN("marker", tests)
