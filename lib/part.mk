@@ -1,4 +1,4 @@
-# The libraries: base, mail, spf and quota are pure; dns is but for its resolver;
+# The libraries: base, mail, spf and quota are pure; dns is but for resolver and direct;
 # run does the I/O.
 
 ARCHIVES += base mail dns spf quota run
@@ -34,6 +34,10 @@ TESTS += $(RUN_UNIT)
 $(foreach t,$(RUN_UNIT),$(eval $(t)_SRCS := tests/unit/$(t).c))
 $(foreach t,$(RUN_UNIT),$(eval $(t)_ARCHIVES := run base))
 $(foreach t,$(RUN_UNIT),$(eval $(t)_LIBS := $(RUN_LIBS)))
+TESTS += test_direct
+test_direct_SRCS := tests/unit/test_direct.c
+test_direct_ARCHIVES := dns mail run base
+test_direct_LIBS := -lcares $(MAIL_LIBS) $(RUN_LIBS)
 TESTS += test_hook
 test_hook_SRCS := tests/unit/test_hook.c
 test_hook_ARCHIVES := run base

@@ -95,30 +95,51 @@ static void follow_alias(struct query *q, const struct dnsmsg_reply *reply)
 	send_query(q);
 }
 
-static bool never_reached(int status)
+/* BYTES: what a server said; empty where it said nothing of use. */
+static void on_end(struct query *q, enum direct_end how, struct span bytes)
 {
-	return status == ARES_ECONNREFUSED || status == ARES_ENOTINITIALIZED || status == ARES_ENOMEM;
-}
-
-static void on_reply(void *arg, int status, int timeouts, unsigned char *bytes, int len)
-{
-	struct query *q = arg;
 	struct resolver *r = q->resolver;
 	struct dnsmsg_reply reply;
-	(void)timeouts;
-	bool usable = status == ARES_SUCCESS && bytes != NULL && len > 0;
 	pthread_mutex_lock(&r->lock);
-	r->stats.answered += !never_reached(status) && status != ARES_ETIMEOUT;
-	r->stats.unreachable += never_reached(status);
+	r->stats.answered += how == DIRECT_REPLY;
+	r->stats.unreachable += how == DIRECT_UNREACHABLE;
 	pthread_mutex_unlock(&r->lock);
 	arena_reset(&r->arena);
-	if (!usable || dnsmsg_parse(span_of(bytes, (size_t)len), span_of(q->name, q->name_len), q->entry->type,
-				    &r->arena, &reply) < 0)
+	if (bytes.len == 0 ||
+	    dnsmsg_parse(bytes, span_of(q->name, q->name_len), q->entry->type, &r->arena, &reply) < 0)
 		finish_failed(q);
 	else if (reply.alias.len > 0)
 		follow_alias(q, &reply);
 	else
 		finish(q, &reply.answer);
+}
+
+static void on_reply(void *arg, int status, int timeouts, unsigned char *bytes, int len)
+{
+	(void)timeouts;
+	bool usable = status == ARES_SUCCESS && bytes != NULL && len > 0;
+	bool unreachable = status == ARES_ECONNREFUSED || status == ARES_ENOTINITIALIZED || status == ARES_ENOMEM;
+	on_end(arg, unreachable ? DIRECT_UNREACHABLE : status == ARES_ETIMEOUT ? DIRECT_SILENT : DIRECT_REPLY,
+	       usable ? span_of(bytes, (size_t)len) : SPAN_EMPTY);
+}
+
+/* A server that only says by UDP that TCP is needed has not answered, but is there. */
+static void note_sign_of_life(struct resolver *r)
+{
+	if (r->heard)
+		return;
+	r->heard = true;
+	pthread_mutex_lock(&r->lock);
+	r->stats.heard = true;
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void on_direct(void *arg, enum direct_end how, struct span reply)
+{
+	struct query *q = arg;
+	if (how == DIRECT_REPLY)
+		note_sign_of_life(q->resolver);
+	on_end(q, how, reply);
 }
 
 static void send_query(struct query *q)
@@ -136,7 +157,10 @@ static void send_query(struct query *q)
 	pthread_mutex_lock(&r->lock);
 	r->stats.sent++;
 	pthread_mutex_unlock(&r->lock);
-	ares_send(r->channel, (const unsigned char *)mem, (int)message.len, on_reply, q);
+	if (!direct_wants(span_of(q->name, q->name_len)))
+		ares_send(r->channel, (const unsigned char *)mem, (int)message.len, on_reply, q);
+	else if (direct_send(r->direct, sbuf_span(&message), on_direct, q) < 0)
+		finish_failed(q);
 }
 
 static void on_socket(void *arg, ares_socket_t fd, int readable, int writable)
@@ -174,42 +198,48 @@ static bool send_queued(struct resolver *r)
 	return !stopping;
 }
 
-/* A server that only says by UDP that TCP is needed has not answered, but is there. */
-static void note_sign_of_life(struct resolver *r, short got)
+/* Milliseconds until a timeout of c-ares or of a question that goes past it. */
+static int wait_of(struct resolver *r)
 {
-	if (r->heard || (got & (POLLIN | POLLERR)) != POLLIN)
-		return;
-	r->heard = true;
-	pthread_mutex_lock(&r->lock);
-	r->stats.heard = true;
-	pthread_mutex_unlock(&r->lock);
-}
-
-static void serve_sockets(struct resolver *r)
-{
-	struct pollfd ready[SOCKETS_MAX];
 	struct timeval limit = {.tv_sec = 60}, next;
 	struct timeval *tv = ares_timeout(r->channel, &limit, &next);
 	int wait_ms = (int)(tv->tv_sec * 1000 + (tv->tv_usec + 999) / 1000);
-	nfds_t count = r->socket_count;
-	memcpy(ready, r->sockets, sizeof(ready[0]) * count);
-	int rc = poll(ready, count, wait_ms);
-	if (rc > 0 && ready[0].revents != 0) {
-		uint64_t wakes;
-		if (read(r->wake_fd, &wakes, sizeof(wakes)) < 0 && errno != EAGAIN)
-			PANIC("cannot read the eventfd");
-	}
-	if (rc <= 0) {
-		ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-		return;
-	}
+	int64_t direct_ms = direct_wait_ms(r->direct);
+	return direct_ms >= 0 && direct_ms < wait_ms ? (int)direct_ms : wait_ms;
+}
+
+static void serve_channel(struct resolver *r, const struct pollfd *ready, nfds_t count)
+{
+	bool any = false;
 	for (nfds_t i = 1; i < count; i++) {
 		short got = ready[i].revents;
-		note_sign_of_life(r, got);
+		if ((got & (POLLIN | POLLERR)) == POLLIN)
+			note_sign_of_life(r);
+		any = any || got != 0;
 		if (got != 0)
 			ares_process_fd(r->channel, (got & ~POLLOUT) != 0 ? ready[i].fd : ARES_SOCKET_BAD,
 					(got & POLLOUT) != 0 ? ready[i].fd : ARES_SOCKET_BAD);
 	}
+	if (!any)
+		ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD); /* its timeouts */
+}
+
+static void serve_sockets(struct resolver *r)
+{
+	struct pollfd ready[SOCKETS_MAX + DIRECT_MAX];
+	nfds_t count = r->socket_count;
+	memcpy(ready, r->sockets, sizeof(ready[0]) * count);
+	direct_polls(r->direct, ready + count);
+	if (poll(ready, count + DIRECT_MAX, wait_of(r)) < 0)
+		for (nfds_t i = 0; i < count + DIRECT_MAX; i++)
+			ready[i].revents = 0;
+	if (ready[0].revents != 0) {
+		uint64_t wakes;
+		if (read(r->wake_fd, &wakes, sizeof(wakes)) < 0 && errno != EAGAIN)
+			PANIC("cannot read the eventfd");
+	}
+	serve_channel(r, ready, count);
+	direct_serve(r->direct, ready + count);
 }
 
 static void *run_thread(void *arg)
@@ -219,6 +249,7 @@ static void *run_thread(void *arg)
 		serve_sockets(r);
 	/* Ends what is on its way with ARES_EDESTRUCTION. */
 	ares_destroy(r->channel);
+	direct_free(&r->direct);
 	return NULL;
 }
 
@@ -312,6 +343,27 @@ static bool servers_trusted(struct resolver *r, int *count_out)
 	return trusted && *count_out > 0;
 }
 
+/* Gives `direct` the servers of the channel. */
+static void open_direct(struct resolver *r, int64_t patience_ms)
+{
+	struct ares_addr_port_node *servers = NULL;
+	r->direct = direct_new(patience_ms);
+	if (ares_get_servers_ports(r->channel, &servers) != ARES_SUCCESS)
+		return;
+	for (struct ares_addr_port_node *s = servers; s != NULL; s = s->next) {
+		uint16_t port = htons((uint16_t)(s->udp_port != 0 ? s->udp_port : DNS_PORT));
+		struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = port, .sin_addr = s->addr.addr4};
+		struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = port};
+		memcpy(&v6.sin6_addr, &s->addr.addr6, sizeof(v6.sin6_addr));
+		/* Past the first eight, c-ares has more to turn to. */
+		if (s->family == AF_INET)
+			IGNORE_RESULT(direct_server_add(r->direct, (const struct sockaddr *)&v4, sizeof(v4)));
+		else
+			IGNORE_RESULT(direct_server_add(r->direct, (const struct sockaddr *)&v6, sizeof(v6)));
+	}
+	ares_free_data(servers);
+}
+
 /*
  * Two rounds over all servers, the second one twice as patient, together
  * timeout_ms: with N servers each try of the first round takes a third of an
@@ -350,6 +402,7 @@ static int open_channel(struct resolver *r, struct sbuf *error)
 		if (round == 0)
 			ares_destroy(r->channel);
 	}
+	open_direct(r, r->config.timeout_ms / (3 * count) + 1);
 	return 0;
 }
 

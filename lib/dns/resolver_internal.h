@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "lib/base/arena.h"
+#include "lib/dns/direct.h"
 #include "lib/dns/dnscache.h"
 #include "lib/dns/resolver.h"
 
@@ -47,6 +48,7 @@ struct resolver {
 	int wake_fd;
 	bool heard; /* of the thread alone; stats.heard is what others read */
 	struct ares_channeldata *channel;
+	struct direct *direct; /* for names that c-ares refuses */
 	struct pollfd sockets[SOCKETS_MAX]; /* [0] is wake_fd */
 	nfds_t socket_count;
 	struct arena arena; /* of one reply */

@@ -1,0 +1,316 @@
+/* Tests of lib/dns/direct against servers on the loopback interface that the test plays, step by step. */
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include "lib/dns/direct.h"
+#include "lib/dns/dnsmsg.h"
+#include "lib/run/loop.h"
+#include "tests/unit/runner.h"
+
+#define PATIENCE_MS 40
+#define DEADLINE_MS 10000
+#define NAME "user+tag=1.example"
+
+struct server {
+	int udp, tcp;
+	struct sockaddr_in at;
+};
+
+static struct {
+	struct direct *direct;
+	struct server servers[2];
+	int ended;
+	enum direct_end how;
+	char reply[65536];
+	size_t len;
+} t;
+
+static void on_end(void *arg, enum direct_end end, struct span reply)
+{
+	ck_assert_ptr_eq(arg, &t);
+	t.ended++;
+	t.how = end;
+	t.len = reply.len;
+	if (reply.len > 0)
+		memcpy(t.reply, reply.ptr, reply.len);
+}
+
+/* False where the port that UDP has is somebody's by TCP. */
+static bool server_try(struct server *s)
+{
+	socklen_t len = sizeof(s->at);
+	s->at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	s->udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	s->tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(bind(s->udp, (const struct sockaddr *)&s->at, len), 0);
+	ck_assert_int_eq(getsockname(s->udp, (struct sockaddr *)&s->at, &len), 0);
+	if (bind(s->tcp, (const struct sockaddr *)&s->at, len) == 0)
+		return listen(s->tcp, 4) == 0;
+	close(s->udp);
+	close(s->tcp);
+	return false;
+}
+
+static void server_open(struct server *s)
+{
+	for (int tries = 0; !server_try(s); tries++)
+		ck_assert_int_lt(tries, 1000);
+}
+
+static void setup(size_t servers)
+{
+	memset(&t, 0, sizeof(t));
+	t.direct = direct_new(PATIENCE_MS);
+	for (size_t i = 0; i < servers; i++) {
+		server_open(&t.servers[i]);
+		ck_assert_int_eq(direct_server_add(t.direct, (const struct sockaddr *)&t.servers[i].at, sizeof(t.servers[i].at)), 0);
+	}
+}
+
+static void teardown(void)
+{
+	direct_free(&t.direct);
+	for (size_t i = 0; i < 2; i++)
+		if (t.servers[i].udp > 0) {
+			close(t.servers[i].udp);
+			close(t.servers[i].tcp);
+		}
+}
+
+static void ask(uint16_t id)
+{
+	char mem[DNSMSG_QUERY_MAX];
+	struct sbuf message;
+	sbuf_init(&message, mem, sizeof(mem));
+	ck_assert_int_eq(dnsmsg_query(SPAN_LIT(NAME), DNS_TXT, id, &message), 0);
+	ck_assert_int_eq(direct_send(t.direct, sbuf_span(&message), on_end, &t), 0);
+}
+
+/* One turn of the loop around it, of at most MAX_MS. */
+static void turn(int max_ms)
+{
+	struct pollfd fds[DIRECT_MAX];
+	int64_t wait_ms = direct_wait_ms(t.direct);
+	direct_polls(t.direct, fds);
+	(void)poll(fds, DIRECT_MAX, wait_ms >= 0 && wait_ms < max_ms ? (int)wait_ms : max_ms);
+	direct_serve(t.direct, fds);
+}
+
+static void pump_until_ended(int count)
+{
+	int64_t begin = clock_boot_ms();
+	while (t.ended < count) {
+		ck_assert_int_lt(clock_boot_ms() - begin, DEADLINE_MS);
+		turn(10);
+	}
+}
+
+/* The query that has come to S, as it stands; its sender in *FROM_OUT. */
+static struct span receive(const struct server *s, struct sockaddr_in *from_out)
+{
+	static char in[512];
+	socklen_t len = sizeof(*from_out);
+	struct pollfd p = {.fd = s->udp, .events = POLLIN};
+	for (int64_t begin = clock_boot_ms(); poll(&p, 1, 5) == 0; turn(5))
+		ck_assert_int_lt(clock_boot_ms() - begin, DEADLINE_MS);
+	ssize_t n = recvfrom(s->udp, in, sizeof(in), 0, (struct sockaddr *)from_out, &len);
+	ck_assert_int_gt(n, 0);
+	return span_of(in, (size_t)n);
+}
+
+/* QUERY turned into a response with these flags, without records. */
+static size_t respond(struct span query, unsigned flags, unsigned code, char *out)
+{
+	memcpy(out, query.ptr, query.len);
+	out[2] = (char)(0x80 | flags);
+	out[3] = (char)code;
+	return query.len;
+}
+
+static void answer(const struct server *s, const struct sockaddr_in *to, struct span query, unsigned flags, unsigned code)
+{
+	char out[512];
+	size_t len = respond(query, flags, code, out);
+	ck_assert_int_eq(sendto(s->udp, out, len, 0, (const struct sockaddr *)to, sizeof(*to)), (ssize_t)len);
+}
+
+START_TEST(names_that_c_ares_refuses)
+{
+	static const struct {
+		const char *name;
+		bool want;
+	} rows[] = {{"mail._domainkey.example.com", false}, {"*.example", false}, {"1/2.example", false}, {"", false},
+		    {"a+b.example", true}, {"a=b.example", true}, {"a b.example", true}, {"%unknown.example", true},
+		    {"m\xc3\xbcller.example", true}, {"a\\b.example", true}};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		ck_assert_msg(direct_wants(span_str(rows[i].name)) == rows[i].want, "%s", rows[i].name);
+	ck_assert(direct_wants(span_of("a\0b", 3)));
+}
+END_TEST
+
+START_TEST(only_the_reply_to_the_question_counts)
+{
+	struct sockaddr_in from;
+	setup(1);
+	ask(0x1234);
+	struct span query = receive(&t.servers[0], &from);
+	char forged[512];
+	memcpy(forged, query.ptr, query.len);
+	answer(&t.servers[0], &from, span_of(forged, 5), 0, 0); /* too short */
+	forged[1] ^= 1;
+	answer(&t.servers[0], &from, span_of(forged, query.len), 0, 0); /* another id */
+	forged[1] ^= 1;
+	forged[13] ^= 1;
+	answer(&t.servers[0], &from, span_of(forged, query.len), 0, 0); /* another name */
+	ck_assert_int_eq(sendto(t.servers[0].udp, query.ptr, query.len, 0, (struct sockaddr *)&from, sizeof(from)),
+			 (ssize_t)query.len); /* no response */
+	for (int i = 0; i < 4; i++)
+		turn(5);
+	ck_assert_int_eq(t.ended, 0);
+	forged[13] = 'U'; /* in the case that the server likes */
+	answer(&t.servers[0], &from, span_of(forged, query.len), 0, 3);
+	pump_until_ended(1);
+	ck_assert_int_eq(t.how, DIRECT_REPLY);
+	ck_assert_uint_eq(t.len, query.len);
+	ck_assert_int_eq(t.reply[3], 3);
+	teardown();
+}
+END_TEST
+
+/* A connection to S, accepted while the other side goes on. */
+static int accept_tcp(const struct server *s)
+{
+	struct pollfd p = {.fd = s->tcp, .events = POLLIN};
+	for (int64_t begin = clock_boot_ms(); poll(&p, 1, 5) == 0; turn(5))
+		ck_assert_int_lt(clock_boot_ms() - begin, DEADLINE_MS);
+	return accept(s->tcp, NULL, NULL);
+}
+
+START_TEST(a_reply_that_is_cut_comes_by_tcp)
+{
+	struct sockaddr_in from;
+	static char out[65537];
+	char in[512];
+	setup(1);
+	ask(7);
+	struct span query = receive(&t.servers[0], &from);
+	answer(&t.servers[0], &from, query, 0x02, 0);
+	int fd = accept_tcp(&t.servers[0]);
+	size_t got = 0;
+	while (got < 2 + query.len) {
+		turn(5);
+		ssize_t n = recv(fd, in + got, sizeof(in) - got, MSG_DONTWAIT);
+		got += n > 0 ? (size_t)n : 0;
+	}
+	ck_assert_int_eq(in[1], (char)query.len);
+	ck_assert_mem_eq(in + 2, query.ptr, query.len);
+	memset(out, 0, sizeof(out));
+	out[0] = out[1] = '\xff'; /* the longest there is, in two pieces */
+	respond(query, 0, 0, out + 2);
+	ck_assert_int_eq(send(fd, out, 1, 0), 1);
+	turn(5);
+	ck_assert_int_eq(t.ended, 0);
+	for (size_t sent = 1; sent < sizeof(out);) {
+		ssize_t n = send(fd, out + sent, sizeof(out) - sent, MSG_DONTWAIT);
+		sent += n > 0 ? (size_t)n : 0;
+		turn(5);
+	}
+	pump_until_ended(1);
+	ck_assert_int_eq(t.how, DIRECT_REPLY);
+	ck_assert_uint_eq(t.len, 65535);
+	close(fd);
+	teardown();
+}
+END_TEST
+
+START_TEST(silence_ends_after_two_rounds)
+{
+	struct sockaddr_in from;
+	setup(2);
+	int64_t begin = clock_boot_ms();
+	ask(7);
+	for (int i = 0; i < 4; i++)
+		(void)receive(&t.servers[i % 2], &from);
+	pump_until_ended(1);
+	ck_assert_int_eq(t.how, DIRECT_SILENT);
+	ck_assert_int_ge(clock_boot_ms() - begin, PATIENCE_MS * 6);
+	ck_assert_int_eq(direct_wait_ms(t.direct), -1);
+	teardown();
+}
+END_TEST
+
+START_TEST(nobody_there)
+{
+	setup(1);
+	close(t.servers[0].udp);
+	t.servers[0].udp = -1;
+	ask(7);
+	ck_assert_int_eq(t.ended, 0); /* never from within direct_send() */
+	pump_until_ended(1);
+	ck_assert_int_eq(t.how, DIRECT_UNREACHABLE);
+	teardown();
+	close(t.servers[0].tcp);
+	setup(0);
+	ask(7);
+	pump_until_ended(1);
+	ck_assert_int_eq(t.how, DIRECT_UNREACHABLE);
+	teardown();
+}
+END_TEST
+
+START_TEST(a_server_that_fails_is_passed_over)
+{
+	struct sockaddr_in from;
+	setup(2);
+	ask(7);
+	struct span query = receive(&t.servers[0], &from);
+	answer(&t.servers[0], &from, query, 0, 2);
+	query = receive(&t.servers[1], &from);
+	answer(&t.servers[1], &from, query, 0, 0);
+	pump_until_ended(1);
+	ck_assert_int_eq(t.reply[3], 0);
+	teardown();
+	setup(1); /* without another it is the answer */
+	ask(7);
+	query = receive(&t.servers[0], &from);
+	answer(&t.servers[0], &from, query, 0, 2);
+	pump_until_ended(1);
+	ck_assert_int_eq(t.how, DIRECT_REPLY);
+	ck_assert_int_eq(t.reply[3], 2);
+	teardown();
+}
+END_TEST
+
+START_TEST(caps)
+{
+	char mem[DNSMSG_QUERY_MAX + 1] = {0};
+	const struct sockaddr_in at = {.sin_family = AF_INET};
+	setup(1);
+	for (int i = 0; i < DIRECT_MAX; i++)
+		ask((uint16_t)i);
+	ck_assert_int_eq(direct_send(t.direct, span_of(mem, 40), on_end, &t), ERR_LIMIT);
+	direct_free(&t.direct); /* ends all */
+	ck_assert_int_eq(t.ended, DIRECT_MAX);
+	ck_assert_int_eq(t.how, DIRECT_UNREACHABLE);
+	t.direct = direct_new(PATIENCE_MS);
+	ck_assert_int_eq(direct_send(t.direct, span_of(mem, DNSMSG_QUERY_MAX), on_end, &t), 0);
+	ck_assert_int_eq(direct_send(t.direct, span_of(mem, DNSMSG_QUERY_MAX + 1), on_end, &t), ERR_LIMIT);
+	for (int i = 0; i < DIRECT_SERVERS_MAX; i++)
+		ck_assert_int_eq(direct_server_add(t.direct, (const struct sockaddr *)&at, sizeof(at)), 0);
+	ck_assert_int_eq(direct_server_add(t.direct, (const struct sockaddr *)&at, sizeof(at)), ERR_LIMIT);
+	teardown();
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&names_that_c_ares_refuses,
+	&only_the_reply_to_the_question_counts,
+	&a_reply_that_is_cut_comes_by_tcp,
+	&silence_ends_after_two_rounds,
+	&nobody_there,
+	&a_server_that_fails_is_passed_over,
+	&caps,
+	NULL,
+};
+
+TEST_MAIN("direct", tests)
