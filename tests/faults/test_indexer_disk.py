@@ -40,11 +40,17 @@ def traced(pids, *options, output="/dev/null"):
             tracer.kill()  # it does not notice the end of who was held up
 
 
+SENDS = ("write", "writev", "sendto", "sendmsg")
+
+
 def calls(text):
-    """[(system call, arguments and result)] in the order of their ends."""
-    for line in text.splitlines():
+    """[(system call, arguments and result)]: what is sent when it begins, all else when it has ended."""
+    for line in text[:text.rfind("\n") + 1].splitlines():
         found = CALL.match(line)
-        if found and "<unfinished ...>" not in line:
+        if not found:
+            continue
+        begins, ends = "resumed>" not in line, "<unfinished ...>" not in line
+        if begins if found.group(2) in SENDS else ends:
             yield found.group(2), found.group(3)
 
 
@@ -70,7 +76,7 @@ class Order(FaultCase):
         for name, rest in calls(text):
             if name == "fdatasync" and rest.endswith("= 0"):
                 seen.append("sync")
-            elif name in ("write", "writev", "sendto", "sendmsg") and " LAST\\r\\n" in rest:
+            elif name in SENDS and " LAST\\r\\n" in rest:
                 seen.append("chunk")
             elif '"250 2.0.0 ' in rest:  # a line of the log has the text, too, but not at its begin
                 seen.append("saved" if name in ("read", "recvfrom", "recvmsg") else "reply")

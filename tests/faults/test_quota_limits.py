@@ -115,6 +115,7 @@ class Descriptors(FaultCase):
     def test_shed_and_recover(self):
         pid = self.pid
         self.stack.restart("dovecot")  # its processes have to connect anew
+        self.wait_until(lambda: self.metric("postern_connections", DAEMON) == 0)
         self.stack.limit(DAEMON, "nofile", len(os.listdir(f"/proc/{pid}/fd")) + SPARE_DESCRIPTORS)
         try:
             with contextlib.ExitStack() as held:
@@ -123,7 +124,8 @@ class Descriptors(FaultCase):
                     client = held.enter_context(self.client())
                     client.settimeout(0.3)
                     served += bool(self.ask(client, self.names[0]))
-                self.assertIn(served, range(1, SPARE_DESCRIPTORS + 2))
+                # One that was closing when they were counted, of the metrics, may be free by now.
+                self.assertIn(served, range(1, SPARE_DESCRIPTORS + 3))
                 before, began = self.cpu_seconds(), time.monotonic()
                 self.wait_until(lambda: time.monotonic() - began >= 1, 5)
                 self.assertLess(self.cpu_seconds() - before, 0.3, "it spins")
