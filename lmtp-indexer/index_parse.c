@@ -188,7 +188,7 @@ static bool parse_all(struct index *ix, struct parser *parser, struct job *jobs,
 		n = index_parse(parser, &ix->limits, is_stopping, ix, mails + done, with_content - done, extracts);
 		if (n == 0)
 			return false;
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n && done + i < with_content; i++)
 			of[done + i]->x = extracts[i];
 	}
 	return true;
