@@ -114,12 +114,24 @@ static void on_end(struct query *q, enum direct_end how, struct span bytes)
 		finish(q, &reply.answer);
 }
 
+/* c-ares 1.34 hands on only what it could have written itself. */
+static bool is_unreadable(int status)
+{
+	return status == ARES_EBADRESP || status == ARES_EBADNAME || status == ARES_EBADSTR;
+}
+
 static void on_reply(void *arg, int status, int timeouts, unsigned char *bytes, int len)
 {
+	struct query *q = arg;
 	(void)timeouts;
+	if (is_unreadable(status)) {
+		q->direct = true;
+		send_query(q);
+		return;
+	}
 	bool usable = status == ARES_SUCCESS && bytes != NULL && len > 0;
 	bool unreachable = status == ARES_ECONNREFUSED || status == ARES_ENOTINITIALIZED || status == ARES_ENOMEM;
-	on_end(arg, unreachable ? DIRECT_UNREACHABLE : status == ARES_ETIMEOUT ? DIRECT_SILENT : DIRECT_REPLY,
+	on_end(q, unreachable ? DIRECT_UNREACHABLE : status == ARES_ETIMEOUT ? DIRECT_SILENT : DIRECT_REPLY,
 	       usable ? span_of(bytes, (size_t)len) : SPAN_EMPTY);
 }
 
@@ -157,7 +169,7 @@ static void send_query(struct query *q)
 	pthread_mutex_lock(&r->lock);
 	r->stats.sent++;
 	pthread_mutex_unlock(&r->lock);
-	if (!direct_wants(span_of(q->name, q->name_len)))
+	if (!q->direct && !direct_wants(span_of(q->name, q->name_len)))
 		ares_send(r->channel, (const unsigned char *)mem, (int)message.len, on_reply, q);
 	else if (direct_send(r->direct, sbuf_span(&message), on_direct, q) < 0)
 		finish_failed(q);

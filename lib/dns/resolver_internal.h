@@ -33,6 +33,7 @@ struct query {
 	unsigned aliases; /* asked for one after the other */
 	unsigned hops;    /* CNAMEs in the replies so far */
 	bool authenticated;
+	bool direct; /* c-ares could not read what a server said */
 	uint32_t ttl_s;
 	int64_t sent_us;
 };
