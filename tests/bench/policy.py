@@ -161,6 +161,7 @@ class Policy:
     def echo(self):
         """What the machine allows right now: the same load on a server that always says DUNNO."""
         socket = self.folder / "keys-echo.sock"
+        socket.unlink(missing_ok=True)  # of the one before: to be there means to be ready
         server = Server([self.stack.at.build / "helpers/policy_echo", f"unix:{socket}"], socket.exists, self.folder / "keys-echo.log")
         try:
             row = figures(self.load(f"unix:{socket}", 20, scaled(ECHO_KEYS), "keys", 1))
