@@ -63,8 +63,11 @@ static void write_ahead(struct seglog *log, size_t len)
 	uint64_t upto = end + log->limits.ahead_bytes;
 	while (end < upto) {
 		size_t step = upto - end < sizeof(zeros) ? (size_t)(upto - end) : sizeof(zeros);
-		if (write_all(log->fd, span_of(zeros, step), end) < 0)
+		if (write_all(log->fd, span_of(zeros, step), end) < 0) {
+			/* What came of it would stay behind the last record of the segment. */
+			IGNORE_RESULT(ftruncate(log->fd, (off_t)end) < 0);
 			break;
+		}
 		end += step;
 	}
 	log->file_bytes = end;
