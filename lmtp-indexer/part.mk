@@ -50,6 +50,10 @@ test_indexer_parser_SRCS := tests/unit/test_indexer_parser.c $(addprefix lmtp-in
 test_indexer_parser_ARCHIVES := indexer-core run base
 test_indexer_parser_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
+TESTS += test_indexer_rows
+test_indexer_rows_SRCS := tests/unit/test_indexer_rows.c lmtp-indexer/rows.c
+test_indexer_rows_ARCHIVES := base
+
 TESTS += test_indexer_spool
 test_indexer_spool_SRCS := tests/unit/test_indexer_spool.c \
 	$(addprefix lmtp-indexer/,spool.c spool_file.c spool_reader.c spool_erase.c)

@@ -55,13 +55,30 @@ static size_t step_up(size_t left)
 	return left > 16 ? 64 : left > 4 ? 16 : left > 1 ? 4 : 1;
 }
 
+static size_t bytes_of(const struct db_param *params, size_t count)
+{
+	size_t bytes = 0;
+	for (size_t i = 0; i < count; i++)
+		bytes += params[i].type == DB_TEXT || params[i].type == DB_BLOB ? params[i].s.len : sizeof(params[i].u);
+	return bytes;
+}
+
+/* How many of the rows from AT on go into one statement. */
+static size_t fit(const struct rows *r, size_t at)
+{
+	size_t n = step_down(r->count - at);
+	while (n > 1 && bytes_of(r->params + at * r->columns, n * r->columns) > ROWS_BYTES_MAX)
+		n /= 2;
+	return n;
+}
+
 static int exec(const struct rows *r, struct db *db, db_row_fn *row, void *arg)
 {
 	struct sbuf sql;
 	int rc = 0;
 	sbuf_init_heap(&sql, SQL_MAX);
 	for (size_t at = 0; at < r->count && rc == 0;) {
-		size_t n = step_down(r->count - at);
+		size_t n = fit(r, at);
 		const struct db_param *params = r->params + at * r->columns;
 		build(r, n, &sql);
 		rc = row == NULL ? db_exec(db, sbuf_cstr(&sql), params, n * r->columns)

@@ -1,7 +1,7 @@
 /*
  * Many rows in few statements: rows are gathered and inserted by 64, 32, 16 and
  * what is left, so that at most eighteen statements of each kind are prepared
- * whatever the size of the batch.  Belongs to one thread.
+ * whatever the size of the batch; large ones by fewer.  Belongs to one thread.
  */
 #ifndef INDEXER_ROWS_H
 #define INDEXER_ROWS_H
@@ -9,6 +9,9 @@
 #include "lib/run/db.h"
 
 #define ROWS_COLUMNS_MAX 32
+/* Of a statement with more than one row: a server that is sent more than max_allowed_packet,
+ * 16 MB by default, ends the connection, and nobody could tell that from a server that went. */
+#define ROWS_BYTES_MAX (8u << 20)
 
 struct rows {
 	const char *head; /* "INSERT INTO t (a, b) VALUES " */
