@@ -110,44 +110,79 @@ void spool_answer_failed(struct spool *s, struct spool_job *job)
 	loop_post(s->loop, answer_chain, job);
 }
 
-static void append_job(struct spool *s, struct spool_job *job)
+/* What cannot be removed now is removed with the next group. */
+static void trim(struct spool *s)
+{
+	if (seglog_trim(s->log, open_least(s, seglog_next(s->log))) < 0)
+		atomic_fetch_add(&s->failures, 1);
+}
+
+static int append_job(struct spool *s, struct spool_job *job)
 {
 	uint64_t used = atomic_load(&s->file_bytes) + seglog_bytes(s->log) + job->record.len;
-	if (job->kind == RECORD_PREPARED && used > s->max_bytes) {
-		job->seq = 0;
-		return;
+	job->seq = 0;
+	if (job->kind == RECORD_PREPARED && used > s->max_bytes)
+		return ERR_LIMIT;
+	uint64_t seq = seglog_next(s->log);
+	int rc = seglog_append(s->log, seq, job->record);
+	if (rc == 0)
+		job->seq = seq;
+	return rc;
+}
+
+/* An append that fails takes what was not synced out of the log, and the next record gets its numbers. */
+static void append_group(struct spool *s, struct spool_job *group)
+{
+	for (struct spool_job *job = group; job != NULL; job = job->next) {
+		int rc = append_job(s, job);
+		if (rc == 0 || rc == ERR_LIMIT)
+			continue;
+		uint64_t durable = seglog_durable(s->log);
+		for (struct spool_job *lost = group; lost != job; lost = lost->next)
+			if (lost->seq > durable)
+				lost->seq = 0;
 	}
-	job->seq = seglog_next(s->log);
-	if (seglog_append(s->log, job->seq, job->record) < 0)
-		job->seq = 0;
+}
+
+static void remove_file(struct spool *s, const struct delivery *d)
+{
+	char path[SPOOL_PATH_MAX];
+	struct stat st;
+	if (!d->in_file)
+		return;
+	spool_file_path(s, &d->id, path);
+	if (stat(path, &st) == 0 && unlink(path) == 0)
+		atomic_fetch_sub(&s->file_bytes, (uint64_t)st.st_size);
 }
 
 static void settle_job(struct spool *s, struct spool_job *job, uint64_t durable)
 {
 	job->kept = job->seq != 0 && job->seq <= durable;
 	atomic_fetch_add(job->kept ? &s->records : &s->failures, 1);
-	if (job->kept && job->kind == RECORD_PREPARED) {
+	if (job->kind != RECORD_PREPARED)
+		return;
+	if (job->kept) {
 		job->d->seq = job->seq;
 		open_add(s, job->seq, job->d->received_ms);
+	} else {
+		remove_file(s, job->d); /* no record names it */
 	}
 }
 
 static void write_group(struct spool *s, struct spool_job *group)
 {
-	bool sync = false, ok = true;
-	for (struct spool_job *job = group; job != NULL; job = job->next) {
-		append_job(s, job);
+	bool sync = false;
+	trim(s); /* what was done since the last group makes room */
+	append_group(s, group);
+	for (const struct spool_job *job = group; job != NULL; job = job->next)
 		sync = sync || job->kind != RECORD_DONE;
-	}
-	ok = (sync ? seglog_sync(s->log) : seglog_flush(s->log)) == 0;
+	bool ok = (sync ? seglog_sync(s->log) : seglog_flush(s->log)) == 0;
 	uint64_t durable = sync || !ok ? seglog_durable(s->log) : UINT64_MAX;
 	for (struct spool_job *job = group; job != NULL; job = job->next)
 		settle_job(s, job, durable);
 	atomic_fetch_add(&s->groups, 1);
 	loop_post(s->loop, answer_chain, group);
-	/* What cannot be removed now is removed with the next group. */
-	if (seglog_trim(s->log, open_least(s, seglog_next(s->log))) < 0)
-		atomic_fetch_add(&s->failures, 1);
+	trim(s);
 }
 
 /* With the lock, which is let go meanwhile. */
@@ -251,16 +286,11 @@ void spool_result(struct spool *s, const struct delivery_result *result, spool_a
 
 void spool_done(struct spool *s, const struct delivery *d)
 {
-	char mem[64], path[SPOOL_PATH_MAX];
+	char mem[64];
 	struct sbuf b;
-	struct stat st;
 	if (d->seq == 0)
 		return;
-	if (d->in_file) {
-		spool_file_path(s, &d->id, path);
-		if (stat(path, &st) == 0 && unlink(path) == 0)
-			atomic_fetch_sub(&s->file_bytes, (uint64_t)st.st_size);
-	}
+	remove_file(s, d);
 	open_done(s, d->seq);
 	struct spool_job *job = mem_zalloc(sizeof(*job));
 	sbuf_init(&b, mem, sizeof(mem));
@@ -327,9 +357,12 @@ static int open_log(struct spool *s, struct sbuf *error)
 {
 	char path[SPOOL_PATH_MAX + 8];
 	struct sbuf b;
+	/* Only whole segments are removed, so one must be a small part of the whole. */
+	const uint64_t part = s->max_bytes / 8;
 	/* RESULT and DONE still fit when PREPARED do not. */
-	struct seglog_limits limits = {.segment_bytes = SPOOL_SEGMENT_BYTES, .ahead_bytes = SPOOL_AHEAD_BYTES,
-				       .max_bytes = s->max_bytes + s->max_bytes / 8 + SPOOL_SEGMENT_BYTES};
+	struct seglog_limits limits = {.segment_bytes = part < SPOOL_SEGMENT_BYTES ? part : SPOOL_SEGMENT_BYTES,
+				       .ahead_bytes = part < SPOOL_AHEAD_BYTES ? part : SPOOL_AHEAD_BYTES,
+				       .max_bytes = s->max_bytes + part + SPOOL_SEGMENT_BYTES};
 	sbuf_init(&b, path, sizeof(path));
 	sbuf_addf(&b, "%s/big", s->dir);
 	int rc = make_directory(s->dir, error);

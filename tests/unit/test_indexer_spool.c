@@ -6,9 +6,12 @@
 #include <check.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lib/run/seglog.h"
@@ -329,7 +332,125 @@ START_TEST(large_messages_in_files)
 }
 END_TEST
 
+/* In place of libc's: waits while SYNC_WAITS is set, so that what is submitted meanwhile is one group. */
+static atomic_bool sync_waits, in_sync;
+
+int fdatasync(int fd)
+{
+	atomic_store(&in_sync, true);
+	while (atomic_load(&sync_waits))
+		sched_yield();
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+static unsigned to_come;
+
+static void one_answered(void *arg, bool kept)
+{
+	(void)arg;
+	(void)kept;
+	if (--to_come == 0)
+		loop_stop(loop);
+}
+
+/* One of the group is too much for the disk: what stands before it is told as lost, since it
+ * is; what comes behind it is kept, under a number of its own. */
+START_TEST(a_group_that_fails_in_its_middle)
+{
+	static char body[300000];
+	struct rlimit old, small = {100000, RLIM_INFINITY};
+	struct delivery *d[4];
+	make_root();
+	open_at("s", 16 << 20);
+	memset(body, 'x', sizeof(body));
+	for (size_t n = 0; n < 4; n++)
+		d[n] = sample(n + 1);
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+	setrlimit(RLIMIT_FSIZE, &small);
+	/* No ck_assert in here: check itself writes to a file. */
+	to_come = 4;
+	atomic_store(&in_sync, false);
+	atomic_store(&sync_waits, true);
+	for (size_t n = 0; n < 4; n++) {
+		spool_prepare(spool, d[n], n == 2 ? span_of(body, sizeof(body)) : SPAN_LIT("small"), NULL, one_answered, NULL);
+		while (!atomic_load(&in_sync)) /* the first has a group of its own */
+			sched_yield();
+	}
+	atomic_store(&sync_waits, false);
+	loop_run(loop);
+	setrlimit(RLIMIT_FSIZE, &old);
+	ck_assert_uint_eq(d[0]->seq, 1);
+	ck_assert_uint_eq(d[1]->seq, 0);
+	ck_assert_uint_eq(d[2]->seq, 0);
+	ck_assert_uint_ne(d[3]->seq, 0);
+	read_content(d[3], SPAN_LIT("small"));
+	spool_close(&spool);
+	open_at("s", 16 << 20);
+	const struct delivery *at = found.first;
+	for (size_t n = 0; n < 4; n++) {
+		bool there = at != NULL && strcmp(at->id.text, d[n]->id.text) == 0;
+		ck_assert_int_eq(there, d[n]->seq != 0);
+		at = there ? at->next : at;
+		delivery_free(&d[n]);
+	}
+	ck_assert_ptr_null(at);
+	delivery_table_done(&found);
+	spool_close(&spool);
+	remove_root();
+}
+END_TEST
+
+START_TEST(a_file_without_a_record_is_removed)
+{
+	static char body[1000];
+	char path[256];
+	struct sbuf b;
+	struct spool_stats st;
+	struct delivery *d = sample(7);
+	make_root();
+	open_at("s", sizeof(body) + 50);
+	struct spool_file *file = spool_file_new(spool, &d->id);
+	spool_file_write(file, span_of(body, sizeof(body)));
+	ck_assert(!prepare(d, SPAN_EMPTY, file));
+	spool_file_drop(&file);
+	sbuf_init(&b, path, sizeof(path));
+	sbuf_addf(&b, "%s/s/big/%s", root, d->id.text);
+	ck_assert_int_ne(access(path, F_OK), 0);
+	spool_stats(spool, &st);
+	ck_assert_uint_lt(st.bytes, sizeof(body));
+	spool_close(&spool);
+	delivery_free(&d);
+	remove_root();
+}
+END_TEST
+
+/* However small it is: what is done makes room. */
+START_TEST(a_full_spool_empties)
+{
+	static char body[60000];
+	struct delivery *d[64];
+	make_root();
+	open_at("s", 1 << 20);
+	memset(body, 'x', sizeof(body));
+	for (size_t round = 0; round < 3; round++) {
+		size_t n = 0;
+		for (d[n] = sample(n + 1); prepare(d[n], span_of(body, sizeof(body)), NULL); d[n] = sample(n + 1))
+			n++;
+		ck_assert_uint_ge(n, 12);
+		delivery_free(&d[n]);
+		for (size_t i = 0; i < n; i++) {
+			spool_done(spool, d[i]);
+			delivery_free(&d[i]);
+		}
+	}
+	spool_close(&spool);
+	remove_root();
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
+	&a_group_that_fails_in_its_middle, &a_file_without_a_record_is_removed, &a_full_spool_empties,
 	&restart_finds_what_is_open, &recovery_at_every_byte, &full_spool_lets_mail_pass,
 	&failing_disk_lets_mail_pass, &large_messages_in_files, NULL,
 };
