@@ -67,7 +67,7 @@ int quota_client_post(struct quota_client *c, const struct quota_request *reques
 int quota_client_note(struct quota_client *c, const struct quota_request *request);
 /*
  * Says that the usage of USER is in doubt: by a note or, where quotad is not
- * running, by a marker that it finds when it is.  ERR_PERM where neither can be
+ * running or hangs, by a marker that it finds when it is.  ERR_PERM where neither can be
  * done: the user is counted at the next contact.
  */
 int quota_client_doubt(struct quota_client *c, struct span user) MUST_CHECK;

@@ -309,10 +309,11 @@ static bool sweep_some(struct follow *f)
 
 /* ---- What was left behind ---- */
 
-static void on_marker(void *arg, struct span user)
+static bool on_marker(void *arg, struct span user)
 {
 	metrics_inc(METRIC_FOLLOW_MARKERS);
 	follow_touch(arg, user, FOLLOW_CHANGE);
+	return true;
 }
 
 static void look_for_markers(struct follow *f)

@@ -383,8 +383,7 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 			ledger_suspect(l, user);
 		break;
 	case QUOTA_STALE:
-		ledger_suspect(l, user);
-		user->seq++;
+		ledger_unseen(l, user);
 		break;
 	case QUOTA_LOGIN:
 		if (user->stale || !user->counted)

@@ -262,8 +262,7 @@ void ledger_distrust(struct ledger *l, struct span name)
 	if (u == NULL)
 		return;
 	u->counted = false;
-	ledger_suspect(l, u);
-	u->seq++;
+	ledger_unseen(l, u);
 }
 
 void ledger_suspect(struct ledger *l, struct ledger_user *u)
@@ -274,6 +273,12 @@ void ledger_suspect(struct ledger *l, struct ledger_user *u)
 	u->listed = true;
 	u->next_urgent = l->urgent;
 	l->urgent = u;
+}
+
+void ledger_unseen(struct ledger *l, struct ledger_user *u)
+{
+	ledger_suspect(l, u);
+	u->seq++;
 }
 
 struct ledger_user *ledger_next_urgent(struct ledger *l)

@@ -155,6 +155,8 @@ void ledger_distrust(struct ledger *l, struct span name);
 
 /* Something about the user is in doubt: a recount is urgent. */
 void ledger_suspect(struct ledger *l, struct ledger_user *user);
+/* The same, and a count that is under way may not have seen what it is about. */
+void ledger_unseen(struct ledger *l, struct ledger_user *user);
 /* One who became urgent, and is still; NULL when all were told. */
 struct ledger_user *ledger_next_urgent(struct ledger *l);
 

@@ -15,7 +15,7 @@ static void on_timer(struct ev_loop *ev, struct ev_timer *w, int events)
 	metrics_add(METRIC_MARKERS, marker_take(m->dir, TAKEN_MAX, m->fn, m->arg));
 }
 
-void markers_start(struct markers *m, struct ev_loop *ev, const char *dir, void (*fn)(void *arg, struct span user),
+void markers_start(struct markers *m, struct ev_loop *ev, const char *dir, bool (*fn)(void *arg, struct span user),
 		   void *arg)
 {
 	*m = (struct markers){.ev = ev, .dir = dir, .fn = fn, .arg = arg};

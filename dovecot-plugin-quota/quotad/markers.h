@@ -14,13 +14,13 @@ struct markers {
 	struct ev_loop *ev;
 	struct ev_timer timer;
 	const char *dir;
-	void (*fn)(void *arg, struct span user);
+	bool (*fn)(void *arg, struct span user);
 	void *arg;
 };
 
 /* DIR (borrowed; "": nothing is ever taken) is looked at from now on; FN must remember
- * USER beyond a crash of this process. */
-void markers_start(struct markers *m, struct ev_loop *ev, const char *dir, void (*fn)(void *arg, struct span user),
+ * USER beyond a crash of this process, or return false: then the marker stays for later. */
+void markers_start(struct markers *m, struct ev_loop *ev, const char *dir, bool (*fn)(void *arg, struct span user),
 		   void *arg);
 /* Harmless where it was never started. */
 void markers_stop(struct markers *m);

@@ -72,7 +72,7 @@ void openmap_close(struct openmap **map)
 	*map = NULL;
 }
 
-void openmap_take(struct openmap *m, void (*fn)(void *arg, struct span user), void *arg)
+void openmap_take(struct openmap *m, bool (*fn)(void *arg, struct span user), void *arg)
 {
 	m->free_count = 0;
 	for (uint32_t i = 0; i < OPENMAP_SLOTS; i++) {
@@ -82,7 +82,7 @@ void openmap_take(struct openmap *m, void (*fn)(void *arg, struct span user), vo
 			memcpy(name, m->slots[i].name, len);
 		openmap_del(m, i + 1);
 		if (len > 0 && len <= QUOTA_USER_MAX)
-			fn(arg, span_of(name, len));
+			IGNORE_RESULT(fn(arg, span_of(name, len)));
 	}
 }
 

@@ -18,8 +18,8 @@ struct openmap;
 int openmap_open(const char *path, struct openmap **map_out, struct sbuf *error) MUST_CHECK;
 void openmap_close(struct openmap **map);
 
-/* Calls FN for each name that an earlier process left, and forgets them. */
-void openmap_take(struct openmap *map, void (*fn)(void *arg, struct span user), void *arg);
+/* Calls FN for each name that an earlier process left, and forgets them, whatever it returns. */
+void openmap_take(struct openmap *map, bool (*fn)(void *arg, struct span user), void *arg);
 
 /* A number above 0 that names the entry; 0 where all are taken. */
 uint32_t openmap_add(struct openmap *map, struct span user);

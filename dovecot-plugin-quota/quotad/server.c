@@ -456,15 +456,17 @@ static int open_store(struct server *s, struct sbuf *error)
 	return 0;
 }
 
-static void on_left_open(void *arg, struct span name)
+/* False while there is no room to remember it beyond our own end. */
+static bool on_left_open(void *arg, struct span name)
 {
 	struct server *s = arg;
 	struct ledger_user *user = ledger_add(s->ledger, name);
 	if (user == NULL)
-		return;
-	ledger_suspect(s->ledger, user);
+		return name.len > QUOTA_USER_MAX; /* nobody's */
+	ledger_unseen(s->ledger, user);
 	note(s, user);
 	recount_look(s->recount);
+	return user->slot != 0;
 }
 
 /* Whoever had something in the air when the last quotad ended is counted. */

@@ -44,7 +44,16 @@ static void decode(const char *name, struct sbuf *out)
 	}
 }
 
-size_t marker_take(const char *dir, size_t max, void (*fn)(void *arg, struct span user), void *arg)
+/* As both sides' protocols have it: no NUL that hides a rest, no LF that begins a line. */
+static bool is_user(struct span name)
+{
+	for (size_t i = 0; i < name.len; i++)
+		if ((unsigned char)name.ptr[i] < 0x20 || name.ptr[i] == 0x7f)
+			return false;
+	return name.len > 0;
+}
+
+size_t marker_take(const char *dir, size_t max, bool (*fn)(void *arg, struct span user), void *arg)
 {
 	size_t taken = 0;
 	DIR *d = opendir(dir);
@@ -57,8 +66,8 @@ size_t marker_take(const char *dir, size_t max, void (*fn)(void *arg, struct spa
 			continue;
 		sbuf_init(&user, mem, sizeof(mem));
 		decode(e->d_name, &user);
-		if (sbuf_ok(&user))
-			fn(arg, sbuf_span(&user));
+		if (sbuf_ok(&user) && is_user(sbuf_span(&user)) && !fn(arg, sbuf_span(&user)))
+			break;
 		taken += unlinkat(dirfd(d), e->d_name, 0) == 0;
 	}
 	closedir(d);

@@ -18,9 +18,11 @@ int marker_leave(const char *dir, struct span user) MUST_CHECK;
 /*
  * Calls FN for the user of each marker in DIR, at most MAX of them, and removes it
  * afterwards: what FN notes must be looked at later than this returns, so that a
- * change which finds its marker there already is seen.  Returns how many were taken.
+ * change which finds its marker there already is seen.  False of FN: it has no room,
+ * and this marker stays, with those behind it.  A name with a control character is
+ * nobody's.  Returns how many were taken.
  */
-size_t marker_take(const char *dir, size_t max, void (*fn)(void *arg, struct span user), void *arg);
+size_t marker_take(const char *dir, size_t max, bool (*fn)(void *arg, struct span user), void *arg);
 
 /* Adds the file name of USER's marker: '/', '%', control characters and a dot in front become %HH. */
 void marker_name(struct sbuf *out, struct span user);

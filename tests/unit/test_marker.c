@@ -13,9 +13,10 @@ static struct {
 	char names[2048];
 	size_t count;
 	bool there; /* when it was told, the marker was still in its place */
+	size_t room;
 } taken;
 
-static void note(void *arg, struct span user)
+static bool note(void *arg, struct span user)
 {
 	char path[MARKER_PATH_MAX];
 	struct sbuf b;
@@ -24,14 +25,23 @@ static void note(void *arg, struct span user)
 	sbuf_addf(&b, "%s/", dir);
 	marker_name(&b, user);
 	taken.there = access(sbuf_cstr(&b), F_OK) == 0;
+	if (taken.count == taken.room)
+		return false;
 	taken.count++;
 	ck_assert_int_eq(span_copy_cstr(user, taken.names, sizeof(taken.names)), 0);
+	return true;
+}
+
+static size_t take_into(size_t room, size_t max)
+{
+	memset(&taken, 0, sizeof(taken));
+	taken.room = room;
+	return marker_take(dir, max, note, &taken);
 }
 
 static size_t take(size_t max)
 {
-	memset(&taken, 0, sizeof(taken));
-	return marker_take(dir, max, note, &taken);
+	return take_into(SIZE_MAX, max);
 }
 
 static void setup(void)
@@ -50,7 +60,7 @@ START_TEST(names_come_back)
 	static const struct {
 		const char *user, *file;
 	} rows[] = {{"bob@example.com", "bob@example.com"}, {"../x", "%2e.%2fx"}, {"a/b", "a%2fb"}, {"50%", "50%25"},
-		    {"\x01\x7f", "%01%7f"}, {"j\xc3\xbcrgen@example.com", "j\xc3\xbcrgen@example.com"}};
+		    {"j\xc3\xbcrgen@example.com", "j\xc3\xbcrgen@example.com"}};
 	setup();
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		char mem[64];
@@ -83,6 +93,39 @@ START_TEST(so_many_at_a_time)
 }
 END_TEST
 
+START_TEST(who_has_no_room_leaves_the_rest)
+{
+	setup();
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("a")), 0);
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("b")), 0);
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("c")), 0);
+	ck_assert_uint_eq(take_into(1, 10), 1);
+	ck_assert_uint_eq(take_into(0, 10), 0);
+	ck_assert_uint_eq(take(10), 2);
+	teardown();
+}
+END_TEST
+
+/* Whoever may write to the directory may name files as they like. */
+START_TEST(names_of_nobody)
+{
+	static const char *const files[] = {"bob%00", "%00", "bob%0a-A", "bob\n", "%7f", "\x01"};
+	setup();
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		char path[MARKER_PATH_MAX];
+		(void)snprintf(path, sizeof(path), "%s/%s", dir, files[i]);
+		int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+		ck_assert_int_ge(fd, 0);
+		close(fd);
+	}
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("bob")), 0);
+	ck_assert_uint_eq(take(10), 7);
+	ck_assert_uint_eq(taken.count, 1);
+	ck_assert_str_eq(taken.names, "bob");
+	teardown();
+}
+END_TEST
+
 START_TEST(what_cannot_be_left)
 {
 	char name[300];
@@ -104,6 +147,8 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&names_come_back,
 	&so_many_at_a_time,
+	&who_has_no_room_leaves_the_rest,
+	&names_of_nobody,
 	&what_cannot_be_left,
 	NULL,
 };

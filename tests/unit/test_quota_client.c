@@ -292,6 +292,24 @@ START_TEST(a_marker_is_left_where_nobody_listens)
 }
 END_TEST
 
+/* It may go on and read the note, or be ended with the note unread. */
+START_TEST(a_marker_is_left_where_it_hangs)
+{
+	begin();
+	ck_assert_int_eq(quota_client_init(&client, path, tmpdir()), 0);
+	struct usage u = root(0);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	usage_commit(&u, &save);
+	ck_assert(is_marked());
+	const int first = accept(listener, NULL, NULL), second = accept(listener, NULL, NULL);
+	ck_assert_ptr_nonnull(strstr(sent_on(second), "STALE\t" USER "\n"));
+	close(first);
+	close(second);
+	end();
+}
+END_TEST
+
 /* A quotad that was restarted while the connection was open: nothing is left for later. */
 START_TEST(no_marker_where_another_listens)
 {
@@ -463,6 +481,7 @@ static const TTest *const *const tests[] = {
 	&a_hanging_quotad_costs_one_wait,
 	&nobody_listens_and_nobody_waits,
 	&a_marker_is_left_where_nobody_listens,
+	&a_marker_is_left_where_it_hangs,
 	&no_marker_where_another_listens,
 	&what_is_owed_is_sent_again,
 	&too_much_owed_waits_for_the_disk,

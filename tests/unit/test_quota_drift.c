@@ -11,12 +11,13 @@ static char path[128], taken_mem[65536];
 static struct sbuf taken;
 static size_t takes;
 
-static void take(void *arg, struct span user)
+static bool take(void *arg, struct span user)
 {
 	ck_assert_ptr_null(arg);
 	takes++;
 	sbuf_addc(&taken, ' ');
 	sbuf_add(&taken, span_take(user, 10));
+	return false;
 }
 
 static struct openmap *open_anew(void)

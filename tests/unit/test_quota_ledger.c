@@ -252,6 +252,12 @@ START_TEST(recount_sees_what_came_and_went)
 	ck_assert_int_eq(r.reply.word, QUOTA_RETRY);
 	ck_assert_int_eq(counted(&a, u, r.reply.seq, 120, 2).reply.word, QUOTA_RETRY);
 	release(&b, u, id);
+
+	/* What was done by somebody who can say only now that it was done. */
+	seq = simple(&a, u, QUOTA_COUNT).reply.seq;
+	ledger_unseen(l, u);
+	ck_assert_int_eq(counted(&a, u, seq, 110, 2).reply.word, QUOTA_RETRY);
+	ck_assert(u->stale && u->urgent);
 	ledger_free(&l);
 }
 END_TEST
