@@ -36,7 +36,7 @@ int failure_store_groups(struct db *db, int64_t wait_s, struct failure_group gro
 			  "SELECT MIN(id), MAX(id), COUNT(*) FROM dmarc_failures WHERE state = 'new' "
 			  "GROUP BY policy_domain, from_domain, client_ip, auth_failure, identity_alignment, disposition, "
 			  "dkim_domain, dkim_selector, spf_domain "
-			  "HAVING MIN(received_at) <= UTC_TIMESTAMP() - INTERVAL ? SECOND ORDER BY MIN(id) LIMIT ?",
+			  "HAVING MIN(received_at) <= UTC_TIMESTAMP(3) - INTERVAL ? SECOND ORDER BY MIN(id) LIMIT ?",
 			  params, 2, take_group, &groups);
 	if (rc == 0)
 		*count_out = groups.count;
