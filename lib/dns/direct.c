@@ -222,13 +222,24 @@ static void serve_tcp(const struct direct *d, struct ask *a)
 		try_next(d, a);
 }
 
-void direct_polls(const struct direct *d, struct pollfd *fds_out)
+nfds_t direct_polls(const struct direct *d, struct pollfd *fds_out)
 {
+	nfds_t count = 0;
 	for (size_t i = 0; i < DIRECT_MAX; i++) {
 		const struct ask *a = &d->asks[i];
 		bool writes = a->tcp && a->sent < a->query_len;
-		fds_out[i] = (struct pollfd){.fd = a->fn != NULL ? a->fd : -1, .events = writes ? POLLOUT : POLLIN};
+		if (a->fn != NULL && a->fd >= 0)
+			fds_out[count++] = (struct pollfd){.fd = a->fd, .events = writes ? POLLOUT : POLLIN};
 	}
+	return count;
+}
+
+static bool is_ready(const struct ask *a, const struct pollfd *fds, nfds_t count)
+{
+	for (nfds_t i = 0; i < count && a->fd >= 0; i++)
+		if (fds[i].fd == a->fd)
+			return fds[i].revents != 0;
+	return false;
 }
 
 int64_t direct_wait_ms(const struct direct *d)
@@ -242,14 +253,14 @@ int64_t direct_wait_ms(const struct direct *d)
 	return first_ms > now_ms ? first_ms - now_ms : 0;
 }
 
-void direct_serve(struct direct *d, const struct pollfd *fds)
+void direct_serve(struct direct *d, const struct pollfd *fds, nfds_t count)
 {
 	int64_t now_ms = clock_boot_ms();
 	for (size_t i = 0; i < DIRECT_MAX; i++) {
 		struct ask *a = &d->asks[i];
 		if (a->fn == NULL)
 			continue;
-		if (a->fd >= 0 && fds[i].fd == a->fd && fds[i].revents != 0)
+		if (is_ready(a, fds, count))
 			(a->tcp ? serve_tcp : serve_udp)(d, a);
 		else if (a->due_ms <= now_ms) {
 			a->reached = a->reached || a->fd >= 0;

@@ -43,11 +43,12 @@ bool direct_wants(struct span name);
  * direct_free().  ERR_LIMIT where DIRECT_MAX are on their way, or MESSAGE is too long. */
 int direct_send(struct direct *direct, struct span message, direct_fn *fn, void *arg) MUST_CHECK;
 
-/* What to poll for: DIRECT_MAX entries, those without a socket with a negative one. */
-void direct_polls(const struct direct *direct, struct pollfd *fds_out);
+/* What to poll for, at most DIRECT_MAX; returns how many.  No more than there are: poll()
+ * refuses more entries than a process may have descriptors. */
+nfds_t direct_polls(const struct direct *direct, struct pollfd *fds_out);
 /* Milliseconds until direct_serve() has something to do although no socket is ready; -1: never. */
 int64_t direct_wait_ms(const struct direct *direct);
-/* FDS as direct_polls() gave them and poll() has answered. */
-void direct_serve(struct direct *direct, const struct pollfd *fds);
+/* The COUNT FDS as direct_polls() gave them and poll() has answered. */
+void direct_serve(struct direct *direct, const struct pollfd *fds, nfds_t count);
 
 #endif

@@ -241,9 +241,9 @@ static void serve_sockets(struct resolver *r)
 	struct pollfd ready[SOCKETS_MAX + DIRECT_MAX];
 	nfds_t count = r->socket_count;
 	memcpy(ready, r->sockets, sizeof(ready[0]) * count);
-	direct_polls(r->direct, ready + count);
-	if (poll(ready, count + DIRECT_MAX, wait_of(r)) < 0)
-		for (nfds_t i = 0; i < count + DIRECT_MAX; i++)
+	nfds_t direct = direct_polls(r->direct, ready + count);
+	if (poll(ready, count + direct, wait_of(r)) < 0)
+		for (nfds_t i = 0; i < count + direct; i++)
 			ready[i].revents = 0;
 	if (ready[0].revents != 0) {
 		uint64_t wakes;
@@ -251,7 +251,7 @@ static void serve_sockets(struct resolver *r)
 			PANIC("cannot read the eventfd");
 	}
 	serve_channel(r, ready, count);
-	direct_serve(r->direct, ready + count);
+	direct_serve(r->direct, ready + count, direct);
 }
 
 static void *run_thread(void *arg)

@@ -91,9 +91,9 @@ static void turn(int max_ms)
 {
 	struct pollfd fds[DIRECT_MAX];
 	int64_t wait_ms = direct_wait_ms(t.direct);
-	direct_polls(t.direct, fds);
-	(void)poll(fds, DIRECT_MAX, wait_ms >= 0 && wait_ms < max_ms ? (int)wait_ms : max_ms);
-	direct_serve(t.direct, fds);
+	nfds_t count = direct_polls(t.direct, fds);
+	(void)poll(fds, count, wait_ms >= 0 && wait_ms < max_ms ? (int)wait_ms : max_ms);
+	direct_serve(t.direct, fds, count);
 }
 
 static void pump_until_ended(int count)
