@@ -19,6 +19,7 @@
 #include "lib/run/metrics.h"
 #include "lib/run/metrics_common.h"
 #include "lib/run/outbox_internal.h"
+#include "lib/run/worker.h"
 
 #define QUEUE_ENTRY_HEADER 20
 #define LOG_RECORD_HEADER 24 /* of seglog, and our prefix */
@@ -42,19 +43,7 @@ static void fill_defaults(struct outbox_config *c)
 
 void outbox_cond_wait(struct outbox *box, pthread_cond_t *cond, int64_t timeout_ms)
 {
-	struct timespec until;
-	if (timeout_ms < 0) {
-		pthread_cond_wait(cond, &box->lock);
-		return;
-	}
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += timeout_ms / 1000;
-	until.tv_nsec += timeout_ms % 1000 * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
-	pthread_cond_timedwait(cond, &box->lock, &until);
+	worker_cond_wait(cond, &box->lock, timeout_ms);
 }
 
 /* ---- the writer ---- */

@@ -19,14 +19,12 @@ void worker_start(struct worker *w, void *(*run)(void *arg), void *arg)
 		PANIC("cannot make a thread");
 }
 
-void worker_wait(struct worker *w, int64_t timeout_ms)
+void worker_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t timeout_ms)
 {
 	struct timespec until;
 
-	if (w->stopping)
-		return;
 	if (timeout_ms < 0) {
-		pthread_cond_wait(&w->wake, &w->lock);
+		pthread_cond_wait(cond, lock);
 		return;
 	}
 	clock_gettime(CLOCK_MONOTONIC, &until);
@@ -36,7 +34,13 @@ void worker_wait(struct worker *w, int64_t timeout_ms)
 		until.tv_sec++;
 		until.tv_nsec -= 1000000000;
 	}
-	pthread_cond_timedwait(&w->wake, &w->lock, &until);
+	pthread_cond_timedwait(cond, lock, &until);
+}
+
+void worker_wait(struct worker *w, int64_t timeout_ms)
+{
+	if (!w->stopping)
+		worker_cond_wait(&w->wake, &w->lock, timeout_ms);
 }
 
 bool worker_is_stopping(struct worker *w)

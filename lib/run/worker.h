@@ -26,6 +26,9 @@ void worker_start(struct worker *w, void *(*run)(void *arg), void *arg);
  */
 void worker_wait(struct worker *w, int64_t timeout_ms);
 
+/* The wait itself: COND goes by CLOCK_MONOTONIC, LOCK is held. */
+void worker_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t timeout_ms);
+
 bool worker_is_stopping(struct worker *w);
 
 /* Wakes the thread for its end and waits for that; nobody may use W afterwards. */
