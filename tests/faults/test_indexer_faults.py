@@ -112,9 +112,10 @@ class Database(FaultCase):
             execute(f"INSERT INTO {scratch} SELECT seq FROM seq_1_to_5000")
             execute(f"SELECT last_seq FROM event_sequences WHERE user_id = {user_id} FOR UPDATE")
             self.send(user)
-            # The writer, and not a pass of the follower that has changed nothing yet.
+            # The writer, and not a pass of the follower that has changed nothing yet. The server makes this
+            # table anew only if nobody has read it for 100 ms.
             self.wait_until(lambda: self.rows("SELECT 1 FROM information_schema.innodb_trx "
-                                              "WHERE trx_state = 'LOCK WAIT' AND trx_rows_modified > 0"))
+                                              "WHERE trx_state = 'LOCK WAIT' AND trx_rows_modified > 0"), interval=0.2)
             # What it has inserted and not committed.
             execute(f"SELECT id FROM messages WHERE user_id = {user_id} FOR UPDATE")
             self.assertIn("LATEST DETECTED DEADLOCK", self.stack.mariadb("SHOW ENGINE INNODB STATUS"))

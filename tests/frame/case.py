@@ -71,5 +71,5 @@ class StackCase(unittest.TestCase):
         return metrics.scrape(self.stack, daemon)[sample]
 
     @staticmethod
-    def wait_until(condition, timeout=15.0, what=None):
-        return wait_until(condition, timeout, what)
+    def wait_until(condition, timeout=15.0, what=None, interval=0.02):
+        return wait_until(condition, timeout, what, interval)
