@@ -21,18 +21,38 @@ struct sealer {
 	struct sbuf results;
 };
 
-/* What the message's own Authentication-Results of our authserv-id say. */
+/* Whether RESULTS, however folded, are in SEEN, one set of results a line; adds them. */
+static bool seen_before(struct sbuf *seen, struct span results)
+{
+	struct sbuf line;
+	sbuf_init_heap(&line, results.len + 2);
+	sbuf_addc(&line, '\n');
+	for (size_t i = 0; i < results.len; i++)
+		if (!ascii_isfws(results.ptr[i]))
+			sbuf_addc(&line, results.ptr[i]);
+	sbuf_addc(&line, '\n');
+	bool found = span_find(sbuf_span(seen), sbuf_span(&line)) != SPAN_NPOS;
+	if (!found)
+		sbuf_add(seen, sbuf_span(&line));
+	sbuf_done(&line);
+	return found;
+}
+
+/* What the message's own Authentication-Results of our authserv-id say, and twice only once. */
 static void gather_results(struct sealer *s)
 {
+	struct sbuf seen;
+	sbuf_init_heap(&seen, RESULTS_MAX);
 	const struct mail_header *h = &s->message.header;
 	struct span name = SPAN_LIT(AUTHRES_NAME);
 	for (size_t at = mail_header_find(h, name, 0); at != SPAN_NPOS; at = mail_header_find(h, name, at + 1)) {
 		struct span value = h->fields[at].value, results = authres_results(value);
-		if (results.len == 0 || !authres_is_from(value, s->spec.authserv_id))
+		if (results.len == 0 || !authres_is_from(value, s->spec.authserv_id) || seen_before(&seen, results))
 			continue;
 		sbuf_adds(&s->results, s->results.len > 0 ? "; " : "");
 		sbuf_add(&s->results, results);
 	}
+	sbuf_done(&seen);
 	s->spec.results = sbuf_span(&s->results);
 }
 

@@ -42,6 +42,7 @@ class World:
             "revoked._domainkey.list.example": [["TXT", "v=DKIM1; p="]],
             "wrong._domainkey.list.example": [["TXT", self.keys[2048].record()]],
             "kind._domainkey.list.example": [["TXT", ed.record()]],
+            "blanks._domainkey.list.example": [["TXT", re.sub(r"p=(.)(.{70})", r"p= \1 \2 ", first.record())]],
             "web._domainkey.list.example": [["TXT", first.record(" s=web;")]],
             "sha1._domainkey.list.example": [["TXT", first.record(" h=sha1;")]],
             "garbage._domainkey.list.example": [["TXT", "no key at all"]],
@@ -221,6 +222,13 @@ def signatures(w):
     yield "4.1.2 a field added that h= names once more", "fail", chain(w, 1, names="From:From:To").replace(
         "From: Joe", "From: <evil@evil.example>\r\nFrom: Joe")
     yield "4.1.2 h= with the results of its set", "pass", chain(w, 2, names="From:" + NAMES[0])
+    yield "4.1.2 h= with the signature of the set before", "pass", chain(w, 2, names="From:" + NAMES[1])
+    yield "4.1.2 h= with an empty name", "pass", chain(w, 1, names="From:To::Subject")
+    yield "4.1.2 empty h=", "pass", chain(w, 1, names="")
+    yield "4.1.2 white space in b=", "pass", edit(chain(w, 1), NAMES[2], 1, value(r" b=(...)(..)", r" b=\1 \2  "))
+    yield "4.1.2 white space in bh=", "pass", chain(w, 1, ams_form=lambda t: re.sub(r"bh=(.)(..)", r"bh=\1 \2\r\n ", t))
+    yield "5.2-3.1 results that are a line of the signature", "fail", re.sub(
+        "\r\n(%s)" % NAMES[0], r"\r\n \1", chain(w, 1))
     yield "4.1.2 h= with ARC-Seal", "fail", chain(w, 2, names="From:" + NAMES[2])
     yield "4.1.2 h= with arc-seal", "fail", chain(w, 2, names="From:arc-seal")
     yield "4.1.2 without t=", "pass", chain(w, 1, ams={"t": None})
@@ -242,7 +250,7 @@ def key_records(w):
     for selector, key, wanted in (("two", 2048, "pass"), ("alias", 3072, "pass"), ("test", 1024, "pass"),
                                   ("strict", 1024, "pass"), ("short", 768, "fail"), ("revoked", 1024, "fail"),
                                   ("wrong", 1024, "fail"), ("kind", 1024, "fail"), ("web", 1024, "fail"),
-                                  ("sha1", 1024, "fail"), ("garbage", 1024, "fail"), ("gone", 1024, "fail"),
+                                  ("sha1", 1024, "fail"), ("garbage", 1024, "fail"), ("blanks", 1024, "pass"), ("gone", 1024, "fail"),
                                   ("down", 1024, "fail")):
         yield "5.2.1 key %s" % selector, wanted, w.by(selector, key).add(MESSAGE)
         yield "5.2-6 key %s of the older set" % selector, wanted, w.ed.add(w.by(selector, key).add(MESSAGE))

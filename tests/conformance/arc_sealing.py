@@ -235,6 +235,12 @@ CASES = (
         RESULTS + ID + "; arc=none\r\n" + RESULTS + "MX.list.EXAMPLE; spf=fail\r\n" + RESULTS + "other.example; dkim=pass\r\n" +
         RESULTS + ID + "; none\r\n" + RESULTS + ID + "; dmarc=pass header.from=a.example;\r\n",
         ID + "; arc=none; spf=fail; dmarc=pass header.from=a.example")),
+    ("4.1.1 the same twice", results_of(
+        RESULTS + ID + "; spf=pass (a)\r\n" + RESULTS + ID + "; dkim=pass\r\n" + RESULTS + ID + ";\r\n\tspf=pass  (a)\r\n",
+        ID + "; spf=pass (a); dkim=pass")),
+    ("4.1.1 nearly the same", results_of(
+        RESULTS + ID + "; spf=pass\r\n" + RESULTS + ID + "; spf=pass (a)\r\n" + RESULTS + ID + "; f=pass\r\n",
+        ID + "; spf=pass; spf=pass (a); f=pass")),
     ("4.1.1 of others only", results_of(RESULTS + "x" + ID + "; spf=pass\r\n" + RESULTS + ID + ".evil.example; dkim=pass\r\n",
                                         ID + "; none")),
     ("4.4 no chain, whatever the border says", state(MESSAGE, "arc=pass", "none")),
