@@ -119,11 +119,11 @@ int inbound_header(struct inbound *in, const struct mail_header *header, struct 
 	return rc == ERR_AGAIN ? 0 : rc;
 }
 
-/* A signer that tests (t=y) has authenticated nothing: its mail is to be treated as if
- * it were unsigned, even where the signature fits (RFC 6376 section 3.6.1). */
-static enum auth_result authenticated(const struct verify_signature *s)
+/* A signature that verifies authenticates its domain (RFC 9989 section 4.4.1); by the
+ * letter of RFC 6376 section 3.6.1 that of a signer who tests (t=y) does not. */
+static enum auth_result authenticated(const struct inbound *in, const struct verify_signature *s)
 {
-	return s->verdict.testing ? AUTH_NONE : s->verdict.result;
+	return in->request.ignores_testing_keys && s->verdict.testing ? AUTH_NONE : s->verdict.result;
 }
 
 static void add_identifier(struct dmarc_request *request, struct dmarc_identifier *ids,
@@ -152,7 +152,7 @@ static int run_dmarc(struct inbound *in, const struct dns_view *view)
 		for (size_t i = 0; i < in->dkim.count; i++)
 			if (author_relevance(&in->author, in->dkim.signatures[i].sig.domain) == relevance)
 				add_identifier(&request, ids, DMARC_DKIM, in->dkim.signatures[i].sig.domain,
-					       authenticated(&in->dkim.signatures[i]));
+					       authenticated(in, &in->dkim.signatures[i]));
 	int rc = author_dmarc(&in->author, &request, view, in->arena, &in->dmarc);
 	in->dmarc_done = rc == 0;
 	if (rc == 0)

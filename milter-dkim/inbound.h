@@ -23,6 +23,7 @@ struct inbound_request {
 	int64_t now;
 	const struct dmarc_psl *psl; /* NULL: DMARC by the tree walk */
 	bool tells_organizational;   /* as in struct dmarc_request */
+	bool ignores_testing_keys;   /* t=y: to DMARC the message is unsigned */
 };
 
 /* Why a failing policy is not enforced; see override.h. */

@@ -195,7 +195,7 @@ static void check_record(struct keycheck *c, const struct crypto_key *ours)
 	if (!record.email)
 		fail(c, KEYCHECK_USELESS, "s= does not allow email");
 	if (record.testing)
-		fail(c, KEYCHECK_USELESS, "t=y: verifiers treat our mail as if it were unsigned");
+		fail(c, KEYCHECK_USELESS, "t=y: verifiers may treat our mail as if it were unsigned");
 	if (record.strict)
 		note(c, "t=s: no i= in a subdomain (SigningTable) verifies");
 	if (c->state == KEYCHECK_OK && published != NULL)

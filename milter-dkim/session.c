@@ -154,6 +154,7 @@ static void begin_inbound(struct session *s, const struct session_envelope *enve
 		.receiver = s->host_name,
 		.now = s->now,
 		.psl = s->settings->psl,
+		.ignores_testing_keys = s->settings->ignores_testing_keys,
 	};
 	if (inbound_begin(&s->inbound, &request, &s->arena, cache, view) < 0)
 		refuse(s, SESSION_TEMPFAIL, "451", "4.3.0", "the envelope is too large");

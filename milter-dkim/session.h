@@ -42,6 +42,7 @@ struct session_settings {
 	const char *sign_headers; /* "": sign_names() */
 	int64_t expire_s;
 	struct mail_limits limits;
+	bool ignores_testing_keys; /* as in struct inbound_request */
 	const struct dmarc_psl *psl; /* NULL: DMARC by the tree walk */
 	enum session_enforce dmarc_enforce;
 	bool quarantine_holds; /* else it adds SESSION_QUARANTINE_FIELD */

@@ -72,7 +72,7 @@ static struct sig_verdict try_record(const struct sig *sig, const uint8_t *diges
 	else if (crypto_verify(key, digest, sig->signature) < 0)
 		v = verdict(AUTH_FAIL, "the signature does not fit the header");
 	else
-		v = verdict(AUTH_PASS, record.testing ? "the key is in test mode: counts as unsigned" : NULL);
+		v = verdict(AUTH_PASS, record.testing ? "the key is in test mode" : NULL);
 	crypto_key_unref(&key);
 	v.key_bits = bits;
 	v.testing = record.testing;

@@ -67,6 +67,15 @@ static json_t *verdict_json(const struct inbound *in, struct span authserv_id)
 	return root;
 }
 
+static int testing_keys(struct cli *cli, bool *ignores_out)
+{
+	const char *word = cli_option(cli, "dkim-testing-keys");
+	*ignores_out = word != NULL && strcmp(word, "ignore") == 0;
+	if (word == NULL || *ignores_out || strcmp(word, "count") == 0)
+		return EX_OK;
+	return cli_fail(cli, EX_USAGE, "--dkim-testing-keys is count or ignore, not \"%s\"", word);
+}
+
 static int judge(struct judging *j)
 {
 	struct cli *cli = j->tool.cli;
@@ -83,6 +92,8 @@ static int judge(struct judging *j)
 	int rc = auth_tool_client(cli, &request.ip, &request.mail_from);
 	if (rc == EX_OK)
 		rc = auth_tool_discovery(&j->tool, &request.psl);
+	if (rc == EX_OK)
+		rc = testing_keys(cli, &request.ignores_testing_keys);
 	if (rc == EX_OK)
 		rc = auth_message_read(&j->message, cli, &j->tool.arena);
 	if (rc != EX_OK)
@@ -120,6 +131,7 @@ static const struct cli_option options[] = {
 	{"authserv-id", "ID", "name in Authentication-Results; default: the host's name", 0},
 	{"now", "UNIX", "time of the check; default: the clock", 0},
 	{"dmarc-discovery", "tree|psl", "how policies are found; default: tree", 0},
+	{"dkim-testing-keys", "count|ignore", "what keys with t=y are worth to DMARC; default: count", 0},
 	{"trace", NULL, "show lookups, canonical bytes and likely culprits on standard error", 0},
 	{NULL, NULL, NULL, 0},
 };

@@ -85,17 +85,28 @@ class Tools(unittest.TestCase):
         self.assertEqual(verdict["dmarc"]["result"], "fail")
         self.assertEqual(verdict["dmarc"]["disposition"], "reject")
 
-    def test_mail_of_a_signer_who_tests_is_unsigned_mail(self):
-        """RFC 6376 section 3.6.1, t=y: the result is told, but DMARC does not count it."""
+    def test_key_in_test_mode(self):
+        """t=y: told with the result, and counted as RFC 9989 section 4.4.1 has it, or not as RFC 6376 section 3.6.1."""
         signed = run("dkim", "sign", "--domain", "example.com", "--selector", "test", "--key", self.key, stdin=MESSAGE)[1]
-        verdict = self.check(signed, ip="192.0.2.2")
-        self.assertEqual(verdict["dkim"][0]["result"], "pass")
-        self.assertEqual(verdict["dkim"][0]["reason"], "the key is in test mode: counts as unsigned")
-        self.assertEqual(verdict["dmarc"], self.check(MESSAGE, ip="192.0.2.2")["dmarc"])
-        self.assertEqual(verdict["dmarc"]["disposition"], "reject")
+        unsigned = self.check(MESSAGE, ip="192.0.2.2")["dmarc"]
+        for words, passes in (((), True), (("--dkim-testing-keys", "count"), True),
+                              (("--dkim-testing-keys=ignore",), False)):
+            verdict = self.check(signed, *words, ip="192.0.2.2")
+            self.assertEqual(verdict["dkim"][0]["result"], "pass")
+            self.assertEqual(verdict["dkim"][0]["reason"], "the key is in test mode")
+            self.assertIn('reason="the key is in test mode"', verdict["authentication_results"])
+            if passes:
+                self.assertEqual((verdict["dmarc"]["result"], verdict["dmarc"]["disposition"]), ("pass", "none"))
+                self.assertEqual(verdict["dmarc"]["alignment"], {"spf": None, "dkim": "example.com"})
+            else:
+                self.assertEqual(verdict["dmarc"], unsigned)
+                self.assertEqual(verdict["dmarc"]["disposition"], "reject")
+            # One that does not fit counts for nothing, test mode or not.
+            broken = self.check(signed.replace(b"world", b"World"), *words, ip="192.0.2.2")
+            self.assertEqual((broken["dkim"][0]["result"], broken["dmarc"]), ("fail", unsigned))
         # Beside a key that tests no more, as during a change of keys, nothing is lost.
         both = run("dkim", "sign", "--domain", "example.com", "--selector", "s", "--key", self.key, stdin=signed)[1]
-        verdict = self.check(both, ip="192.0.2.2")
+        verdict = self.check(both, "--dkim-testing-keys", "ignore", ip="192.0.2.2")
         self.assertEqual([one["result"] for one in verdict["dkim"]], ["pass", "pass"])
         self.assertEqual(verdict["dmarc"]["alignment"], {"spf": None, "dkim": "example.com"})
 
@@ -128,6 +139,11 @@ class Tools(unittest.TestCase):
     def test_usage(self):
         self.assertEqual(run("auth", "check", "--ip", "x", "--helo", "h", "--mail-from", "")[0], 64)
         self.assertEqual(run("spf", "check", "--helo", "h", "--mail-from", "")[0], 64)
+        for word in ("", "Count", "y"):
+            code, out, err = run("auth", "check", "--ip", "192.0.2.1", "--helo", "h", "--mail-from", "",
+                                 "--dkim-testing-keys", word, stdin=MESSAGE)
+            self.assertEqual((code, out), (64, b""))
+            self.assertIn(b"--dkim-testing-keys is count or ignore", err)
 
     def test_arc_chain(self):
         field = self.check(self.sign())["authentication_results"].replace("mx.example.net", "mx.list.example", 1)

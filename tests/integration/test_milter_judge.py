@@ -43,6 +43,16 @@ class JudgeCase(MilterCase):
         self.stack.dns_add_text(f"_dmarc.{domain}", "v=DMARC1; p=reject")
         return domain
 
+    def new_key(self, folder, name, tags):
+        """The path of a private key whose record has TAGS and p=."""
+        key = pathlib.Path(folder) / "key"
+        subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key],
+                       check=True, capture_output=True)
+        public = subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"], check=True,
+                                capture_output=True).stdout
+        self.stack.dns_add_text(name, f"{tags} p={base64.b64encode(public).decode()}")
+        return key
+
     def last_log(self, needle):
         return [line for line in self.log().splitlines() if needle in line][-1]
 
@@ -51,12 +61,7 @@ class Overrides(JudgeCase):
     def sealed(self, domain, author, results):
         """A message of AUTHOR that a list of DOMAIN has sealed."""
         with tempfile.TemporaryDirectory() as folder:
-            key = pathlib.Path(folder) / "key"
-            subprocess.run(["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key],
-                           check=True, capture_output=True)
-            public = subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"], check=True,
-                                    capture_output=True).stdout
-            self.stack.dns_add_text(f"arc._domainkey.{domain}", "v=DKIM1; p=" + base64.b64encode(public).decode())
+            key = self.new_key(folder, f"arc._domainkey.{domain}", "v=DKIM1;")
             data = (f"Authentication-Results: lists.{domain}; {results}\r\n").encode() + mail.message(author, self.user)
             done = subprocess.run(
                 [self.stack.at.path("/bin/postern"), "arc", "seal", "--domain", domain, "--selector", "arc", "--key", key,
@@ -109,6 +114,23 @@ class Overrides(JudgeCase):
                                   capture_output=True, text=True, check=False)
             self.assertEqual(done.returncode, 78)
             self.assertIn(name, done.stderr)
+
+
+class TestMode(JudgeCase):
+    def test_key_in_test_mode(self):
+        """t=y: whether the signature counts for DMARC is for dkim_testing_keys to say."""
+        domain = self.strict_domain()
+        with tempfile.TemporaryDirectory() as folder:
+            key = self.new_key(folder, f"try._domainkey.{domain}", "v=DKIM1; t=y;")
+            data = subprocess.run(
+                [self.stack.at.path("/bin/postern"), "dkim", "sign", "--domain", domain, "--selector", "try", "--key", key],
+                input=mail.message(f"ceo@{domain}", self.user), capture_output=True, check=True).stdout
+        with self.configured("milter-dkim", dmarc_enforce="reject"):
+            judged = self.results(self.receive(data, sender="x@elsewhere.example"))
+            self.assertIn('reason="the key is in test mode"', judged)
+            self.assertIn("dmarc=pass (p=reject dis=none)", judged)
+        with self.configured("milter-dkim", dmarc_enforce="reject", dkim_testing_keys="ignore"):
+            self.assertEqual(self.say(data)[0], 550)
 
 
 class From(JudgeCase):
