@@ -28,11 +28,11 @@ int marker_leave(const char *dir, struct span user)
 		errno = ENAMETOOLONG;
 		return ERR_PERM;
 	}
-	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-	if (fd < 0)
-		return ERR_PERM;
-	close(fd);
-	return 0;
+	/* One that is there may be somebody else's, whom the kernel lets nobody open. */
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0 || errno == EEXIST ? 0 : ERR_PERM;
 }
 
 static void decode(const char *name, struct sbuf *out)
@@ -55,15 +55,16 @@ static bool is_user(struct span name)
 
 size_t marker_take(const char *dir, size_t max, bool (*fn)(void *arg, struct span user), void *arg)
 {
-	size_t taken = 0;
+	size_t taken = 0, seen = 0;
 	DIR *d = opendir(dir);
 	if (d == NULL)
 		return 0;
-	for (struct dirent *e = readdir(d); e != NULL && taken < max; e = readdir(d)) {
+	for (struct dirent *e = readdir(d); e != NULL && seen < max; e = readdir(d)) {
 		char mem[MARKER_USER_MAX + 1];
 		struct sbuf user;
-		if (e->d_name[0] == '.')
+		if (e->d_name[0] == '.' || e->d_type == DT_DIR)
 			continue;
+		seen++; /* also where it cannot be removed: no call goes on for ever */
 		sbuf_init(&user, mem, sizeof(mem));
 		decode(e->d_name, &user);
 		if (sbuf_ok(&user) && is_user(sbuf_span(&user)) && !fn(arg, sbuf_span(&user)))

@@ -20,7 +20,7 @@ int marker_leave(const char *dir, struct span user) MUST_CHECK;
  * afterwards: what FN notes must be looked at later than this returns, so that a
  * change which finds its marker there already is seen.  False of FN: it has no room,
  * and this marker stays, with those behind it.  A name with a control character is
- * nobody's.  Returns how many were taken.
+ * nobody's, and so is a directory, which not everybody can remove.  Returns how many were taken.
  */
 size_t marker_take(const char *dir, size_t max, bool (*fn)(void *arg, struct span user), void *arg);
 

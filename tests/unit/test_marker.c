@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib/run/marker.h"
@@ -126,6 +127,80 @@ START_TEST(names_of_nobody)
 }
 END_TEST
 
+/* Directories of a stranger stay: they are told of to nobody, and keep no marker from being taken. */
+START_TEST(directories_of_nobody)
+{
+	char path[MARKER_PATH_MAX];
+	setup();
+	for (int i = 0; i < 20; i++) {
+		(void)snprintf(path, sizeof(path), "%s/d%d", dir, i);
+		ck_assert_int_eq(mkdir(path, 0700), 0);
+	}
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("bob")), 0);
+	ck_assert_uint_eq(take(1), 1);
+	ck_assert_uint_eq(taken.count, 1);
+	ck_assert_str_eq(taken.names, "bob");
+	for (int i = 0; i < 20; i++) {
+		(void)snprintf(path, sizeof(path), "%s/d%d", dir, i);
+		ck_assert_int_eq(rmdir(path), 0);
+	}
+	teardown();
+}
+END_TEST
+
+#define NOBODY 65534
+
+/* In a child: of root's rights none are left, and DIR is the current directory. */
+static void become_another(void)
+{
+	if (chdir(dir) < 0 || (geteuid() == 0 && setuid(NOBODY) < 0))
+		_exit(2);
+	(void)snprintf(dir, sizeof(dir), ".");
+}
+
+/* In a directory that is not ours nothing can be removed, so all of it is told of again each time. */
+START_TEST(what_cannot_be_removed_is_told_of_so_often)
+{
+	setup();
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("a")), 0);
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("b")), 0);
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("c")), 0);
+	ck_assert_int_eq(chmod(dir, 0500), 0);
+	const pid_t pid = fork();
+	if (pid == 0) { /* root may remove anything */
+		if (geteuid() == 0 && chown(dir, NOBODY, NOBODY) < 0)
+			_exit(2);
+		become_another();
+		_exit(take(2) == 0 && taken.count == 2 ? 0 : 1);
+	}
+	int status;
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	ck_assert_int_eq(chmod(dir, 0700), 0);
+	ck_assert_uint_eq(take(10), 3);
+	teardown();
+}
+END_TEST
+
+/* A process of another user left it: it is there, and may not be opened. */
+START_TEST(a_marker_of_somebody_else_is_one)
+{
+	setup();
+	ck_assert_int_eq(chmod(dir, 01777), 0);
+	ck_assert_int_eq(marker_leave(dir, SPAN_LIT("a")), 0);
+	const pid_t pid = fork();
+	if (pid == 0) {
+		become_another();
+		_exit(marker_leave(dir, SPAN_LIT("a")) == 0 ? 0 : 1);
+	}
+	int status;
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert_int_eq(status, 0);
+	ck_assert_uint_eq(take(10), 1);
+	teardown();
+}
+END_TEST
+
 START_TEST(what_cannot_be_left)
 {
 	char name[300];
@@ -149,6 +224,9 @@ static const TTest *const *const tests[] = {
 	&so_many_at_a_time,
 	&who_has_no_room_leaves_the_rest,
 	&names_of_nobody,
+	&directories_of_nobody,
+	&what_cannot_be_removed_is_told_of_so_often,
+	&a_marker_of_somebody_else_is_one,
 	&what_cannot_be_left,
 	NULL,
 };
