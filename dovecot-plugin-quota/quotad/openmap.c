@@ -75,14 +75,17 @@ void openmap_close(struct openmap **map)
 void openmap_take(struct openmap *m, bool (*fn)(void *arg, struct span user), void *arg)
 {
 	m->free_count = 0;
-	for (uint32_t i = 0; i < OPENMAP_SLOTS; i++) {
+	for (uint32_t slot = 1; slot <= OPENMAP_SLOTS; slot++) {
 		char name[QUOTA_USER_MAX];
-		const uint32_t len = atomic_load(&m->slots[i].len);
-		if (len > 0 && len <= QUOTA_USER_MAX)
-			memcpy(name, m->slots[i].name, len);
-		openmap_del(m, i + 1);
-		if (len > 0 && len <= QUOTA_USER_MAX)
+		const uint32_t len = atomic_load(&m->slots[slot - 1].len);
+		/* FN adds the name anew, in its old place: it is never away from the file. */
+		m->free[m->free_count++] = slot;
+		if (len > 0 && len <= QUOTA_USER_MAX) {
+			memcpy(name, m->slots[slot - 1].name, len);
 			IGNORE_RESULT(fn(arg, span_of(name, len)));
+		}
+		if (m->free_count > 0 && m->free[m->free_count - 1] == slot)
+			atomic_store(&m->slots[slot - 1].len, 0);
 	}
 }
 

@@ -63,6 +63,59 @@ START_TEST(names_outlive_the_process)
 }
 END_TEST
 
+static struct openmap *taken_from;
+
+static bool in_file(struct span name)
+{
+	static char all[OPENMAP_SLOTS * (QUOTA_USER_MAX + 4) + 4];
+	FILE *f = fopen(path, "rb");
+	ck_assert_ptr_nonnull(f);
+	const size_t n = fread(all, 1, sizeof(all), f);
+	fclose(f);
+	for (size_t at = 4; at + name.len <= n; at += QUOTA_USER_MAX + 4) { /* length, name */
+		uint32_t len;
+		memcpy(&len, all + at - 4, sizeof(len));
+		if (len == name.len && memcmp(all + at, name.ptr, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool take_on(void *arg, struct span user)
+{
+	(void)arg;
+	ck_assert(in_file(user));
+	takes++;
+	if (span_eq(user, SPAN_LIT("gone@d")))
+		return true;
+	ck_assert_uint_ne(openmap_add(taken_from, user), 0);
+	ck_assert(in_file(user));
+	return true;
+}
+
+/* A process that is killed while it takes over forgets nobody. */
+START_TEST(names_stay_while_they_are_taken_over)
+{
+	begin();
+	struct openmap *m = open_anew();
+	(void)openmap_add(m, SPAN_LIT("a@d"));
+	(void)openmap_add(m, SPAN_LIT("gone@d"));
+	(void)openmap_add(m, SPAN_LIT("b@d"));
+	takes = 0;
+	taken_from = m;
+	openmap_take(m, take_on, NULL);
+	ck_assert_uint_eq(takes, 3);
+	ck_assert(in_file(SPAN_LIT("a@d")) && in_file(SPAN_LIT("b@d")));
+	ck_assert(!in_file(SPAN_LIT("gone@d")));
+	for (size_t i = 2; i < OPENMAP_SLOTS; i++) /* no place is lost, none is given out twice */
+		ck_assert_uint_ne(openmap_add(m, SPAN_LIT("c@d")), 0);
+	ck_assert_uint_eq(openmap_add(m, SPAN_LIT("c@d")), 0);
+	ck_assert(in_file(SPAN_LIT("a@d")) && in_file(SPAN_LIT("b@d")));
+	openmap_close(&m);
+	unlink(path);
+}
+END_TEST
+
 START_TEST(slots_and_names_are_capped)
 {
 	char name[QUOTA_USER_MAX + 1];
@@ -154,8 +207,13 @@ START_TEST(findings_are_capped)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&names_outlive_the_process, &slots_and_names_are_capped, &a_broken_file_is_empty, &causes,
-	&findings_are_capped,	    NULL,
+	&names_outlive_the_process,
+	&names_stay_while_they_are_taken_over,
+	&slots_and_names_are_capped,
+	&a_broken_file_is_empty,
+	&causes,
+	&findings_are_capped,
+	NULL,
 };
 
 TEST_MAIN("quota_drift", tests)
