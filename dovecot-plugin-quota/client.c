@@ -11,7 +11,9 @@
 #include "dovecot-plugin-quota/client.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -34,9 +36,32 @@ static void disconnect(struct quota_client *c)
 	c->mute = false;
 }
 
+/* Whether quotad has read all that was sent on FD, and is there. */
+static bool has_read(int fd)
+{
+	struct pollfd p = {.fd = fd};
+	int unread;
+	/* In this order: where it ended, nothing is unread any more. */
+	return ioctl(fd, SIOCOUTQ, &unread) == 0 && unread == 0 && poll(&p, 1, 0) == 0;
+}
+
+/* What is owed goes down with us: one that hangs may end before it reads it. */
+static void leave_owed(const struct quota_client *c)
+{
+	if (c->owed_count == 0 || c->pid != getpid() || c->marker_dir[0] == '\0' || (c->fd >= 0 && has_read(c->fd)))
+		return;
+	for (size_t i = 0; i < c->owed_count; i++) {
+		struct quota_request change;
+		if (quota_request_decode(span_of(c->owed[i].line, c->owed[i].len - 1), &change) == 0)
+			IGNORE_RESULT(marker_leave(c->marker_dir, change.user));
+	}
+}
+
 void quota_client_done(struct quota_client *c)
 {
+	leave_owed(c);
 	disconnect(c);
+	c->owed_count = 0;
 }
 
 static int64_t mono_ms(void)

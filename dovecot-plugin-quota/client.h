@@ -41,6 +41,7 @@ struct quota_client {
 /* Connects to the unix socket PATH later; leaves markers (lib/run/marker.h) in
  * MARKER_DIR.  ERR_LIMIT for a path that is too long. */
 int quota_client_init(struct quota_client *c, const char *path, const char *marker_dir) MUST_CHECK;
+/* Leaves markers of those whose changes quotad has not read, or not acknowledged where it is gone. */
 void quota_client_done(struct quota_client *c);
 
 /*

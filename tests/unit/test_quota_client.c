@@ -292,6 +292,43 @@ START_TEST(a_marker_is_left_where_nobody_listens)
 }
 END_TEST
 
+/* A session that ends: what it expunged is told to a quotad that may never read it. */
+START_TEST(a_marker_is_left_of_what_nobody_read)
+{
+	begin();
+	for (int reads = 0; reads < 2; reads++) {
+		ck_assert_int_eq(quota_client_init(&client, path, tmpdir()), 0);
+		struct usage u = root(0);
+		usage_freed(&u, 1, 1);
+		const int fd = accept(listener, NULL, NULL);
+		got_len = 0;
+		if (reads == 1)
+			ck_assert_ptr_nonnull(strstr(sent_on(fd), "FREE\t" USER "\t1\t1\t1\n"));
+		quota_client_done(&client);
+		ck_assert_int_eq(is_marked(), reads == 0);
+		close(fd);
+	}
+	end();
+}
+END_TEST
+
+/* It read the change, and may have ended before it noted it. */
+START_TEST(a_marker_is_left_of_what_a_dead_one_read)
+{
+	begin();
+	ck_assert_int_eq(quota_client_init(&client, path, tmpdir()), 0);
+	struct usage u = root(0);
+	usage_freed(&u, 1, 1);
+	const int fd = accept(listener, NULL, NULL);
+	got_len = 0;
+	ck_assert_ptr_nonnull(strstr(sent_on(fd), "FREE\t"));
+	close(fd);
+	quota_client_done(&client);
+	ck_assert(is_marked());
+	end();
+}
+END_TEST
+
 /* It may go on and read the note, or be ended with the note unread. */
 START_TEST(a_marker_is_left_where_it_hangs)
 {
@@ -482,6 +519,8 @@ static const TTest *const *const tests[] = {
 	&nobody_listens_and_nobody_waits,
 	&a_marker_is_left_where_nobody_listens,
 	&a_marker_is_left_where_it_hangs,
+	&a_marker_is_left_of_what_nobody_read,
+	&a_marker_is_left_of_what_a_dead_one_read,
 	&no_marker_where_another_listens,
 	&what_is_owed_is_sent_again,
 	&too_much_owed_waits_for_the_disk,
