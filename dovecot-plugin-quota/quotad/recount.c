@@ -20,6 +20,7 @@
 #define TRIES_MAX 30
 #define TICK_S 0.25
 #define ANSWER_TIMEOUT_MS 60000
+#define STOP_LOOK_MS 100 /* how often a wait for Dovecot looks whether we shall end */
 
 struct item {
 	struct item *next;
@@ -45,9 +46,10 @@ struct recount {
 
 /* ---- the worker ---- */
 
+/* Waits for nobody: where Dovecot takes no connection, it is asked again later. */
 static int connect_to(const struct sockaddr_un *addr)
 {
-	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0)
 		return fd;
 	if (fd >= 0)
@@ -56,32 +58,30 @@ static int connect_to(const struct sockaddr_un *addr)
 }
 
 /* Waits for the end of what doveadm prints, which nobody needs. */
-static bool drain(int fd)
+static bool drain(struct recount *r, int fd)
 {
 	const int64_t deadline_ms = clock_boot_ms() + ANSWER_TIMEOUT_MS;
 	char text[1024];
-	for (;;) {
+	while (clock_boot_ms() < deadline_ms && !worker_is_stopping(&r->worker)) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
-		const int64_t left = deadline_ms - clock_boot_ms();
-		if (left <= 0 || (poll(&p, 1, (int)left) < 0 && errno != EINTR))
+		if (poll(&p, 1, STOP_LOOK_MS) < 0 && errno != EINTR)
 			return false;
-		if (p.revents == 0)
-			continue;
 		const ssize_t n = read(fd, text, sizeof(text));
 		if (n == 0)
 			return true;
-		if (n < 0 && errno != EINTR)
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
 			return false;
 	}
+	return false;
 }
 
 /* Dovecot's protocol for scripts: a version, no reply wanted, one argument a line.
  * A name of the protocol holds no control character, so none can add a line. */
-static bool run_doveadm(const struct sockaddr_un *addr, const struct item *item)
+static bool run_doveadm(struct recount *r, const struct item *item)
 {
 	char mem[QUOTA_USER_MAX + 128];
 	struct sbuf request;
-	const int fd = connect_to(addr);
+	const int fd = connect_to(&r->addr);
 	if (fd < 0)
 		return false;
 	sbuf_init(&request, mem, sizeof(mem));
@@ -89,7 +89,7 @@ static bool run_doveadm(const struct sockaddr_un *addr, const struct item *item)
 		  item->thorough ? "recalc" : "get", item->user);
 	const bool done = sbuf_ok(&request) &&
 			  send(fd, request.ptr, request.len, MSG_NOSIGNAL) == (ssize_t)request.len &&
-			  drain(fd);
+			  drain(r, fd);
 	close(fd);
 	return done;
 }
@@ -120,7 +120,7 @@ static void *worker_run(void *arg)
 		struct outcome *o = mem_zalloc(sizeof(*o));
 		o->recount = r;
 		o->item = item;
-		o->done = run_doveadm(&r->addr, item);
+		o->done = run_doveadm(r, item);
 		loop_post(r->skel->loop, run_outcome, o);
 	}
 }

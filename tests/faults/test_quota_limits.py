@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 
+from tests.frame import mail
 from tests.frame.quota import KB, QuotaCase, body
 
 DAEMON = "quotad"
@@ -19,6 +20,7 @@ DAY_S = 86400
 SPARE_DESCRIPTORS = 6
 # The plug-in's 500 ms and what a busy machine needs for the delivery itself.
 MAX_S = 0.5 + 0.7
+STOP_S = 15  # half of the unit's TimeoutStopSec
 
 
 class FaultCase(QuotaCase):
@@ -95,6 +97,18 @@ class Stopped(FaultCase):
             self.wait_until(lambda: self.pid not in (None, pid), 30, "the next life")
             self.assert_converged()
 
+    def test_what_a_session_expunged_meanwhile(self):
+        """It is told to one that hangs, the session ends, and the one that was told ends before it reads it."""
+        with mail.Imap(self.stack, self.names[0]) as imap:
+            imap.select()
+            uids = imap.uids()
+            pid = self.stack.kill(DAEMON, signal.SIGSTOP)
+            imap.expunge(uids)
+        self.stack.kill(DAEMON)
+        self.wait_until(lambda: self.pid not in (None, pid), 30, "the next life")
+        self.assertEqual(self.files(self.names[0]), (0, 0))
+        self.assert_converged()
+
     def test_it_goes_on_after_a_pause(self):
         pid = self.stack.kill(DAEMON, signal.SIGSTOP)
         try:
@@ -103,6 +117,28 @@ class Stopped(FaultCase):
             os.kill(pid, signal.SIGCONT)
         self.assert_converged()
         self.assertEqual(self.pid, pid)
+
+
+class Counting(FaultCase):
+    """Dovecot hangs while it counts for quotad."""
+
+    def test_it_holds_up_no_stop(self):
+        path = self.stack.at.path("/run/dovecot/postern-recount")
+        with socket.socket(socket.AF_UNIX) as dovecot:
+            self.stack.stop("dovecot")
+            path.unlink(missing_ok=True)
+            dovecot.bind(str(path))
+            path.chmod(0o666)
+            dovecot.listen()
+            dovecot.settimeout(10)
+            self.client().sendall(f"STALE\t{self.names[0]}\n".encode())
+            with dovecot.accept()[0]:
+                began = time.monotonic()
+                self.stack.stop(DAEMON)
+                self.assertLess(time.monotonic() - began, STOP_S)
+        path.unlink()
+        self.stack.start(DAEMON, "dovecot")
+        self.assert_converged()
 
 
 class Descriptors(FaultCase):
