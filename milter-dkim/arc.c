@@ -190,6 +190,7 @@ static int check_signature(struct arc *arc, const struct dns_view *view, struct 
 	int rc = sig_verify(&arc->signature, digest, view, cache, &v);
 	if (rc == 0 && v.result != AUTH_PASS)
 		decide(arc, n, v.reason);
+	arc->header_differs = rc == 0 && v.result == AUTH_FAIL;
 	return rc;
 }
 
@@ -216,7 +217,8 @@ static void check_body(struct arc *arc)
 	struct span digest = bodyhash_digest(arc->bodies, arc->body);
 	uint64_t length = bodyhash_length(arc->bodies, arc->signature.body_canon);
 	arc->body_checked = true;
-	if (memcmp(digest.ptr, arc->signature.bodyhash, CRYPTO_SHA256_BYTES) != 0)
+	arc->body_differs = memcmp(digest.ptr, arc->signature.bodyhash, CRYPTO_SHA256_BYTES) != 0;
+	if (arc->body_differs)
 		decide(arc, arc->count, "the body hash does not fit");
 	else if (arc->signature.body_limit != BODYHASH_WHOLE && arc->signature.body_limit != length)
 		decide(arc, arc->count, "l= does not cover the whole body");

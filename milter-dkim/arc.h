@@ -27,6 +27,7 @@ struct arc {
 	const char *reason;    /* static; NULL for none and pass */
 	unsigned failed;       /* the instance that fails it, or 0 */
 	bool ended;            /* the newest seal says cv=fail: nothing may be added */
+	bool body_differs, header_differs; /* the newest signature: which of its hashes does not fit */
 	bool signs_from;       /* the newest signature covers From: without it a pass vouches for no author */
 	bool whole;            /* sets 1 to COUNT are complete and say cv= as they should */
 	/*

@@ -1,11 +1,10 @@
 /*
- * Every guess is checked by the hash itself, so a named culprit is certain;
- * the work is bounded by CULPRIT_WORK_MAX however the message looks.
+ * Of the body every guess is checked by the hash itself, so a named culprit is
+ * certain; the work is bounded by CULPRIT_WORK_MAX however the message looks.
  */
 #include "milter-dkim/culprit.h"
 
 #define CANONICAL_MAX (64u << 20)
-#define HEADER_ARENA (16u << 20)
 
 static void append(void *arg, const char *bytes, size_t len)
 {
@@ -135,87 +134,4 @@ int culprit_body(const struct sig *sig, const struct mail_header *header, struct
 		rc = ERR_NOT_FOUND;
 	sbuf_done(&text);
 	return rc;
-}
-
-struct attempt {
-	const struct sig *sig;
-	const struct mail_header *header;
-	size_t self;
-	const struct dns_view *view;
-};
-
-/* The signature with field INDEX having VALUE, or without it (DROP). */
-static bool fits_with(const struct attempt *t, size_t index, bool drop, struct span value)
-{
-	struct arena a;
-	struct mail_header copy;
-	struct sbuf scratch;
-	struct sig_verdict v = {.result = AUTH_NONE};
-	uint8_t digest[CRYPTO_SHA256_BYTES];
-	size_t self = t->self;
-	arena_init(&a, HEADER_ARENA);
-	mail_header_init(&copy, &a, &t->header->limits);
-	sbuf_init_heap(&scratch, 4 * t->header->limits.header_bytes);
-	int rc = 0;
-	for (size_t i = 0; rc == 0 && i < t->header->count; i++) {
-		const struct mail_field *f = &t->header->fields[i];
-		if (i == index && drop) {
-			self -= index < t->self;
-			continue;
-		}
-		rc = mail_header_add(&copy, f->name, i == index ? value : f->value);
-	}
-	if (rc == 0)
-		rc = sig_header_digest(t->sig, &copy, self, &t->header->fields[t->self], &scratch, digest);
-	if (rc == 0)
-		rc = sig_verify(t->sig, digest, t->view, NULL, &v);
-	sbuf_done(&scratch);
-	arena_done(&a);
-	return rc == 0 && v.result == AUTH_PASS;
-}
-
-/* "[tag] " that a list puts in front. */
-static bool tag_added(const struct attempt *t, size_t index, struct span *tag_out)
-{
-	struct span value = t->header->fields[index].value;
-	size_t open = span_chr(value, '['), close = span_chr(value, ']');
-	if (open == SPAN_NPOS || close == SPAN_NPOS || close < open)
-		return false;
-	struct span rest = span_skip(value, close + 1);
-	while (rest.len > 0 && ascii_isfws(rest.ptr[0]))
-		rest = span_skip(rest, 1);
-	*tag_out = span_skip(span_take(value, close + 1), open);
-	struct sbuf joined;
-	sbuf_init_heap(&joined, value.len + 1);
-	sbuf_add(&joined, span_take(value, open));
-	sbuf_add(&joined, rest);
-	bool fits = fits_with(t, index, false, sbuf_span(&joined));
-	sbuf_done(&joined);
-	return fits;
-}
-
-int culprit_header(const struct sig *sig, const struct mail_header *header, size_t self,
-		   const struct dns_view *view, struct sbuf *out)
-{
-	struct attempt t = {sig, header, self, view};
-	size_t tries = 0;
-	for (size_t i = 0; i < header->count && tries < CULPRIT_LINES_MAX; i++) {
-		struct span name = header->fields[i].name, tag;
-		if (i == self || !sig_signs(sig, name))
-			continue;
-		tries++;
-		if (span_ieq(name, SPAN_LIT("Subject")) && tag_added(&t, i, &tag)) {
-			sbuf_adds(out, "the tag ");
-			sbuf_add_escaped(out, tag);
-			sbuf_adds(out, " was added to Subject");
-			return 0;
-		}
-		if (fits_with(&t, i, true, SPAN_EMPTY)) {
-			sbuf_adds(out, "the field ");
-			sbuf_add_escaped(out, name);
-			sbuf_adds(out, " was added after the signature");
-			return 0;
-		}
-	}
-	return ERR_NOT_FOUND;
 }

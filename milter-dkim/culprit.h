@@ -11,6 +11,8 @@
 
 #define CULPRIT_LINES_MAX 400        /* lines at an end of the body that are taken away */
 #define CULPRIT_WORK_MAX (256u << 20) /* bytes that are hashed at most */
+#define CULPRIT_DROPS_MAX 3	     /* fields that were added together */
+#define CULPRIT_TOGETHER_MAX 16	     /* signed fields among which such are looked for */
 
 /*
  * The body hash of SIG does not fit BODY (as it came).  Adds a sentence to OUT;
@@ -21,7 +23,8 @@ int culprit_body(const struct sig *sig, const struct mail_header *header, struct
 
 /*
  * The body hash fits, but the signature in field SELF does not.  VIEW must have
- * the key already.
+ * the key already.  That a field is gone can only be counted, and is told as
+ * probable.
  */
 int culprit_header(const struct sig *sig, const struct mail_header *header, size_t self,
 		   const struct dns_view *view, struct sbuf *out) MUST_CHECK;

@@ -36,39 +36,48 @@ static void show_hash(FILE *err, struct span digest, const char *what)
 	fprintf(err, "  bh=%s %s\n", sbuf_cstr(&text), what);
 }
 
-static void show_canonical(FILE *err, const struct verify *v, const struct verify_signature *s, struct span body)
+/* A signature in FIELD of HEADER, over BODY. */
+struct traced {
+	const struct sig *sig;
+	const struct mail_header *header;
+	size_t field;
+	struct span body;
+};
+
+static void show_canonical(FILE *err, const struct traced *t)
 {
 	uint8_t digest[CRYPTO_SHA256_BYTES];
 	struct sbuf text;
-	sbuf_init_heap(&text, 4 * v->header->limits.header_bytes);
-	if (sig_header_digest(&s->sig, v->header, s->field, &v->header->fields[s->field], &text, digest) == 0)
+	sbuf_init_heap(&text, 4 * t->header->limits.header_bytes);
+	if (sig_header_digest(t->sig, t->header, t->field, &t->header->fields[t->field], &text, digest) == 0)
 		show(err, "canonical header", span_take(sbuf_span(&text), SHOWN_MAX), text.len > SHOWN_MAX);
 	sbuf_done(&text);
 	sbuf_init_heap(&text, SHOWN_MAX);
-	culprit_canonical_body(&s->sig, body, &text);
+	culprit_canonical_body(t->sig, t->body, &text);
 	show(err, "canonical body", sbuf_span(&text), !sbuf_ok(&text));
 	sbuf_done(&text);
-	show_hash(err, span_of((const char *)s->sig.bodyhash, CRYPTO_SHA256_BYTES), "in the signature");
+	show_hash(err, span_of((const char *)t->sig->bodyhash, CRYPTO_SHA256_BYTES), "in the signature");
 	/* A new one: what the verdict needs no more is not kept. */
 	unsigned index;
 	struct bodyhash *bodies = bodyhash_new();
-	if (bodyhash_want(bodies, s->sig.body_canon, s->sig.body_limit, &index) == 0) {
-		bodyhash_push(bodies, body);
+	if (bodyhash_want(bodies, t->sig->body_canon, t->sig->body_limit, &index) == 0) {
+		bodyhash_push(bodies, t->body);
 		bodyhash_finish(bodies);
 		show_hash(err, bodyhash_digest(bodies, index), "of this body");
 	}
 	bodyhash_free(&bodies);
 }
 
-static void show_culprit(FILE *err, const struct verify_signature *s, const struct mail_header *header,
-			 struct span body, const struct dns_view *view)
+static void show_culprit(FILE *err, const struct traced *t, bool body_differs, const struct dns_view *view)
 {
 	struct sbuf why;
 	sbuf_init_heap(&why, 4096);
-	/* Without a key it was the body hash that did not fit. */
-	int rc = s->verdict.key_bits == 0 ? culprit_body(&s->sig, header, body, &why)
-					  : culprit_header(&s->sig, header, s->field, view, &why);
-	fprintf(err, "  likely culprit: %s\n", rc == 0 ? sbuf_cstr(&why) : "none that is known");
+	int rc = body_differs ? culprit_body(t->sig, t->header, t->body, &why)
+			      : culprit_header(t->sig, t->header, t->field, view, &why);
+	fprintf(err, "  likely culprit: %s\n",
+		rc == 0	       ? sbuf_cstr(&why)
+		: body_differs ? "none that is known, in the body"
+			       : "none that is known, in the header: the body is as it was signed");
 	sbuf_done(&why);
 }
 
@@ -80,9 +89,11 @@ static void show_signature(FILE *err, const struct verify *v, size_t i, struct s
 	/* What could not be parsed has nothing canonical. */
 	if (s->sig.names.len == 0 || s->sig.signature.len == 0)
 		return;
-	show_canonical(err, v, s, body);
+	struct traced t = {&s->sig, v->header, s->field, body};
+	show_canonical(err, &t);
+	/* Without a key it was the body hash that did not fit. */
 	if (s->verdict.result == AUTH_FAIL)
-		show_culprit(err, s, v->header, body, view);
+		show_culprit(err, &t, s->verdict.key_bits == 0, view);
 }
 
 static void show_spf(FILE *err, const struct spf_verdict *v)
@@ -101,12 +112,19 @@ static void show_spf(FILE *err, const struct spf_verdict *v)
 	sbuf_done(&text);
 }
 
-static void show_arc(FILE *err, const struct arc *arc)
+/* Of the signatures the newest one alone says something of the message as it is. */
+static void show_arc(FILE *err, const struct arc *arc, struct span body, const struct dns_view *view)
 {
 	fprintf(err, "arc: %s", auth_result_name(arc->result));
 	if (arc->reason != NULL)
 		fprintf(err, " at set %u of %u: %s", arc->failed, arc->count, arc->reason);
 	fprintf(err, "\n");
+	if (!arc->body_checked)
+		return;
+	struct traced t = {&arc->signature, arc->header, arc->sets[arc->count - 1].signature, body};
+	show_canonical(err, &t);
+	if (arc->body_differs || arc->header_differs)
+		show_culprit(err, &t, arc->body_differs, view);
 }
 
 void auth_trace(FILE *err, const struct inbound *in, struct span body, const struct dns_view *view)
@@ -116,7 +134,7 @@ void auth_trace(FILE *err, const struct inbound *in, struct span body, const str
 		show_spf(err, &in->helo);
 	for (size_t i = 0; i < in->dkim.count; i++)
 		show_signature(err, &in->dkim, i, body, view);
-	show_arc(err, &in->arc);
+	show_arc(err, &in->arc, body, view);
 	fprintf(err, "dmarc: %s%s%s\n", auth_result_name(in->dmarc.result), in->dmarc.reason == NULL ? "" : ": ",
 		in->dmarc.reason == NULL ? "" : in->dmarc.reason);
 }

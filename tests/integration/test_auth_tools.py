@@ -131,6 +131,35 @@ class Tools(unittest.TestCase):
         self.assertIn(b"2 lines were added below the signed body", trace)
         self.assertIn(b"dns _dmarc.example.com TXT: ok", trace)
 
+    def trace(self, message):
+        code, _, trace = run("auth", "check", "--ip", "192.0.2.1", "--helo", "h.example.com", "--mail-from", "",
+                             "--resolver", self.dns.address, "--trace", stdin=message)
+        self.assertEqual(code, 0)
+        return trace.decode()
+
+    def test_trace_tells_the_culprit_of_a_chain(self):
+        """The newest signature of ARC, as a signature of DKIM: its canonical bytes, its hashes, and what was done to it."""
+        sealed = self.seal(MESSAGE)[1]
+        for changed, wanted in (
+                (sealed + b"-- \nfooter\n", "2 lines were added below the signed body (a footer)"),
+                (sealed.replace(b"Subject: hi", b"Subject: [l] hi"), "the tag [l] was added to Subject"),
+                (sealed.replace(b"Subject: hi", b"Reply-To: x@y.example\nSubject: hi"), "the field Reply-To was added after"),
+                (sealed.replace(b"To: ann@example.net\n", b""), "the field To was probably removed after"),
+                (sealed.replace(b"world", b"World"), "none that is known, in the body"),
+                (sealed.replace(b"Subject: hi", b"Subject: ho"), "none that is known, in the header: the body is as it was signed")):
+            trace = self.trace(changed)
+            told = trace[trace.index("\narc: fail at set 1 of 1: "):]
+            self.assertIn("\n  likely culprit: " + wanted, told)
+            self.assertIn('\n  canonical header: "from:Joe <joe@example.com>\\r\\n"', told)
+            self.assertIn('\n  canonical body: "Hello\\r\\n"', told)
+            self.assertEqual(told.count("\n  bh="), 2)
+        held = self.trace(sealed)
+        self.assertIn("\narc: pass\n  canonical header: ", held)
+        self.assertNotIn("likely culprit", held)
+        # A chain that is none has nothing canonical.
+        torn = self.trace(sealed.replace(b"ARC-Seal:", b"X-Seal:"))
+        self.assertNotIn("canonical", torn[torn.index("\narc: fail"):])
+
     def test_unreadable_message(self):
         code, out, _ = run("auth", "check", "--ip", "192.0.2.1", "--helo", "h", "--mail-from", "",
                            "--resolver", self.dns.address, stdin=b"this is no field\nFrom: a@b.example\n\n")

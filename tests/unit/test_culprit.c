@@ -10,10 +10,12 @@ static const struct dns_row rows[] = {
 	{"e._domainkey.example.com", DNS_TXT, {"v=DKIM1; k=ed25519; p=" ED25519_PUBLIC}, DNS_OK, false},
 };
 
-static const struct {
+struct change {
 	const char *name, *from, *to; /* what changes in the signed message */
 	const char *culprit;	      /* NULL: none */
-} changes[] = {
+};
+
+static const struct change changes[] = {
 	{"footer", "caf\xc3\xa9\r\n", "caf\xc3\xa9\r\n-- \r\nlist\r\n", "2 lines were added below the signed body (a footer)"},
 	{"one line", "caf\xc3\xa9\r\n", "caf\xc3\xa9\r\nlist\r\n", "1 line was added below the signed body (a footer)"},
 	{"banner", "\r\n\r\nHello", "\r\n\r\nExternal!\r\n\r\nHello", "2 lines were added above the signed body (a banner)"},
@@ -29,6 +31,48 @@ static const struct {
 	{"second From", "Subject: hi", "Subject: hi\r\nFrom: x@y.example", "the field From was added after the signature"},
 	{"a changed field", "Subject: hi", "Subject: ho", NULL},
 	{"a changed tag in brackets", "Subject: hi", "Subject: [x] ho", NULL},
+	{"two fields", "Subject: hi", "Subject: hi\r\nReply-To: x@y.example\r\nX-No: 1\r\nCc: z@y.example",
+	 "the fields Reply-To, Cc were added after the signature"},
+	{"three fields", "Subject: hi", "Reply-To: x@y.example\r\nTo: a@b.example\r\nSubject: hi\r\nCc: z@y.example",
+	 "the fields Reply-To, To, Cc were added after the signature"},
+	{"four fields", "Subject: hi",
+	 "Reply-To: x@y.example\r\nTo: a@b.example\r\nSubject: hi\r\nCc: z@y.example\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000", NULL},
+};
+
+/* A longer header, under what signers of several manners put into h=. */
+#define LONG_HEADER "From: Joe <joe@example.com>\r\nTo: ann@example.net\r\nSubject: hi\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000\r\n" \
+	"MIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n"
+#define DATE "Date: Mon, 2 Nov 2026 10:00:00 +0000\r\n"
+#define REMOVED " probably removed after the signature: h= names "
+#define MORE " more often than the message does"
+
+static const struct {
+	const char *names; /* "": each field once more than it is there */
+	struct change change;
+} header_changes[] = {
+	{"", {"oversigned, removed", DATE, "", "the field Date was" REMOVED "it" MORE}},
+	{"", {"oversigned, two removed", DATE "MIME-Version: 1.0\r\n", "", "the fields Date, MIME-Version were" REMOVED "them" MORE}},
+	{"", {"oversigned, four removed", "Subject: hi\r\n" DATE "MIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n\r\n", "\r\n",
+		"the fields Subject, Date, MIME-Version, Content-Transfer-Encoding were" REMOVED "them" MORE}},
+	{"From:To:Subject:Date:MIME-Version", {"once, removed", DATE, "", "the field Date was" REMOVED "it" MORE}},
+	{"From:From:To:Subject:Date:MIME-Version", {"From alone oversigned, removed", DATE, "", "the field Date was" REMOVED "it" MORE}},
+	{"From:From:To:Subject:Date", {"From alone oversigned, changed", "Subject: hi", "Subject: ho", NULL}},
+	{"From:From:To:To:Subject:Subject:Cc:Reply-To", {"absent ones in h=, changed", "Subject: hi", "Subject: ho", NULL}},
+	{"From:From:To:To:Subject:Subject:Cc:Reply-To", {"absent ones in h=, removed", "To: ann@example.net\r\n", "",
+		"the field To was" REMOVED "it" MORE}},
+	{"From:Subject:DKIM-Signature", {"itself is none of the fields it signs", "Subject: hi", "Subject: ho",
+		"the field DKIM-Signature was" REMOVED "it" MORE}},
+	{"From:To:Subject:Date:Received:List-Id:X-A:X-B:X-C", {"too many to name", DATE, "",
+		"the fields Date, Received, List-Id, X-A and others were" REMOVED "them" MORE}},
+	{"", {"From of the list", "From: Joe <joe@example.com>", "From: Joe via L <l@list.example>\r\nX-Original-From: Joe <joe@example.com>",
+		"From was rewritten after the signature: it said what X-Original-From says"}},
+	{"From:To:Subject", {"author in Reply-To", "From: Joe <joe@example.com>", "From: Joe via L <l@list.example>\r\nReply-To: Joe <joe@example.com>",
+		"From was rewritten after the signature: it said what Reply-To says"}},
+	{"", {"Subject kept", "Subject: hi", "Subject: (l) hi\r\nX-Original-Subject: hi",
+		"Subject was rewritten after the signature: it said what X-Original-Subject says"}},
+	{"", {"Subject not kept", "Subject: hi", "Subject: (l) hi\r\nX-Original-Subject: high", NULL}},
+	{"", {"relabelled", "Encoding: 8bit", "Encoding: quoted-printable",
+		"Content-Transfer-Encoding was changed after the signature: it said 8bit"}},
 };
 
 static void change(const char *text, const char *from, const char *to, struct sbuf *out)
@@ -41,7 +85,7 @@ static void change(const char *text, const char *from, const char *to, struct sb
 	sbuf_add(out, span_skip(all, at + strlen(from)));
 }
 
-static void check_change(size_t i, const char *text)
+static void check_change(const struct change *c, const char *text)
 {
 	struct dns_table dns = {.rows = rows, .count = 1};
 	struct dns_view view = dns_table_view(&dns);
@@ -49,36 +93,74 @@ static void check_change(size_t i, const char *text)
 	struct sbuf changed, why;
 	sbuf_init_heap(&changed, 1 << 16);
 	sbuf_init_heap(&why, 1024);
-	change(text, changes[i].from, changes[i].to, &changed);
+	change(text, c->from, c->to, &changed);
 	message_verify(&m, sbuf_span(&changed), &dns, 0);
 	const struct verify_signature *s = &m.verify.signatures[0];
-	ck_assert_msg(s->verdict.result == AUTH_FAIL, "%s", changes[i].name);
+	ck_assert_msg(s->verdict.result == AUTH_FAIL, "%s", c->name);
 	int rc = s->verdict.key_bits == 0 ? culprit_body(&s->sig, &m.header, m.body, &why)
 					  : culprit_header(&s->sig, &m.header, s->field, &view, &why);
-	ck_assert_msg((rc == 0) == (changes[i].culprit != NULL), "%s", changes[i].name);
-	ck_assert_msg(rc < 0 || strcmp(sbuf_cstr(&why), changes[i].culprit) == 0, "%s: %s", changes[i].name, sbuf_cstr(&why));
+	ck_assert_msg((rc == 0) == (c->culprit != NULL), "%s: %s", c->name, rc == 0 ? sbuf_cstr(&why) : "none");
+	ck_assert_msg(rc < 0 || strcmp(sbuf_cstr(&why), c->culprit) == 0, "%s: %s", c->name, sbuf_cstr(&why));
 	sbuf_done(&why);
 	sbuf_done(&changed);
 	message_close(&m);
 }
 
-START_TEST(known_changes)
+/* Owned by the caller; NAMES as in struct sign_spec. */
+static void sign_text(const char *text, const char *names, struct sbuf *out)
 {
-	static const char plain[] = "From: joe@example.com\r\nSubject: hi\r\n\r\nHello\r\ncaf\xc3\xa9\r\n";
-	struct sbuf signed_text;
 	struct crypto_key *key;
 	ck_assert_int_eq(crypto_private_new(SPAN_LIT(ED25519_PRIVATE), &key), 0);
-	struct sign_spec spec = {.domain = SPAN_LIT("example.com"), .selector = SPAN_LIT("e"), .key = key,
+	struct sign_spec spec = {.domain = SPAN_LIT("example.com"), .selector = SPAN_LIT("e"), .key = key, .names = span_str(names),
 				 .header_canon = CANON_RELAXED, .body_canon = CANON_RELAXED, .eol = "\r\n"};
-	sbuf_init_heap(&signed_text, 1 << 16);
-	ck_assert_int_eq(message_sign(&spec, span_str(plain), &signed_text), 0);
-	for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++)
-		check_change(i, sbuf_cstr(&signed_text));
-	sbuf_done(&signed_text);
+	sbuf_init_heap(out, 1 << 16);
+	ck_assert_int_eq(message_sign(&spec, span_str(text), out), 0);
 	crypto_key_unref(&key);
+}
+
+START_TEST(known_changes)
+{
+	struct sbuf text;
+	sign_text("From: joe@example.com\r\nSubject: hi\r\n\r\nHello\r\ncaf\xc3\xa9\r\n", "", &text);
+	for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++)
+		check_change(&changes[i], sbuf_cstr(&text));
+	sbuf_done(&text);
 }
 END_TEST
 
-static const TTest *const *const tests[] = {&known_changes, NULL};
+START_TEST(changes_of_the_header)
+{
+	for (size_t i = 0; i < sizeof(header_changes) / sizeof(header_changes[0]); i++) {
+		struct sbuf text;
+		sign_text(LONG_HEADER "\r\nHello\r\n", header_changes[i].names, &text);
+		check_change(&header_changes[i].change, sbuf_cstr(&text));
+		sbuf_done(&text);
+	}
+}
+END_TEST
+
+/* Among so many signed fields those that were added together are found, and among one more not. */
+START_TEST(fields_that_are_looked_through)
+{
+	for (size_t more = 0; more < 2; more++) {
+		struct sbuf text, header;
+		sbuf_init_heap(&header, 4096);
+		sbuf_adds(&header, "From: joe@example.com\r\nSubject: hi\r\n");
+		for (size_t i = 4; i < CULPRIT_TOGETHER_MAX + more; i++)
+			sbuf_adds(&header, "Received: by x\r\n");
+		sbuf_adds(&header, "\r\nHello\r\n");
+		sign_text(sbuf_cstr(&header), "From:Subject:To:Cc:" "Received:Received:Received:Received:Received:Received:Received:"
+			  "Received:Received:Received:Received:Received:Received", &text);
+		struct change two = {"two among many", "Subject: hi", "To: a@b.example\r\nSubject: hi\r\nCc: z@y.example",
+				     "the fields To, Cc were added after the signature"};
+		two.culprit = more == 0 ? two.culprit : NULL;
+		check_change(&two, sbuf_cstr(&text));
+		sbuf_done(&text);
+		sbuf_done(&header);
+	}
+}
+END_TEST
+
+static const TTest *const *const tests[] = {&known_changes, &changes_of_the_header, &fields_that_are_looked_through, NULL};
 
 TEST_MAIN("culprit", tests)
