@@ -162,14 +162,14 @@ static int wait_for_reply(struct parser *p, struct parser_reply *reply)
 {
 	struct pollfd pfd = {.fd = p->socket, .events = POLLIN};
 	int64_t until = clock_boot_ms() + p->pool->config.timeout_ms;
-	int n, none;
+	int n;
 	do {
 		int64_t left = until - clock_boot_ms();
 		n = poll(&pfd, 1, left < 0 ? 0 : (int)left);
 	} while (n < 0 && errno == EINTR);
 	if (n == 0)
 		return ERR_LIMIT;
-	return parser_receive(p->socket, reply, sizeof(*reply), &none, 1) ? 0 : ERR_CLOSED;
+	return parser_receive(p->socket, reply, sizeof(*reply), NULL, 0) ? 0 : ERR_CLOSED;
 }
 
 /* The record is copied first: a parser could change it while it is checked. */

@@ -18,7 +18,6 @@
 #include "lmtp-indexer/parser_internal.h"
 
 #define OWN_SOCKET 3
-#define DESCRIPTORS_MAX 32 /* iconv opens its tables */
 #define FDS_MAX 2
 
 bool parser_send(int socket, const void *bytes, size_t len, const int *fds, size_t count)
@@ -53,9 +52,12 @@ bool parser_receive(int socket, void *bytes, size_t len, int *fds, size_t count)
 		struct cmsghdr align;
 	} control;
 	struct iovec iov = {.iov_base = bytes, .iov_len = len};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
-			     .msg_controllen = sizeof(control.bytes)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 	ssize_t n;
+	if (count > 0) { /* else the kernel keeps what comes */
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = sizeof(control.bytes);
+	}
 	for (size_t i = 0; i < count; i++)
 		fds[i] = -1;
 	do {
@@ -69,36 +71,6 @@ bool parser_receive(int socket, void *bytes, size_t len, int *fds, size_t count)
 }
 
 /* ---- A parser ---- */
-
-static void limit(int what, rlim_t most)
-{
-	const struct rlimit r = {.rlim_cur = most, .rlim_max = most};
-	if (setrlimit((__rlimit_resource_t)what, &r) < 0)
-		_exit(1);
-}
-
-/* Address space in use, in bytes. */
-static uint64_t space_in_use(void)
-{
-	char text[64] = "";
-	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (fd >= 0)
-		close(fd);
-	return n <= 0 ? 0 : strtoull(text, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-static void confine(const struct parser_pool *pool)
-{
-	uint64_t space = space_in_use();
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		_exit(1);
-	limit(RLIMIT_CORE, 0);
-	limit(RLIMIT_FSIZE, 0);
-	limit(RLIMIT_NPROC, 0);
-	limit(RLIMIT_NOFILE, DESCRIPTORS_MAX);
-	limit(RLIMIT_AS, space + pool->config.memory_bytes);
-}
 
 /* CPU time from now on, to the second; the daemon's clock ends what only waits. */
 static void limit_cpu(rlim_t *limit_s, int64_t timeout_ms)
@@ -148,7 +120,7 @@ NORETURN static void parser_main(const struct parser_pool *pool, size_t index)
 	struct parser_request request;
 	rlim_t cpu_limit_s = 0;
 	int fd;
-	confine(pool);
+	parser_confine(pool, index);
 	while (parser_receive(OWN_SOCKET, &request, sizeof(request), &fd, 1)) {
 		struct parser_reply reply;
 		bool done = parse_all(pool, memory, &request, fd, &cpu_limit_s, &reply);

@@ -1,4 +1,4 @@
-/* What parser.c (the daemon's side) and parser_child.c (the other) share. */
+/* What parser.c (the daemon's side), parser_child.c and parser_confine.c (the other) share. */
 #ifndef INDEXER_PARSER_INTERNAL_H
 #define INDEXER_PARSER_INTERNAL_H
 
@@ -33,10 +33,13 @@ struct parser_pool {
 
 /* The nursery: never returns. */
 NORETURN void parser_nursery_run(const struct parser_pool *pool, int socket);
+/* In parser INDEX, before its first mail; ends the process where that fails. */
+void parser_confine(const struct parser_pool *pool, size_t index);
 
 /* One message of LEN bytes with up to COUNT descriptors, by SEQPACKET; false where the other end is gone. */
 bool parser_send(int socket, const void *bytes, size_t len, const int *fds, size_t count);
-/* The same the other way; without a descriptor *FDS is -1.  False also for another length. */
+/* The same the other way; without a descriptor *FDS is -1.  False also for another length.
+ * With a COUNT of 0 no descriptor is taken from whoever sends one. */
 bool parser_receive(int socket, void *bytes, size_t len, int *fds, size_t count);
 
 #endif

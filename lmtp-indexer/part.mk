@@ -12,7 +12,7 @@ indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c to
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c eraser.c front.c cork.c relay.c relay_pool.c route.c spool.c \
-	spool_file.c spool_reader.c spool_erase.c index.c index_parse.c index_write.c parser.c parser_child.c settle.c writer.c \
+	spool_file.c spool_reader.c spool_erase.c index.c index_parse.c index_write.c parser.c parser_child.c parser_confine.c settle.c writer.c \
 	writer_rows.c rows.c seal.c threads.c webhook.c webhook_retry.c hints.c flight.c follow.c follow_fetch.c follow_scan.c \
 	follow_step.c follow_mails.c follow_store.c follow_store_write.c)
 lmtp-indexer_ARCHIVES := indexer-core run base
@@ -46,7 +46,7 @@ test_indexer_doveadm_ARCHIVES := indexer-core run base
 test_indexer_doveadm_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
 TESTS += test_indexer_parser
-test_indexer_parser_SRCS := tests/unit/test_indexer_parser.c $(addprefix lmtp-indexer/,parser.c parser_child.c)
+test_indexer_parser_SRCS := tests/unit/test_indexer_parser.c $(addprefix lmtp-indexer/,parser.c parser_child.c parser_confine.c)
 test_indexer_parser_ARCHIVES := indexer-core run base
 test_indexer_parser_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 

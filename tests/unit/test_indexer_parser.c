@@ -3,9 +3,18 @@
  * when one of them ends the parser.
  */
 #include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "lib/base/sbuf.h"
-#include "lmtp-indexer/parser.h"
+#include "lmtp-indexer/parser_internal.h"
 #include "tests/unit/runner.h"
 
 #define CONTENT_MAX (2u << 20)
@@ -13,16 +22,21 @@
 static struct parser_pool *pool;
 static struct parser *parser;
 
-static void open_pool(uint64_t memory_bytes)
+static void open_pool_of(size_t count, uint64_t memory_bytes)
 {
 	char mem[256];
 	struct sbuf error;
 	const struct parser_config config = {.limits = {.depth_max = 20, .parts_max = 200, .text_max_bytes = 65536},
-					     .authserv_id = "mx.example.com", .count = 1, .content_max = CONTENT_MAX,
+					     .authserv_id = "mx.example.com", .count = count, .content_max = CONTENT_MAX,
 					     .memory_bytes = memory_bytes, .timeout_ms = 30000};
 	sbuf_init(&error, mem, sizeof(mem));
 	ck_assert_msg(parser_pool_open(&config, &pool, &error) == 0, "%s", sbuf_cstr(&error));
 	parser = parser_of(pool, 0);
+}
+
+static void open_pool(uint64_t memory_bytes)
+{
+	open_pool_of(1, memory_bytes);
 }
 
 static struct span mail(char mem[64], size_t number)
@@ -80,6 +94,99 @@ START_TEST(contents_fit_together)
 }
 END_TEST
 
+START_TEST(a_mail_in_a_file)
+{
+	char path[128];
+	const char head[] = "Subject: number 7\r\nContent-Type: text/plain; charset=iso-2022-jp\r\n\r\n";
+	struct extract *x = NULL;
+	open_pool(256u << 20);
+	(void)snprintf(path, sizeof(path), "%s/mail-%d", tmpdir(), (int)getpid());
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ck_assert_int_eq(write(fd, head, sizeof(head) - 1), sizeof(head) - 1);
+	for (int i = 0; i < 2000; i++)
+		ck_assert_int_eq(write(fd, "\x1b$B@A5a=q\x1b(B\r\n", 14), 14);
+	const struct extract_source source = {.fd = fd};
+	ck_assert_int_eq(parser_run(parser, &source, &x), 0);
+	ck_assert(span_starts(x->text, SPAN_LIT("\u8acb\u6c42\u66f8")));
+	check_subject(&x, 7);
+	close(fd);
+	unlink(path);
+	parser_pool_close(&pool);
+}
+END_TEST
+
+/* ---- What a mail that has taken over the parser may do ---- */
+
+static bool has_landlock(void)
+{
+	return syscall(SYS_landlock_create_ruleset, NULL, 0, 1) > 0; /* its version */
+}
+
+static bool is_denied(long rc)
+{
+	return rc < 0 && (errno == EPERM || errno == EACCES);
+}
+
+/* The number of the first promise that does not hold; 0: all do. */
+static int try_all(bool files)
+{
+	char own[128], byte;
+	struct iovec here = {&byte, 1}, there = {&byte, 1};
+	const struct rlimit few = {.rlim_cur = 3, .rlim_max = 3};
+	pid_t daemon = getppid();
+	(void)snprintf(own, sizeof(own), "%s/new", tmpdir());
+	parser_confine(pool, 1);
+	if (files && !is_denied(open("/etc/passwd", O_RDONLY | O_CLOEXEC)))
+		return 1;
+	if (!is_denied(open(own, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)) || !is_denied(open("/dev/null", O_RDWR | O_CLOEXEC)))
+		return 2;
+	if (open("/usr/bin/env", O_RDONLY | O_CLOEXEC) < 0) /* as iconv's tables */
+		return 3;
+	if (!is_denied(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)))
+		return 4;
+	if (!is_denied(kill(daemon, 0)) || !is_denied(syscall(SYS_prlimit64, daemon, RLIMIT_NOFILE, &few, NULL)))
+		return 5;
+	if (!is_denied(syscall(SYS_process_vm_readv, daemon, &here, 1, &there, 1, 0)))
+		return 6;
+	if (!is_denied(fork()) || !is_denied(unlink(own)))
+		return 7;
+	for (size_t i = 0; i < 3; i++) /* whose mail it sees: only a mapping takes advice */
+		if ((madvise(pool->memory + i * pool->memory_each, pool->memory_each, MADV_NORMAL) == 0) != (i == 1))
+			return 8;
+	return 0;
+}
+
+START_TEST(a_parser_that_was_taken_over)
+{
+	int status;
+	open_pool_of(3, 256u << 20);
+	const bool files = has_landlock();
+	const pid_t pid = fork();
+	if (pid == 0)
+		_exit(try_all(files));
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFEXITED(status));
+	ck_assert_int_eq(WEXITSTATUS(status), 0);
+	parser_pool_close(&pool);
+}
+END_TEST
+
+/* The daemon's descriptors are not a parser's to fill. */
+START_TEST(no_descriptor_comes_with_a_reply)
+{
+	int pair[2];
+	char byte = 0;
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	ck_assert(parser_send(pair[0], &byte, 1, pair, 2));
+	const int next = dup(pair[0]);
+	ck_assert_int_eq(close(next), 0);
+	ck_assert(parser_receive(pair[1], &byte, 1, NULL, 0));
+	ck_assert_int_eq(fcntl(next, F_GETFD), -1);
+	close(pair[0]);
+	close(pair[1]);
+}
+END_TEST
+
 /* A sanitizer maps all its memory at the start: no limit of it would end anything. */
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define LIMITED
@@ -114,6 +221,9 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&many_at_one_go,
 	&contents_fit_together,
+	&a_mail_in_a_file,
+	&a_parser_that_was_taken_over,
+	&no_descriptor_comes_with_a_reply,
 #ifdef LIMITED
 	&one_ends_the_parser,
 #endif
