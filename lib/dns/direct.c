@@ -6,12 +6,14 @@
 #include "lib/dns/direct.h"
 
 #include <errno.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "lib/dns/dnsmsg.h"
 #include "lib/run/loop.h"
 
 #define HEADER_BYTES 12
+#define ID_BYTES 2
 #define FLAG_RESPONSE 0x80 /* of the third byte */
 #define FLAG_CUT 0x02
 #define RCODE_MASK 0x0f /* of the fourth */
@@ -29,6 +31,7 @@ struct ask {
 	bool tcp;
 	bool reached; /* some server was asked */
 	unsigned tries; /* that are over */
+	unsigned forged; /* came to this socket */
 	int64_t due_ms;
 	char query[LENGTH_BYTES + DNSMSG_QUERY_MAX]; /* as TCP wants it */
 	size_t query_len, sent;
@@ -78,6 +81,7 @@ static void let_go(struct ask *a)
 	a->fd = -1;
 	a->in = NULL;
 	a->in_len = a->sent = 0;
+	a->forged = 0;
 }
 
 static void end(struct ask *a, enum direct_end how, struct span reply)
@@ -103,14 +107,16 @@ static bool open_socket(const struct direct *d, struct ask *a, int type)
 	return a->fd >= 0 && (connect(a->fd, addr, d->servers[server].len) == 0 || errno == EINPROGRESS);
 }
 
-/* The next try that gets as far as a server; false where all are over. */
+/* The next try that gets as far as a server; false, and no socket, where all are over. */
 static bool ask_someone(const struct direct *d, struct ask *a)
 {
 	for (; a->tries < DIRECT_ROUNDS * d->server_count; a->tries++) {
 		ssize_t len = (ssize_t)(a->query_len - LENGTH_BYTES);
-		if (open_socket(d, a, SOCK_DGRAM) && send(a->fd, a->query + LENGTH_BYTES, (size_t)len, MSG_NOSIGNAL) == len)
+		if (getrandom(a->query + LENGTH_BYTES, ID_BYTES, 0) == ID_BYTES && open_socket(d, a, SOCK_DGRAM) &&
+		    send(a->fd, a->query + LENGTH_BYTES, (size_t)len, MSG_NOSIGNAL) == len)
 			return true;
 	}
+	let_go(a);
 	return false;
 }
 
@@ -142,9 +148,14 @@ static bool answers(const struct ask *a, struct span reply)
 {
 	const char *query = a->query + LENGTH_BYTES;
 	size_t question = a->query_len - LENGTH_BYTES - OPT_BYTES - HEADER_BYTES;
-	return reply.len >= HEADER_BYTES + question && memcmp(reply.ptr, query, 2) == 0 &&
+	return reply.len >= HEADER_BYTES + question && memcmp(reply.ptr, query, ID_BYTES) == 0 &&
 	       ((unsigned char)reply.ptr[2] & FLAG_RESPONSE) != 0 &&
 	       span_ieq(span_of(reply.ptr + HEADER_BYTES, question), span_of(query + HEADER_BYTES, question));
+}
+
+static bool is_cut(struct span reply)
+{
+	return ((unsigned char)reply.ptr[2] & FLAG_CUT) != 0;
 }
 
 /* Ends A with REPLY, unless another server may know better. */
@@ -158,20 +169,32 @@ static void take(const struct direct *d, struct ask *a, struct span reply)
 		end(a, DIRECT_REPLY, reply);
 }
 
+/* What cannot come by UDP, or cannot be believed. */
+static void turn_to_tcp(const struct direct *d, struct ask *a)
+{
+	if (!open_socket(d, a, SOCK_STREAM))
+		try_next(d, a);
+}
+
 static void serve_udp(const struct direct *d, struct ask *a)
 {
 	char in[4096];
 	ssize_t n = recv(a->fd, in, sizeof(in), 0);
 	struct span reply = span_of(in, n > 0 ? (size_t)n : 0);
-	if (n < 0 && errno != EAGAIN && errno != EINTR)
-		try_next(d, a); /* nobody is there */
-	if (n <= 0 || !answers(a, reply))
-		return; /* what somebody else made up is not waited for any less */
-	a->reached = true;
-	if (((unsigned char)in[2] & FLAG_CUT) == 0)
-		take(d, a, reply);
-	else if (!open_socket(d, a, SOCK_STREAM))
-		try_next(d, a);
+	if (n < 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			try_next(d, a); /* nobody is there */
+	} else if (!answers(a, reply)) {
+		/* What somebody else made up is not waited for any less, but not for ever. */
+		if (++a->forged > DIRECT_FORGED_MAX)
+			turn_to_tcp(d, a);
+	} else {
+		a->reached = true;
+		if (is_cut(reply))
+			turn_to_tcp(d, a);
+		else
+			take(d, a, reply);
+	}
 }
 
 /* Reads towards COUNT bytes of the reply; ERR_AGAIN until they are there. */
@@ -198,7 +221,8 @@ static int tcp_read(struct ask *a, struct span *reply_out)
 	size_t len = (size_t)(unsigned char)a->in[0] << 8 | (unsigned char)a->in[1];
 	rc = tcp_fill(a, LENGTH_BYTES + len);
 	*reply_out = span_of(a->in + LENGTH_BYTES, len);
-	return rc == 0 && !answers(a, *reply_out) ? ERR_SYNTAX : rc;
+	/* One that is cut off here, too, lacks records that nobody can ask for. */
+	return rc == 0 && (!answers(a, *reply_out) || is_cut(*reply_out)) ? ERR_SYNTAX : rc;
 }
 
 static int tcp_write(struct ask *a)
@@ -262,7 +286,8 @@ void direct_serve(struct direct *d, const struct pollfd *fds, nfds_t count)
 			continue;
 		if (is_ready(a, fds, count))
 			(a->tcp ? serve_tcp : serve_udp)(d, a);
-		else if (a->due_ms <= now_ms) {
+		/* Whatever comes in puts nothing off. */
+		if (a->fn != NULL && a->due_ms <= now_ms) {
 			a->reached = a->reached || a->fd >= 0;
 			try_next(d, a);
 		}

@@ -4,7 +4,9 @@
  * a local part.  Asked by UDP and, where a reply is cut off, by TCP (RFC 7766), in
  * turn of the servers and with the patience of the channel beside it.
  *
- * A socket a question: its port is as random as the kernel makes it.  One thread.
+ * What is guessed must guess much (RFC 5452): each try has a socket, and so a port, and
+ * an id of its own, the socket hears its server alone, and where somebody sends what
+ * is no reply to the question, it is soon asked by TCP.  One thread.
  */
 #ifndef DNS_DIRECT_H
 #define DNS_DIRECT_H
@@ -17,6 +19,7 @@
 #define DIRECT_MAX 64		/* questions on their way */
 #define DIRECT_SERVERS_MAX 8
 #define DIRECT_ROUNDS 2		/* over all servers, the second one twice as patient */
+#define DIRECT_FORGED_MAX 8	/* datagrams to one socket that are no reply; past these TCP */
 
 enum direct_end {
 	DIRECT_REPLY,
@@ -39,7 +42,7 @@ int direct_server_add(struct direct *direct, const struct sockaddr *addr, sockle
 /* Whether NAME has a byte that c-ares takes for no part of a host's name. */
 bool direct_wants(struct span name);
 
-/* Asks MESSAGE (lib/dns/dnsmsg.h).  FN is called once, from direct_serve() or
+/* Asks MESSAGE (lib/dns/dnsmsg.h), under ids of its own.  FN is called once, from direct_serve() or
  * direct_free().  ERR_LIMIT where DIRECT_MAX are on their way, or MESSAGE is too long. */
 int direct_send(struct direct *direct, struct span message, direct_fn *fn, void *arg) MUST_CHECK;
 

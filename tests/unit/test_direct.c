@@ -8,6 +8,7 @@
 #include "tests/unit/runner.h"
 
 #define PATIENCE_MS 40
+#define LONG_PATIENCE_MS 1000 /* where a try must not be over before the test is */
 #define DEADLINE_MS 10000
 #define NAME "user+tag=1.example"
 
@@ -57,14 +58,19 @@ static void server_open(struct server *s)
 		ck_assert_int_lt(tries, 1000);
 }
 
-static void setup(size_t servers)
+static void setup_patient(size_t servers, int64_t patience_ms)
 {
 	memset(&t, 0, sizeof(t));
-	t.direct = direct_new(PATIENCE_MS);
+	t.direct = direct_new(patience_ms);
 	for (size_t i = 0; i < servers; i++) {
 		server_open(&t.servers[i]);
 		ck_assert_int_eq(direct_server_add(t.direct, (const struct sockaddr *)&t.servers[i].at, sizeof(t.servers[i].at)), 0);
 	}
+}
+
+static void setup(size_t servers)
+{
+	setup_patient(servers, PATIENCE_MS);
 }
 
 static void teardown(void)
@@ -223,15 +229,101 @@ START_TEST(a_reply_that_is_cut_comes_by_tcp)
 }
 END_TEST
 
-START_TEST(silence_ends_after_two_rounds)
+/* A query was answered as cut off; the connection on which it comes again, its bytes taken. */
+static int turned_to_tcp(const struct server *s, size_t query_len)
+{
+	char in[512];
+	size_t got = 0;
+	int fd = accept_tcp(s);
+	while (got < 2 + query_len) {
+		turn(5);
+		ssize_t n = recv(fd, in, sizeof(in), MSG_DONTWAIT);
+		ck_assert_int_ne(n, 0);
+		got += n > 0 ? (size_t)n : 0;
+	}
+	return fd;
+}
+
+START_TEST(what_is_cut_by_tcp_is_no_reply)
 {
 	struct sockaddr_in from;
+	char out[2 + 512];
+	setup_patient(1, LONG_PATIENCE_MS);
+	ask(7);
+	struct span query = receive(&t.servers[0], &from);
+	answer(&t.servers[0], &from, query, 0x02, 0);
+	int fd = turned_to_tcp(&t.servers[0], query.len);
+	size_t len = respond(query, 0x02, 0, out + 2);
+	out[0] = 0;
+	out[1] = (char)len;
+	ck_assert_int_eq(send(fd, out, 2 + len, 0), (ssize_t)(2 + len));
+	query = receive(&t.servers[0], &from); /* the next try */
+	ck_assert_int_eq(t.ended, 0);
+	close(fd);
+	teardown();
+}
+END_TEST
+
+START_TEST(bytes_that_trickle_put_nothing_off)
+{
+	struct sockaddr_in from;
+	setup_patient(1, LONG_PATIENCE_MS);
+	ask(7);
+	struct span query = receive(&t.servers[0], &from);
+	answer(&t.servers[0], &from, query, 0x02, 0);
+	int fd = turned_to_tcp(&t.servers[0], query.len);
+	struct pollfd next = {.fd = t.servers[0].udp, .events = POLLIN};
+	while (direct_wait_ms(t.direct) > 0)
+		(void)poll(NULL, 0, 1);
+	ck_assert_int_eq(poll(&next, 1, 0), 0);
+	ck_assert_int_eq(send(fd, "", 1, MSG_NOSIGNAL), 1);
+	turn(1000); /* there is a byte to read, and the time is over */
+	ck_assert_int_eq(poll(&next, 1, 1000), 1);
+	close(fd);
+	teardown();
+}
+END_TEST
+
+/* Blind guesses: so many are passed over, and one more has the question asked where nobody can join in. */
+START_TEST(forged_replies)
+{
+	struct sockaddr_in from;
+	for (int more = 0; more < 2; more++) {
+		char forged[512];
+		setup_patient(1, LONG_PATIENCE_MS);
+		ask(7);
+		struct span query = receive(&t.servers[0], &from);
+		memcpy(forged, query.ptr, query.len);
+		for (int i = 0; i < DIRECT_FORGED_MAX + more; i++) {
+			forged[1] = (char)(query.ptr[1] + 1 + i);
+			answer(&t.servers[0], &from, span_of(forged, query.len), 0, 3);
+			turn(1000);
+		}
+		ck_assert_int_eq(t.ended, 0);
+		if (more == 0) {
+			answer(&t.servers[0], &from, query, 0, 0);
+			pump_until_ended(1);
+			ck_assert_int_eq(t.how, DIRECT_REPLY);
+		} else {
+			close(turned_to_tcp(&t.servers[0], query.len));
+		}
+		teardown();
+	}
+}
+END_TEST
+
+START_TEST(silence_ends_after_two_rounds)
+{
+	struct sockaddr_in from[4];
+	char ids[4][2];
 	setup(2);
 	int64_t begin = clock_boot_ms();
 	ask(7);
 	for (int i = 0; i < 4; i++)
-		(void)receive(&t.servers[i % 2], &from);
+		memcpy(ids[i], receive(&t.servers[i % 2], &from[i]).ptr, 2);
 	pump_until_ended(1);
+	/* Four ids are not equal by chance, nor are all the caller's. */
+	ck_assert(memcmp(ids[0], ids[1], 2) != 0 || memcmp(ids[0], ids[2], 2) != 0 || memcmp(ids[0], ids[3], 2) != 0);
 	ck_assert_int_eq(t.how, DIRECT_SILENT);
 	ck_assert_int_ge(clock_boot_ms() - begin, PATIENCE_MS * 6);
 	ck_assert_int_eq(direct_wait_ms(t.direct), -1);
@@ -252,6 +344,21 @@ START_TEST(nobody_there)
 	close(t.servers[0].tcp);
 	setup(0);
 	ask(7);
+	pump_until_ended(1);
+	ck_assert_int_eq(t.how, DIRECT_UNREACHABLE);
+	teardown();
+}
+END_TEST
+
+/* The kernel refuses an address before anything is sent: that is no silence, and keeps no descriptor. */
+START_TEST(no_way_to_the_server)
+{
+	const struct sockaddr_in everyone = {.sin_family = AF_INET, .sin_port = htons(53), .sin_addr.s_addr = INADDR_BROADCAST};
+	struct pollfd fds[DIRECT_MAX];
+	setup(0);
+	ck_assert_int_eq(direct_server_add(t.direct, (const struct sockaddr *)&everyone, sizeof(everyone)), 0);
+	ask(7);
+	ck_assert_uint_eq(direct_polls(t.direct, fds), 0);
 	pump_until_ended(1);
 	ck_assert_int_eq(t.how, DIRECT_UNREACHABLE);
 	teardown();
@@ -306,8 +413,12 @@ static const TTest *const *const tests[] = {
 	&names_that_c_ares_refuses,
 	&only_the_reply_to_the_question_counts,
 	&a_reply_that_is_cut_comes_by_tcp,
+	&what_is_cut_by_tcp_is_no_reply,
+	&bytes_that_trickle_put_nothing_off,
+	&forged_replies,
 	&silence_ends_after_two_rounds,
 	&nobody_there,
+	&no_way_to_the_server,
 	&a_server_that_fails_is_passed_over,
 	&caps,
 	NULL,
