@@ -4,6 +4,10 @@
 
 #include <pthread.h>
 
+#include "lib/run/loop.h"
+
+#define KEEP_MS 2000 /* so long an end waits for who has begun it, and others wait, too */
+
 struct eraser {
 	struct spool *spool;
 	struct index *index;
@@ -11,9 +15,10 @@ struct eraser {
 	pthread_mutex_t lock;
 	pthread_t thread;
 	bool busy; /* there is a job, whose end nobody has seen yet */
-	bool done; /* guarded by the lock: the thread is through */
+	bool done; /* guarded by the lock, as all of this: the thread is through */
+	int64_t done_ms;
 	/* The job. */
-	char *email, *id;
+	char *email, *id, *ticket;
 	struct spool_erasure erasure;
 	uint64_t webhooks;
 	int rc;
@@ -37,17 +42,24 @@ static void *run(void *arg)
 		e->rc = index_erase_webhooks(e->index, span_str(e->email), span_str(e->id), &e->webhooks);
 	pthread_mutex_lock(&e->lock);
 	e->done = true;
+	e->done_ms = clock_boot_ms();
 	pthread_mutex_unlock(&e->lock);
 	return NULL;
+}
+
+static void forget_job(struct eraser *e)
+{
+	free(e->email);
+	free(e->id);
+	free(e->ticket);
+	e->email = e->id = e->ticket = NULL;
+	e->busy = e->done = false;
 }
 
 static void end_job(struct eraser *e)
 {
 	pthread_join(e->thread, NULL);
-	free(e->email);
-	free(e->id);
-	e->email = e->id = NULL;
-	e->busy = e->done = false;
+	forget_job(e);
 }
 
 void eraser_close(struct eraser **eraser)
@@ -63,32 +75,37 @@ void eraser_close(struct eraser **eraser)
 	*eraser = NULL;
 }
 
-static int begin_job(struct eraser *e, struct span email, struct span id, struct sbuf *error)
+static int begin_job(struct eraser *e, struct span email, struct span id, struct span ticket, struct sbuf *error)
 {
 	e->email = span_dup(email);
 	e->id = span_dup(id);
+	e->ticket = span_dup(ticket);
 	e->erasure = (struct spool_erasure){0};
 	e->webhooks = 0;
 	e->busy = pthread_create(&e->thread, NULL, run, e) == 0;
 	if (e->busy)
 		return 0;
-	free(e->email);
-	free(e->id);
-	e->email = e->id = NULL;
+	forget_job(e);
 	sbuf_adds(error, "cannot start a thread");
 	return ERR_TEMP;
 }
 
-json_t *eraser_run(struct eraser *e, struct span email, struct span id, struct sbuf *error)
+static bool is_of(const struct eraser *e, struct span email, struct span id, struct span ticket)
+{
+	return span_eq(span_str(e->email), email) && span_eq(span_str(e->id), id) && span_eq(span_str(e->ticket), ticket);
+}
+
+json_t *eraser_run(struct eraser *e, struct span email, struct span id, struct span ticket, struct sbuf *error)
 {
 	pthread_mutex_lock(&e->lock);
-	bool done = e->done;
+	bool done = e->done, old = done && clock_boot_ms() - e->done_ms >= KEEP_MS;
 	pthread_mutex_unlock(&e->lock);
-	if (done && !(span_eq(span_str(e->email), email) && span_eq(span_str(e->id), id))) {
-		end_job(e); /* who had asked has gone away */
+	if (done && !is_of(e, email, id, ticket)) {
+		if (old)
+			end_job(e); /* who had asked has gone away */
 		done = false;
 	}
-	if (!e->busy && begin_job(e, email, id, error) < 0)
+	if (!e->busy && begin_job(e, email, id, ticket, error) < 0)
 		return NULL;
 	if (!done)
 		return json_pack("{s:b}", "running", 1);

@@ -20,8 +20,9 @@ void eraser_close(struct eraser **eraser);
 /*
  * Erases what is kept of account EMAIL, or of delivery ID where EMAIL is empty.  Returns
  * owned: {"running": true} while this or another erasure is under way; then what it
- * came to, once.  NULL: it failed, and ERROR says why.
+ * came to, once.  NULL: it failed, and ERROR says why.  Who asks again has the same TICKET, and
+ * nobody else: what somebody had begun who went away is not taken for one of now.
  */
-json_t *eraser_run(struct eraser *eraser, struct span email, struct span id, struct sbuf *error);
+json_t *eraser_run(struct eraser *eraser, struct span email, struct span id, struct span ticket, struct sbuf *error);
 
 #endif

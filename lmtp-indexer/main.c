@@ -127,7 +127,7 @@ static json_t *progress(void *arg, const struct span *args, size_t count, struct
 }
 
 static const struct control_command commands[] = {
-	{"erase", "user EMAIL | delivery ID", erase},
+	{"erase", "user EMAIL | delivery ID [TICKET]", erase},
 	{"index rebuild", "[USER]", rebuild},
 	{"index progress", "", progress},
 	{0},

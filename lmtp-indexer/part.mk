@@ -50,6 +50,11 @@ test_indexer_parser_SRCS := tests/unit/test_indexer_parser.c $(addprefix lmtp-in
 test_indexer_parser_ARCHIVES := indexer-core run base
 test_indexer_parser_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
+TESTS += test_indexer_eraser
+test_indexer_eraser_SRCS := tests/unit/test_indexer_eraser.c lmtp-indexer/eraser.c
+test_indexer_eraser_ARCHIVES := run base
+test_indexer_eraser_LIBS := $(RUN_LIBS)
+
 TESTS += test_indexer_rows
 test_indexer_rows_SRCS := tests/unit/test_indexer_rows.c lmtp-indexer/rows.c
 test_indexer_rows_ARCHIVES := base

@@ -210,12 +210,13 @@ void server_close(struct server **server)
 
 json_t *server_erase(struct server *s, const struct span *args, size_t count, struct sbuf *error)
 {
-	bool user = count == 2 && span_eq(args[0], SPAN_LIT("user"));
-	if (!user && (count != 2 || !span_eq(args[0], SPAN_LIT("delivery")))) {
+	bool complete = count == 2 || count == 3, user = complete && span_eq(args[0], SPAN_LIT("user"));
+	if (!user && (!complete || !span_eq(args[0], SPAN_LIT("delivery")))) {
 		sbuf_adds(error, "user EMAIL or delivery ID is wanted");
 		return NULL;
 	}
-	return eraser_run(s->eraser, user ? args[1] : SPAN_EMPTY, user ? SPAN_EMPTY : args[1], error);
+	return eraser_run(s->eraser, user ? args[1] : SPAN_EMPTY, user ? SPAN_EMPTY : args[1],
+			  count == 3 ? args[2] : SPAN_EMPTY, error);
 }
 
 static struct follow *follow_of(struct server *s, struct sbuf *error)

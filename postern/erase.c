@@ -2,10 +2,12 @@
 #include "postern/erase.h"
 
 #include <time.h>
+#include <unistd.h>
 
 #include "lib/run/conf.h"
 #include "lib/run/control.h"
 #include "lib/run/db.h"
+#include "lib/run/loop.h"
 
 #define ERROR_MAX 512
 #define SPEC_MAX 512
@@ -56,14 +58,15 @@ static void pause_ms(long ms)
 }
 
 /* One call; the daemon works at it behind its loop, so that mail goes on. */
-static int ask(struct cli *cli, const char *what, const char *which, json_t **result_out, struct sbuf *error)
+static int ask(struct cli *cli, const char *what, const char *which, const char *ticket, json_t **result_out,
+	       struct sbuf *error)
 {
 	char spec_mem[SPEC_MAX];
 	struct sbuf spec;
-	const char *words[] = {"erase", what, which};
+	const char *words[] = {"erase", what, which, ticket};
 	sbuf_init(&spec, spec_mem, sizeof(spec_mem));
 	sbuf_addf(&spec, "unix:%s/lmtp-indexer.control.sock", conf_get_string(cli->conf, cli->config, "runtime_dir"));
-	return sbuf_ok(&spec) ? control_call(sbuf_cstr(&spec), words, 3,
+	return sbuf_ok(&spec) ? control_call(sbuf_cstr(&spec), words, 4,
 					     conf_get_number(cli->conf, cli->config, "control_timeout"), result_out, error)
 			      : ERR_LIMIT;
 }
@@ -73,7 +76,9 @@ static int call(struct cli *cli, const char *what, const char *which, json_t *co
 		struct sbuf *error)
 {
 	json_t *result = NULL;
-	int rc = ask(cli, what, which, &result, error);
+	char ticket[48]; /* of this call: the daemon may still have the end of one that was given up */
+	snprintf(ticket, sizeof(ticket), "%ld-%lld", (long)getpid(), (long long)clock_mono_us());
+	int rc = ask(cli, what, which, ticket, &result, error);
 	for (int i = 0; rc == 0 && json_is_true(json_object_get(result, "running")); i++) {
 		json_decref(result);
 		if (i == RUNNING_MAX) {
@@ -81,7 +86,7 @@ static int call(struct cli *cli, const char *what, const char *which, json_t *co
 			return ERR_TEMP;
 		}
 		pause_ms(RUNNING_PAUSE_MS);
-		rc = ask(cli, what, which, &result, error);
+		rc = ask(cli, what, which, ticket, &result, error);
 	}
 	if (rc < 0)
 		return rc;
