@@ -115,7 +115,8 @@ static void limit_calls(void)
 		ALLOW_CALL(SYS_newfstatat),
 		ALLOW_CALL(SYS_getdents64), ALLOW_CALL(SYS_getrandom), ALLOW_CALL(SYS_clock_gettime),
 		ALLOW_CALL(SYS_getpid), ALLOW_CALL(SYS_gettid), ALLOW_CALL(SYS_sysinfo), ALLOW_CALL(SYS_rt_sigprocmask),
-		ALLOW_CALL(SYS_rt_sigaction), ALLOW_CALL(SYS_rt_sigreturn), ALLOW_CALL(SYS_restart_syscall),
+		ALLOW_CALL(SYS_rt_sigaction), ALLOW_CALL(SYS_sigaltstack), ALLOW_CALL(SYS_rt_sigreturn),
+		ALLOW_CALL(SYS_restart_syscall),
 		ALLOW_CALL(SYS_exit), ALLOW_CALL(SYS_exit_group),
 		/* To read. */
 		UNLESS(SYS_openat, 5), ARGUMENT(2), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, MAKES_OR_WRITES), ALLOW_CALL(O_RDONLY),

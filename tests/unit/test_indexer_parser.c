@@ -22,6 +22,12 @@
 static struct parser_pool *pool;
 static struct parser *parser;
 
+/* Valgrind knows neither pidfd_open nor Landlock. */
+static bool is_valgrind(void)
+{
+	return getenv("UNDER_VALGRIND") != NULL;
+}
+
 static void open_pool_of(size_t count, uint64_t memory_bytes)
 {
 	char mem[256];
@@ -60,6 +66,8 @@ START_TEST(many_at_one_go)
 	struct span contents[PARSER_BATCH_MAX + 1];
 	struct extract *extracts[PARSER_BATCH_MAX + 1];
 	size_t done = 0;
+	if (is_valgrind())
+		return;
 	open_pool(256u << 20);
 	for (size_t i = 0; i <= PARSER_BATCH_MAX; i++)
 		contents[i] = mail(mem[i], i);
@@ -80,6 +88,8 @@ START_TEST(contents_fit_together)
 	struct span contents[2] = {{large, 0}, mail(mem, 1)};
 	struct extract *extracts[2];
 	size_t done = 0;
+	if (is_valgrind())
+		return;
 	open_pool(256u << 20);
 	memset(large, 'x', sizeof(large));
 	memcpy(large, head, sizeof(head) - 1);
@@ -99,6 +109,8 @@ START_TEST(a_mail_in_a_file)
 	char path[128];
 	const char head[] = "Subject: number 7\r\nContent-Type: text/plain; charset=iso-2022-jp\r\n\r\n";
 	struct extract *x = NULL;
+	if (is_valgrind())
+		return;
 	open_pool(256u << 20);
 	(void)snprintf(path, sizeof(path), "%s/mail-%d", tmpdir(), (int)getpid());
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -159,6 +171,8 @@ static int try_all(bool files)
 START_TEST(a_parser_that_was_taken_over)
 {
 	int status;
+	if (is_valgrind())
+		return;
 	open_pool_of(3, 256u << 20);
 	const bool files = has_landlock();
 	const pid_t pid = fork();
@@ -198,6 +212,8 @@ START_TEST(one_ends_the_parser)
 	struct sbuf bomb;
 	struct extract *extracts[3], *x = NULL;
 	size_t done = 0;
+	if (is_valgrind())
+		return;
 	open_pool(16u << 20);
 	sbuf_init_heap(&bomb, CONTENT_MAX);
 	for (size_t i = 0; i < 150000; i++)
