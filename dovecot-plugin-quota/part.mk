@@ -2,10 +2,10 @@
 
 ARCHIVES += quota-core
 quota-core_SRCS := $(addprefix dovecot-plugin-quota/,quotad/once.c quotad/ledger.c \
-	quotad/ledger-request.c quotad/journal.c quotad/findings.c)
+	quotad/ledger-request.c quotad/journal.c quotad/findings.c quotad/recount-queue.c)
 
 BINS += quotad
-quotad_SRCS := $(addprefix dovecot-plugin-quota/quotad/,main.c markers.c openmap.c recount.c server.c store.c reader.c tell.c)
+quotad_SRCS := $(addprefix dovecot-plugin-quota/quotad/,main.c markers.c openmap.c air.c recount.c server.c store.c reader.c tell.c)
 quotad_ARCHIVES := quota-core quota run base
 quotad_LIBS := $(RUN_LIBS)
 
@@ -23,7 +23,7 @@ lib12_imap_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c
 ARCHIVES += quota-client
 quota-client_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c)
 
-TESTS += test_quota_proto test_quota_ledger test_quota_limits test_quota_drift test_quota_model test_quota_journal test_quota_client
+TESTS += test_quota_proto test_quota_ledger test_quota_limits test_quota_drift test_quota_model test_quota_recount test_quota_journal test_quota_client
 test_quota_journal_SRCS := tests/unit/test_quota_journal.c
 test_quota_journal_ARCHIVES := quota-core quota base
 test_quota_client_SRCS := tests/unit/test_quota_client.c
@@ -36,6 +36,8 @@ test_quota_limits_SRCS := tests/unit/test_quota_limits.c
 test_quota_limits_ARCHIVES := quota-core quota base
 test_quota_drift_SRCS := tests/unit/test_quota_drift.c dovecot-plugin-quota/quotad/openmap.c
 test_quota_drift_ARCHIVES := quota-core quota base
+test_quota_recount_SRCS := tests/unit/test_quota_recount.c
+test_quota_recount_ARCHIVES := quota-core quota base
 test_quota_model_SRCS := tests/unit/test_quota_model.c
 test_quota_model_ARCHIVES := quota-core quota base
 

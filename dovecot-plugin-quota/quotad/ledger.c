@@ -110,11 +110,15 @@ static void domain_leave(struct ledger *l, struct ledger_domain *d)
 	domain_free(d);
 }
 
+bool ledger_may_have_mail(const struct ledger_user *u)
+{
+	return u->exists || !u->limit_known;
+}
+
 static bool droppable(const struct ledger_user *u)
 {
-	const bool kept = u->exists || !u->limit_known;
 	const bool written = u->delivered >= u->version;
-	return u->open == 0 && u->slot == 0 && !u->listed && (written || !kept) &&
+	return u->open == 0 && u->slot == 0 && !u->listed && (written || !ledger_may_have_mail(u)) &&
 	       (u->domain == NULL || !u->domain->complete || !ledger_domain_limited(u->domain));
 }
 

@@ -68,6 +68,7 @@ struct ledger_user {
 	bool urgent;	    /* ... without waiting for a contact */
 	bool examined;	    /* the next recount is only looked at */
 	bool listed;	    /* in the list of urgent users */
+	bool counted_soon;  /* taken from there, and asked for again and again */
 	struct ledger_user *next_urgent;
 	size_t pending; /* changes that are not on disk, kept by the server */
 	uint32_t slot;	/* where the server notes that something is in the air; 0: nowhere */
@@ -172,6 +173,8 @@ void ledger_domain_complete(struct ledger_domain *domain);
 bool ledger_domain_limited(const struct ledger_domain *domain);
 /* The user's domain, if all of it must be read for its limit to hold; else NULL. */
 const char *ledger_domain_to_load(const struct ledger_user *user);
+/* False where the database was asked and has no such user. */
+bool ledger_may_have_mail(const struct ledger_user *user);
 /* Whether all limits that bind the user are known. */
 bool ledger_is_known(const struct ledger_user *user);
 

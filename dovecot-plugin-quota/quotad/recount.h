@@ -10,10 +10,10 @@
 
 struct recount;
 
-#define RECOUNT_QUEUE_MAX 10000 /* users that wait; more are counted at their next contact */
-
-/* Starts the thread; without recount_socket nothing is ever asked for. */
-struct recount *recount_new(struct skel *skel, struct ledger *ledger);
+/* Starts the thread; without recount_socket nothing is ever asked for.  SETTLED(ARG) is
+ * called for a user whose account is gone and who is not asked for any more. */
+struct recount *recount_new(struct skel *skel, struct ledger *ledger,
+			    void (*settled)(void *arg, struct ledger_user *user), void *arg);
 void recount_free(struct recount **recount);
 
 /* Takes over whom the ledger has become suspicious of. */
@@ -21,5 +21,7 @@ void recount_look(struct recount *recount);
 /* Counts the mails themselves, soon.  ERR_LIMIT where the queue is full, ERR_NOT_FOUND
  * without recount_socket. */
 int recount_thoroughly(struct recount *recount, struct span user) MUST_CHECK;
+/* Users in the queue. */
+size_t recount_waiting(const struct recount *recount);
 
 #endif

@@ -10,8 +10,8 @@
  */
 #include "dovecot-plugin-quota/quotad/server.h"
 
+#include "dovecot-plugin-quota/quotad/air.h"
 #include "dovecot-plugin-quota/quotad/markers.h"
-#include "dovecot-plugin-quota/quotad/openmap.h"
 #include "dovecot-plugin-quota/quotad/recount.h"
 #include "dovecot-plugin-quota/quotad/tell.h"
 #include "dovecot-plugin-quota/quotad/waiting.h"
@@ -24,7 +24,7 @@ struct server {
 	struct skel *skel;
 	struct ledger *ledger;
 	struct store *store;
-	struct openmap *openmap;
+	struct air air;
 	struct recount *recount;
 	struct findings *findings;
 	struct listen_set listen, check_listen;
@@ -89,18 +89,6 @@ static void not_journalled(struct server *s, struct span user)
 	ledger_distrust(s->ledger, user);
 }
 
-/* Notes, or strikes out, that something about the user is in the air. */
-static void note(struct server *s, struct ledger_user *u)
-{
-	const bool open = u->open > 0 || u->pending > 0 || u->urgent;
-	if (open && u->slot == 0)
-		u->slot = openmap_add(s->openmap, span_str(u->name));
-	if (open || u->slot == 0)
-		return;
-	openmap_del(s->openmap, u->slot);
-	u->slot = 0;
-}
-
 static void add_pending(struct client *c, struct ledger_user *user, const struct quota_request *request)
 {
 	struct pending *p = mem_zalloc(sizeof(*p) + request->user.len + 1);
@@ -145,7 +133,7 @@ static void execute(struct client *c, const struct quota_request *request)
 	if (result.changed || request->op != 0)
 		journal(c, user, request, &result);
 	if (user != NULL)
-		note(s, user);
+		air_note(&s->air, user);
 	recount_look(s->recount);
 	if (quota_verb_has_reply(request->verb))
 		send_reply(c, result.reply);
@@ -370,7 +358,7 @@ static void on_synced(void *arg, uint64_t upto, bool failed)
 		struct ledger_user *user = ledger_peek(s->ledger, span_str(p->user));
 		if (user != NULL && user->pending > 0) {
 			user->pending--;
-			note(s, user);
+			air_note(&s->air, user);
 		}
 		if (c != NULL) {
 			c->pending--;
@@ -419,6 +407,7 @@ static void collect(void *arg)
 	struct server *s = arg;
 	metrics_set(METRIC_USERS, (int64_t)s->ledger->users.count);
 	metrics_set(METRIC_OPEN, (int64_t)s->ledger->open);
+	metrics_set(METRIC_RECOUNTS_WAITING, (int64_t)recount_waiting(s->recount));
 	metrics_set(METRIC_DATABASE_UP, store_is_up(s->store));
 }
 
@@ -456,33 +445,6 @@ static int open_store(struct server *s, struct sbuf *error)
 	return 0;
 }
 
-/* False while there is no room to remember it beyond our own end. */
-static bool on_left_open(void *arg, struct span name)
-{
-	struct server *s = arg;
-	struct ledger_user *user = ledger_add(s->ledger, name);
-	if (user == NULL)
-		return name.len > QUOTA_USER_MAX; /* nobody's */
-	ledger_unseen(s->ledger, user);
-	note(s, user);
-	recount_look(s->recount);
-	return user->slot != 0;
-}
-
-/* Whoever had something in the air when the last quotad ended is counted. */
-static int open_map(struct server *s, struct sbuf *error)
-{
-	char path[1024];
-	struct sbuf b;
-	sbuf_init(&b, path, sizeof(path));
-	sbuf_addf(&b, "%s/open", s->skel->state_dir);
-	const int rc = openmap_open(sbuf_cstr(&b), &s->openmap, error);
-	if (rc < 0)
-		return rc;
-	openmap_take(s->openmap, on_left_open, s);
-	return 0;
-}
-
 static int open_sockets(struct server *s, const struct quotad_config *config, struct sbuf *error)
 {
 	static const mode_t modes[] = {0600, 0660, 0666};
@@ -504,6 +466,12 @@ static int open_sockets(struct server *s, const struct quotad_config *config, st
 	return rc;
 }
 
+static void on_settled(void *arg, struct ledger_user *user)
+{
+	struct server *s = arg;
+	air_note(&s->air, user);
+}
+
 int server_open(struct skel *skel, struct server **server_out, struct sbuf *error)
 {
 	const struct quotad_config *config = skel->config;
@@ -521,19 +489,19 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 	ev_timer_init(&s->stop_timer, on_stop_timer, 0, STOP_CHECK_S);
 	s->load_timer.data = s->stop_timer.data = s;
 
-	s->recount = recount_new(skel, s->ledger);
+	s->recount = recount_new(skel, s->ledger, on_settled, s);
 	s->findings = findings_new();
 
 	int rc = open_store(s, error);
 	if (rc == 0)
-		rc = open_map(s, error);
+		rc = air_open(&s->air, skel->state_dir, s->ledger, s->recount, error);
 	if (rc == 0)
 		rc = open_sockets(s, config, error);
 	if (rc < 0) {
 		server_close(&s);
 		return rc;
 	}
-	markers_start(&s->markers, loop_ev(skel->loop), config->marker_dir, on_left_open, s);
+	markers_start(&s->markers, loop_ev(skel->loop), config->marker_dir, air_remember, &s->air);
 	metrics_on_collect(collect, s);
 	*server_out = s;
 	return 0;
@@ -556,7 +524,7 @@ void server_close(struct server **server)
 	conn_server_free(&s->checkers);
 	recount_free(&s->recount);
 	findings_free(&s->findings);
-	openmap_close(&s->openmap);
+	air_close(&s->air);
 	listen_close(&s->listen);
 	listen_close(&s->check_listen);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->load_timer);

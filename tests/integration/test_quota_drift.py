@@ -73,14 +73,45 @@ class ByItself(QuotaCase):
             client.connect(str(self.stack.at.path("/run/postern/quotad.sock")))
             client.sendall(f"HELLO\t2\t77\nRESERVE\t{user}\t0\t1000\t0\t0\t0\t0\t0\t0\t\n".encode())
             self.assertTrue(client.recv(1024).startswith(b"OK\t"))
-            # Its mail is there, but nobody has told.
-            victim = next(self.stack.mail_dir(user).glob("new/*"))
-            copy = victim.with_name(victim.name.replace(".M", ".M1", 1))
-            shutil.copy2(victim, copy)
-            shutil.chown(copy, victim.stat().st_uid, victim.stat().st_gid)
+            self.put_there(user)  # its mail is there, but nobody has told
             self.stack.kill("quotad")
         self.wait_until(lambda: self.row(user) == self.files(user), 20)
         self.assertEqual(self.row(user)[1], 2)
+
+    def put_there(self, user):
+        """One more file of a mail that the user has."""
+        victim = next(self.stack.mail_dir(user).glob("new/*"))
+        copy = victim.with_name(victim.name.replace(".M", ".M1", 1))
+        shutil.copy2(victim, copy)
+        shutil.chown(copy, victim.stat().st_uid, victim.stat().st_gid)
+
+    def test_while_dovecot_counts_nobody(self):
+        """It is told, tried again and again, and done when Dovecot answers."""
+        users = self.users(3)
+        for user in users:
+            self.assertEqual(self.deliver(user, body(5 * KB))[0], 250)
+        self.assert_converges(users)
+        there = self.stack.at.path("/run/dovecot/postern-recount")
+        away = there.with_name("away")
+        failed = self.metric('quotad_own_recounts_total{result="failed"}', "quotad")
+        there.rename(away)
+        try:
+            for user in users:
+                self.put_there(user)
+                with socket.socket(socket.AF_UNIX) as client:  # a mail process that dies
+                    client.connect(str(self.stack.at.path("/run/postern/quotad.sock")))
+                    client.sendall(f"HELLO\t2\t78\nINTENT\t{user}\nLOOKUP\t{user}\n".encode())
+                    self.assertTrue(client.recv(1024).startswith(b"OK\t"))
+            self.wait_until(lambda: self.metric('quotad_own_recounts_total{result="failed"}', "quotad") >= failed + 3, 30,
+                            "the third try")
+            self.assertIn("Dovecot counts no mailbox for us", self.stack.log_tail("quotad", 50))
+            self.assertGreaterEqual(self.metric("quotad_recounts_waiting", "quotad"), 3)
+            for user in users:
+                self.assertEqual(self.row(user)[1], 1)
+        finally:
+            away.rename(there)
+        self.assert_converges(users)
+        self.wait_until(lambda: self.metric("quotad_recounts_waiting", "quotad") == 0, 20, "an empty queue")
 
     def test_every_change_without_quotad(self):
         delivered, appended, expunged, moved = self.users(4)
