@@ -101,6 +101,14 @@ void cork_write(struct cork *c, struct span bytes)
 	conn_write(c->conn, bytes);
 }
 
+void cork_hold(struct cork *c, struct span bytes)
+{
+	if (c->conn != NULL && c->out.len + bytes.len <= CORK_MAX)
+		sbuf_add(&c->out, bytes);
+	else
+		cork_write(c, bytes);
+}
+
 void cork_finish(struct cork *c)
 {
 	c->finish = true;

@@ -36,6 +36,8 @@ void cork_done(struct cork *cork);
 /* The connection is gone or another one. */
 void cork_switch(struct cork *cork, struct conn *conn);
 void cork_write(struct cork *cork, struct span bytes);
+/* Goes out with the next cork_write(). */
+void cork_hold(struct cork *cork, struct span bytes);
 /* conn_finish() once everything is out. */
 void cork_finish(struct cork *cork);
 size_t cork_pending(const struct cork *cork);

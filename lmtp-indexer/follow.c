@@ -9,6 +9,7 @@
 #include "lmtp-indexer/follow.h"
 
 #include "lib/run/marker.h"
+#include "lib/run/worker.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/follow_internal.h"
 #include "lmtp-indexer/index_internal.h"
@@ -21,6 +22,7 @@
 #define RATE_EACH_MS 500
 #define BUSY_RATE 20	 /* deliveries a second beyond which live mail is left room */
 #define PLACE_SHARE 20	 /* then passes that only place deliveries take a twentieth of the time */
+#define PLACE_REST_MAX_MS 5000
 #define BACKFILL_SHARE 5 /* and backfills a fifth */
 #define PAUSE_MIN_MS 100 /* while Dovecot or the database is away */
 #define PAUSE_MAX_MS 10000
@@ -237,7 +239,7 @@ static void rest(struct follow *f, int64_t ms)
 	int64_t until = clock_boot_ms() + ms;
 	pthread_mutex_lock(&f->lock);
 	while (!atomic_load(&f->stopping) && clock_boot_ms() < until)
-		index_wait(&f->wake, &f->lock, until - clock_boot_ms());
+		worker_cond_wait(&f->wake, &f->lock, until - clock_boot_ms());
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -248,8 +250,11 @@ static void rest(struct follow *f, int64_t ms)
 static void leave_room(struct follow *f, int64_t took_ms, bool placing, bool backfill)
 {
 	int64_t now_ms = clock_boot_ms();
-	if (f->busy && placing)
-		f->place_after_ms = now_ms + took_ms * (PLACE_SHARE - 1);
+	if (f->busy && placing) { /* a pass is several steps, and rests for all of them */
+		int64_t from_ms = f->place_after_ms > now_ms ? f->place_after_ms : now_ms;
+		int64_t until_ms = from_ms + took_ms * (PLACE_SHARE - 1);
+		f->place_after_ms = until_ms < now_ms + PLACE_REST_MAX_MS ? until_ms : now_ms + PLACE_REST_MAX_MS;
+	}
 	if (f->busy && backfill)
 		f->back_after_ms = now_ms + took_ms * (BACKFILL_SHARE - 1);
 }
@@ -358,7 +363,7 @@ static void wait_for_work(struct follow *f)
 		f->job.ended_ms = clock_boot_ms();
 	}
 	if (!atomic_load(&f->stopping) && ms != 0)
-		index_wait(&f->wake, &f->lock, ms < 0 || ms > IDLE_MS ? IDLE_MS : ms);
+		worker_cond_wait(&f->wake, &f->lock, ms < 0 || ms > IDLE_MS ? IDLE_MS : ms);
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -492,14 +497,10 @@ static void free_texts(struct follow_config *c)
 struct follow *follow_new(const struct follow_config *config)
 {
 	struct follow *f = mem_zalloc(sizeof(*f));
-	pthread_condattr_t attr;
 	f->config = *config;
 	copy_texts(&f->config);
 	pthread_mutex_init(&f->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&f->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	worker_cond_init(&f->wake);
 	follow_queue_init(&f->queue, config->delay_ms, config->gap_ms, FOLLOW_USERS_MAX);
 	arena_init(&f->mem, FOLLOW_ARENA_MAX);
 	f->doveadm = doveadm_new(f->config.server, f->config.password, DOVEADM_TIMEOUT_MS, &f->stopping);

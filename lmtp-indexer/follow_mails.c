@@ -68,16 +68,15 @@ static void add_change(struct chunk *c, const struct reconcile_mail *m, struct c
 
 static int put_rows(struct chunk *c, struct change *list, size_t *count)
 {
-	int rc = 0;
-	for (size_t i = 0; i < c->plan.mail_count && rc == 0; i++) {
+	for (size_t i = 0; i < c->plan.mail_count; i++) {
 		const struct reconcile_mail *m = &c->plan.mails[i];
 		if (m->action == RECONCILE_KEEP || m->message_id == 0)
 			continue;
-		rc = follow_store_put(c->p->f->store, &c->place, m);
+		follow_store_put(c->p->f->store, &c->place, m);
 		add_change(c, m, list, count);
 		c->changed++;
 	}
-	return rc;
+	return follow_store_put_all(c->p->f->store);
 }
 
 static int change_rows(struct chunk *c)

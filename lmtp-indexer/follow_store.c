@@ -20,6 +20,13 @@ struct follow_store *follow_store_new(struct db *db, const char *user_query, con
 		  "SELECT delivery_id, id, mailbox_guid IS NOT NULL, parse_state = 'pending' FROM messages "
 		  "FORCE INDEX (messages_delivery) WHERE ",
 		  "(delivery_id = ? AND user_id = ?)", " OR ", "", 2);
+	/* One statement for many rows: while the transaction is open, its locks on the gaps of messages_place
+	 * keep deliveries of other users out. */
+	rows_init(&s->put, "UPDATE messages m JOIN (",
+		  "SELECT ? AS id, ? AS name, ? AS box, ? AS validity, ? AS uid, ? AS flags, ? AS mail", " UNION ALL ",
+		  ") v ON m.id = v.id SET m.mailbox_name = v.name, m.mailbox_guid = v.box, m.uid_validity = v.validity, "
+		  "m.uid = v.uid, m.flags = v.flags, m.mail_guid = v.mail, m.deleted_at = NULL, m.deleted_reason = NULL",
+		  7);
 	rows_init(&s->events, "INSERT INTO events (user_id, seq, event_key, type, message_id, payload) VALUES ",
 		  "(?, ?, ?, ?, ?, ?)", ",", "", 6);
 	return s;
@@ -33,6 +40,7 @@ void follow_store_free(struct follow_store **store)
 	db_free(&s->db);
 	rows_done(&s->at);
 	rows_done(&s->traced);
+	rows_done(&s->put);
 	rows_done(&s->events);
 	free(s->user_query);
 	free(s->users_query);

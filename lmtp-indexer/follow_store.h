@@ -76,8 +76,9 @@ int follow_store_begin(struct follow_store *store) MUST_CHECK;
 int follow_store_commit(struct follow_store *store) MUST_CHECK;
 void follow_store_rollback(struct follow_store *store);
 
-/* The row of mail->message_id lies here, as the mail is. */
-int follow_store_put(struct follow_store *store, const struct follow_place *place, const struct reconcile_mail *mail) MUST_CHECK;
+/* The row of mail->message_id lies here, as the mail is: noted, and written by follow_store_put_all().  Borrows both. */
+void follow_store_put(struct follow_store *store, const struct follow_place *place, const struct reconcile_mail *mail);
+int follow_store_put_all(struct follow_store *store) MUST_CHECK;
 /* *CHANGED_OUT: the row still had the place that its mail has left, and was not deleted before. */
 int follow_store_delete(struct follow_store *store, uint64_t message_id, const char *box_guid, uint32_t uid,
 			const char *reason, bool *changed_out) MUST_CHECK;

@@ -8,7 +8,7 @@
 struct follow_store {
 	struct db *db;
 	char *user_query, *users_query;
-	struct rows at, traced, events;
+	struct rows at, traced, put, events;
 };
 
 #endif

@@ -10,6 +10,7 @@
 
 int follow_store_begin(struct follow_store *s)
 {
+	rows_reset(&s->put);
 	return db_begin(s->db);
 }
 
@@ -23,15 +24,17 @@ void follow_store_rollback(struct follow_store *s)
 	db_rollback(s->db);
 }
 
-int follow_store_put(struct follow_store *s, const struct follow_place *place, const struct reconcile_mail *m)
+void follow_store_put(struct follow_store *s, const struct follow_place *place, const struct reconcile_mail *m)
 {
-	struct db_param params[] = {DB_P_STR(place->box_name), DB_P_STR(place->box_guid), DB_P_UINT(place->uid_validity),
-				    DB_P_UINT(m->uid), DB_P_TEXT(m->flags), DB_P_BLOB(span_of(m->guid, sizeof(m->guid))),
-				    DB_P_UINT(m->message_id)};
-	return db_exec(s->db,
-		       "UPDATE messages SET mailbox_name = ?, mailbox_guid = ?, uid_validity = ?, uid = ?, flags = ?, "
-		       "mail_guid = ?, deleted_at = NULL, deleted_reason = NULL WHERE id = ?",
-		       params, 7);
+	struct db_param params[] = {DB_P_UINT(m->message_id), DB_P_STR(place->box_name), DB_P_STR(place->box_guid),
+				    DB_P_UINT(place->uid_validity), DB_P_UINT(m->uid), DB_P_TEXT(m->flags),
+				    DB_P_BLOB(span_of(m->guid, sizeof(m->guid)))};
+	rows_add(&s->put, params);
+}
+
+int follow_store_put_all(struct follow_store *s)
+{
+	return rows_exec(&s->put, s->db);
 }
 
 static int bury(struct follow_store *s, const char *sql, const struct db_param *params, size_t count, bool *changed_out)

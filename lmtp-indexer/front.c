@@ -63,11 +63,14 @@ static void put(struct front *f)
 
 /* ---- The client ---- */
 
-static void op_reply(void *arg, struct span bytes, bool hang_up)
+static void op_reply(void *arg, struct span bytes, enum lmtp_session_say how)
 {
 	struct front *f = arg;
-	cork_write(&f->said, bytes);
-	if (hang_up)
+	if (how == SAY_WITH_NEXT)
+		cork_hold(&f->said, bytes);
+	else
+		cork_write(&f->said, bytes);
+	if (how == SAY_LAST)
 		cork_finish(&f->said);
 }
 

@@ -5,22 +5,11 @@
  */
 #include "index.h"
 
-#include <errno.h>
-
 #include "lib/run/http.h"
 #include "lib/run/secret.h"
+#include "lib/run/worker.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/index_internal.h"
-
-bool index_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms)
-{
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	int64_t ns = (int64_t)until.tv_nsec + ms % 1000 * 1000000;
-	until.tv_sec += ms / 1000 + ns / 1000000000;
-	until.tv_nsec = ns % 1000000000;
-	return pthread_cond_timedwait(cond, lock, &until) != ETIMEDOUT;
-}
 
 void index_finish(struct index *ix, struct delivery *d)
 {
@@ -171,16 +160,12 @@ static void start_threads(struct index *ix, const struct indexer_config *c)
 
 static void init_locks(struct index *ix)
 {
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&ix->lock, NULL);
 	pthread_mutex_init(&ix->reader_lock, NULL);
 	pthread_mutex_init(&ix->order, NULL);
-	pthread_cond_init(&ix->to_parse, &attr);
-	pthread_cond_init(&ix->to_write, &attr);
-	pthread_cond_init(&ix->parsed_less, &attr);
-	pthread_condattr_destroy(&attr);
+	worker_cond_init(&ix->to_parse);
+	worker_cond_init(&ix->to_write);
+	worker_cond_init(&ix->parsed_less);
 }
 
 static struct extract_limits limits_of(const struct indexer_config *c)

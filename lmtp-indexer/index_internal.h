@@ -75,7 +75,5 @@ void index_finish(struct index *ix, struct delivery *d);
 
 void *index_parse_run(void *arg);
 void *index_write_run(void *arg);
-/* A timed wait; false at the timeout. */
-bool index_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms);
 
 #endif

@@ -7,6 +7,7 @@
  * that it refuses is tried delivery by delivery, and only what is refused
  * alone is left out, loudly.
  */
+#include "lib/run/worker.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/index_internal.h"
 #include "lmtp-indexer/payload.h"
@@ -34,7 +35,7 @@ static bool gather(struct index *ix, int64_t began_ms, struct batch *b)
 		pthread_cond_wait(&ix->to_write, &ix->lock);
 	int64_t pause = began_ms + ix->linger_ms - clock_boot_ms();
 	while (!ix->stopping && pause > 0 && ix->parsed_count < WRITER_BATCH_MAX) {
-		index_wait(&ix->to_write, &ix->lock, pause);
+		worker_cond_wait(&ix->to_write, &ix->lock, pause);
 		pause = began_ms + ix->linger_ms - clock_boot_ms();
 	}
 	while (!ix->stopping && ix->parsed != NULL && b->count < WRITER_BATCH_MAX) {
@@ -120,7 +121,7 @@ static void pause_for(struct index *ix, int64_t ms)
 	pthread_mutex_lock(&ix->lock);
 	int64_t until = clock_boot_ms() + ms;
 	while (!ix->stopping && clock_boot_ms() < until)
-		index_wait(&ix->to_write, &ix->lock, until - clock_boot_ms());
+		worker_cond_wait(&ix->to_write, &ix->lock, until - clock_boot_ms());
 	pthread_mutex_unlock(&ix->lock);
 }
 

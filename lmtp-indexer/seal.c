@@ -15,6 +15,7 @@
 #include "lib/base/num.h"
 #include "lib/run/log.h"
 #include "lib/run/loop.h"
+#include "lib/run/worker.h"
 #include "lmtp-indexer/block.h"
 #include "lmtp-indexer/rows.h"
 #include "lmtp-indexer/index_internal.h"
@@ -221,7 +222,7 @@ static void *run(void *arg)
 		seal_all(s, &users);
 		pthread_mutex_lock(&s->lock);
 		if (!s->stopping && s->due.count == 0)
-			index_wait(&s->wake, &s->lock, PAUSE_MS);
+			worker_cond_wait(&s->wake, &s->lock, PAUSE_MS);
 	}
 	pthread_mutex_unlock(&s->lock);
 	return NULL;
@@ -253,15 +254,11 @@ void seal_note(struct seal *s, uint64_t user_id)
 struct seal *seal_new(struct db *db)
 {
 	struct seal *s = mem_zalloc(sizeof(*s));
-	pthread_condattr_t attr;
 	s->db = db;
 	htab_init(&s->noted, NOTED_USERS_MAX);
 	rows_init(&s->pages, "INSERT INTO search_pages (block_id, page, words) VALUES ", "(?, ?, ?)", ",", "", 3);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	worker_cond_init(&s->wake);
 	if (pthread_create(&s->thread, NULL, run, s) != 0)
 		PANIC("cannot start a thread");
 	return s;

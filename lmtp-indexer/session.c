@@ -18,13 +18,13 @@ static const char lost_backend[] = "451 4.4.2 The mail store did not answer\r\n"
 
 static void say(struct lmtp_session *s, const char *line)
 {
-	s->ops->reply(s->arg, span_str(line), false);
+	s->ops->reply(s->arg, span_str(line), SAY_NOW);
 }
 
 static void hang_up(struct lmtp_session *s, const char *line)
 {
 	s->state = SESSION_CLOSED;
-	s->ops->reply(s->arg, span_str(line), true);
+	s->ops->reply(s->arg, span_str(line), SAY_LAST);
 }
 
 void lmtp_session_init(struct lmtp_session *s, const struct lmtp_session_ops *ops, void *arg,
@@ -48,7 +48,7 @@ void lmtp_session_greet(struct lmtp_session *s)
 	struct sbuf b;
 	sbuf_init(&b, mem, sizeof(mem));
 	sbuf_addf(&b, "220 %.255s LMTP Postern\r\n", s->host);
-	s->ops->reply(s->arg, sbuf_span(&b), false);
+	s->ops->reply(s->arg, sbuf_span(&b), SAY_NOW);
 }
 
 /* ---- The transaction ---- */
@@ -272,7 +272,7 @@ static void answer(struct lmtp_session *s, const struct lmtp_session_rcpt *r)
 		lmtp_reply_add(&b, &r->reply);
 	else
 		sbuf_adds(&b, lost_backend);
-	s->ops->reply(s->arg, sbuf_span(&b), false);
+	s->ops->reply(s->arg, sbuf_span(&b), SAY_NOW);
 }
 
 void lmtp_session_on_results(struct lmtp_session *s, size_t count)
@@ -304,7 +304,7 @@ static void bdat_complete(struct lmtp_session *s)
 	} else {
 		sbuf_init(&b, mem, sizeof(mem));
 		sbuf_addf(&b, "250 2.0.0 %llu octets received\r\n", (unsigned long long)s->bdat_size);
-		s->ops->reply(s->arg, sbuf_span(&b), false);
+		s->ops->reply(s->arg, sbuf_span(&b), SAY_NOW);
 	}
 }
 
@@ -483,16 +483,16 @@ void lmtp_session_on_backend(struct lmtp_session *s, const struct lmtp_caps *cap
 	s->state = SESSION_READY;
 	sbuf_init(&b, mem, sizeof(mem));
 	lmtp_caps_add(&b, span_str(s->host), caps);
-	s->ops->reply(s->arg, sbuf_span(&b), false);
+	s->ops->reply(s->arg, sbuf_span(&b), SAY_NOW);
 }
 
-static void forward(struct lmtp_session *s, const struct lmtp_reply *reply)
+static void forward(struct lmtp_session *s, const struct lmtp_reply *reply, enum lmtp_session_say how)
 {
 	char mem[LMTP_REPLY_MAX + 256];
 	struct sbuf b;
 	sbuf_init(&b, mem, sizeof(mem));
 	lmtp_reply_add(&b, reply);
-	s->ops->reply(s->arg, sbuf_span(&b), false);
+	s->ops->reply(s->arg, sbuf_span(&b), how);
 }
 
 static void mail_answered(struct lmtp_session *s, bool ok)
@@ -542,10 +542,11 @@ void lmtp_session_on_reply(struct lmtp_session *s, const struct lmtp_reply *repl
 {
 	bool ok = reply->code < 300;
 	if (s->mail_pending) {
-		forward(s, reply);
+		/* RCPT came along with MAIL. */
+		forward(s, reply, s->env.rcpt_count > 0 ? SAY_WITH_NEXT : SAY_NOW);
 		mail_answered(s, ok);
 	} else if (s->replied < s->env.rcpt_count) {
-		forward(s, reply);
+		forward(s, reply, SAY_NOW);
 		rcpt_answered(s, ok);
 	} else if (s->state == SESSION_FINAL && !s->failed && s->settled < s->env.accepted) {
 		struct lmtp_reply kept = keep_reply(s, reply);

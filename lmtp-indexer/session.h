@@ -63,9 +63,15 @@ struct lmtp_session_envelope {
 	uint64_t size_bytes; /* of the content with our trace header */
 };
 
+enum lmtp_session_say {
+	SAY_NOW,
+	SAY_WITH_NEXT, /* may wait for the next reply, which is sure to come: the client asked for both at once */
+	SAY_LAST,      /* after this nothing follows: hang up */
+};
+
 struct lmtp_session_ops {
-	/* To the client. `hang_up`: after this nothing follows. */
-	void (*reply)(void *arg, struct span bytes, bool hang_up);
+	/* To the client. */
+	void (*reply)(void *arg, struct span bytes, enum lmtp_session_say how);
 	/* Wants a backend leg; answer with lmtp_session_on_backend(). */
 	void (*connect)(void *arg);
 	/* A new delivery id. */

@@ -11,6 +11,7 @@
 
 #include "lib/run/http.h"
 #include "lib/run/log.h"
+#include "lib/run/worker.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/server.h"
 
@@ -153,22 +154,6 @@ static bool round_of_all(struct settle *s)
 	return ok;
 }
 
-static void wait_for(struct settle *s, int64_t pause_ms)
-{
-	struct timespec until;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += pause_ms / 1000;
-	until.tv_nsec += (pause_ms % 1000) * 1000000;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000;
-	}
-	if (s->work == NULL)
-		pthread_cond_wait(&s->wake, &s->lock);
-	else
-		pthread_cond_timedwait(&s->wake, &s->lock, &until);
-}
-
 static void *run(void *arg)
 {
 	struct settle *s = arg;
@@ -184,7 +169,7 @@ static void *run(void *arg)
 		bool ok = round_of_all(s);
 		pthread_mutex_lock(&s->lock);
 		if (!s->stopping && s->fresh == NULL)
-			wait_for(s, ok ? PAUSE_MS : PAUSE_DOWN_MS);
+			worker_cond_wait(&s->wake, &s->lock, s->work == NULL ? -1 : ok ? PAUSE_MS : PAUSE_DOWN_MS);
 	}
 	pthread_mutex_unlock(&s->lock);
 	return NULL;
@@ -226,7 +211,7 @@ struct settle *settle_new(const struct settle_config *config)
 	if (config->api[0] != '\0')
 		s->http = http_new(config->api, API_PATH, API_TIMEOUT_MS);
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->wake, NULL);
+	worker_cond_init(&s->wake);
 	if (pthread_create(&s->thread, NULL, run, s) != 0)
 		PANIC("cannot start a thread");
 	return s;

@@ -2,7 +2,8 @@
  * The log's side of the spool.  One thread takes all jobs that wait, appends
  * their records, syncs once, and posts the answers to the loop in one go: the
  * more wait, the fewer syncs a message.  Where several transactions are open, it
- * gives their records GATHER_US to come.  A DONE alone is not worth a write then.
+ * gives their records GATHER_MS to come, as long as so many of them are elsewhere that
+ * the processors have something to do.  A DONE alone is not worth a write then.
  *
  * `open` mirrors which PREPARED records are still needed; the log is trimmed
  * up to the first of them.  A RESULT or DONE that cannot be written is not a
@@ -13,12 +14,12 @@
 
 #include <errno.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "lib/run/worker.h"
 #include "lmtp-indexer/spool_internal.h"
 
-#define GATHER_US 500
+#define GATHER_MS 2
 #define GATHER_TRANSACTIONS 4
 
 /* ---- Which deliveries are open ---- */
@@ -188,12 +189,13 @@ static void write_group(struct spool *s, struct spool_job *group)
 /* With the lock, which is let go meanwhile. */
 static void gather(struct spool *s)
 {
-	const struct timespec pause = {.tv_nsec = GATHER_US * 1000};
-	if (atomic_load(&s->transactions) < GATHER_TRANSACTIONS)
+	size_t open = atomic_load(&s->transactions);
+	size_t enough = open < s->processors ? 1 : open + 1 - s->processors;
+	if (open < GATHER_TRANSACTIONS || s->awaited >= enough)
 		return;
-	pthread_mutex_unlock(&s->log_queue.lock);
-	nanosleep(&pause, NULL);
-	pthread_mutex_lock(&s->log_queue.lock);
+	s->enough = enough;
+	worker_cond_wait(&s->log_queue.filled, &s->log_queue.lock, GATHER_MS);
+	s->enough = 1;
 }
 
 static void *run(void *arg)
@@ -210,6 +212,7 @@ static void *run(void *arg)
 		struct spool_job *group = s->jobs;
 		s->jobs = NULL;
 		s->jobs_end = &s->jobs;
+		s->awaited = 0;
 		pthread_mutex_unlock(&q->lock);
 		write_group(s, group);
 		pthread_mutex_lock(&q->lock);
@@ -224,7 +227,8 @@ void spool_submit(struct spool *s, struct spool_job *job)
 	pthread_mutex_lock(&s->log_queue.lock);
 	*s->jobs_end = job;
 	s->jobs_end = &job->next;
-	if (job->kind != RECORD_DONE || atomic_load(&s->transactions) == 0)
+	s->awaited += job->kind != RECORD_DONE;
+	if (s->awaited >= s->enough || atomic_load(&s->transactions) == 0)
 		pthread_cond_signal(&s->log_queue.filled);
 	pthread_mutex_unlock(&s->log_queue.lock);
 }
@@ -393,9 +397,11 @@ int spool_open(const struct spool_config *config, struct spool **spool_out,
 	s->loop = config->loop;
 	s->max_bytes = config->max_bytes;
 	s->jobs_end = &s->jobs;
+	s->enough = 1;
+	s->processors = (size_t)sysconf(_SC_NPROCESSORS_ONLN);
 	pthread_mutex_init(&s->open_lock, NULL);
 	pthread_mutex_init(&s->log_queue.lock, NULL);
-	pthread_cond_init(&s->log_queue.filled, NULL);
+	worker_cond_init(&s->log_queue.filled);
 	delivery_table_init(table_out);
 	int rc = span_copy_cstr(span_str(config->dir), s->dir, sizeof(s->dir) - 64);
 	if (rc == 0)

@@ -254,6 +254,8 @@ static void on_readable(struct ev_loop *ev, struct ev_io *w, int events)
 		} else if (errno != EAGAIN && errno != EINTR) {
 			mark_closed(c);
 		}
+	} else if (c->paused) {
+		ev_io_stop(ev, w);
 	}
 	leave(c);
 }
@@ -375,10 +377,9 @@ void conn_pause(struct conn *c, bool paused)
 	if (c->closed || c->finishing || c->paused == paused)
 		return;
 	c->paused = paused;
-	if (paused) {
-		ev_io_stop(c->ev, &c->readable);
+	/* A pause is mostly over before bytes come, so only they stop the watcher. */
+	if (paused)
 		return;
-	}
 	ev_io_start(c->ev, &c->readable);
 	if (c->in.len > 0)
 		ev_feed_event(c->ev, &c->readable, EV_CUSTOM);

@@ -331,19 +331,15 @@ static void free_box(struct outbox *box)
 static struct outbox *new_box(const struct outbox_config *config)
 {
 	struct outbox *box = mem_zalloc(sizeof(*box));
-	pthread_condattr_t attr;
 	box->config = *config;
 	fill_defaults(&box->config);
 	box->dir = mem_strdup(config->dir);
 	box->config.dir = box->dir;
 	box->held = config->hold;
 	pthread_mutex_init(&box->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&box->to_write, &attr);
-	pthread_cond_init(&box->to_deliver, &attr);
-	pthread_cond_init(&box->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	worker_cond_init(&box->to_write);
+	worker_cond_init(&box->to_deliver);
+	worker_cond_init(&box->changed);
 	sbuf_init_heap(&box->queue, OUTBOX_QUEUE_MAX);
 	return box;
 }

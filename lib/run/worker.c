@@ -5,16 +5,21 @@
 
 #include "lib/base/err.h"
 
-void worker_start(struct worker *w, void *(*run)(void *arg), void *arg)
+void worker_cond_init(pthread_cond_t *cond)
 {
 	pthread_condattr_t attr;
 
-	w->stopping = false;
-	pthread_mutex_init(&w->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&w->wake, &attr);
+	pthread_cond_init(cond, &attr);
 	pthread_condattr_destroy(&attr);
+}
+
+void worker_start(struct worker *w, void *(*run)(void *arg), void *arg)
+{
+	w->stopping = false;
+	pthread_mutex_init(&w->lock, NULL);
+	worker_cond_init(&w->wake);
 	if (pthread_create(&w->thread, NULL, run, arg) != 0)
 		PANIC("cannot make a thread");
 }

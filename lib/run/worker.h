@@ -26,7 +26,8 @@ void worker_start(struct worker *w, void *(*run)(void *arg), void *arg);
  */
 void worker_wait(struct worker *w, int64_t timeout_ms);
 
-/* The wait itself: COND goes by CLOCK_MONOTONIC, LOCK is held. */
+/* A condition that goes by CLOCK_MONOTONIC, and a wait for it with LOCK held. */
+void worker_cond_init(pthread_cond_t *cond);
 void worker_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t timeout_ms);
 
 bool worker_is_stopping(struct worker *w);

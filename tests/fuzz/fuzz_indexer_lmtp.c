@@ -30,10 +30,10 @@ static void check_lines(struct span s)
 	}
 }
 
-static void op_reply(void *arg, struct span bytes, bool hang_up)
+static void op_reply(void *arg, struct span bytes, enum lmtp_session_say how)
 {
 	(void)arg;
-	(void)hang_up;
+	(void)how;
 	check_lines(bytes);
 }
 

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 
+#include "lib/run/conn_internal.h"
 #include "tests/unit/conn_fixture.h"
 
 #define FEW_DESCRIPTORS 64
@@ -221,6 +222,26 @@ START_TEST(pause_keeps_input)
 }
 END_TEST
 
+/* What comes in a pause stops the watcher, so that the loop does not spin; a pause without it costs nothing. */
+START_TEST(pause_listens_until_bytes_come)
+{
+	setup(&limits);
+	int fd = dial();
+	say(fd, "p\n");
+	PUMP(t.shown == 1);
+	settle();
+	ck_assert(ev_is_active(&t.conns[0]->readable));
+	say(fd, "x1\n");
+	settle();
+	ck_assert(!ev_is_active(&t.conns[0]->readable));
+	conn_pause(t.conns[0], false);
+	expect(fd, "x1\n");
+	ck_assert(ev_is_active(&t.conns[0]->readable));
+	close(fd);
+	teardown();
+}
+END_TEST
+
 START_TEST(drain_is_told_once)
 {
 	setup(&limits);
@@ -385,6 +406,7 @@ static const TTest *const *const tests[] = {
 	&idle_connections_end_active_ones_stay,
 	&bytes_that_wait_are_no_idleness,
 	&pause_keeps_input,
+	&pause_listens_until_bytes_come,
 	&drain_is_told_once,
 	&peer_gone_while_writing,
 	&each_may_close,

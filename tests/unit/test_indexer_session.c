@@ -19,6 +19,7 @@ struct rig {
 	struct sbuf did;
 	struct sbuf input; /* unread */
 	unsigned ids;
+	unsigned held; /* replies that may wait for the next one */
 	bool paused;
 };
 
@@ -33,9 +34,11 @@ static void did(struct rig *r, const char *word, struct span what)
 	sbuf_addc(&r->did, '\n');
 }
 
-static void op_reply(void *arg, struct span bytes, bool hang_up)
+static void op_reply(void *arg, struct span bytes, enum lmtp_session_say how)
 {
-	did(arg, hang_up ? "<! " : "< ", bytes);
+	struct rig *r = arg;
+	r->held += how == SAY_WITH_NEXT;
+	did(arg, how == SAY_LAST ? "<! " : "< ", bytes);
 }
 
 static void op_connect(void *arg)
@@ -332,6 +335,27 @@ static void to_data(struct rig *r)
 	sbuf_reset(&r->did);
 }
 
+/* The reply to MAIL may wait exactly where RCPT came along with it. */
+START_TEST(which_replies_may_wait)
+{
+	static const struct step together[] = {HELLO, {'C', "MAIL FROM:<s@x>\r\nRCPT TO:<a@y>\r\n"}, {'B', "250 ok\r\n"}, {'\0', NULL}};
+	static const struct step alone[] = {HELLO, {'C', "MAIL FROM:<s@x>\r\n"}, {'B', "250 ok\r\n"},
+					    {'C', "RCPT TO:<a@y>\r\n"}, {'B', "250 ok\r\n"}, {'\0', NULL}};
+	static const struct step last[] = {{'B', "250 ok\r\n"}, {'\0', NULL}};
+	struct rig r;
+	rig_init(&r);
+	run(&r, together, 4096);
+	ck_assert_uint_eq(r.held, 1);
+	run(&r, last, 4096);
+	ck_assert_uint_eq(r.held, 1);
+	rig_done(&r);
+	rig_init(&r);
+	run(&r, alone, 4096);
+	ck_assert_uint_eq(r.held, 0);
+	rig_done(&r);
+}
+END_TEST
+
 START_TEST(a_chunk_full_and_one_byte_more)
 {
 	static char body[SESSION_CHUNK];
@@ -412,6 +436,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&transcripts_at_every_split,
+	&which_replies_may_wait,
 	&a_chunk_full_and_one_byte_more,
 	&a_refused_chunk_answers_for_all,
 	&recipients_cap,

@@ -449,8 +449,43 @@ START_TEST(a_full_spool_empties)
 }
 END_TEST
 
+static size_t unanswered;
+
+static void one_of_many(void *arg, bool kept)
+{
+	(void)arg;
+	ck_assert(kept);
+	if (--unanswered == 0)
+		loop_stop(loop);
+}
+
+/* Records wait for those of other transactions: for all of them, for some, for none that come. */
+START_TEST(all_that_gathers_is_answered)
+{
+	struct delivery *d[8];
+	make_root();
+	open_at("s", 1 << 20);
+	for (size_t round = 0; round < 48; round++) {
+		size_t count = 1 + round % 8;
+		spool_transactions(spool, round % 3 == 0 ? count : 8 * round);
+		unanswered = count;
+		for (size_t i = 0; i < count; i++) {
+			d[i] = sample(round * 8 + i + 1);
+			spool_prepare(spool, d[i], SPAN_LIT("content"), NULL, one_of_many, NULL);
+		}
+		loop_run(loop);
+		for (size_t i = 0; i < count; i++) {
+			spool_done(spool, d[i]);
+			delivery_free(&d[i]);
+		}
+	}
+	spool_close(&spool);
+	remove_root();
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
-	&a_group_that_fails_in_its_middle, &a_file_without_a_record_is_removed, &a_full_spool_empties,
+	&all_that_gathers_is_answered, &a_group_that_fails_in_its_middle, &a_file_without_a_record_is_removed, &a_full_spool_empties,
 	&restart_finds_what_is_open, &recovery_at_every_byte, &full_spool_lets_mail_pass,
 	&failing_disk_lets_mail_pass, &large_messages_in_files, NULL,
 };

@@ -1,6 +1,7 @@
 /* Tests of the follower's thread (follow.c): how many passes it has under way. */
 #include <sched.h>
 
+#include "lib/run/worker.h"
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/follow_internal.h"
 #include "lmtp-indexer/index_internal.h"
@@ -86,13 +87,17 @@ int webhook_add(struct webhook *hook, struct span key, int64_t happened_ms, stru
 	return 0;
 }
 
-bool index_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t ms)
+void worker_cond_init(pthread_cond_t *cond)
 {
-	(void)cond, (void)ms;
+	pthread_cond_init(cond, NULL);
+}
+
+void worker_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t timeout_ms)
+{
+	(void)cond, (void)timeout_ms;
 	pthread_mutex_unlock(lock);
 	sched_yield();
 	pthread_mutex_lock(lock);
-	return true;
 }
 
 /* ---- Passes that go on until they are let go ---- */
