@@ -8,6 +8,8 @@
  */
 #include "lmtp-indexer/follow.h"
 
+#include <errno.h>
+
 #include "lib/run/marker.h"
 #include "lib/run/worker.h"
 #include "lmtp-indexer/events.h"
@@ -509,6 +511,9 @@ struct follow *follow_new(const struct follow_config *config)
 	writer_keep_order(f->writer, config->order);
 	if (config->webhook != NULL)
 		writer_note_unsent(f->writer);
+	if (config->marker_dir[0] != '\0' && !marker_may_take(config->marker_dir))
+		LOG_EVENT(LOG_WARNING, &ev_hint_markers_unread, "the markers of the notify plug-in cannot be taken",
+			  LOG_FIELD_STR("PATH", config->marker_dir), LOG_FIELD_STR("REASON", strerror(errno)));
 	if (pthread_create(&f->thread, NULL, run, f) != 0)
 		PANIC("cannot start a thread");
 	return f;

@@ -1,6 +1,8 @@
 /* One timer; a directory without markers costs three system calls a second. */
 #include "dovecot-plugin-quota/quotad/markers.h"
 
+#include <errno.h>
+
 #include "dovecot-plugin-quota/quotad/quotad.h"
 #include "lib/run/marker.h"
 
@@ -21,8 +23,12 @@ void markers_start(struct markers *m, struct ev_loop *ev, const char *dir, bool 
 	*m = (struct markers){.ev = ev, .dir = dir, .fn = fn, .arg = arg};
 	ev_timer_init(&m->timer, on_timer, 0, EACH_S);
 	m->timer.data = m;
-	if (dir[0] != '\0')
-		ev_timer_start(ev, &m->timer);
+	if (dir[0] == '\0')
+		return;
+	if (!marker_may_take(dir))
+		LOG_EVENT(LOG_WARNING, &ev_quota_markers_unread, "the markers of mail processes cannot be taken",
+			  LOG_FIELD_STR("PATH", dir), LOG_FIELD_STR("REASON", strerror(errno)));
+	ev_timer_start(ev, &m->timer);
 }
 
 void markers_stop(struct markers *m)

@@ -53,6 +53,11 @@ static bool is_user(struct span name)
 	return name.len > 0;
 }
 
+bool marker_may_take(const char *dir)
+{
+	return access(dir, R_OK | W_OK | X_OK) == 0;
+}
+
 size_t marker_take(const char *dir, size_t max, bool (*fn)(void *arg, struct span user), void *arg)
 {
 	size_t taken = 0, seen = 0;

@@ -24,6 +24,9 @@ int marker_leave(const char *dir, struct span user) MUST_CHECK;
  */
 size_t marker_take(const char *dir, size_t max, bool (*fn)(void *arg, struct span user), void *arg);
 
+/* Whether DIR can be read and its markers removed; errno says why not. */
+bool marker_may_take(const char *dir);
+
 /* Adds the file name of USER's marker: '/', '%', control characters and a dot in front become %HH. */
 void marker_name(struct sbuf *out, struct span user);
 

@@ -136,6 +136,12 @@ class ByItself(QuotaCase):
         self.assertEqual(self.row(moved)[1], 2)
         self.assertEqual(list(self.stack.at.path("/run/postern/quota-dirty").iterdir()), [])
 
+    def test_a_folder_of_markers_that_is_not_there_is_told(self):
+        for daemon, option in (("quotad", "marker_dir"), ("lmtp-indexer", "hints_marker_dir")):
+            with self.subTest(daemon), self.configured(daemon, **{option: "/nonexistent"}):
+                self.assertRegex(self.stack.log_tail(daemon), "markers_unread .*/nonexistent")
+            self.assertNotIn("markers_unread", self.stack.log_tail(daemon, 1))
+
 
 class Login(QuotaCase):
     """Who was never counted, or may be wrong, is counted at a login."""
