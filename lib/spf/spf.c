@@ -23,6 +23,7 @@ struct check {
 	struct spf_macro_values values; /* domain: the one at hand */
 	unsigned lookups, voids;
 	bool uncounted; /* the verdict stands: the explanation is free of limits */
+	bool validated; /* %{p} was looked for */
 	const char *problem;
 	struct span problem_at;
 	struct span mechanism;
@@ -37,9 +38,13 @@ static int problem(struct check *c, int code, const char *why, struct span at)
 	return code;
 }
 
-/* 0 with records, ERR_NOT_FOUND without, or another code. */
+/* 0 with records, ERR_NOT_FOUND without, or another code.  A name that macros have made
+ * and nobody can ask for is no DNS query, so none that stays without an answer (section
+ * 4.6.4). */
 static int ask(struct check *c, struct span name, enum dns_type type, const struct dns_answer **answer_out)
 {
+	if (!dnsname_valid(dnsname_trim(name)))
+		return ERR_NOT_FOUND;
 	const struct dns_answer *answer = dns_lookup(c->view, dnsname_trim(name), type);
 	if (answer == NULL)
 		return ERR_AGAIN;
@@ -117,13 +122,18 @@ static int validated_name(struct check *c, struct span target, bool any, struct 
 	return waiting < 0 ? waiting : best > 0;
 }
 
-/* Fills %{p} where TEXT uses it. */
+/* Fills %{p} where TEXT uses it.  However often that is, the client's name is looked for
+ * once: only the first time do answers without records count. */
 static int prepare_validated(struct check *c, struct span text)
 {
 	if (!spf_macro_uses(text, 'p'))
 		return 0;
 	struct span name = SPAN_LIT("unknown");
+	bool uncounted = c->uncounted;
+	c->uncounted = uncounted || c->validated;
 	int rc = validated_name(c, c->values.domain, true, &name);
+	c->uncounted = uncounted;
+	c->validated = true;
 	c->values.validated = name;
 	return rc < 0 ? rc : 0;
 }

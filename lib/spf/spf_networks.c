@@ -98,8 +98,11 @@ static const struct dns_answer *ask(struct walk *w, struct span name, enum dns_t
 	return answer;
 }
 
-static int note_void(struct walk *w)
+/* NAME has no records; one that cannot be asked for was no query (section 4.6.4). */
+static int note_void(struct walk *w, struct span name)
 {
+	if (!dnsname_valid(dnsname_trim(name)))
+		return 0;
 	return ++w->voids > SPF_VOID_MAX ? problem(w, ERR_PERM, "too many DNS answers without records") : 0;
 }
 
@@ -125,7 +128,7 @@ static int add_addresses(struct walk *w, const struct spf_term *term, struct spa
 	if (answers[0]->status == DNS_FAILED || answers[1]->status == DNS_FAILED)
 		return problem(w, ERR_TEMP, "a DNS query failed");
 	if (answers[0]->count + answers[1]->count == 0)
-		return note_void(w);
+		return note_void(w, name);
 	int rc = 0;
 	for (size_t k = 0; k < 2; k++)
 		for (size_t i = 0; i < answers[k]->count && rc == 0; i++) {
@@ -144,7 +147,7 @@ static int add_exchangers(struct walk *w, const struct spf_term *term, struct sp
 	if (mx->status == DNS_FAILED)
 		return problem(w, ERR_TEMP, "a DNS query failed");
 	if (mx->count == 0)
-		return note_void(w);
+		return note_void(w, name);
 	if (mx->count > SPF_NAMES_MAX)
 		return problem(w, ERR_PERM, "too many MX records");
 	int rc = 0;

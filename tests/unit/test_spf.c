@@ -206,6 +206,45 @@ START_TEST(limits_at_n_and_beyond)
 }
 END_TEST
 
+/* Section 4.6.4: which answers without records count, by a client that has no name. */
+START_TEST(answers_without_records)
+{
+	static struct fakedns dns;
+	static const struct {
+		const char *record;
+		enum auth_result result;
+		unsigned voids;
+	} records[] = {
+		{"v=spf1 exists:1.nx.test exists:1.nx.test ?all", AUTH_NEUTRAL, 2}, /* a question as often as it is asked */
+		{"v=spf1 exists:1.nx.test exists:1.nx.test exists:1.nx.test ?all", AUTH_PERMERROR, 3},
+		/* What nobody can ask for is no query. */
+		{"v=spf1 a:1.nx.test a:%{l}..test mx:%{l}.%{l}..test exists:.%{l}.test a:2.nx.test ?all", AUTH_NEUTRAL, 2},
+		{"v=spf1 a:1.nx.test a:2.nx.test exists:%{l}%{l}%{l}%{l}%{l}%{l}.test ?all", AUTH_NEUTRAL, 2},
+		{"v=spf1 a:1.nx.test a:2.nx.test exists:%{l}%{l}%{l}%{l}%{l}.test ?all", AUTH_PERMERROR, 3},
+		/* The name of the client is looked for once. */
+		{"v=spf1 exists:%{p}.here.test ?exists:x%{p}.nx.test -exists:%{p}.here.test ?all", AUTH_PASS, 1},
+		{"v=spf1 -exists:%{p}.nx.test a:%{p}.here.test ?all", AUTH_PASS, 2},
+		{"v=spf1 -exists:%{p}.nx.test exists:x%{p}.nx.test ?all", AUTH_PERMERROR, 3},
+		{"v=spf1 -exists:%{p}.nx.test ptr ?all", AUTH_PERMERROR, 3},
+	};
+	for (size_t i = 0; i < sizeof(records) / sizeof(records[0]); i++) {
+		struct fakedns_row names[] = {{"void.example", DNS_TXT, records[i].record},
+					      {"unknown.here.test", DNS_A, "192.0.2.1"}, {NULL, DNS_A, NULL}};
+		struct spf_request request = {.mail_from = SPAN_LIT("eleven-long@void.example")};
+		struct spf_verdict v;
+		struct arena a;
+		dns = (struct fakedns){.rows = names};
+		struct dns_view view = fakedns_view(&dns);
+		ck_assert_int_eq(ip_parse(SPAN_LIT("192.0.2.1"), &request.ip), 0);
+		arena_init(&a, 1 << 18);
+		ck_assert_int_eq(spf_check(&request, &view, &a, &v), 0);
+		ck_assert_msg(v.result == records[i].result && v.void_lookups == records[i].voids, "%s: %s %u", records[i].record,
+			      auth_result_name(v.result), v.void_lookups);
+		arena_done(&a);
+	}
+}
+END_TEST
+
 /* Each redirect counts once, and only where it is followed. */
 START_TEST(chain_of_redirects)
 {
@@ -326,7 +365,7 @@ static const TTest *const *const tests[] = {
 	&full_arena_is_an_error,
 	&sender_cap,
 	&cve_2021_20314_expansion_overflow,
-	&limits_at_n_and_beyond, &chain_of_redirects,
+	&limits_at_n_and_beyond, &answers_without_records, &chain_of_redirects,
 	&macro_examples_of_section_7_4,
 	&record_syntax,
 	NULL,
