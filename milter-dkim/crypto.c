@@ -447,3 +447,20 @@ int crypto_verify(const struct crypto_key *key, const uint8_t digest[CRYPTO_SHA2
 		ERR_clear_error();
 	return ok ? 0 : ERR_PERM;
 }
+
+bool crypto_made_by(const struct crypto_key *key, struct span signature)
+{
+	if (key->alg == CRYPTO_ED25519_SHA256)
+		return true;
+	unsigned char digest[CRYPTO_RSA_MAX_BITS / 8];
+	size_t len = sizeof(digest);
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key->pkey, NULL);
+	bool ok = ctx != NULL && EVP_PKEY_verify_recover_init(ctx) == 1 &&
+		  EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PADDING) == 1 &&
+		  EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) == 1 &&
+		  EVP_PKEY_verify_recover(ctx, digest, &len, (const unsigned char *)signature.ptr, signature.len) == 1;
+	EVP_PKEY_CTX_free(ctx);
+	if (!ok)
+		ERR_clear_error();
+	return ok;
+}

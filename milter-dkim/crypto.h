@@ -76,5 +76,8 @@ int crypto_sign(const struct crypto_key *key, const uint8_t digest[CRYPTO_SHA256
 /* 0: it fits. ERR_PERM: it does not. */
 int crypto_verify(const struct crypto_key *key, const uint8_t digest[CRYPTO_SHA256_BYTES],
 		  struct span signature) MUST_CHECK;
+/* Whether the key's private half has made SIGNATURE, over whatever SHA-256 digest.  Only
+ * RSA shows that; of other keys it is assumed.  For diagnosis, never for a verdict. */
+bool crypto_made_by(const struct crypto_key *key, struct span signature);
 
 #endif

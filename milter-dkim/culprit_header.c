@@ -218,6 +218,10 @@ int culprit_header(const struct sig *sig, const struct mail_header *header, size
 {
 	struct attempt t = {.sig = sig, .header = header, .self = self, .view = view, .replaced = SPAN_NPOS};
 	size_t at[CULPRIT_LINES_MAX], count = 0;
+	if (sig_is_of_another_key(sig, view)) {
+		sbuf_adds(out, "b= was not made with the key in DNS, or was damaged on the way");
+		return 0;
+	}
 	for (size_t i = 0; i < header->count && count < CULPRIT_LINES_MAX; i++)
 		if (i != self && sig_signs(sig, header->fields[i].name))
 			at[count++] = i;

@@ -79,8 +79,8 @@ static struct sig_verdict try_record(const struct sig *sig, const uint8_t *diges
 	return v;
 }
 
-int sig_verify(const struct sig *sig, const uint8_t digest[CRYPTO_SHA256_BYTES],
-	       const struct dns_view *view, struct keycache *cache, struct sig_verdict *verdict_out)
+/* The answer of SIG's selector.  ERR_AGAIN, or ERR_LIMIT where its name is too long. */
+static int look_for_keys(const struct sig *sig, const struct dns_view *view, const struct dns_answer **answer_out)
 {
 	char mem[DNSNAME_MAX + 1];
 	struct sbuf name;
@@ -88,18 +88,32 @@ int sig_verify(const struct sig *sig, const uint8_t digest[CRYPTO_SHA256_BYTES],
 	sbuf_add(&name, sig->selector);
 	sbuf_adds(&name, "._domainkey.");
 	sbuf_add(&name, sig->domain);
-	if (!sbuf_ok(&name)) {
+	if (!sbuf_ok(&name))
+		return ERR_LIMIT;
+	*answer_out = dns_lookup(view, sbuf_span(&name), DNS_TXT);
+	return *answer_out == NULL ? ERR_AGAIN : 0;
+}
+
+static size_t records_to_try(const struct dns_answer *answer)
+{
+	return answer->status != DNS_OK ? 0 : answer->count < VERIFY_KEYS_MAX ? answer->count : VERIFY_KEYS_MAX;
+}
+
+int sig_verify(const struct sig *sig, const uint8_t digest[CRYPTO_SHA256_BYTES],
+	       const struct dns_view *view, struct keycache *cache, struct sig_verdict *verdict_out)
+{
+	const struct dns_answer *answer;
+	int rc = look_for_keys(sig, view, &answer);
+	if (rc == ERR_LIMIT) {
 		*verdict_out = verdict(AUTH_PERMERROR, "s= and d= make a name that is too long");
 		return 0;
 	}
-	const struct dns_answer *answer = dns_lookup(view, sbuf_span(&name), DNS_TXT);
-	if (answer == NULL)
-		return ERR_AGAIN;
+	if (rc < 0)
+		return rc;
 	struct sig_verdict v = verdict(AUTH_PERMERROR, "there is no key");
 	if (answer->status == DNS_FAILED)
 		v = verdict(AUTH_TEMPERROR, "the key could not be asked for");
-	size_t tried = answer->status != DNS_OK ? 0
-		       : answer->count < VERIFY_KEYS_MAX ? answer->count : VERIFY_KEYS_MAX;
+	size_t tried = records_to_try(answer);
 	for (size_t i = 0; i < tried && v.result != AUTH_PASS; i++) {
 		struct sig_verdict next = try_record(sig, digest, answer->records[i].text, cache);
 		/* A record that has a key says more than one that has none. */
@@ -109,6 +123,26 @@ int sig_verify(const struct sig *sig, const uint8_t digest[CRYPTO_SHA256_BYTES],
 	v.secure = v.key_bits > 0 && answer->authenticated;
 	*verdict_out = v;
 	return 0;
+}
+
+bool sig_is_of_another_key(const struct sig *sig, const struct dns_view *view)
+{
+	const struct dns_answer *answer;
+	if (look_for_keys(sig, view, &answer) < 0)
+		return false;
+	size_t keys = 0;
+	bool made = false;
+	for (size_t i = 0; i < records_to_try(answer) && !made; i++) {
+		struct keyrecord record;
+		struct sig_verdict unused;
+		struct crypto_key *key;
+		if (!record_fits(sig, answer->records[i].text, &record, &unused) || keycache_get(NULL, &record, &key) < 0)
+			continue;
+		keys++;
+		made = crypto_made_by(key, sig->signature);
+		crypto_key_unref(&key);
+	}
+	return keys > 0 && !made;
 }
 
 static void decide(struct verify_signature *s, enum auth_result result, const char *reason)

@@ -34,6 +34,10 @@ struct sig_verdict {
 int sig_verify(const struct sig *sig, const uint8_t digest[CRYPTO_SHA256_BYTES],
 	       const struct dns_view *view, struct keycache *cache, struct sig_verdict *verdict_out) MUST_CHECK;
 
+/* Where SIG does not fit, and VIEW has its key: whether no key of its selector has made
+ * it, as far as that shows (crypto_made_by()). */
+bool sig_is_of_another_key(const struct sig *sig, const struct dns_view *view);
+
 struct verify_signature {
 	size_t field; /* its index in the header */
 	struct sig sig;

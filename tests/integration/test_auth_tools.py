@@ -137,6 +137,18 @@ class Tools(unittest.TestCase):
         self.assertEqual(code, 0)
         return trace.decode()
 
+    def test_trace_tells_a_key_that_is_another(self):
+        other = os.path.join(self.folder.name, "other.pem")
+        subprocess.run(["openssl", "genrsa", "-out", other, "2048"], check=True, capture_output=True)
+        foreign = run("dkim", "sign", "--domain", "example.com", "--selector", "s", "--key", other, stdin=MESSAGE)[1]
+        signed = self.sign()
+        at = signed.index(b"; b=") + 20 if b"; b=" in signed else signed.index(b"\tb=") + 20
+        damaged = signed[:at] + (b"A" if signed[at:at + 1] != b"A" else b"B") + signed[at + 1:]
+        for message, told in ((foreign, True), (damaged, True), (signed.replace(b"Subject: hi", b"Subject: ho"), False)):
+            trace = self.trace(message)
+            self.assertIn("dkim 1: fail: the signature does not fit the header\n", trace)
+            self.assertEqual("  likely culprit: b= was not made with the key in DNS, or was damaged on the way\n" in trace, told)
+
     def test_trace_tells_the_culprit_of_a_chain(self):
         """The newest signature of ARC, as a signature of DKIM: its canonical bytes, its hashes, and what was done to it."""
         sealed = self.seal(MESSAGE)[1]
