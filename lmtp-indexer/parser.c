@@ -22,6 +22,7 @@
 
 #define RECORD_OTHER_MAX EXTRACT_ARENA_MAX
 #define NURSERY_S 10 /* for a fork */
+#define REQUEST_S 1 /* for a request to be taken: a parser that reads has room for it at once */
 #define KEEP_BYTES (1u << 20) /* of shared memory that a parser keeps when it is idle */
 
 struct parser {
@@ -133,6 +134,10 @@ static int start(struct parser *p)
 	p->socket = fds[0];
 	p->pidfd = fds[1];
 	pthread_mutex_unlock(&lock);
+	/* One that was taken over may answer and never read. */
+	const struct timeval patience = {.tv_sec = REQUEST_S};
+	if (ok && setsockopt(p->socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0)
+		return ERR_TEMP;
 	return ok ? 0 : ERR_TEMP;
 }
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lib/base/sbuf.h"
+#include "lmtp-indexer/extract_record.h"
 #include "lmtp-indexer/parser_internal.h"
 #include "tests/unit/runner.h"
 
@@ -201,6 +202,66 @@ START_TEST(no_descriptor_comes_with_a_reply)
 }
 END_TEST
 
+/* One parser after the other that answers, and never reads what it was asked. */
+NORETURN static void play_nursery(int nursery)
+{
+	const struct extract_source source = {.bytes = SPAN_LIT("Subject: number 0\r\n\r\n"), .fd = -1};
+	struct extract *x = extract_new(&pool->config.limits, pool->config.authserv_id, &source);
+	struct parser_reply reply = {.count = 1};
+	struct sbuf record;
+	size_t index;
+	sbuf_init(&record, pool->memory + pool->config.content_max, pool->record_max + 1);
+	extract_record_add(&record, x);
+	reply.record_len[0] = record.len;
+	while (parser_receive(nursery, &index, sizeof(index), NULL, 0)) {
+		int pair[2];
+		const pid_t pid = fork();
+		while (pid == 0)
+			pause();
+		if (pid < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+			_exit(1);
+		const int fds[] = {pair[0], (int)syscall(SYS_pidfd_open, pid, 0)};
+		if (!parser_send(nursery, &index, sizeof(index), fds, 2))
+			_exit(1);
+		close(pair[0]);
+		close(fds[1]);
+		while (parser_send(pair[1], &reply, sizeof(reply), NULL, 0))
+			continue;
+		close(pair[1]);
+	}
+	_exit(0);
+}
+
+START_TEST(a_parser_that_never_reads)
+{
+	char mem[64];
+	int pair[2];
+	const struct extract_source source = {.bytes = mail(mem, 0), .fd = -1};
+	if (is_valgrind())
+		return;
+	open_pool(256u << 20);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	const pid_t pid = fork();
+	if (pid == 0) {
+		close(pair[0]);
+		close(pool->nursery);
+		play_nursery(pair[1]);
+	}
+	close(pair[1]);
+	const int nursery = pool->nursery;
+	pool->nursery = pair[0];
+	for (int i = 0; i < 600; i++) {
+		struct extract *x = NULL;
+		ck_assert_int_eq(parser_run(parser, &source, &x), 0);
+		check_subject(&x, 0);
+	}
+	pool->nursery = nursery;
+	parser_pool_close(&pool);
+	close(pair[0]);
+	ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+}
+END_TEST
+
 /* A sanitizer maps all its memory at the start: no limit of it would end anything. */
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define LIMITED
@@ -240,6 +301,7 @@ static const TTest *const *const tests[] = {
 	&a_mail_in_a_file,
 	&a_parser_that_was_taken_over,
 	&no_descriptor_comes_with_a_reply,
+	&a_parser_that_never_reads,
 #ifdef LIMITED
 	&one_ends_the_parser,
 #endif
