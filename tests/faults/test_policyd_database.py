@@ -1,10 +1,8 @@
 """policyd-ratelimit and a database that is killed, hangs, is locked, has no connection free, or tells of
 deadlocks (rows 10 to 13): answers stay as fast, overrides stay in force, no row is lost or comes twice."""
-import contextlib
-import signal
 import time
 
-from tests.frame import sql
+from tests.frame import database_faults, sql
 from tests.frame.policy_case import DAEMON, PolicyCase
 
 MAX_S = 2  # for a message of two requests, on a busy machine
@@ -59,11 +57,8 @@ class Database(PolicyCase):
         self.assert_event_comes_once()
 
     def test_stopped(self):
-        self.stack.kill("mysql", signal.SIGSTOP)
-        try:
+        with database_faults.hangs(self.stack):
             self.assert_unmoved()
-        finally:
-            self.stack.kill("mysql", signal.SIGCONT)
         self.assert_event_comes_once()
 
     def test_locked_tables(self):
@@ -74,15 +69,7 @@ class Database(PolicyCase):
 
     def test_no_connection_free(self):
         """The daemon starts while the server has no connection for it, serves, and takes the overrides later."""
-        most = int(self.value("SELECT @@max_connections"))
-        self.rows("SET GLOBAL max_connections = 10")
-        with contextlib.ExitStack() as held:
-            held.callback(lambda: self.rows("SET GLOBAL max_connections = %s" % most))
-            self.stack.stop(DAEMON)
-            with contextlib.suppress(AssertionError, BrokenPipeError):  # one in use is not ours
-                for _ in range(11):
-                    held.enter_context(sql.session(self.stack))
-            self.stack.start(DAEMON)
+        with database_faults.no_connection_free(self.stack, DAEMON):
             with self.client() as client:
                 answers = [self.send_message(client, sasl_username=self.account) for _ in range(4)]
             self.assertEqual(answers, ["DUNNO"] * 4)  # the configured limit
@@ -91,30 +78,15 @@ class Database(PolicyCase):
         self.assert_unmoved()
 
     def test_deadlock_is_tried_again(self):
-        """Error 1213 at the first three tries of a row."""
-        self.stack.mariadb("CREATE TABLE test_tries (n INT) ENGINE=MyISAM; INSERT INTO test_tries VALUES (0);\n"
-                           "DELIMITER //\nCREATE TRIGGER test_deadlock BEFORE INSERT ON rate_events FOR EACH ROW BEGIN "
-                           "UPDATE test_tries SET n = n + 1; IF (SELECT n FROM test_tries) <= 3 THEN "
-                           "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found'; END IF; END//\n")
-        try:
+        with database_faults.deadlocks(self.stack, "BEFORE INSERT ON rate_events") as tries:
             self.assert_unmoved()
             self.assert_event_comes_once()
-            self.assertGreater(int(self.value("SELECT n FROM test_tries")), 3)
-        finally:
-            self.stack.mariadb("DROP TRIGGER test_deadlock; DROP TABLE test_tries")
+            self.assertGreater(tries(), database_faults.DEADLOCKS)
 
     def test_restart_in_mid_statement(self):
         """The server dies while it holds the row: it comes once all the same."""
-        self.stack.mariadb("DELIMITER //\nCREATE TRIGGER test_slow AFTER INSERT ON rate_events FOR EACH ROW "
-                           "BEGIN DO SLEEP(20); END//\n")
-        try:
+        with database_faults.dies_in_mid_statement(self.stack, "AFTER INSERT ON rate_events"):
             self.assert_unmoved()
-            self.wait_until(lambda: self.value("SELECT COUNT(*) FROM information_schema.processlist "
-                                               "WHERE state = 'User sleep'"), what="the statement under way")
-            self.stack.kill("mysql")
-            self.stack.start("mysql")
-        finally:
-            self.stack.mariadb("DROP TRIGGER IF EXISTS test_slow")
         self.assert_event_comes_once()
 
 

@@ -7,22 +7,14 @@ import subprocess
 
 from tests.frame import mail, metrics
 from tests.frame.layout import USERS
-from tests.frame.quota import KB, QuotaCase, body
+from tests.frame.quota import KB, FaultCase, body
 
 DAEMON = "quotad"
-MAX_S = 2  # for one delivery, on a busy machine
 MESSAGES = 30
 
 
-class Disk(QuotaCase):
-    def setUp(self):
-        super().setUp()
-        self.names = self.users(3)
-        self.full = self.new_user(quota_mb=1)
-        for user in self.names:
-            self.assertEqual(self.deliver(user, body(KB))[0], 250)
-        self.assertEqual(self.deliver(self.full, body(900 * KB))[0], 250)
-        self.assert_converges([*self.names, self.full])
+class Disk(FaultCase):
+    CONVERGE_S = 60
 
     @contextlib.contextmanager
     def injected(self, what):
@@ -42,22 +34,10 @@ class Disk(QuotaCase):
     def unjournalled(self):
         return metrics.scrape(self.stack, DAEMON)["quotad_unjournalled_total"]
 
-    def assert_unmoved(self):
-        codes, slowest = self.deliver_timed(self.names, MESSAGES)
-        self.assertEqual(codes, [250] * MESSAGES)
-        self.assertLess(slowest, MAX_S)
-        codes, slowest = self.deliver_timed([self.full], 3, 200 * KB)
-        self.assertEqual(codes, [552] * 3)
-        self.assertLess(slowest, MAX_S)
-
-    def assert_converged(self):
-        self.assert_converges([*self.names, self.full], 60)
-        self.assertEqual(sum(self.files(user)[1] for user in self.names), MESSAGES + len(self.names))
-
     def assert_broken_and_mended(self, what):
         before = self.unjournalled()
         with self.injected(what):
-            self.assert_unmoved()
+            self.assert_unmoved(MESSAGES)
             self.wait_until(lambda: self.unjournalled() > before, 20, "a change that is not in the journal")
             self.assertIn("a change is not in the journal", self.stack.log_tail(DAEMON, 200))
         self.assert_converged()
@@ -70,7 +50,7 @@ class Disk(QuotaCase):
 
     def test_slow_disk_holds_nobody(self):
         with self.injected("fdatasync:delay_enter=1000000"):
-            self.assert_unmoved()
+            self.assert_unmoved(MESSAGES)
         self.assert_converged()
 
     def test_full_file_system(self):
@@ -89,7 +69,7 @@ class Disk(QuotaCase):
                     file.write(b"x" * 4096)
             self.wait_until(lambda: self.deliver(self.names[0], body(KB))[0] == 250 and self.unjournalled() > before, 60,
                             "a change that is not in the journal")
-            self.assert_unmoved()
+            self.assert_unmoved(MESSAGES)
             self.assertEqual(self.stack.pid(DAEMON), pid)
             filler.unlink()
             self.assert_converges([*self.names, self.full], 60)
@@ -114,7 +94,7 @@ class Disk(QuotaCase):
                                   extra_groups=[USERS["postern"]], capture_output=True, text=True, check=False, timeout=60)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn("No space left on device", done.stderr)
-            self.assert_unmoved()
+            self.assert_unmoved(MESSAGES)
         finally:
             subprocess.run(["umount", state], check=True)
             self.stack.start(DAEMON)

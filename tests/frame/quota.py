@@ -174,3 +174,44 @@ class QuotaCase(StackCase):
             for path, text in files.items():
                 path.write_text(text)
             self.stack.restart("dovecot")
+
+
+class FaultCase(QuotaCase):
+    """Mailboxes with room, and one of 1 MB that is nearly full, while something is broken."""
+
+    MAILBOXES = 3
+    MAX_S = 2  # for one delivery, on a busy machine
+    CONVERGE_S = 30
+
+    def setUp(self):
+        super().setUp()
+        self.names = self.users(self.MAILBOXES)
+        self.full = self.new_user(quota_mb=1)
+        for user in self.names:  # so that Dovecot's own lookups are cached, too
+            self.assertEqual(self.deliver(user, body(KB))[0], 250)
+        self.assertEqual(self.deliver(self.full, body(900 * KB))[0], 250)
+        self.taken = self.MAILBOXES
+        self.assert_converges([*self.names, self.full])
+
+    def tearDown(self):
+        self.stack.start("mysql", "quotad", "dovecot")
+
+    @property
+    def pid(self):
+        return self.stack.pid("quotad")
+
+    def assert_unmoved(self, count=12):
+        """All mail that fits is taken at once, and no other."""
+        codes, slowest = self.deliver_timed(self.names, count)
+        self.taken += count
+        self.assertEqual(codes, [250] * count)
+        self.assertLess(slowest, self.MAX_S)
+        codes, slowest = self.deliver_timed([self.full], 3, 200 * KB)
+        self.assertEqual(codes, [552] * 3)
+        self.assertLess(slowest, self.MAX_S)
+
+    def assert_converged(self):
+        """The rows are those of the mailboxes, which have what was taken."""
+        self.assert_converges([*self.names, self.full], self.CONVERGE_S)
+        self.assertEqual(sum(self.files(user)[1] for user in self.names), self.taken)
+        self.assertEqual(self.files(self.full)[1], 1)
