@@ -376,6 +376,14 @@ static void open_direct(struct resolver *r, int64_t patience_ms)
 	ares_free_data(servers);
 }
 
+/* From 1.31 on c-ares keeps answers by itself, for as long as they say; ours have caps, and
+ * some who ask want what is there now. */
+#ifdef ARES_OPT_QUERY_CACHE
+#define NO_CACHE_OF_ITS_OWN ARES_OPT_QUERY_CACHE /* with a time of 0, which is none */
+#else
+#define NO_CACHE_OF_ITS_OWN 0
+#endif
+
 /*
  * Two rounds over all servers, the second one twice as patient, together
  * timeout_ms: with N servers each try of the first round takes a third of an
@@ -396,7 +404,7 @@ static int open_channel(struct resolver *r, struct sbuf *error)
 			.sock_state_cb_data = r,
 		};
 		int mask = ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
-			   ARES_OPT_SOCK_STATE_CB;
+			   ARES_OPT_SOCK_STATE_CB | NO_CACHE_OF_ITS_OWN;
 		if (ares_init_options(&r->channel, &options, mask) != ARES_SUCCESS) {
 			sbuf_adds(error, "cannot set up DNS");
 			return ERR_TEMP;

@@ -136,6 +136,10 @@ START_TEST(many_threads_ask_once)
 	resolver_flush(r);
 	resolver_stats(r, &stats);
 	ck_assert_uint_eq(stats.entries, 0);
+	/* Nobody else has kept what is forgotten. */
+	const unsigned before = server.questions;
+	ck_assert_ptr_null(ask_all(r));
+	ck_assert_uint_ge(server.questions, before + NAMES);
 	resolver_close(&r);
 	server_stop(&server);
 }
