@@ -27,9 +27,30 @@ TRIXIE = tools/trixie
 .PHONY: check-trixie
 check-trixie:
 	$(Q)$(DEPS) install tools/deps-trixie.txt
-	$(Q)$(TRIXIE) prepare
+	$(Q)$(TRIXIE) prepare tools/deps.txt
 	$(Q)$(TRIXIE) run make --no-print-directory DEPS=true BUILD=build/trixie \
 		$(if $(NAMES),check-integration NAMES="$(NAMES)",check)
+
+# check-deb: the packages of Debian 12 and 13, each on a machine just installed (root); SUITES="bookworm" for a part
+SUITES ?= bookworm trixie
+.PHONY: check-deb deb-bookworm deb-trixie
+check-deb:
+	$(Q)$(DEPS) install tools/deps-machine.txt
+	$(Q)set -e; for s in $(SUITES); do $(MAKE) --no-print-directory deb-$$s check-deb-$$s; done
+check-deb-%:
+	$(Q)rm -rf build/machine-$* && mkdir -p build/machine-$*
+	$(Q)find build/deb-$* -maxdepth 1 -name '*.deb' ! -name '*-dbgsym_*' -exec cp -t build/machine-$* {} +
+	$(Q)cp tests/packages/lifecycle.py build/machine-$*
+	$(Q)cp -R debian/tests build/machine-$*/autopkgtest
+	$(Q)tools/machine prepare $* build/machine-$*/*.deb
+	$(Q)tools/machine run $* $(abspath build/machine-$*) python3 /mnt/lifecycle.py
+# Each made on the Debian that it is for; the source is of this one's git.
+deb-bookworm:
+	$(Q)$(MAKE) --no-print-directory DEB=build/$@ deb
+deb-trixie:
+	$(Q)$(TRIXIE) prepare tools/deps.txt tools/deps-deb.txt
+	$(Q)$(MAKE) --no-print-directory DEB=build/$@ deb-tree
+	$(Q)$(TRIXIE) run make --no-print-directory DEB=build/$@ deb-build
 
 # demo: show the seven points; KEEP=1 leaves the stack running
 demo: deps

@@ -31,12 +31,16 @@ install: all docs
 	cp -R deploy/postfix deploy/dovecot deploy/mariadb $(SHARE)/deploy
 
 # deb: the Debian packages of this tree, into build/deb (root, or with tools/deps-deb.txt installed)
-.PHONY: deb
-DEB_TREE = build/deb/postern-$(VERSION)
-deb:
+.PHONY: deb deb-tree deb-build
+DEB = build/deb
+DEB_TREE = $(DEB)/postern-$(VERSION)
+deb: deb-tree
 	$(Q)[ "$$(id -u)" != 0 ] || $(DEPS) install tools/deps-deb.txt
-	$(Q)rm -rf build/deb && mkdir -p $(DEB_TREE)
+	$(Q)$(MAKE) --no-print-directory DEB=$(DEB) deb-build
+deb-tree:
+	$(Q)rm -rf $(DEB) && mkdir -p $(DEB_TREE)
 	$(Q)git ls-files -z | xargs -0 cp --parents -t $(DEB_TREE)
+deb-build:
 	$(Q)cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL dpkg-buildpackage -b -us -uc
-	$(Q)lintian --fail-on error,warning build/deb/*.changes
-	$(Q)ls -1 build/deb/*.deb
+	$(Q)lintian --fail-on error,warning $(DEB)/*.changes
+	$(Q)ls -1 $(DEB)/*.deb
