@@ -77,7 +77,7 @@ milter_load_SRCS := tests/bench/milter_load.c tests/bench/process.c
 milter_load_ARCHIVES := base
 lmtp_load_SRCS := tests/bench/lmtp_load.c
 lmtp_load_ARCHIVES := base
-webhook_sink_SRCS := tests/bench/webhook_sink.c
+webhook_sink_SRCS := tests/bench/webhook_sink.c tests/bench/sink.c
 webhook_sink_ARCHIVES := run base
 webhook_sink_LIBS := $(RUN_LIBS)
 bench: all helpers
