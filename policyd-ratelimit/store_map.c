@@ -62,7 +62,10 @@ static int file_open(const struct store_map *m, const char *path, struct sbuf *p
 {
 	struct stat st;
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), rc = -1;
-	if (fd >= 0 && fstat(fd, &st) == 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+	bool told = fd >= 0 && fstat(fd, &st) == 0;
+	if (told && st.st_uid != geteuid())
+		errno = EPERM; /* whose it is could cut it off under us, or write counts into it */
+	else if (told && flock(fd, LOCK_EX | LOCK_NB) == 0)
 		/* Another size is that of another release. */
 		rc = (uint64_t)st.st_size == file_bytes(m) ? 0 : ftruncate(fd, 0);
 	if (rc == 0)

@@ -9,7 +9,7 @@ import unittest
 
 from tests.frame.layout import REPO, USERS, Layout
 from tests.frame.stack import DAEMONS
-from tests.frame.supervise import read_unit, setting
+from tests.frame.supervise import read_unit, setting, settings
 
 DEPLOY = REPO / "deploy"
 UNITS = DEPLOY / "systemd"
@@ -70,6 +70,17 @@ class Units(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         for name in USERS:
             self.assertRegex(done.stdout + done.stderr, rf"Creating (user|group) '?{name}'?")
+
+    def test_no_folder_is_everybodys(self):
+        for line in (DEPLOY / "tmpfiles.d/postern.conf").read_text().splitlines():
+            if not line.startswith("#"):
+                self.assertEqual(int(line.split()[2], 8) & 0o002, 0, line)
+
+    def test_parsers_may_confine_themselves(self):
+        """A call that the unit denies would end each parser at its start."""
+        allowed = " ".join(settings(read_unit(UNITS / "lmtp-indexer.service")["Service"], "SystemCallFilter")).split()
+        source = (REPO / "lmtp-indexer/parser_confine.c").read_text()
+        self.assertLessEqual(set(re.findall(r"SYS_(landlock_\w+)", source)), set(allowed))
 
 
 class Packages(unittest.TestCase):

@@ -3,6 +3,7 @@
  * an abrupt end, trimming, and a disk that is full or hangs.
  */
 #include <check.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -210,6 +211,29 @@ START_TEST(map_has_one_user)
 	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&problem), "in use"));
 	store_map_close(&one);
 	store_map_close(&two);
+	bench_done(&b);
+}
+END_TEST
+
+/* Others may write to the directory, too. */
+START_TEST(map_of_somebody_else)
+{
+	struct bench b;
+	char mem[512], path[96];
+	struct sbuf problem;
+	const struct store_map_owner owner = {.boot_id = 1};
+	if (geteuid() != 0)
+		return; /* nobody else can give a file away */
+	bench_init(&b);
+	snprintf(path, sizeof(path), "%s/charges", b.dir);
+	const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+	ck_assert_int_eq(fchown(fd, 65534, 65534), 0);
+	sbuf_init(&problem, mem, sizeof(mem));
+	struct store_map *map = store_map_open(path, &owner, 4096, &problem);
+	ck_assert_ptr_nonnull(strstr(sbuf_cstr(&problem), "not permitted"));
+	store_map_close(&map);
+	ck_assert_int_eq(lseek(fd, 0, SEEK_END), 0); /* it was left alone */
+	close(fd);
 	bench_done(&b);
 }
 END_TEST
@@ -455,7 +479,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&reads_back_in_order, &survives_a_kill, &both_halves_in_order, &map_of_another_boot_counts_for_nothing,
-	&map_of_another_journal_counts_for_nothing, &map_has_one_user, &map_without_a_place, &trim_keeps_the_snapshot,
+	&map_of_another_journal_counts_for_nothing, &map_has_one_user, &map_of_somebody_else, &map_without_a_place, &trim_keeps_the_snapshot,
 	&full_log_is_told_and_heals, &trim_keeps_what_a_torn_snapshot_replaces, &full_log_takes_over_in_memory,
 	&what_waits_is_bounded, &entries_are_bounded, NULL,
 };
