@@ -3,6 +3,12 @@
 step of the validator (section 5.2) and of the sealer (section 5.1) by name.
 
     arc_rfc8617.py [--postern PATH]
+
+The public suite of ARC was written for a draft.  Of its 189 messages five are wanted
+otherwise than the RFC has it, and here as the RFC has it: rsa-sha1 in either signature
+and a key of 512 bits never pass (RFC 8301, twice and once), a seal without t= does
+(section 4.1.3 takes t= from RFC 6376, where it is only recommended), and a set that is
+there twice does not (section 5.2 step 3).
 """
 import argparse
 import json
