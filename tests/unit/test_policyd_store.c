@@ -37,6 +37,12 @@ static void open_store(struct bench *b, uint64_t max_bytes)
 	ck_assert_str_eq(store_problem(b->store), "");
 }
 
+static void start_store(struct bench *b, uint64_t max_bytes)
+{
+	open_store(b, max_bytes);
+	store_start(b->store);
+}
+
 static void bench_init(struct bench *b)
 {
 	*b = (struct bench){.loop = loop_new(), .boot_id = 4711};
@@ -70,6 +76,13 @@ static void wait_written(struct bench *b)
 	loop_run(b->loop);
 }
 
+static uint64_t add_written(struct bench *b, const char *text)
+{
+	const uint64_t number = add(b, text);
+	wait_written(b);
+	return number;
+}
+
 static int collect(void *arg, struct span batch)
 {
 	sbuf_add(arg, batch);
@@ -84,6 +97,17 @@ static const char *content(struct bench *b)
 	sbuf_init(&all, mem, sizeof(mem));
 	ck_assert_int_eq(store_read(b->store, collect, &all), 0);
 	return mem;
+}
+
+/* Ends as it should and begins anew; all that was kept, for the caller to free. */
+static struct sbuf content_after_restart(struct bench *b, uint64_t max_bytes)
+{
+	struct sbuf all;
+	store_close(&b->store);
+	open_store(b, max_bytes);
+	sbuf_init_heap(&all, 64u << 20);
+	ck_assert_int_eq(store_read(b->store, collect, &all), 0);
+	return all;
 }
 
 /* Runs FN in a process that ends as by kill -9: nothing is flushed or closed. */
@@ -122,10 +146,8 @@ END_TEST
 
 static void add_and_write(struct bench *b)
 {
-	open_store(b, 64u << 20);
-	store_start(b->store);
-	(void)add(b, "written");
-	wait_written(b);
+	start_store(b, 64u << 20);
+	(void)add_written(b, "written");
 }
 
 /* The writer never came to it, as on a disk that hangs. */
@@ -137,12 +159,17 @@ static void add_unwritten(struct bench *b)
 	(void)store_begin(b->store); /* this one is not whole */
 }
 
+static void leave_behind(struct bench *b)
+{
+	bench_init(b);
+	in_killed_process(b, add_and_write);
+	in_killed_process(b, add_unwritten);
+}
+
 START_TEST(survives_a_kill)
 {
 	struct bench b;
-	bench_init(&b);
-	in_killed_process(&b, add_and_write);
-	in_killed_process(&b, add_unwritten);
+	leave_behind(&b);
 	open_store(&b, 64u << 20);
 	ck_assert_str_eq(content(&b), "written|kept too|");
 	/* It is in the log now, once. */
@@ -161,9 +188,7 @@ END_TEST
 START_TEST(map_of_another_boot_counts_for_nothing)
 {
 	struct bench b;
-	bench_init(&b);
-	in_killed_process(&b, add_and_write);
-	in_killed_process(&b, add_unwritten);
+	leave_behind(&b);
 	b.boot_id++;
 	open_store(&b, 64u << 20);
 	ck_assert_str_eq(content(&b), "written|");
@@ -176,9 +201,7 @@ START_TEST(map_of_another_journal_counts_for_nothing)
 {
 	struct bench b;
 	char from[96], to[96];
-	bench_init(&b);
-	in_killed_process(&b, add_and_write);
-	in_killed_process(&b, add_unwritten);
+	leave_behind(&b);
 	snprintf(from, sizeof(from), "%s/journal", b.dir);
 	snprintf(to, sizeof(to), "%s/journal.old", b.dir);
 	ck_assert_int_eq(rename(from, to), 0);
@@ -324,23 +347,15 @@ START_TEST(trim_keeps_the_snapshot)
 	struct bench b;
 	char *large = text_of(4u << 20);
 	bench_init(&b);
-	open_store(&b, 256u << 20);
-	store_start(b.store);
+	start_store(&b, 256u << 20);
 	for (int i = 0; i < 8; i++) {
-		(void)add(&b, large);
-		wait_written(&b);
+		(void)add_written(&b, large);
 	}
-	uint64_t before = store_bytes(b.store), snapshot = add(&b, "snapshot");
-	wait_written(&b);
+	uint64_t before = store_bytes(b.store), snapshot = add_written(&b, "snapshot");
 	store_trim(b.store, snapshot);
-	(void)add(&b, "later");
-	wait_written(&b);
-	store_close(&b.store);
-	open_store(&b, 256u << 20);
+	(void)add_written(&b, "later");
+	struct sbuf all = content_after_restart(&b, 256u << 20);
 	ck_assert_uint_lt(store_bytes(b.store), before / 2);
-	struct sbuf all;
-	sbuf_init_heap(&all, 64u << 20);
-	ck_assert_int_eq(store_read(b.store, collect, &all), 0);
 	ck_assert(span_ends(sbuf_span(&all), SPAN_LIT("snapshot|later|")));
 	sbuf_done(&all);
 	free(large);
@@ -355,21 +370,17 @@ START_TEST(full_log_is_told_and_heals)
 	struct bench b;
 	char *large = text_of(4u << 20);
 	bench_init(&b);
-	open_store(&b, 10u << 20);
-	store_start(b.store);
+	start_store(&b, 10u << 20);
 	for (int i = 0; i < 3; i++) {
 		ck_assert_uint_eq(b.failures, 0);
-		(void)add(&b, large);
-		wait_written(&b);
+		(void)add_written(&b, large);
 	}
 	ck_assert_uint_eq(b.failures, 1);
-	uint64_t snapshot = add(&b, "snapshot");
-	wait_written(&b);
+	uint64_t snapshot = add_written(&b, "snapshot");
 	store_trim(b.store, snapshot);
 	while (store_bytes(b.store) > 4u << 20)
 		usleep(1000);
-	(void)add(&b, large);
-	wait_written(&b);
+	(void)add_written(&b, large);
 	ck_assert_uint_eq(b.failures, 1);
 	free(large);
 	bench_done(&b);
@@ -382,14 +393,10 @@ START_TEST(trim_keeps_what_a_torn_snapshot_replaces)
 	struct bench b;
 	char *large = text_of(4u << 20);
 	bench_init(&b);
-	open_store(&b, 10u << 20);
-	store_start(b.store);
-	(void)add(&b, large);
-	wait_written(&b);
-	(void)add(&b, large);
-	wait_written(&b);
-	uint64_t before = store_bytes(b.store), snapshot = add(&b, "snapshot");
-	wait_written(&b);
+	start_store(&b, 10u << 20);
+	(void)add_written(&b, large);
+	(void)add_written(&b, large);
+	uint64_t before = store_bytes(b.store), snapshot = add_written(&b, "snapshot");
 	ck_assert_uint_eq(b.failures, 0);
 	(void)add(&b, large); /* there is no room for it; the loop does not know yet */
 	store_trim(b.store, snapshot);
@@ -412,14 +419,11 @@ END_TEST
 START_TEST(full_log_takes_over_in_memory)
 {
 	struct bench b;
-	bench_init(&b);
-	in_killed_process(&b, add_and_write);
-	in_killed_process(&b, add_unwritten);
+	leave_behind(&b);
 	open_store(&b, 20);
 	ck_assert_str_eq(content(&b), "written|kept too|");
 	store_start(b.store);
-	(void)add(&b, "more");
-	wait_written(&b);
+	(void)add_written(&b, "more");
 	ck_assert_uint_ge(b.failures, 1); /* so a snapshot is written */
 	bench_done(&b);
 }
@@ -462,11 +466,7 @@ START_TEST(entries_are_bounded)
 		wait_written(&b);
 		ck_assert_uint_eq(b.failures, (unsigned)more);
 		(void)add(&b, "end");
-		store_close(&b.store);
-		open_store(&b, 256u << 20);
-		struct sbuf all;
-		sbuf_init_heap(&all, 64u << 20);
-		ck_assert_int_eq(store_read(b.store, collect, &all), 0);
+		struct sbuf all = content_after_restart(&b, 256u << 20);
 		ck_assert_uint_eq(all.len, STORE_BATCH_MAX + (more ? 0 : STORE_ENTRY_MAX - 1) + strlen("|end|"));
 		sbuf_done(&all);
 		bench_done(&b);

@@ -50,6 +50,13 @@ static void append(struct seglog *log, uint64_t seq)
 	ck_assert_int_eq(seglog_append(log, seq, sbuf_span(&payload)), 0);
 }
 
+static void append_synced(struct seglog *log, uint64_t from, uint64_t upto)
+{
+	for (uint64_t seq = from; seq <= upto; seq++)
+		append(log, seq);
+	ck_assert_int_eq(seglog_sync(log), 0);
+}
+
 /* Reads all from FROM on, checks each, returns the count. */
 static uint64_t read_all(struct seglog *log, uint64_t from, uint64_t *last_out)
 {
@@ -239,9 +246,7 @@ START_TEST(reader_skips_damage)
 	struct sbuf buf;
 	uint64_t seq = 0, seen = 0;
 	int damaged = 0;
-	for (uint64_t n = 1; n <= 60; n++)
-		append(log, n);
-	ck_assert_int_eq(seglog_sync(log), 0);
+	append_synced(log, 1, 60);
 	flip_byte(1, 16 + 16 + 3);
 	struct seglog_reader *reader = seglog_reader_new(log, 1);
 	sbuf_init_heap(&buf, 1 << 20);
@@ -272,9 +277,7 @@ START_TEST(trims_whole_segments)
 	uint64_t last;
 	tmpdir_make(dir, sizeof(dir));
 	struct seglog *log = open_log(1000, 1 << 20);
-	for (uint64_t seq = 1; seq <= 100; seq++)
-		append(log, seq);
-	ck_assert_int_eq(seglog_sync(log), 0);
+	append_synced(log, 1, 100);
 	uint64_t before = seglog_bytes(log);
 	ck_assert_int_eq(seglog_trim(log, 50), 0);
 	ck_assert_uint_gt(seglog_first(log), 1);
@@ -327,15 +330,11 @@ START_TEST(blanks_in_place)
 	uint64_t count;
 	tmpdir_make(dir, sizeof(dir));
 	struct seglog *log = open_log(2000, 1 << 20);
-	for (uint64_t seq = 1; seq <= 40; seq++)
-		append(log, seq);
-	ck_assert_int_eq(seglog_sync(log), 0);
+	append_synced(log, 1, 40);
 	ck_assert_int_eq(seglog_blank(log, is_odd, NULL, &count), 0);
 	ck_assert_uint_eq(count, 20);
 	check_blanked(log, 40);
-	append(log, 41);
-	append(log, 42);
-	ck_assert_int_eq(seglog_sync(log), 0);
+	append_synced(log, 41, 42);
 	seglog_close(&log);
 	log = open_log(2000, 1 << 20);
 	ck_assert_uint_eq(seglog_next(log), 43);
@@ -371,21 +370,27 @@ START_TEST(locks_the_directory)
 }
 END_TEST
 
+/* No file grows over so many bytes until the limit that was there is set again; check itself
+ * writes to a file, so nothing can be asserted in between. */
+static struct rlimit limit_files(rlim_t bytes)
+{
+	struct rlimit old;
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	setrlimit(RLIMIT_FSIZE, &(struct rlimit){bytes, old.rlim_max});
+	return old;
+}
+
 /* The disk is full in the middle of a group: the group is gone as a whole, and
  * the log goes on once there is room. */
 START_TEST(full_disk_drops_the_group_only)
 {
-	struct rlimit old, tight;
 	uint64_t last;
 	tmpdir_make(dir, sizeof(dir));
 	struct seglog *log = open_log(1 << 20, 1 << 20);
 	append(log, 1);
 	ck_assert_int_eq(seglog_sync(log), 0);
-	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
-	tight = (struct rlimit){600, old.rlim_max};
-	signal(SIGXFSZ, SIG_IGN);
-	setrlimit(RLIMIT_FSIZE, &tight);
-	/* No ck_assert in here: check itself writes to a file. */
+	const struct rlimit old = limit_files(600);
 	int append_rc = 0;
 	for (uint64_t seq = 2; seq <= 60 && append_rc == 0; seq++)
 		append_rc = seglog_append(log, seq, SPAN_LIT("0123456789"));
@@ -423,9 +428,7 @@ START_TEST(goes_on_after_a_sync_that_failed)
 	uint64_t last;
 	tmpdir_make(dir, sizeof(dir));
 	struct seglog *log = open_log(1 << 20, 1 << 20);
-	append(log, 1);
-	append(log, 2);
-	ck_assert_int_eq(seglog_sync(log), 0);
+	append_synced(log, 1, 2);
 	append(log, 3);
 	syncs_fail = true;
 	ck_assert_int_eq(seglog_sync(log), ERR_PERM);
@@ -433,9 +436,7 @@ START_TEST(goes_on_after_a_sync_that_failed)
 	ck_assert_int_eq(seglog_append(log, 4, SPAN_LIT("refused")), ERR_PERM);
 	ck_assert_int_eq(seglog_flush(log), ERR_PERM);
 	syncs_fail = false;
-	append(log, 5);
-	append(log, 6);
-	ck_assert_int_eq(seglog_sync(log), 0);
+	append_synced(log, 5, 6);
 	ck_assert_uint_eq(seglog_durable(log), 6);
 	ck_assert_uint_eq(read_all(log, 1, &last), 4);
 	ck_assert_uint_eq(last, 6);
@@ -509,14 +510,10 @@ END_TEST
 /* A group that fails takes the zeros with it; they come back with the next one. */
 START_TEST(no_room_for_zeros_is_no_failure)
 {
-	struct rlimit old, tight;
 	uint64_t last;
 	tmpdir_make(dir, sizeof(dir));
 	struct seglog *log = open_with((struct seglog_limits){.segment_bytes = 1 << 20, .max_bytes = 1 << 20, .ahead_bytes = 70000});
-	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
-	tight = (struct rlimit){600, old.rlim_max};
-	signal(SIGXFSZ, SIG_IGN);
-	setrlimit(RLIMIT_FSIZE, &tight);
+	const struct rlimit old = limit_files(600);
 	int append_rc = seglog_append(log, 1, SPAN_LIT("record 1;record 1;"));
 	int sync_rc = seglog_sync(log);
 	setrlimit(RLIMIT_FSIZE, &old);
