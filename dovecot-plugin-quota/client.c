@@ -36,6 +36,14 @@ static void disconnect(struct quota_client *c)
 	c->mute = false;
 }
 
+static int64_t mono_ms(void)
+{
+	struct timespec ts;
+	if (clock_gettime(CLOCK_MONOTONIC, &ts) < 0)
+		return 0;
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
 /* Whether quotad has read all that was sent on FD, and is there. */
 static bool has_read(int fd)
 {
@@ -45,10 +53,22 @@ static bool has_read(int fd)
 	return ioctl(fd, SIOCOUTQ, &unread) == 0 && unread == 0 && poll(&p, 1, 0) == 0;
 }
 
+/* One that is only busy has not read what was sent a moment ago. */
+static bool reads_soon(int fd)
+{
+	const int64_t deadline_ms = mono_ms() + QUOTA_CLIENT_LINGER_MS;
+	bool read = fd >= 0 && has_read(fd);
+	while (fd >= 0 && !read && mono_ms() < deadline_ms) {
+		(void)poll(NULL, 0, 1);
+		read = has_read(fd);
+	}
+	return read;
+}
+
 /* What is owed goes down with us: one that hangs may end before it reads it. */
 static void leave_owed(const struct quota_client *c)
 {
-	if (c->owed_count == 0 || c->pid != getpid() || c->marker_dir[0] == '\0' || (c->fd >= 0 && has_read(c->fd)))
+	if (c->owed_count == 0 || c->pid != getpid() || c->marker_dir[0] == '\0' || reads_soon(c->fd))
 		return;
 	for (size_t i = 0; i < c->owed_count; i++) {
 		struct quota_request change;
@@ -62,14 +82,6 @@ void quota_client_done(struct quota_client *c)
 	leave_owed(c);
 	disconnect(c);
 	c->owed_count = 0;
-}
-
-static int64_t mono_ms(void)
-{
-	struct timespec ts;
-	if (clock_gettime(CLOCK_MONOTONIC, &ts) < 0)
-		return 0;
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
 /* In a child the connection and the instance of the parent are not ours. */

@@ -15,6 +15,7 @@
 
 #define QUOTA_CLIENT_TIMEOUT_MS 400
 #define QUOTA_CLIENT_HOLDOFF_MS 2000
+#define QUOTA_CLIENT_LINGER_MS 50 /* at the end, for what was sent to be read */
 #define QUOTA_CLIENT_PATH_MAX 107
 #define QUOTA_CLIENT_MARKERS_MAX 511 /* path of the directory of markers */
 

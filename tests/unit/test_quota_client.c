@@ -312,6 +312,31 @@ START_TEST(a_marker_is_left_of_what_nobody_read)
 }
 END_TEST
 
+static void *read_late(void *arg)
+{
+	(void)poll(NULL, 0, QUOTA_CLIENT_LINGER_MS / 10);
+	(void)sent_on(*(const int *)arg);
+	return NULL;
+}
+
+START_TEST(no_marker_where_it_is_read_a_little_late)
+{
+	pthread_t reader;
+	begin();
+	ck_assert_int_eq(quota_client_init(&client, path, tmpdir()), 0);
+	struct usage u = root(0);
+	usage_freed(&u, 1, 1);
+	int fd = accept(listener, NULL, NULL);
+	got_len = 0;
+	ck_assert_int_eq(pthread_create(&reader, NULL, read_late, &fd), 0);
+	quota_client_done(&client);
+	pthread_join(reader, NULL);
+	ck_assert(!is_marked());
+	close(fd);
+	end();
+}
+END_TEST
+
 /* It read the change, and may have ended before it noted it. */
 START_TEST(a_marker_is_left_of_what_a_dead_one_read)
 {
@@ -520,6 +545,7 @@ static const TTest *const *const tests[] = {
 	&a_marker_is_left_where_nobody_listens,
 	&a_marker_is_left_where_it_hangs,
 	&a_marker_is_left_of_what_nobody_read,
+	&no_marker_where_it_is_read_a_little_late,
 	&a_marker_is_left_of_what_a_dead_one_read,
 	&no_marker_where_another_listens,
 	&what_is_owed_is_sent_again,
