@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import unittest
 
+from tests.conformance.arc_maker import Key, Maker
 from tests.dns.dnsd import Server
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -28,7 +29,9 @@ class Tools(unittest.TestCase):
         der = subprocess.run(["openssl", "rsa", "-in", cls.key, "-pubout", "-outform", "DER"],
                              check=True, capture_output=True).stdout
         record = "v=DKIM1; k=rsa; p=" + base64.b64encode(der).decode()
+        cls.other = Key(cls.folder.name)
         cls.dns = Server({
+            "s._domainkey.other.example": [["TXT", cls.other.record()]],
             "s._domainkey.example.com": [["CNAME", "keys.example.org"]],
             "keys.example.org": [["TXT", [record[:100], record[100:]]]],
             "s._domainkey.list.example": [["TXT", record]],
@@ -136,6 +139,15 @@ class Tools(unittest.TestCase):
                              "--resolver", self.dns.address, "--trace", stdin=message)
         self.assertEqual(code, 0)
         return trace.decode()
+
+    def test_trace_tells_what_was_put_around_a_part(self):
+        """l=: what came behind that part is not what broke the hash."""
+        message = MESSAGE.decode().replace("\n", "\r\n")
+        sealed = Maker(self.other, "other.example").add(message, ams_more=[f"l={len('Hello world') + 3}"])
+        self.assertIn("\narc: pass\n", self.trace(sealed.encode()))
+        changed = sealed.replace("Hello", "External!\r\nHello") + "-- \r\nfooter\r\n"
+        self.assertIn("likely culprit: 1 line was added above the signed body (a banner)\n", self.trace(changed.encode()))
+        self.assertIn("arc: fail at set 1 of 1: l= does not cover the whole body\n", self.trace((sealed + "footer\r\n").encode()))
 
     def test_trace_tells_a_key_that_is_another(self):
         other = os.path.join(self.folder.name, "other.pem")
