@@ -9,7 +9,8 @@ void rows_init(struct rows *r, const char *head, const char *row, const char *jo
 {
 	if (columns > ROWS_COLUMNS_MAX)
 		PANIC("too many columns");
-	*r = (struct rows){.head = head, .row = row, .join = join, .tail = tail, .columns = columns};
+	*r = (struct rows){.head = head, .row = row, .join = join, .tail = tail, .columns = columns,
+			  .bytes_max = ROWS_BYTES_MAX};
 }
 
 void rows_done(struct rows *r)
@@ -17,6 +18,11 @@ void rows_done(struct rows *r)
 	free(r->params);
 	r->params = NULL;
 	r->count = r->size = 0;
+}
+
+size_t rows_bytes_max(uint64_t packet_bytes)
+{
+	return packet_bytes / 2 < ROWS_BYTES_MAX ? (size_t)(packet_bytes / 2) : ROWS_BYTES_MAX;
 }
 
 void rows_reset(struct rows *r)
@@ -67,7 +73,7 @@ static size_t bytes_of(const struct db_param *params, size_t count)
 static size_t fit(const struct rows *r, size_t at)
 {
 	size_t n = step_down(r->count - at);
-	while (n > 1 && bytes_of(r->params + at * r->columns, n * r->columns) > ROWS_BYTES_MAX)
+	while (n > 1 && bytes_of(r->params + at * r->columns, n * r->columns) > r->bytes_max)
 		n /= 2;
 	return n;
 }

@@ -21,12 +21,15 @@ struct rows {
 	size_t columns;
 	struct db_param *params;
 	size_t count, size; /* rows */
+	size_t bytes_max; /* ROWS_BYTES_MAX, or less */
 };
 
 void rows_init(struct rows *r, const char *head, const char *row, const char *join, const char *tail,
 	       size_t columns);
 void rows_done(struct rows *r);
 void rows_reset(struct rows *r);
+/* What a statement of several rows may hold on a server that takes packets of PACKET_BYTES. */
+size_t rows_bytes_max(uint64_t packet_bytes);
 /* The parameters' bytes are borrowed until the flush. */
 void rows_add(struct rows *r, const struct db_param *params);
 /* Runs the statements; the rows stay. */

@@ -232,6 +232,18 @@ static void end_order(struct writer *w)
 	w->in_order = false;
 }
 
+/* Once a connection. */
+static int ask_limits(struct writer *w)
+{
+	uint64_t packet_bytes;
+	if (w->bytes_max != 0)
+		return 0;
+	int rc = db_query_u64(w->db, "SELECT @@max_allowed_packet", NULL, 0, &packet_bytes);
+	if (rc == 0)
+		writer_rows_limit(w, rows_bytes_max(packet_bytes));
+	return rc;
+}
+
 static int attempt(struct writer *w, struct writer_item *const *items, size_t count)
 {
 	int rc = plan(w, items, count);
@@ -240,7 +252,9 @@ static int attempt(struct writer *w, struct writer_item *const *items, size_t co
 	rc = db_begin(w->db);
 	if (rc < 0)
 		return rc;
-	rc = write_rows(w);
+	rc = ask_limits(w);
+	if (rc == 0)
+		rc = write_rows(w);
 	if (rc == 0)
 		begin_order(w);
 	if (rc == 0)
@@ -248,6 +262,7 @@ static int attempt(struct writer *w, struct writer_item *const *items, size_t co
 	if (rc < 0) {
 		end_order(w);
 		db_rollback(w->db);
+		w->bytes_max = 0; /* the next connection may be to another server */
 	}
 	return rc;
 }

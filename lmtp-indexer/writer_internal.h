@@ -29,6 +29,7 @@ struct writer {
 	size_t row_count;
 	pthread_mutex_t *order; /* may be NULL */
 	bool in_order, note_unsent;
+	size_t bytes_max; /* of a statement on this connection; 0: not asked yet */
 	struct rows find, messages, placed, addresses, texts, attachments, take_numbers, events;
 };
 
@@ -48,6 +49,8 @@ static inline bool writer_tells(const struct writer_row *row)
 int writer_note_id(void *arg, const struct db_value *v, size_t count);
 void writer_rows_init(struct writer *w);
 void writer_rows_done(struct writer *w);
+/* No statement, and no text, is longer than that. */
+void writer_rows_limit(struct writer *w, size_t bytes_max);
 int writer_insert_messages(struct writer *w) MUST_CHECK;
 int writer_insert_companions(struct writer *w) MUST_CHECK;
 int writer_insert_events(struct writer *w) MUST_CHECK;

@@ -3,6 +3,7 @@
  * arena of the batch, which outlive the statements.
  */
 #include "lib/base/num.h"
+#include "lib/base/utf8.h"
 #include "lmtp-indexer/payload.h"
 #include "lmtp-indexer/writer_internal.h"
 
@@ -41,12 +42,34 @@ void writer_rows_init(struct writer *w)
 		  "(?, ?, ?, ?, ?, ?)", ",", "", 6);
 }
 
-void writer_rows_done(struct writer *w)
+static void each_rows(struct writer *w, void (*fn)(struct rows *r, size_t bytes_max), size_t bytes_max)
 {
 	struct rows *all[] = {&w->messages, &w->placed, &w->addresses, &w->texts, &w->attachments,
 			      &w->take_numbers, &w->events};
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-		rows_done(all[i]);
+		fn(all[i], bytes_max);
+}
+
+static void done(struct rows *r, size_t bytes_max)
+{
+	(void)bytes_max;
+	rows_done(r);
+}
+
+static void limit(struct rows *r, size_t bytes_max)
+{
+	r->bytes_max = bytes_max;
+}
+
+void writer_rows_done(struct writer *w)
+{
+	each_rows(w, done, 0);
+}
+
+void writer_rows_limit(struct writer *w, size_t bytes_max)
+{
+	w->bytes_max = bytes_max;
+	each_rows(w, limit, bytes_max);
 }
 
 static struct db_param text_or_null(struct span s)
@@ -183,6 +206,28 @@ static void add_attachments(struct writer *w, const struct writer_row *row)
 	}
 }
 
+/*
+ * What of text and words one row may hold: of a row of its own a server takes no more than a
+ * packet, and what it does not take would come again for ever.  Words are the rest's first loss,
+ * whole ones.
+ */
+static bool cut_text(const struct writer *w, struct span *text, struct span *terms)
+{
+	size_t max = w->bytes_max;
+	if (text->len + terms->len <= max)
+		return false;
+	if (text->len > max / 2) {
+		*text = span_take(*text, max / 2);
+		text->len = utf8_prefix(*text);
+	}
+	if (terms->len > max - text->len) {
+		*terms = span_take(*terms, max - text->len);
+		size_t space = span_rchr(*terms, ' ');
+		terms->len = space == SPAN_NPOS ? 0 : space;
+	}
+	return true;
+}
+
 /* In place, so that the blocks of the search learn of it. */
 static int refill_text(struct writer *w, const struct db_param p[5])
 {
@@ -205,8 +250,10 @@ int writer_insert_companions(struct writer *w)
 			continue;
 		add_addresses(w, row);
 		add_attachments(w, row);
-		struct db_param p[] = {DB_P_UINT(row->message_id), DB_P_UINT(row->user_id), DB_P_BLOB(x->text),
-				       DB_P_UINT(x->truncated), DB_P_BLOB(x->terms)};
+		struct span text = x->text, terms = x->terms;
+		bool truncated = cut_text(w, &text, &terms) || x->truncated;
+		struct db_param p[] = {DB_P_UINT(row->message_id), DB_P_UINT(row->user_id), DB_P_BLOB(text),
+				       DB_P_UINT(truncated), DB_P_BLOB(terms)};
 		if (writer_refills(row))
 			rc = refill_text(w, p);
 		else

@@ -123,6 +123,27 @@ class Database(FaultCase):
         self.wait_until(lambda: self.count(user) == 2, 30)
         self.assertEqual(self.types(user), ["message.received"] * 2)
 
+    def test_text_that_no_packet_holds(self):
+        """It is cut and marked, and the mail behind it comes into the index, too."""
+        user, packet = self.new_user(), self.value("SELECT @@GLOBAL.max_allowed_packet")
+        self.stack.configure("lmtp-indexer", text_max="4M")
+        self.addCleanup(self.stack.restart, "lmtp-indexer")
+        self.addCleanup(self.stack.configure, "lmtp-indexer", text_max="64K")
+        self.addCleanup(self.stack.mariadb, f"SET GLOBAL max_allowed_packet = {packet}")
+        self.stack.mariadb(f"SET GLOBAL max_allowed_packet = {1 << 20}")
+        self.stack.restart("lmtp-indexer")
+        words = " ".join(f"wort{n}" + "\n" * (n % 8 == 0) for n in range(150_000))
+        self.send(user, message("a@example.org", user, text=words, message_id=new_message_id()))
+        self.send(user)
+        self.wait_until(lambda: self.count(user) == 2, 30)
+        (truncated, text, both), = self.rows(
+            "SELECT t.truncated, LENGTH(t.body), LENGTH(t.body) + LENGTH(t.terms) FROM message_texts t JOIN virtual_users u "
+            "ON u.id = t.user_id WHERE u.email = %s ORDER BY t.message_id LIMIT 1", user)
+        self.assertEqual((truncated, text), ("1", str(1 << 18)))
+        self.assertGreater(int(both), (1 << 19) - 20)
+        self.assertLessEqual(int(both), 1 << 19)
+        self.assertIn("a@example.org", self.stack.postern("search", user, "wort1"))
+
     def test_no_connection_free(self):
         user, pid = self.new_user(), self.stack.pid("lmtp-indexer")
         self.send(user)

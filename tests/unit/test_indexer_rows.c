@@ -42,6 +42,8 @@ static int ignore(void *arg, const struct db_value *values, size_t count)
 	return 0;
 }
 
+static size_t bytes_max = ROWS_BYTES_MAX;
+
 /* COUNT rows with a text of LEN bytes each. */
 static void run(size_t count, size_t len, bool returning)
 {
@@ -49,6 +51,7 @@ static void run(size_t count, size_t len, bool returning)
 	struct rows r;
 	memset(&sent, 0, sizeof(sent));
 	rows_init(&r, "INSERT INTO t VALUES ", "(?, ?)", ",", "", COLUMNS);
+	r.bytes_max = bytes_max;
 	for (size_t i = 0; i < count; i++) {
 		struct db_param p[COLUMNS] = {DB_P_UINT(i), DB_P_BLOB(span_of(text, len))};
 		rows_add(&r, p);
@@ -85,6 +88,20 @@ START_TEST(large_rows_by_fewer)
 }
 END_TEST
 
-static const TTest *const *const tests[] = {&by_sixty_four_and_what_is_left, &large_rows_by_fewer, NULL};
+/* A server that takes less than the default of MariaDB is sent less. */
+START_TEST(as_much_as_the_server_takes)
+{
+	ck_assert_uint_eq(rows_bytes_max(2 * (uint64_t)ROWS_BYTES_MAX), ROWS_BYTES_MAX);
+	ck_assert_uint_eq(rows_bytes_max(2 * (uint64_t)ROWS_BYTES_MAX + 2), ROWS_BYTES_MAX);
+	ck_assert_uint_eq(rows_bytes_max(2 * (uint64_t)ROWS_BYTES_MAX - 2), ROWS_BYTES_MAX - 1);
+	bytes_max = rows_bytes_max(1 << 20);
+	run(64, bytes_max / 64 - 8, true);
+	ck_assert_uint_eq(sent.statements, 1);
+	run(64, bytes_max / 64 - 7, true);
+	ck_assert_uint_eq(sent.statements, 2);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {&as_much_as_the_server_takes, &by_sixty_four_and_what_is_left, &large_rows_by_fewer, NULL};
 
 TEST_MAIN("indexer-rows", tests)
