@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -441,26 +442,36 @@ class SecondSchema(SqlCase):
             f"FROM mail_mailboxes WHERE email = '{user}' AND is_active = 1 AND deleted_at IS NULL\n"
             "iterate_query = SELECT email AS user FROM mail_mailboxes WHERE is_active = 1\n")
 
-    def dovecot_23(self):
+    @staticmethod
+    def shipped_queries(name):
+        """Those of deploy/, as sql_of_dovecot() has them, with what Dovecot puts in the place of the name."""
+        if assemble.dovecot_is_24():
+            text = (assemble.DEPLOY / "dovecot/2.4/99-postern.conf").read_text().replace("%{user}", name)
+            passwords, *users = re.findall(r"^  ((?:iterate_)?query = .*)$", text, re.M)
+            return "\n}\nuserdb sql {\n".join([passwords, "\n".join(users) + "\n"])
+        text = (assemble.DEPLOY / "dovecot/postern-sql.conf").read_text().replace("%u", name)
+        return "\n".join(re.findall(r"^\w+_query = .*$", text, re.M)) + "\n"
+
+    def dovecot_23(self, queries):
         (self.folder / "sql.conf").write_text(
             f"driver = mysql\nconnect = host={self.stack.mysql_socket} dbname={DATABASE} user=mailuser "
             f"password={self.password}\ndefault_pass_scheme = BLF-CRYPT\n"
-            + self.sql_of_dovecot("%u", ("password_query", "user_query")))
+            + (queries or self.sql_of_dovecot("%u", ("password_query", "user_query"))))
         return ("", "mail_home = /nonexistent/%d/%n\n"
                 f"passdb {{\n  driver = sql\n  args = {self.folder}/sql.conf\n}}\n"
                 f"userdb {{\n  driver = sql\n  args = {self.folder}/sql.conf\n}}\n")
 
-    def dovecot_24(self):
-        queries = self.sql_of_dovecot("%{user}", ("query", "}\nuserdb sql {\nquery"))
+    def dovecot_24(self, queries):
+        queries = queries or self.sql_of_dovecot("%{user}", ("query", "}\nuserdb sql {\nquery"))
         return ("dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n",
                 "mail_home = /nonexistent/%{user}\nsql_driver = mysql\n"
                 f"mysql panel {{\nhost = {self.stack.mysql_socket}\ndbname = {DATABASE}\nuser = mailuser\n"
                 f"password = {self.password}\n}}\n"
                 f"passdb sql {{\ndefault_password_scheme = BLF-CRYPT\n{queries}}}\n")
 
-    def start_dovecot(self):
-        """A Dovecot with nothing but the panel's password and user queries."""
-        first, last = self.dovecot_24() if assemble.dovecot_is_24() else self.dovecot_23()
+    def start_dovecot(self, queries=None):
+        """A Dovecot with nothing but password and user queries, by default the panel's."""
+        first, last = (self.dovecot_24 if assemble.dovecot_is_24() else self.dovecot_23)(queries)
         conf = self.folder / "dovecot.conf"
         conf.write_text(
             f"{first}base_dir = {self.folder}/run\nstate_dir = {self.folder}/state\nlog_path = {self.folder}/log\n"
@@ -487,6 +498,13 @@ class SecondSchema(SqlCase):
             self.assertNotEqual(self.doveadm(conf, "auth", "test", address, "secret").returncode, 0)
             self.assertNotEqual(self.doveadm(conf, "user", address).returncode, 0)
             self.assertNotIn(address, self.doveadm(conf, "user", "*").stdout.split())
+
+    def test_name_that_dovecot_has_lost(self):
+        """While its connection comes back Dovecot may ask for an empty name: that is no user who does not exist."""
+        user, temporary = self.new_user(), 75
+        conf = self.start_dovecot(self.shipped_queries(""))
+        self.assertIn("temp_fail", self.doveadm(conf, "auth", "test", user, "secret").stdout)
+        self.assertEqual(self.doveadm(conf, "user", user).returncode, temporary)
 
     def test_dns_records(self):
         domain = f"dns{os.getpid()}.example"
