@@ -314,7 +314,7 @@ int block_read_meta(struct span bytes, struct block_meta *meta)
 		meta->received_s[i] = time_s;
 	}
 	read_first_words(&c, meta);
-	if (c.bad || c.rest.len > 0)
+	if (c.bad || c.rest.len > 0 || !sbuf_ok(&meta->first_words))
 		return ERR_SYNTAX;
 	meta->count = (size_t)count;
 	return 0;

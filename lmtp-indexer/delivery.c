@@ -251,10 +251,10 @@ int delivery_read_done(struct span record, uint64_t *seq_out)
 
 /* ---- The fold ---- */
 
-void delivery_table_init(struct delivery_table *t)
+void delivery_table_init(struct delivery_table *t, size_t max)
 {
 	*t = (struct delivery_table){0};
-	htab_init(&t->by_seq, DELIVERY_TABLE_MAX);
+	htab_init(&t->by_seq, max);
 }
 
 void delivery_table_done(struct delivery_table *t)

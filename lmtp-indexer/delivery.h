@@ -89,7 +89,8 @@ struct delivery_table {
 
 #define DELIVERY_TABLE_MAX (4u << 20)
 
-void delivery_table_init(struct delivery_table *t);
+/* At most MAX at a time, then ERR_LIMIT. */
+void delivery_table_init(struct delivery_table *t, size_t max);
 /* Frees the deliveries that are left. */
 void delivery_table_done(struct delivery_table *t);
 /*

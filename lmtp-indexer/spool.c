@@ -402,7 +402,7 @@ int spool_open(const struct spool_config *config, struct spool **spool_out,
 	pthread_mutex_init(&s->open_lock, NULL);
 	pthread_mutex_init(&s->log_queue.lock, NULL);
 	worker_cond_init(&s->log_queue.filled);
-	delivery_table_init(table_out);
+	delivery_table_init(table_out, DELIVERY_TABLE_MAX);
 	int rc = span_copy_cstr(span_str(config->dir), s->dir, sizeof(s->dir) - 64);
 	if (rc == 0)
 		rc = open_log(s, error);

@@ -9,7 +9,6 @@
 #include "lib/base/num.h"
 
 #define THREADS_ARENA_MAX (16u << 20)
-#define THREADS_ENTRIES_MAX (1u << 17)
 #define KEY_LEN (8 + EXTRACT_HASH_LEN)
 
 struct entry {

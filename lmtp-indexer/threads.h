@@ -14,6 +14,8 @@
 #include "lmtp-indexer/rows.h"
 #include "lmtp-indexer/ulid.h"
 
+#define THREADS_ENTRIES_MAX (1u << 17) /* references of a batch; more are ERR_LIMIT */
+
 struct threads;
 
 struct threads *threads_new(void);

@@ -1,4 +1,5 @@
 """Erasure: afterwards no file of the indexer and no row holds a word of the mail."""
+import concurrent.futures
 import json
 import subprocess
 import unittest
@@ -84,6 +85,23 @@ class Erase(IndexCase):
         self.stack.restart("lmtp-indexer")  # blank records are read over
         self.send([user], kept)
         self.wait_until(lambda: self.count(user) == 2)
+
+    def test_several_administrators_at_once(self):
+        """Each gets an end of its own, also two that erase the same user; nobody's words stay."""
+        users, words = [self.new_user() for _ in range(3)], [uuid.uuid4().hex for _ in range(3)]
+        for user, word in zip(users, words):
+            for _ in range(20):
+                self.send([user], word)
+        self.wait_until(lambda: [self.count(user) for user in users] == [20] * 3)
+        for user in users:
+            self.expunge(user, "all")
+            self.wait_until(lambda user=user: self.live(user) == 0)
+        asked = [("index", "erase", users[0]), ("index", "erase", users[0]), ("index", "erase", users[1]),
+                 ("user", "remove", users[2])]
+        with concurrent.futures.ThreadPoolExecutor(len(asked)) as pool:
+            ends = list(pool.map(lambda words: self.erase(*words), asked))
+        self.assertEqual([sum(end["spool"] for end in ends[at:to]) for at, to in ((0, 2), (2, 3), (3, 4))], [20] * 3)
+        self.assertEqual([self.traces(word) for word in words], [[]] * 3)
 
     def test_all_mail_of_a_user_that_stays(self):
         user, other = self.new_user(), self.new_user()

@@ -283,6 +283,18 @@ class OtherBackends(IndexCase):
             self.wait_until(lambda: [self.count(u) for u in (here, there, unknown, wrong)] == [1, 1, 1, 1])
         self.assertIn(b"Subject: there", other.content)
 
+    def test_most_backends_that_the_query_names(self):
+        """One more counts as the default, where the mailbox is in this test."""
+        user, most = self.new_user(), 256
+        with self.hosts() as set_host:
+            self.stack.mariadb("INSERT INTO test_hosts VALUES " + ", ".join(
+                f"('backend{n}@example.net', 'inet:127.2.0.{n}:1')" for n in range(most)))
+            set_host(user, "inet:127.2.1.0:1")
+            with Dialogue(self.stack) as d:
+                for n in [*range(most), 0]:
+                    self.assertEqual(d.envelope(f"backend{n}@example.net"), [250, 451], n)
+                self.assertEqual(d.envelope(user), [250, 250])
+
     def test_backend_query_without_the_database(self):
         known, unknown, other = self.new_user(), self.new_user(), FakeBackend()
         self.addCleanup(other.close)

@@ -66,12 +66,31 @@ static void replay(struct delivery_table *t, uint64_t seq, const struct sbuf *b)
 	ck_assert_int_eq(delivery_table_replay(t, seq, sbuf_span(b)), 0);
 }
 
+START_TEST(fold_cap)
+{
+	struct delivery_table t;
+	struct sbuf b;
+	sbuf_init_heap(&b, 4096);
+	delivery_table_init(&t, 3);
+	for (uint64_t n = 1; n <= 4; n++) {
+		struct delivery *d = sample(n);
+		sbuf_reset(&b);
+		delivery_add_prepared(&b, d, SPAN_EMPTY);
+		ck_assert_int_eq(delivery_table_replay(&t, n, sbuf_span(&b)), n <= 3 ? 0 : ERR_LIMIT);
+		delivery_free(&d);
+	}
+	ck_assert_uint_eq(t.last->seq, 3);
+	sbuf_done(&b);
+	delivery_table_done(&t);
+}
+END_TEST
+
 START_TEST(fold_keeps_what_is_open)
 {
 	struct delivery_table t;
 	struct sbuf b;
 	sbuf_init_heap(&b, 4096);
-	delivery_table_init(&t);
+	delivery_table_init(&t, DELIVERY_TABLE_MAX);
 	for (uint64_t n = 1; n <= 3; n++) {
 		struct delivery *d = sample(n);
 		sbuf_reset(&b);
@@ -196,7 +215,7 @@ START_TEST(largest_event)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&prepared_comes_back, &result_and_done_come_back, &fold_keeps_what_is_open, &accounts,
+	&prepared_comes_back, &result_and_done_come_back, &fold_cap, &fold_keeps_what_is_open, &accounts,
 	&event_is_json, &largest_event, NULL,
 };
 

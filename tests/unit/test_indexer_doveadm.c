@@ -175,6 +175,29 @@ START_TEST(client_greets_asks_and_keeps_the_connection)
 }
 END_TEST
 
+/* A line that fits goes out, one that is a byte longer is refused without a word to the server. */
+START_TEST(command_cap)
+{
+	static const char *const says[] = {"+\n", "1\t\n+\n", NULL};
+	static char word[DOVEADM_LINE_MAX];
+	const char *const words[] = {word};
+	pthread_t thread;
+	struct script s;
+	struct got g;
+	char path[256], error[256];
+	struct sbuf e;
+	struct doveadm *d = client(says, 1, &thread, &s, path);
+	memset(word, 'w', DOVEADM_LINE_MAX - strlen("\tu@x\t\n"));
+	got_init(&g);
+	sbuf_init(&e, error, sizeof(error));
+	ck_assert_int_eq(doveadm_run(d, "u@x", words, 1, take, &g, &e), 0);
+	ck_assert_int_eq(doveadm_run(d, "uu@x", words, 1, take, &g, &e), ERR_PERM);
+	doveadm_free(&d);
+	pthread_join(thread, NULL);
+	listen_close(&s.set);
+}
+END_TEST
+
 START_TEST(client_tells_failures_apart)
 {
 	static const char *const says[] = {"-\n", "-\n", NULL, "+\n", "\n-NOUSER\n", "\n-73\n", "1\t", NULL, "?\n", NULL};
@@ -201,7 +224,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&replies_are_read, &a_long_reason_is_cut, &words_are_escaped, &client_greets_asks_and_keeps_the_connection,
-	&client_tells_failures_apart, NULL,
+	&command_cap, &client_tells_failures_apart, NULL,
 };
 
 TEST_MAIN("indexer_doveadm", tests)

@@ -140,6 +140,46 @@ START_TEST(block_cap)
 }
 END_TEST
 
+static void add_number(struct sbuf *b, size_t value)
+{
+	for (; value >= 0x80; value >>= 7)
+		sbuf_addc(b, (char)(value | 0x80));
+	sbuf_addc(b, (char)value);
+}
+
+/* What block_read_meta() says of a block of PAGES pages, whose first words are LEN bytes long, and MORE in all. */
+static int read_pages(size_t pages, size_t len, size_t more)
+{
+	static struct block_meta read;
+	static char word[256];
+	struct sbuf b;
+	sbuf_init_heap(&b, 32u << 20);
+	sbuf_add(&b, SPAN_LIT("\x01\x00"));
+	add_number(&b, pages);
+	for (size_t i = 0; i < pages; i++) {
+		size_t bytes = len + (i == 0 ? more : 0);
+		add_number(&b, bytes);
+		sbuf_add(&b, span_of(word, bytes));
+	}
+	ck_assert(sbuf_ok(&b));
+	int rc = block_read_meta(sbuf_span(&b), &read);
+	if (rc == 0)
+		ck_assert_uint_eq(read.ends[pages - 1], pages * len + more);
+	block_meta_done(&read);
+	sbuf_done(&b);
+	return rc;
+}
+
+START_TEST(caps_of_what_is_read)
+{
+	ck_assert_int_eq(read_pages(BLOCK_PAGES_MAX, 1, 0), 0);
+	ck_assert_int_eq(read_pages(BLOCK_PAGES_MAX + 1, 1, 0), ERR_SYNTAX);
+	ck_assert_int_eq(read_pages(BLOCK_META_MAX / 128, 128, 0), ERR_SYNTAX); /* 65536 pages */
+	ck_assert_int_eq(read_pages(BLOCK_META_MAX / 256, 256, 0), 0);
+	ck_assert_int_eq(read_pages(BLOCK_META_MAX / 256 + 1, 256, 0), ERR_SYNTAX);
+}
+END_TEST
+
 static const struct {
 	const char *bytes;
 	size_t len;
@@ -349,7 +389,7 @@ static const TTest *const *const tests[] = {
 	&terms_cap,
 	&many_words,
 	&block_finds_each_word,
-	&block_cap,
+	&block_cap, &caps_of_what_is_read,
 	&broken_rows_are_told,
 	&query_terms,
 	&query_filters,

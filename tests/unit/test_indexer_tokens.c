@@ -92,6 +92,24 @@ static const struct {
 	{"anything", "", false, true},
 };
 
+/* A word that ends with the last byte that is looked at, and the one behind it. */
+START_TEST(text_cap)
+{
+	static char text[TOKENS_TEXT_MAX + 3];
+	char mem[64];
+	struct sbuf b;
+	memset(text, ' ', sizeof(text));
+	memcpy(text + TOKENS_TEXT_MAX - 4, "last x", 6);
+	sbuf_init(&b, mem, sizeof(mem));
+	tokens_each(span_of(text, sizeof(text)), add, &b);
+	ck_assert_str_eq(sbuf_cstr(&b), "last ");
+	memcpy(text + TOKENS_TEXT_MAX - 4, " last ", 6);
+	sbuf_reset(&b);
+	tokens_each(span_of(text, sizeof(text)), add, &b);
+	ck_assert_str_eq(sbuf_cstr(&b), "las ");
+}
+END_TEST
+
 START_TEST(phrases_in_text)
 {
 	for (size_t i = 0; i < sizeof(phrases) / sizeof(phrases[0]); i++) {
@@ -151,7 +169,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&words_of_text,
 	&words_that_are_asked_for,
-	&phrases_in_text,
+	&text_cap, &phrases_in_text,
 	&long_words_are_cut_alike,
 	&html_becomes_text,
 	NULL,
