@@ -64,14 +64,17 @@ static void pass_free(struct follow_pass *p)
 static void pass_end(struct follow_pass *p, int64_t retry_ms, bool failed)
 {
 	struct follow *f = p->f;
+	/* Deliveries that are on their way are seen to by the next pass, which need not begin from the ground up:
+	 * where mail never stops coming no rebuild would end. */
+	bool over = retry_ms == 0 || failed || p->complete;
 	pthread_mutex_lock(&f->lock);
-	if (p->rebuild && (retry_ms == 0 || failed)) {
+	if (p->rebuild && over) {
 		f->job.users_done++;
 		f->job.failed += failed;
 		f->job.users_left -= f->job.users_left > 0;
 	}
 	/* What was not finished is begun anew. */
-	p->user->rebuild = p->user->rebuild || (p->rebuild && retry_ms > 0 && !failed);
+	p->user->rebuild = p->user->rebuild || (p->rebuild && !over);
 	if (p->once_more)
 		IGNORE_RESULT(follow_queue_touch(&f->queue, span_str(p->user->name), clock_boot_ms(), FOLLOW_PLACE, false) < 0);
 	follow_queue_end(&f->queue, p->user, clock_boot_ms(), retry_ms);
@@ -169,6 +172,7 @@ static bool go_on(struct follow_pass *p)
 	rc = follow_step(p);
 	if (rc == ERR_NOT_FOUND) {
 		p->user->failures = 0;
+		p->complete = true;
 		come_back(f);
 		pass_end(p, follow_waits(p) ? WAIT_RETRY_MS : 0, false);
 		return false;

@@ -43,6 +43,7 @@ struct follow_pass {
 	bool newcomer; /* SQL knew no mailbox of the user */
 	bool rebuild;
 	bool once_more; /* something did not fit into this pass */
+	bool complete;	/* all that could be compared was */
 	uint32_t scans; /* begun so far */
 	struct follow_box *boxes;
 	size_t box_count, box_size, unfollowed;

@@ -13,6 +13,7 @@
 
 static atomic_size_t begun, steps;
 static atomic_bool all_end;
+static atomic_bool on_their_way; /* each pass leaves deliveries that are still to come */
 static atomic_size_t ending; /* this user's pass may end; 0: nobody's */
 
 /* ---- What it stands on ---- */
@@ -124,7 +125,7 @@ bool follow_is_backfill(const struct follow_pass *p)
 bool follow_waits(const struct follow_pass *p)
 {
 	(void)p;
-	return false;
+	return atomic_load(&on_their_way);
 }
 
 static void wait_for(atomic_size_t *value, size_t least)
@@ -133,13 +134,13 @@ static void wait_for(atomic_size_t *value, size_t least)
 		sched_yield();
 }
 
+static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
+static const struct follow_config config = {.server = "unix:/nowhere", .password = "", .trace_name = "x", .delimiter = "",
+					    .user_query = "", .users_query = "", .marker_dir = "", .work_dir = "", .delay_ms = 10,
+					    .order = &order};
+
 START_TEST(most_passes_at_a_time)
 {
-	pthread_mutex_t order;
-	const struct follow_config config = {.server = "unix:/nowhere", .password = "", .trace_name = "x", .delimiter = "",
-					     .user_query = "", .users_query = "", .marker_dir = "", .work_dir = "", .delay_ms = 10,
-					     .order = &order};
-	pthread_mutex_init(&order, NULL);
 	struct follow *f = follow_new(&config);
 	for (unsigned i = 1; i <= FOLLOW_PASSES_MAX + 1; i++) {
 		char mem[16];
@@ -156,10 +157,35 @@ START_TEST(most_passes_at_a_time)
 	atomic_store(&all_end, true);
 	follow_close(&f);
 	ck_assert_ptr_null(f);
-	pthread_mutex_destroy(&order);
 }
 END_TEST
 
-static const TTest *const *const tests[] = {&most_passes_at_a_time, NULL};
+static bool is_running(struct follow *f)
+{
+	json_t *progress = follow_progress(f);
+	bool running = json_is_true(json_object_get(progress, "running"));
+	json_decref(progress);
+	return running;
+}
+
+/* Mail that never stops coming holds up no rebuild; what was on its way is compared later. */
+START_TEST(rebuild_ends_while_mail_comes)
+{
+	char mem[64];
+	struct sbuf error;
+	sbuf_init(&error, mem, sizeof(mem));
+	atomic_store(&all_end, true);
+	atomic_store(&on_their_way, true);
+	atomic_store(&begun, 0);
+	struct follow *f = follow_new(&config);
+	ck_assert_int_eq(follow_rebuild(f, SPAN_LIT("1"), &error), 0);
+	while (is_running(f))
+		sched_yield();
+	wait_for(&begun, 3);
+	follow_close(&f);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {&most_passes_at_a_time, &rebuild_ends_while_mail_comes, NULL};
 
 TEST_MAIN("indexer-thread", tests)
