@@ -5,82 +5,114 @@
  */
 #include "proto.h"
 
+#include "lib/base/bytemask.h"
 #include "lib/base/utf8.h"
 
-struct known_attr {
-	const char *name; /* NULL: none */
-	enum proto_attr attr;
-};
-
-#define KNOWN_LEN_MAX 15
-
-/* The attribute of that name, or -1.  This runs some thirty times for each
- * request, so a name is compared with those of its length only. */
-static int known_attr_find(struct span name)
+/* NAME's place in attr[] of a request, or -1: whatever its length, it is compared once or
+ * twice, in a word or two. */
+static inline int known_attr_find(struct span name)
 {
-	static const struct known_attr by_length[KNOWN_LEN_MAX + 1][2] = {
-		[4] = {{"size", PROTO_SIZE}},
-		[6] = {{"sender", PROTO_SENDER}},
-		[7] = {{"request", PROTO_REQUEST}},
-		[8] = {{"instance", PROTO_INSTANCE}, {"queue_id", PROTO_QUEUE_ID}},
-		[9] = {{"recipient", PROTO_RECIPIENT}},
-		[13] = {{"sasl_username", PROTO_SASL_USERNAME}},
-		[14] = {{"protocol_state", PROTO_STATE}, {"client_address", PROTO_CLIENT_ADDRESS}},
-		[15] = {{"recipient_count", PROTO_RECIPIENT_COUNT}},
-	};
-	if (name.len > KNOWN_LEN_MAX)
+#define IS(text) (memcmp(name.ptr, text, sizeof(text) - 1) == 0)
+	switch (name.len) {
+	case 4:
+		return IS("size") ? PROTO_SIZE : -1;
+	case 6:
+		return IS("sender") ? PROTO_SENDER : -1;
+	case 7:
+		return IS("request") ? PROTO_REQUEST : -1;
+	case 8:
+		return IS("instance") ? PROTO_INSTANCE : IS("queue_id") ? PROTO_QUEUE_ID : -1;
+	case 9:
+		return IS("recipient") ? PROTO_RECIPIENT : -1;
+	case 13:
+		return IS("sasl_username") ? PROTO_SASL_USERNAME : -1;
+	case 14:
+		return IS("protocol_state") ? PROTO_STATE : IS("client_address") ? PROTO_CLIENT_ADDRESS : -1;
+	case 15:
+		return IS("recipient_count") ? PROTO_RECIPIENT_COUNT : -1;
+	default:
 		return -1;
-	const struct known_attr *row = by_length[name.len];
-	for (int i = 0; i < 2 && row[i].name != NULL; i++)
-		if (row[i].name[0] == name.ptr[0] && memcmp(row[i].name, name.ptr, name.len) == 0)
-			return (int)row[i].attr;
-	return -1;
+	}
+#undef IS
 }
 
-/* Parses the line from AT to END (its newline) into the next pair of R. */
-static inline int line_parse(const char *at, const char *end, struct proto_request *r)
+/* Adds the line from AT to END, with its first `=` at SIGN, to R; without one SIGN is NULL.
+ * SEEN has a bit for each of the known attributes that came before. */
+static inline int line_add(const char *at, const char *sign, const char *end, unsigned *seen, struct proto_request *r)
 {
-	const char *sign = memchr(at, '=', (size_t)(end - at));
+	if (end - at > PROTO_LINE_MAX)
+		return ERR_LIMIT;
 	if (sign == NULL || sign == at)
 		return ERR_SYNTAX;
 	if (r->pair_count == PROTO_ATTRS_MAX)
 		return ERR_LIMIT;
-	struct proto_pair *pair = &r->pairs[r->pair_count++];
-	pair->name = span_of(at, (size_t)(sign - at));
-	pair->value = span_of(sign + 1, (size_t)(end - sign - 1));
-	int attr = known_attr_find(pair->name);
+	const struct span name = span_of(at, (size_t)(sign - at)), value = span_of(sign + 1, (size_t)(end - sign - 1));
+	r->pairs[r->pair_count++] = (struct proto_pair){name, value};
+	int attr = known_attr_find(name);
 	if (attr < 0)
 		return 0;
-	if (r->attr[attr].ptr != NULL)
+	if ((*seen >> attr & 1) != 0)
 		return ERR_SYNTAX;
-	r->attr[attr] = pair->value;
+	*seen |= 1u << attr;
+	r->attr[attr] = value;
 	return 0;
 }
 
-/* Parses the lines up to the empty one into R. */
+/* The block of WHOLE at FROM: what is behind the end is zeros, in MEM. */
+static inline const char *block_at(struct span whole, size_t from, char mem[BYTEMASK_BLOCK])
+{
+	if (whole.len - from >= BYTEMASK_BLOCK)
+		return whole.ptr + from;
+	memset(mem, 0, BYTEMASK_BLOCK);
+	memcpy(mem, whole.ptr + from, whole.len - from);
+	return mem;
+}
+
+static inline void unsent_clear(unsigned seen, struct proto_request *r)
+{
+	for (int i = 0; i < PROTO_ATTR_COUNT; i++)
+		if ((seen >> i & 1) == 0)
+			r->attr[i] = SPAN_EMPTY;
+}
+
+/* Parses the lines up to the empty one into R, in one pass over blocks. */
 static int lines_parse(struct span in, struct proto_request *r)
 {
 	struct span whole = span_take(in, PROTO_REQUEST_MAX);
-	const char *at = whole.ptr, *stop = whole.ptr + whole.len, *end;
-	for (; at < stop && (end = memchr(at, '\n', (size_t)(stop - at))) != NULL; at = end + 1) {
-		if (end == at) {
-			r->len = (size_t)(end + 1 - whole.ptr);
-			return 0;
+	const char *at = whole.ptr, *sign = NULL; /* of the line in hand */
+	unsigned seen = 0;
+	char mem[BYTEMASK_BLOCK];
+	for (size_t from = 0; from < whole.len; from += BYTEMASK_BLOCK) {
+		const char *block = block_at(whole, from, mem), *base = whole.ptr + from;
+		uint64_t signs = bytemask_of(block, '='), ends = bytemask_of(block, '\n');
+		for (; ends != 0; ends &= ends - 1) {
+			const uint64_t upto = ends ^ (ends - 1); /* bits of this line */
+			const char *end = base + bytemask_first(ends);
+			if (end == at) {
+				r->len = (size_t)(end + 1 - whole.ptr);
+				unsent_clear(seen, r);
+				return 0;
+			}
+			if (sign == NULL && (signs & upto) != 0)
+				sign = base + bytemask_first(signs);
+			int rc = line_add(at, sign, end, &seen, r);
+			if (rc < 0)
+				return rc;
+			signs &= ~upto;
+			at = end + 1;
+			sign = NULL;
 		}
-		if (end - at > PROTO_LINE_MAX)
-			return ERR_LIMIT;
-		int rc = line_parse(at, end, r);
-		if (rc < 0)
-			return rc;
+		if (sign == NULL && signs != 0)
+			sign = base + bytemask_first(signs);
 	}
 	/* No end within what may come. */
-	return whole.len == PROTO_REQUEST_MAX || stop - at > PROTO_LINE_MAX ? ERR_LIMIT : ERR_AGAIN;
+	size_t left = (size_t)(whole.ptr + whole.len - at);
+	return whole.len == PROTO_REQUEST_MAX || left > PROTO_LINE_MAX ? ERR_LIMIT : ERR_AGAIN;
 }
 
 int proto_request_parse(struct span in, struct proto_request *request_out)
 {
 	struct proto_request *r = request_out;
-	memset(r->attr, 0, sizeof(r->attr));
 	r->pair_count = 0;
 	r->len = 0;
 	int rc = lines_parse(in, r);

@@ -78,6 +78,72 @@ START_TEST(refuses_what_is_malformed)
 }
 END_TEST
 
+/* What an earlier request had in the same memory is not seen. */
+START_TEST(forgets_the_one_before)
+{
+	struct proto_request r;
+	ck_assert_int_eq(proto_request_parse(span_str(full_request), &r), 0);
+	ck_assert_int_eq(proto_request_parse(SPAN_LIT("request=smtpd_access_policy\nsize=1\n\n"), &r), 0);
+	for (int i = 0; i < PROTO_ATTR_COUNT; i++)
+		ck_assert_uint_eq(r.attr[i].len, i == PROTO_REQUEST ? 19 : i == PROTO_SIZE ? 1 : 0);
+	ck_assert_uint_eq(proto_request_attr(&r, SPAN_LIT("sender")).len, 0);
+}
+END_TEST
+
+/* The pairs of TEXT, one byte after the other: how many, or an error. */
+static int plain_parse(struct span text, struct proto_pair *pairs)
+{
+	int count = 0;
+	for (size_t at = 0, end; at < text.len; at = end + 1) {
+		size_t sign = SPAN_NPOS;
+		for (end = at; end < text.len && text.ptr[end] != '\n'; end++)
+			if (text.ptr[end] == '=' && sign == SPAN_NPOS)
+				sign = end;
+		if (end == text.len)
+			return ERR_AGAIN;
+		if (end == at)
+			return count;
+		if (sign == SPAN_NPOS || sign == at)
+			return ERR_SYNTAX;
+		pairs[count++] = (struct proto_pair){span_of(text.ptr + at, sign - at),
+						     span_of(text.ptr + sign + 1, end - sign - 1)};
+	}
+	return ERR_AGAIN;
+}
+
+/* Lines of all lengths, wherever they lie in the blocks that the parser reads. */
+START_TEST(as_a_plain_parser_does)
+{
+	static struct proto_request r;
+	static struct proto_pair pairs[PROTO_ATTRS_MAX];
+	uint32_t random = 1;
+	int whole = 0;
+	for (int round = 0; round < 20000; round++) {
+		char mem[1024];
+		struct sbuf b;
+		sbuf_init(&b, mem, sizeof(mem));
+		sbuf_adds(&b, "request=smtpd_access_policy\n");
+		for (unsigned lines = 0; lines < (unsigned)round % 9; lines++) {
+			for (unsigned left = (random = random * 1664525 + 1013904223) >> 25; left > 0; left--)
+				sbuf_addc(&b, (random = random * 1664525 + 1013904223) >> 28 == 0 ? '=' : 'a');
+			/* Once in a while nothing, or a line without a name or a sign. */
+			sbuf_adds(&b, random % 64 == 0 ? "\n" : "=\n");
+		}
+		sbuf_adds(&b, round % 16 == 0 ? "" : "\n");
+		int want = plain_parse(sbuf_span(&b), pairs), got = proto_request_parse(sbuf_span(&b), &r);
+		ck_assert_msg(want < 0 ? got == want : got == 0, "%s", mem);
+		if (want < 0)
+			continue;
+		whole++;
+		ck_assert_uint_eq(r.pair_count, (size_t)want);
+		for (size_t i = 0; i < r.pair_count; i++)
+			ck_assert(r.pairs[i].name.ptr == pairs[i].name.ptr && r.pairs[i].name.len == pairs[i].name.len &&
+				  r.pairs[i].value.ptr == pairs[i].value.ptr && r.pairs[i].value.len == pairs[i].value.len);
+	}
+	ck_assert_int_gt(whole, 5000);
+}
+END_TEST
+
 static int parse_with_line(size_t line_len, size_t lines)
 {
 	struct proto_request r;
@@ -173,7 +239,9 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&parses_known_and_unknown, &split_at_every_byte, &leaves_what_follows,
-	&refuses_what_is_malformed, &caps_hold, &caps_hold_early, &replies_have_code_space_text,
+	&refuses_what_is_malformed,
+	&forgets_the_one_before,
+	&as_a_plain_parser_does, &caps_hold, &caps_hold_early, &replies_have_code_space_text,
 	&replies_reject_injection, &replies_fit_or_are_not_begun, NULL,
 };
 
