@@ -123,12 +123,11 @@ int abuse_set_rules(struct abuse *a, const struct abuse_rules *rules)
 /* The hash of what RULE counts SUBJECT under; 0: it does not apply. */
 static uint64_t key_of(const struct abuse *a, const struct abuse_rule *rule, const struct subject *subject)
 {
-	char mem[SUBJECT_KEY_MAX];
-	struct sbuf key;
-	sbuf_init(&key, mem, sizeof(mem));
-	if (subject_key(subject, &rule->key, &key) < 0)
+	char mem[SUBJECT_CLIENT_KEY_MAX];
+	struct span key;
+	if (subject_key(subject, &rule->key, mem, &key) < 0)
 		return 0;
-	return table_hash(hash_siphash(&a->table->key, sbuf_span(&key)), rule->id);
+	return table_hash(hash_siphash(&a->table->key, key), rule->id);
 }
 
 /* ---- counting ---- */

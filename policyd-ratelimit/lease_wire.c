@@ -199,18 +199,19 @@ static void escaped_add(struct sbuf *out, struct span s)
 int lease_name_add(const struct subject *subject, const struct rule *rule, const struct rule_window *window,
 		   struct sbuf *out)
 {
-	char mem[SUBJECT_KEY_MAX];
-	struct sbuf key;
-	sbuf_init(&key, mem, sizeof(mem));
-	int rc = subject_key(subject, rule, &key);
+	char mem[SUBJECT_CLIENT_KEY_MAX], text_mem[SUBJECT_KEY_MAX];
+	struct sbuf text;
+	struct span key;
+	int rc = subject_key(subject, rule, mem, &key);
 	if (rc < 0)
 		return rc;
 	if (rule->scope == SCOPE_CLIENT_IP || rule->scope == SCOPE_CLIENT_NET) {
-		sbuf_reset(&key);
-		subject_format(subject, rule, &key);
+		sbuf_init(&text, text_mem, sizeof(text_mem));
+		subject_format(subject, rule, &text);
+		key = sbuf_span(&text);
 	}
 	sbuf_addf(out, "{%s:", rule_scope_name(rule->scope));
-	escaped_add(out, sbuf_span(&key));
+	escaped_add(out, key);
 	sbuf_addf(out, "}:%s:%lld:%016llx", rule_unit_name(rule->unit), (long long)(window->length_ms / 1000),
 		  (unsigned long long)window->id);
 	return sbuf_ok(out) ? 0 : ERR_LIMIT;

@@ -528,7 +528,7 @@ void rules_free(struct rules **rules)
 	*rules = NULL;
 }
 
-bool rule_applies(const struct rule *rule, const struct proto_request *request)
+bool rule_conditions_hold(const struct rule *rule, const struct proto_request *request)
 {
 	for (size_t i = 0; i < rule->condition_count; i++) {
 		const struct rule_condition *c = &rule->conditions[i];

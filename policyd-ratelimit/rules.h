@@ -124,8 +124,13 @@ void rules_seal(struct rules *rules);
 /* Takes the content of NETS as what the records of the domains name now. */
 void rules_set_spf(struct rules *rules, struct netmap *nets);
 
-/* Whether all conditions of RULE hold. */
-bool rule_applies(const struct rule *rule, const struct proto_request *request);
+/* Whether all conditions of RULE hold; it has some. */
+bool rule_conditions_hold(const struct rule *rule, const struct proto_request *request);
+static inline bool rule_applies(const struct rule *rule, const struct proto_request *request)
+{
+	return rule->condition_count == 0 || rule_conditions_hold(rule, request);
+}
+
 static inline bool rule_scope_is_recipient(enum rule_scope scope)
 {
 	return scope == SCOPE_RECIPIENT || scope == SCOPE_RECIPIENT_DOMAIN;

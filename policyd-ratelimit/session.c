@@ -10,13 +10,12 @@
 static int key_hash(const struct session *s, const struct rule *rule, const struct subject *subject,
 		    uint64_t *hash_out)
 {
-	char mem[SUBJECT_KEY_MAX];
-	struct sbuf key;
-	sbuf_init(&key, mem, sizeof(mem));
-	int rc = subject_key(subject, rule, &key);
+	char mem[SUBJECT_CLIENT_KEY_MAX];
+	struct span key;
+	int rc = subject_key(subject, rule, mem, &key);
 	if (rc < 0)
 		return rc;
-	*hash_out = hash_siphash(&s->table->key, sbuf_span(&key));
+	*hash_out = hash_siphash(&s->table->key, key);
 	return 0;
 }
 
@@ -97,20 +96,6 @@ static void txn_reattach(struct session *s, struct txn *txn)
 	txn_touch(&s->txns, txn, TXN_OPEN, s->now_ms);
 }
 
-uint64_t session_digest(const struct session *s, struct span a, struct span b)
-{
-	char mem[2 * PROTO_LINE_MAX + 1];
-	a = span_take(a, PROTO_LINE_MAX);
-	b = span_take(b, PROTO_LINE_MAX);
-	if (a.len > 0)
-		memcpy(mem, a.ptr, a.len);
-	mem[a.len] = '\n';
-	if (b.len > 0)
-		memcpy(mem + a.len + 1, b.ptr, b.len);
-	uint64_t digest = hash_siphash(&s->table->key, span_of(mem, a.len + 1 + b.len));
-	return digest != 0 ? digest : 1;
-}
-
 /* The connection speaks of DIGEST now: what it spoke of before has ended. */
 static void client_moves_on(struct session *s, struct session_client *client, uint64_t digest)
 {
@@ -161,12 +146,34 @@ void session_restore_ended(struct session *s, uint64_t digest, int64_t now_ms)
 
 /* ---- what a request would be charged ---- */
 
-static void item_add(struct session *s, const struct session_item *item)
+/* The next item, to be filled in; NULL, and said so, where there are too many. */
+static struct session_item *item_add(struct session *s)
 {
-	if (s->item_count == SESSION_ITEMS_MAX)
-		s->full = true;
-	else
-		s->items[s->item_count++] = *item;
+	if (s->item_count < SESSION_ITEMS_MAX)
+		return &s->items[s->item_count++];
+	s->full = true;
+	return NULL;
+}
+
+static uint64_t number_attr(const struct stage *stage, enum proto_attr attr)
+{
+	uint64_t value = 0;
+	struct span text = stage->request->attr[attr];
+	for (size_t i = 0; i < text.len && ascii_isdigit(text.ptr[i]) && value < WINDOW_NARROW_MAX * 1000; i++)
+		value = value * 10 + (uint64_t)(text.ptr[i] - '0');
+	return value;
+}
+
+/* At the end of a message both are final. */
+static uint64_t bytes_of(const struct stage *stage)
+{
+	return number_attr(stage, PROTO_SIZE);
+}
+
+static uint64_t recipients_of(const struct stage *stage)
+{
+	uint64_t count = number_attr(stage, PROTO_RECIPIENT_COUNT);
+	return count > 0 ? count : 1;
 }
 
 /* What RULE takes of this request if nothing was reserved, and of a further
@@ -177,10 +184,10 @@ static uint64_t rule_amount(const struct rule *rule, const struct stage *stage, 
 	case UNIT_MESSAGES:
 		return further ? 0 : 1;
 	case UNIT_BYTES:
-		return further ? 0 : stage->bytes;
+		return further ? 0 : bytes_of(stage);
 	default:
 		if (stage->is_end)
-			return rule_scope_is_recipient(rule->scope) ? 1 : stage->recipients;
+			return rule_scope_is_recipient(rule->scope) ? 1 : recipients_of(stage);
 		return stage->has_recipient ? 1 : 0;
 	}
 }
@@ -198,19 +205,18 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 		const struct override_limit limit = overrides_limit(s->overrides, rule, w, &s->subject);
 		if (rule->extra && !limit.overridden)
 			continue;
-		struct session_item item = {
-			.hash = table_hash(key, w->id), .rule = at, .window = j,
-			.max = limit.max, .action = limit.action, .shadow = limit.shadow,
-			.by_recipient = rule->by_recipient};
-		bool further = !stage->is_end && stage->txn->hold_count > 0 &&
-			       txn_hold_find(stage->txn, item.hash) != NULL;
-		item.amount = rule_amount(rule, stage, further);
+		const uint64_t hash = table_hash(key, w->id);
+		bool further = !stage->is_end && stage->txn->hold_count > 0 && txn_hold_find(stage->txn, hash) != NULL;
+		const uint64_t amount = rule_amount(rule, stage, further);
 		/* A size that was not named yet: held as nothing, for whose it will be. */
-		bool unsized = stage->is_rcpt && item.by_recipient && rule->unit == UNIT_BYTES;
-		if (item.amount == 0 && (further || !unsized))
+		bool unsized = stage->is_rcpt && rule->by_recipient && rule->unit == UNIT_BYTES;
+		struct session_item *item;
+		if ((amount == 0 && (further || !unsized)) || (item = item_add(s)) == NULL)
 			continue;
-		table_prefetch(s->table, item.hash);
-		item_add(s, &item);
+		table_prefetch(s->table, hash);
+		*item = (struct session_item){.hash = hash, .amount = amount, .rule = at, .window = j,
+					      .max = limit.max, .action = limit.action, .shadow = limit.shadow,
+					      .by_recipient = rule->by_recipient};
 	}
 }
 
@@ -220,14 +226,14 @@ static void held_recipients_add(struct session *s, const struct stage *stage)
 {
 	for (size_t i = 0; i < stage->txn->hold_count; i++) {
 		const struct txn_hold *h = &stage->txn->holds[i];
-		if (!h->by_recipient)
+		struct session_item *item;
+		if (!h->by_recipient || (item = item_add(s)) == NULL)
 			continue;
-		struct session_item item = {.hash = h->mark.hash, .amount = h->mark.amount, .rule = h->rule,
-					    .window = h->window, .max = h->max, .action = h->action,
-					    .shadow = h->shadow, .by_recipient = true};
+		*item = (struct session_item){.hash = h->mark.hash, .amount = h->mark.amount, .rule = h->rule,
+					      .window = h->window, .max = h->max, .action = h->action,
+					      .shadow = h->shadow, .by_recipient = true};
 		if (s->rules->items[h->rule].unit == UNIT_BYTES)
-			item.amount = stage->bytes;
-		item_add(s, &item);
+			item->amount = bytes_of(stage);
 	}
 }
 
@@ -325,11 +331,16 @@ static void item_reserve(struct session *s, struct txn *txn, const struct sessio
 		session_grow(s, &held->mark, item->amount);
 		return;
 	}
-	struct txn_hold hold = {.max = item->max, .rule = item->rule, .window = item->window, .action = item->action,
-				.shadow = item->shadow, .by_recipient = item->by_recipient};
-	session_charge(s, item->hash, session_item_window(s, item)->class, item->amount, &hold.mark);
-	if (!txn_hold_add(txn, &hold))
+	struct txn_hold *hold = txn_hold_add(txn);
+	if (hold == NULL)
 		PANIC("room for holds was checked before");
+	session_charge(s, item->hash, session_item_window(s, item)->class, item->amount, &hold->mark);
+	hold->max = item->max;
+	hold->rule = item->rule;
+	hold->window = item->window;
+	hold->action = item->action;
+	hold->shadow = item->shadow;
+	hold->by_recipient = item->by_recipient;
 }
 
 static void items_reserve(struct session *s, struct txn *txn)
@@ -394,48 +405,48 @@ static bool is_blocked(struct session *s, struct session_outcome *o)
 	return false;
 }
 
-static uint64_t message_digest(const struct session *s, const struct proto_request *request)
+static uint64_t message_digest(const struct session *s, struct span instance, struct span client)
 {
-	return session_digest(s, request->attr[PROTO_INSTANCE], request->attr[PROTO_CLIENT_ADDRESS]);
+	char mem[2 * PROTO_LINE_MAX + 1];
+	instance = span_take(instance, PROTO_LINE_MAX);
+	client = span_take(client, PROTO_LINE_MAX);
+	memcpy(mem, instance.ptr, instance.len);
+	mem[instance.len] = '\n';
+	if (client.len > 0)
+		memcpy(mem + instance.len + 1, client.ptr, client.len);
+	uint64_t digest = hash_siphash(&s->table->key, span_of(mem, instance.len + 1 + client.len));
+	return digest != 0 ? digest : 1;
 }
 
-static uint64_t number_attr(const struct proto_request *request, enum proto_attr attr)
+bool session_stage_init(const struct session *s, const struct proto_request *request, struct stage *stage)
 {
-	uint64_t value = 0;
-	struct span text = request->attr[attr];
-	for (size_t i = 0; i < text.len && ascii_isdigit(text.ptr[i]) && value < WINDOW_NARROW_MAX * 1000; i++)
-		value = value * 10 + (uint64_t)(text.ptr[i] - '0');
-	return value;
-}
-
-bool session_stage_init(struct stage *stage, const struct proto_request *request)
-{
-	struct span state = request->attr[PROTO_STATE];
-	*stage = (struct stage){.request = request, .is_rcpt = span_eq(state, SPAN_LIT("RCPT")),
-				.is_end = span_eq(state, SPAN_LIT("END-OF-MESSAGE"))};
+	struct span state = request->attr[PROTO_STATE], recipient = request->attr[PROTO_RECIPIENT];
+	stage->request = request;
+	stage->txn = NULL;
+	stage->is_rcpt = span_eq(state, SPAN_LIT("RCPT"));
+	stage->is_end = span_eq(state, SPAN_LIT("END-OF-MESSAGE"));
 	if (request->attr[PROTO_INSTANCE].len == 0 ||
 	    !(stage->is_rcpt || stage->is_end || span_eq(state, SPAN_LIT("MAIL")) || span_eq(state, SPAN_LIT("DATA"))))
 		return false;
-	stage->has_recipient = (stage->is_rcpt || stage->is_end) && request->attr[PROTO_RECIPIENT].len > 0;
-	stage->bytes = number_attr(request, PROTO_SIZE);
-	stage->recipients = number_attr(request, PROTO_RECIPIENT_COUNT);
-	if (stage->recipients == 0)
-		stage->recipients = 1;
+	stage->message = message_digest(s, request->attr[PROTO_INSTANCE], request->attr[PROTO_CLIENT_ADDRESS]);
+	/* These states differ in their first letter. */
+	stage->asked = table_hash(hash_siphash(&s->table->key, recipient), (unsigned char)state.ptr[0]);
+	stage->has_recipient = (stage->is_rcpt || stage->is_end) && recipient.len > 0;
 	return true;
 }
 
 /* The transaction of the request ASKED, made, picked up again or begun anew. */
-static struct txn *txn_for(struct session *s, struct session_client *client, uint64_t digest, uint64_t asked,
-			   const struct stage *stage, struct session_outcome *o)
+static struct txn *txn_for(struct session *s, struct session_client *client, const struct stage *stage,
+			   struct session_outcome *o)
 {
-	struct txn *txn = txn_find(&s->txns, digest);
-	if (txn != NULL && txn->state == TXN_ENDED && !stage->is_end && txn_seen_find(txn, asked) == NULL) {
+	struct txn *txn = txn_find(&s->txns, stage->message);
+	if (txn != NULL && txn->state == TXN_ENDED && !stage->is_end && txn_seen_find(txn, stage->asked) == NULL) {
 		txn_drop(&s->txns, txn); /* an instance that is used again */
 		txn = NULL;
 	}
 	o->first_of_message = txn == NULL;
 	if (txn == NULL)
-		txn = txn_begin(s, digest);
+		txn = txn_begin(s, stage->message);
 	else if (txn->state == TXN_DETACHED)
 		txn_reattach(s, txn);
 	txn->joined = txn->owner != NULL;
@@ -456,24 +467,21 @@ static void wiring_note(struct session *s, struct txn *txn, const struct stage *
 	wiring_repeat(&s->wiring);
 }
 
-static enum proto_action verdict_of(struct session *s, struct session_client *client, uint64_t digest,
-				    const struct stage *stage, struct session_outcome *o)
+static enum proto_action verdict_of(struct session *s, struct session_client *client, struct stage *stage,
+				    struct session_outcome *o)
 {
-	const struct proto_request *request = stage->request;
-	uint64_t asked = session_digest(s, request->attr[PROTO_STATE], request->attr[PROTO_RECIPIENT]);
-	struct txn *txn = txn_for(s, client, digest, asked, stage, o);
-	struct stage full = *stage;
-	full.txn = txn;
-	o->digest = digest;
-	const struct txn_seen *seen = txn_seen_find(txn, asked);
+	struct txn *txn = txn_for(s, client, stage, o);
+	stage->txn = txn;
+	o->digest = stage->message;
+	const struct txn_seen *seen = txn_seen_find(txn, stage->asked);
 	wiring_note(s, txn, stage, o->first_of_message, seen != NULL);
 	if (seen != NULL || txn->state == TXN_ENDED) {
 		o->repeated = true;
 		return seen != NULL ? seen->action : PROTO_DUNNO;
 	}
 	txn_touch(&s->txns, txn, TXN_OPEN, s->now_ms);
-	enum proto_action action = txn_judge(s, txn, &full, o);
-	txn_seen_add(txn, asked, action);
+	enum proto_action action = txn_judge(s, txn, stage, o);
+	txn_seen_add(txn, stage->asked, action);
 	txn->charged = o->committed;
 	if (stage->is_end)
 		txn_end(s, txn);
@@ -496,10 +504,10 @@ uint64_t session_moves_on(struct session *s, struct session_client *client, cons
 			  int64_t now_ms)
 {
 	struct stage stage;
-	if (!session_stage_init(&stage, request))
+	if (!session_stage_init(s, request, &stage))
 		return 0;
 	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
-	client_moves_on(s, client, message_digest(s, request));
+	client_moves_on(s, client, stage.message);
 	return client->digest;
 }
 
@@ -513,10 +521,10 @@ void session_request(struct session *s, struct session_client *client, const str
 	o->charge_count = o->refusal_count = 0;
 	o->digest = 0;
 	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
-	if (session_stage_init(&stage, request)) {
-		uint64_t digest = message_digest(s, request);
+	if (session_stage_init(s, request, &stage)) {
+		txn_prefetch(&s->txns, stage.message);
 		o->end_of_message = stage.is_end;
-		client_moves_on(s, client, digest);
+		client_moves_on(s, client, stage.message);
 		wiring_request(&s->wiring, stage.is_end, s->now_ms);
 		subject_init(&s->subject, request, s->rules->scopes | s->blocks.map.scopes, s->rules->delimiter);
 		if (is_blocked(s, o)) {
@@ -525,7 +533,7 @@ void session_request(struct session *s, struct session_client *client, const str
 			return;
 		}
 		if (!subject_is_allowed(&s->subject, s->rules))
-			o->action = verdict_of(s, client, digest, &stage, o);
+			o->action = verdict_of(s, client, &stage, o);
 	} else {
 		wiring_stranger(&s->wiring);
 	}

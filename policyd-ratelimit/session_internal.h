@@ -8,14 +8,13 @@
 struct stage {
 	const struct proto_request *request;
 	const struct txn *txn;
+	uint64_t message; /* digest of the transaction: instance and client */
+	uint64_t asked;   /* of the request within it: state and recipient */
 	bool is_rcpt, is_end, has_recipient;
-	uint64_t recipients, bytes; /* at the end: final */
 };
 
-/* False where nothing is counted at this stage. */
-bool session_stage_init(struct stage *stage, const struct proto_request *request);
-/* Of a transaction (instance, client) and of a request within it (state, recipient). */
-uint64_t session_digest(const struct session *s, struct span a, struct span b);
+/* Fills in all but the transaction; false where nothing is counted at this stage. */
+bool session_stage_init(const struct session *s, const struct proto_request *request, struct stage *stage);
 /* Makes s->items: what the request would be charged. */
 void session_items_collect(struct session *s, const struct stage *stage);
 

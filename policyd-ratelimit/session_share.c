@@ -54,17 +54,16 @@ size_t session_peek(struct session *s, const struct proto_request *request, int6
 	struct stage stage;
 	s->item_count = 0;
 	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
-	if (!session_stage_init(&stage, request))
+	if (!session_stage_init(s, request, &stage))
 		return 0;
 	subject_init(&s->subject, request, s->rules->scopes | s->blocks.map.scopes, s->rules->delimiter);
 	if (subject_is_allowed(&s->subject, s->rules))
 		return 0;
-	const struct txn *txn = txn_find(&s->txns, session_digest(s, request->attr[PROTO_INSTANCE],
-								  request->attr[PROTO_CLIENT_ADDRESS]));
+	const struct txn *txn = txn_find(&s->txns, stage.message);
 	stage.txn = txn != NULL ? txn : &none;
 	if (txn != NULL && txn->state == TXN_ENDED && stage.is_end)
 		return 0;
-	if (txn_seen_find(stage.txn, session_digest(s, request->attr[PROTO_STATE], request->attr[PROTO_RECIPIENT])) != NULL)
+	if (txn_seen_find(stage.txn, stage.asked) != NULL)
 		return 0;
 	session_items_collect(s, &stage);
 	for (size_t i = 0; stage.is_end && i < s->item_count; i++) {

@@ -1,7 +1,7 @@
 /*
- * Normalisation happens once a request, into the subject's own memory; keys
- * are made from that for each rule.  A binary key of an address begins with
- * its family and prefix, so that a /64 and a /128 differ.
+ * Normalisation happens once a request, into the subject's own memory; keys are
+ * parts of that, but for those of clients, which each rule masks.  A binary key of an
+ * address begins with its family and prefix, so that a /64 and a /128 differ.
  */
 #include "subject.h"
 
@@ -12,54 +12,55 @@
 
 static struct span lower_into(char *mem, struct span s)
 {
-	size_t len = s.len < PROTO_LINE_MAX ? s.len : PROTO_LINE_MAX;
-	for (size_t i = 0; i < len; i++)
-		mem[i] = ascii_lower(s.ptr[i]);
-	return span_of(mem, len);
+	s = span_take(s, PROTO_LINE_MAX);
+	span_lower(s, mem);
+	return span_of(mem, s.len);
 }
 
 static struct span final_dot_cut(struct span domain)
 {
-	return span_ends(domain, SPAN_LIT(".")) ? span_take(domain, domain.len - 1) : domain;
+	return domain.len > 0 && domain.ptr[domain.len - 1] == '.' ? span_take(domain, domain.len - 1) : domain;
 }
 
-/* An address as it is delivered: Postfix takes a dot off the end of its domain. */
-static struct span address_dot_cut(struct span address)
+static void account_set(struct subject *s, char *mem, struct span account)
 {
-	size_t at = span_rchr(address, '@');
-	return at == SPAN_NPOS || at + 2 >= address.len ? address : final_dot_cut(address);
+	s->account = lower_into(mem, account);
+	size_t at = span_rchr(s->account, '@');
+	s->account_domain = at == SPAN_NPOS ? SPAN_EMPTY : final_dot_cut(span_skip(s->account, at + 1));
 }
 
-static struct span domain_of(struct span address)
+/* ADDRESS as it is delivered, made in MEM: Postfix takes a dot off the end of its domain,
+ * and user+tag@domain is user@domain. */
+static void address_set(char *mem, struct span address, char delimiter, struct span *address_out,
+			struct span *domain_out)
 {
-	size_t at = span_rchr(address, '@');
-	return at == SPAN_NPOS ? SPAN_EMPTY : final_dot_cut(span_skip(address, at + 1));
-}
-
-/* user+tag@domain becomes user@domain, in place. */
-static struct span extension_cut(char *mem, struct span address, char delimiter)
-{
-	size_t at = span_rchr(address, '@');
-	struct span local = at == SPAN_NPOS ? address : span_take(address, at);
-	size_t cut = delimiter == '\0' ? SPAN_NPOS : span_chr(local, delimiter);
-	if (cut == SPAN_NPOS || cut == 0)
-		return address;
-	memmove(mem + cut, address.ptr + local.len, address.len - local.len);
-	return span_of(mem, cut + address.len - local.len);
+	*address_out = *domain_out = SPAN_EMPTY;
+	if (address.len == 0)
+		return;
+	struct span a = lower_into(mem, address);
+	size_t at = span_rchr(a, '@');
+	const bool bare = at == SPAN_NPOS;
+	if (bare)
+		at = a.len;
+	else if (at + 2 < a.len)
+		a = final_dot_cut(a);
+	size_t cut = delimiter == '\0' ? SPAN_NPOS : span_chr(span_take(a, at), delimiter);
+	if (cut != SPAN_NPOS && cut > 0) {
+		memmove(mem + cut, mem + at, a.len - at);
+		a.len -= at - cut;
+		at = cut;
+	}
+	*address_out = a;
+	if (!bare)
+		*domain_out = final_dot_cut(span_skip(a, at + 1));
 }
 
 static void subject_set(struct subject *s, struct span account, struct span sender,
 			struct span recipient, char delimiter)
 {
-	char *mem = s->mem;
-	s->account = lower_into(mem, account);
-	s->account_domain = domain_of(s->account);
-	mem += PROTO_LINE_MAX;
-	s->sender = extension_cut(mem, address_dot_cut(lower_into(mem, sender)), delimiter);
-	s->sender_domain = domain_of(s->sender);
-	mem += PROTO_LINE_MAX;
-	s->recipient = extension_cut(mem, address_dot_cut(lower_into(mem, recipient)), delimiter);
-	s->recipient_domain = domain_of(s->recipient);
+	account_set(s, s->mem, account);
+	address_set(s->mem + PROTO_LINE_MAX, sender, delimiter, &s->sender, &s->sender_domain);
+	address_set(s->mem + 2 * PROTO_LINE_MAX, recipient, delimiter, &s->recipient, &s->recipient_domain);
 }
 
 void subject_init(struct subject *subject, const struct proto_request *request, unsigned scopes, char delimiter)
@@ -108,17 +109,24 @@ int subject_init_text(struct subject *subject, enum rule_scope scope, struct spa
 	return 0;
 }
 
-/* Adds the network of the client as family, prefix and masked bytes. */
-static void client_key(const struct subject *s, uint8_t ipv4_prefix, uint8_t ipv6_prefix, struct sbuf *out)
+/* The network of the client as family, prefix and masked bytes, behind HEAD in MEM. */
+static struct span client_key(const struct subject *s, struct span head, uint8_t ipv4_prefix, uint8_t ipv6_prefix,
+			      char mem[SUBJECT_CLIENT_KEY_MAX])
 {
+	static const char unknown[] = "unknown";
+	char *at = mem;
+	if (head.len > 0)
+		memcpy(at, head.ptr, head.len);
+	at += head.len;
 	if (s->client.bits == 0) {
-		sbuf_add(out, SPAN_LIT("unknown"));
-		return;
+		memcpy(at, unknown, sizeof(unknown) - 1);
+		return span_of(mem, head.len + sizeof(unknown) - 1);
 	}
 	struct ip_net net = ip_net_of(&s->client, s->client.bits == 32 ? ipv4_prefix : ipv6_prefix);
-	char head[2] = {(char)net.base.bits, (char)net.prefix};
-	sbuf_add(out, span_of(head, sizeof(head)));
-	sbuf_add(out, span_of(net.base.bytes, net.base.bits / 8u));
+	*at++ = (char)net.base.bits;
+	*at++ = (char)net.prefix;
+	memcpy(at, net.base.bytes, sizeof(net.base.bytes));
+	return span_of(mem, head.len + 2 + net.base.bits / 8u);
 }
 
 struct span subject_name(const struct subject *s, enum rule_scope scope)
@@ -141,23 +149,21 @@ struct span subject_name(const struct subject *s, enum rule_scope scope)
 	}
 }
 
-int subject_key(const struct subject *subject, const struct rule *rule, struct sbuf *out)
+int subject_key(const struct subject *subject, const struct rule *rule, char mem[SUBJECT_CLIENT_KEY_MAX],
+		struct span *key_out)
 {
 	struct span name = subject_name(subject, rule->scope);
 	switch (rule->scope) {
 	case SCOPE_CLIENT_IP:
 	case SCOPE_CLIENT_NET:
-		client_key(subject, rule->ipv4_prefix, rule->ipv6_prefix, out);
-		return 0;
+		name = client_key(subject, SPAN_EMPTY, rule->ipv4_prefix, rule->ipv6_prefix, mem);
+		break;
 	case SCOPE_SENDER:
 	case SCOPE_SENDER_DOMAIN:
 		/* Neither "<>" nor a bare name is one sender: count by client. */
-		if (name.len == 0) {
-			sbuf_add(out, SPAN_LIT("<>"));
-			client_key(subject, NULL_SENDER_IPV4_PREFIX, NULL_SENDER_IPV6_PREFIX, out);
-		}
-		sbuf_add(out, name);
-		return 0;
+		if (name.len == 0)
+			name = client_key(subject, SPAN_LIT("<>"), NULL_SENDER_IPV4_PREFIX, NULL_SENDER_IPV6_PREFIX, mem);
+		break;
 	case SCOPE_RECIPIENT_DOMAIN:
 		if (name.len == 0 && subject->recipient.len > 0)
 			name = SPAN_LIT("<>");
@@ -168,8 +174,10 @@ int subject_key(const struct subject *subject, const struct rule *rule, struct s
 	default:
 		break;
 	}
-	sbuf_add(out, name);
-	return name.len > 0 ? 0 : ERR_NOT_FOUND;
+	if (name.len == 0)
+		return ERR_NOT_FOUND;
+	*key_out = name;
+	return 0;
 }
 
 static void printable_add(struct sbuf *out, struct span s)

@@ -37,9 +37,11 @@ int subject_init_text(struct subject *subject, enum rule_scope scope, struct spa
 
 /* The address, account or domain that SCOPE counts, empty for clients and global. */
 struct span subject_name(const struct subject *subject, enum rule_scope scope);
-/* Adds the bytes that RULE counts the subject under; ERR_NOT_FOUND where it
- * has none (no account, no recipient), so that the rule does not apply. */
-int subject_key(const struct subject *subject, const struct rule *rule, struct sbuf *out) MUST_CHECK;
+/* The bytes that RULE counts the subject under, valid as long as SUBJECT and MEM; ERR_NOT_FOUND
+ * where it has none (no account, no recipient), so that the rule does not apply. */
+#define SUBJECT_CLIENT_KEY_MAX 20
+int subject_key(const struct subject *subject, const struct rule *rule, char mem[SUBJECT_CLIENT_KEY_MAX],
+		struct span *key_out) MUST_CHECK;
 /* The same for people and as an administrator may write it: UTF-8, '?' for what is none and for control bytes. */
 void subject_format(const struct subject *subject, const struct rule *rule, struct sbuf *out);
 /* As a string of fewer than SIZE bytes, cut between characters. */

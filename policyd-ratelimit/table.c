@@ -85,7 +85,7 @@ int table_class(struct table *table, int64_t length_ms, bool wide)
 			return (int)i;
 	if (table->class_count == TABLE_CLASSES_MAX)
 		return ERR_LIMIT;
-	table->classes[table->class_count] = (struct window_class){width, wide};
+	table->classes[table->class_count] = (struct window_class){.width_ms = width, .wide = wide};
 	return (int)table->class_count++;
 }
 
@@ -97,7 +97,7 @@ size_t table_bytes(const struct table *table)
 	return bytes;
 }
 
-static struct window cell_window(const struct table *t, struct table_cell *c)
+static inline struct window cell_window(const struct table *t, struct table_cell *c)
 {
 	bool wide = t->classes[c->class].wide;
 	struct window w = {.base = c->base, .count = c->count, .wide = wide};
@@ -112,18 +112,18 @@ static struct window cell_window(const struct table *t, struct table_cell *c)
 	return w;
 }
 
-static void cell_update(struct table_cell *c, const struct window *w)
+static inline void cell_update(struct table_cell *c, const struct window *w)
 {
 	c->base = w->base;
 	c->count = w->count;
 }
 
-static void cell_set_hits(struct table_cell *c, uint64_t hits)
+static inline void cell_set_hits(struct table_cell *c, uint64_t hits)
 {
 	c->hits = (hits < HITS_MAX ? hits : HITS_MAX) & HITS_MAX;
 }
 
-static void cell_release(struct table *t, struct table_cell *c)
+static inline void cell_release(struct table *t, struct table_cell *c)
 {
 	if (c->form != FORM_INLINE)
 		slab_give(&t->slabs[t->classes[c->class].wide][c->form == FORM_FULL], c->ref);
@@ -150,7 +150,7 @@ static void cell_spill(struct table *t, struct table_cell *c)
 }
 
 /* The top bits choose the array, the low 32 the place in it. */
-static size_t shard_index(uint64_t hash)
+static inline size_t shard_index(uint64_t hash)
 {
 	return hash / (UINT64_MAX / TABLE_SHARDS + 1);
 }
@@ -177,7 +177,7 @@ static uint32_t slot_distance(const struct table_shard *s, uint32_t a, uint32_t 
 }
 
 /* The cell of HASH, or the free one where it belongs. */
-static struct table_cell *shard_probe(const struct table_shard *s, uint64_t hash)
+static inline struct table_cell *shard_probe(const struct table_shard *s, uint64_t hash)
 {
 	uint32_t at = home_of(s, hash);
 	while (s->cells[at].hash != 0 && s->cells[at].hash != hash)
@@ -185,7 +185,7 @@ static struct table_cell *shard_probe(const struct table_shard *s, uint64_t hash
 	return &s->cells[at];
 }
 
-static struct table_cell *cell_find(const struct table *t, uint64_t hash)
+static inline struct table_cell *cell_find(const struct table *t, uint64_t hash)
 {
 	const struct table_shard *s = &t->shards[shard_index(hash)];
 	if (s->count == 0)
@@ -223,7 +223,7 @@ static void shard_resize(struct table *t, struct table_shard *s, uint32_t size)
 }
 
 /* Whether the cell counts nothing any more at NOW_MS. */
-static bool cell_is_dead(const struct table *t, const struct table_cell *c, int64_t now_ms)
+static bool cell_is_dead(struct table *t, const struct table_cell *c, int64_t now_ms)
 {
 	uint32_t now = window_bucket(&t->classes[c->class], now_ms);
 	return now > c->base && now - c->base >= WINDOW_LIVE;
@@ -302,18 +302,15 @@ static bool shard_make_room(struct table *t, struct table_shard *s, uint64_t has
 	return shard_evict(t, s, hash);
 }
 
-/* The cell of HASH, made where it was missing; NULL without a place. */
+/* A cell for HASH, which has none; NULL without a place. */
 static struct table_cell *cell_make(struct table *t, uint64_t hash, unsigned class, uint32_t bucket)
 {
-	struct table_cell *c = cell_find(t, hash);
-	if (c != NULL)
-		return c;
 	struct table_shard *s = shard_of(t, hash);
 	if (!shard_make_room(t, s, hash)) {
 		t->untracked++;
 		return NULL;
 	}
-	c = shard_probe(s, hash);
+	struct table_cell *c = shard_probe(s, hash);
 	*c = (struct table_cell){.hash = hash, .base = bucket, .class = (uint8_t)class,
 				 .generation = t->generation++};
 	s->count++;
@@ -322,7 +319,7 @@ static struct table_cell *cell_make(struct table *t, uint64_t hash, unsigned cla
 }
 
 /* Finds HASH and moves its list on to BUCKET; NULL where nothing is counted. */
-static struct table_cell *cell_current(struct table *t, uint64_t hash, uint32_t bucket, struct window *w_out)
+static inline struct table_cell *cell_current(struct table *t, uint64_t hash, uint32_t bucket, struct window *w_out)
 {
 	struct table_cell *c = cell_find(t, hash);
 	if (c == NULL)
@@ -350,14 +347,14 @@ uint64_t table_used(struct table *table, uint64_t hash, unsigned class, int64_t 
 	return cell_current(table, hash, bucket, &w) == NULL ? 0 : window_sum(&w);
 }
 
-void table_charge_bucket(struct table *table, uint64_t hash, unsigned class, uint32_t bucket,
-			 uint64_t amount, struct table_mark *mark_out)
+/* Charges C, the cell of HASH, which is made where it is NULL. */
+static inline void cell_charge(struct table *table, struct table_cell *c, uint64_t hash, unsigned class, uint32_t bucket,
+			uint64_t amount, struct table_mark *mark_out)
 {
 	*mark_out = (struct table_mark){.hash = hash, .bucket = bucket, .class = (uint8_t)class};
 	if (amount == 0)
 		return;
-	struct table_cell *c = cell_make(table, hash, class, bucket);
-	if (c == NULL)
+	if (c == NULL && (c = cell_make(table, hash, class, bucket)) == NULL)
 		return;
 	struct window w = cell_window(table, c);
 	while (window_add(&w, bucket, amount) < 0) {
@@ -373,40 +370,57 @@ void table_charge_bucket(struct table *table, uint64_t hash, unsigned class, uin
 		cell_remove(table, shard_of(table, hash), c);
 }
 
+void table_charge_bucket(struct table *table, uint64_t hash, unsigned class, uint32_t bucket,
+			 uint64_t amount, struct table_mark *mark_out)
+{
+	cell_charge(table, cell_find(table, hash), hash, class, bucket, amount, mark_out);
+}
+
 void table_charge(struct table *table, uint64_t hash, unsigned class, int64_t now_ms,
 		  uint64_t amount, struct table_mark *mark_out)
 {
 	uint32_t bucket = window_bucket(&table->classes[class], now_ms);
-	const struct table_cell *c = cell_find(table, hash);
+	struct table_cell *c = cell_find(table, hash);
 	/* The clock never steps back, but a restored counter may be ahead. */
 	if (c != NULL && c->base > bucket)
 		bucket = c->base;
-	table_charge_bucket(table, hash, class, bucket, amount, mark_out);
+	cell_charge(table, c, hash, class, bucket, amount, mark_out);
 }
 
-void table_take(struct table *table, uint64_t hash, uint32_t bucket, uint64_t amount)
+static inline void cell_take(struct table *table, struct table_cell *c, uint32_t bucket, uint64_t amount)
 {
-	struct table_cell *c = cell_find(table, hash);
-	if (c == NULL)
-		return;
 	struct window w = cell_window(table, c);
 	window_sub(&w, bucket, amount);
 	cell_update(c, &w);
 	cell_set_hits(c, c->hits > 1 ? c->hits - 1u : 1);
 	if (c->count == 0)
-		cell_remove(table, shard_of(table, hash), c);
+		cell_remove(table, shard_of(table, c->hash), c);
+}
+
+void table_take(struct table *table, uint64_t hash, uint32_t bucket, uint64_t amount)
+{
+	struct table_cell *c = cell_find(table, hash);
+	if (c != NULL)
+		cell_take(table, c, bucket, amount);
+}
+
+/* The cell that was charged, if it is still the same one. */
+static inline struct table_cell *cell_of_mark(const struct table *table, const struct table_mark *mark)
+{
+	struct table_cell *c = mark->amount > 0 ? cell_find(table, mark->hash) : NULL;
+	return c != NULL && c->generation == mark->generation ? c : NULL;
 }
 
 bool table_has_mark(const struct table *table, const struct table_mark *mark)
 {
-	const struct table_cell *c = mark->amount > 0 ? cell_find(table, mark->hash) : NULL;
-	return c != NULL && c->generation == mark->generation;
+	return cell_of_mark(table, mark) != NULL;
 }
 
 void table_refund(struct table *table, const struct table_mark *mark)
 {
-	if (table_has_mark(table, mark))
-		table_take(table, mark->hash, mark->bucket, mark->amount);
+	struct table_cell *c = cell_of_mark(table, mark);
+	if (c != NULL)
+		cell_take(table, c, mark->bucket, mark->amount);
 }
 
 void table_reset(struct table *table, uint64_t hash)
@@ -419,7 +433,7 @@ void table_reset(struct table *table, uint64_t hash)
 int64_t table_free_at(struct table *table, uint64_t hash, unsigned class, int64_t now_ms, uint64_t room)
 {
 	struct window w;
-	const struct window_class *k = &table->classes[class];
+	struct window_class *k = &table->classes[class];
 	uint32_t bucket = window_bucket(k, now_ms);
 	if (cell_current(table, hash, bucket, &w) == NULL || window_sum(&w) <= room)
 		return now_ms;

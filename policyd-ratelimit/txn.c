@@ -82,6 +82,11 @@ static void list_add(struct txn_table *t, struct txn *txn)
 	list->count++;
 }
 
+void txn_prefetch(const struct txn_table *t, uint64_t digest)
+{
+	__builtin_prefetch(&t->index[digest & t->index_mask]);
+}
+
 struct txn *txn_find(const struct txn_table *t, uint64_t digest)
 {
 	uint32_t at = t->index[index_probe(t, digest)];
@@ -148,16 +153,15 @@ struct txn *txn_oldest(struct txn_table *t)
 	return txn != NULL ? txn : txn_list_oldest(t, &t->live);
 }
 
-bool txn_hold_add(struct txn *txn, const struct txn_hold *hold)
+struct txn_hold *txn_hold_add(struct txn *txn)
 {
 	if (txn->hold_count == txn->hold_size) {
 		if (txn->hold_size == TXN_HOLDS_MAX)
-			return false;
+			return NULL;
 		txn->hold_size = txn->hold_size == 0 ? 8 : txn->hold_size * 2;
 		txn->holds = mem_realloc(txn->holds, txn->hold_size * sizeof(*txn->holds));
 	}
-	txn->holds[txn->hold_count++] = *hold;
-	return true;
+	return &txn->holds[txn->hold_count++];
 }
 
 struct txn_hold *txn_hold_find(const struct txn *txn, uint64_t hash)

@@ -80,6 +80,8 @@ struct txn_table {
 void txn_table_init(struct txn_table *t, size_t max);
 void txn_table_done(struct txn_table *t);
 
+/* Says that DIGEST will be looked for soon. */
+void txn_prefetch(const struct txn_table *t, uint64_t digest);
 /* NULL where there is none. */
 struct txn *txn_find(const struct txn_table *t, uint64_t digest);
 /*
@@ -97,8 +99,8 @@ struct txn *txn_list_oldest(struct txn_table *t, const struct txn_list *list);
 /* The next newer one of its list, or NULL. */
 struct txn *txn_list_newer(struct txn_table *t, const struct txn *txn);
 
-/* False once TXN_HOLDS_MAX are in. */
-bool txn_hold_add(struct txn *txn, const struct txn_hold *hold) MUST_CHECK;
+/* One more, not filled in; NULL once TXN_HOLDS_MAX are in. */
+struct txn_hold *txn_hold_add(struct txn *txn) MUST_CHECK;
 struct txn_hold *txn_hold_find(const struct txn *txn, uint64_t hash);
 /* Past TXN_SEEN_MAX a verdict is not remembered. */
 void txn_seen_add(struct txn *txn, uint64_t digest, enum proto_action action);

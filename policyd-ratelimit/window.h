@@ -34,6 +34,10 @@
 struct window_class {
 	int64_t width_ms; /* of one bucket */
 	bool wide;
+	/* The bucket that was asked for last: nearly all requests fall into the same, which
+	 * spares a division for each of their counters. */
+	uint32_t bucket;
+	int64_t begin_ms; /* of that bucket */
 };
 
 /* A view of a list; entries stay where they are. */
@@ -50,33 +54,128 @@ static inline int64_t window_width_ms(int64_t length_ms)
 	return (length_ms + WINDOW_BUCKETS - 1) / WINDOW_BUCKETS;
 }
 
-static inline uint32_t window_bucket(const struct window_class *class, int64_t now_ms)
+/* The number of the bucket that NOW_MS, not below 0, lies in. */
+static inline uint32_t window_bucket(struct window_class *class, int64_t now_ms)
 {
-	return (uint32_t)(now_ms / class->width_ms);
+	if ((uint64_t)(now_ms - class->begin_ms) >= (uint64_t)class->width_ms) {
+		class->bucket = (uint32_t)(now_ms / class->width_ms);
+		class->begin_ms = class->bucket * class->width_ms;
+	}
+	return class->bucket;
+}
+
+/*
+ * Entries hold their bucket modulo 128.  Live buckets span 65 numbers, so the
+ * age before base is unambiguous as long as every list is advanced before it
+ * is read, which all callers do through table.c.
+ */
+#define WINDOW_BUCKET_BITS 7
+#define WINDOW_BUCKET_MASK 127u
+
+static inline uint64_t window_entry(const struct window *w, unsigned at)
+{
+	return w->wide ? ((const uint64_t *)w->entries)[at] : ((const uint32_t *)w->entries)[at];
+}
+
+static inline void window_entry_set(struct window *w, unsigned at, uint32_t bucket, uint64_t count)
+{
+	uint64_t max = w->wide ? WINDOW_WIDE_MAX : WINDOW_NARROW_MAX;
+	uint64_t entry = (count < max ? count : max) << WINDOW_BUCKET_BITS | (bucket & WINDOW_BUCKET_MASK);
+	if (w->wide)
+		((uint64_t *)w->entries)[at] = entry;
+	else
+		((uint32_t *)w->entries)[at] = (uint32_t)entry;
+}
+
+static inline void window_entry_remove(struct window *w, unsigned at)
+{
+	uint64_t last = window_entry(w, --w->count);
+	if (w->wide)
+		((uint64_t *)w->entries)[at] = last;
+	else
+		((uint32_t *)w->entries)[at] = (uint32_t)last;
 }
 
 /* Entry AT's bucket (as its age before base) and count. */
-uint32_t window_entry_age(const struct window *w, unsigned at);
-uint64_t window_entry_count(const struct window *w, unsigned at);
+static inline uint32_t window_entry_age(const struct window *w, unsigned at)
+{
+	return (w->base - (uint32_t)window_entry(w, at)) & WINDOW_BUCKET_MASK;
+}
 
-/* Moves on to BUCKET and drops what no window can reach any more. */
-void window_advance(struct window *w, uint32_t bucket);
+static inline uint64_t window_entry_count(const struct window *w, unsigned at)
+{
+	return window_entry(w, at) >> WINDOW_BUCKET_BITS;
+}
+
+/* Index of BUCKET's entry, or count. */
+static inline unsigned window_entry_find(const struct window *w, uint32_t bucket)
+{
+	for (unsigned i = w->count; i-- > 0;)
+		if (((uint32_t)window_entry(w, i) & WINDOW_BUCKET_MASK) == (bucket & WINDOW_BUCKET_MASK))
+			return i;
+	return w->count;
+}
+
+/* Moves on to a BUCKET behind base, and drops what no window can reach any more. */
+void window_move_on(struct window *w, uint32_t bucket);
+static inline void window_advance(struct window *w, uint32_t bucket)
+{
+	if (bucket > w->base)
+		window_move_on(w, bucket);
+}
+
 /* All that is counted as of base. */
-uint64_t window_sum(const struct window *w);
+static inline uint64_t window_sum(const struct window *w)
+{
+	uint64_t sum = 0;
+	for (unsigned i = 0; i < w->count; i++)
+		sum += window_entry_count(w, i);
+	return sum;
+}
+
 /*
  * Adds AMOUNT to BUCKET, moving on to it first; a bucket out of reach is
  * ignored.  ERR_LIMIT where a new entry is needed and capacity is used up: the
  * list is then unchanged apart from the move.  A count saturates.
  */
-int window_add(struct window *w, uint32_t bucket, uint64_t amount) MUST_CHECK;
+static inline MUST_CHECK int window_add(struct window *w, uint32_t bucket, uint64_t amount)
+{
+	window_advance(w, bucket);
+	if (w->base - bucket >= WINDOW_LIVE || amount == 0)
+		return 0;
+	unsigned at = window_entry_find(w, bucket);
+	if (at < w->count) {
+		window_entry_set(w, at, bucket, window_entry_count(w, at) + amount);
+		return 0;
+	}
+	if (w->count == w->capacity)
+		return ERR_LIMIT;
+	w->count++;
+	window_entry_set(w, at, bucket, amount);
+	return 0;
+}
+
+/* Takes back what was added, at most what is there. */
+static inline void window_sub(struct window *w, uint32_t bucket, uint64_t amount)
+{
+	if (bucket > w->base || w->base - bucket >= WINDOW_LIVE)
+		return;
+	unsigned at = window_entry_find(w, bucket);
+	if (at == w->count)
+		return;
+	uint64_t count = window_entry_count(w, at);
+	if (count > amount)
+		window_entry_set(w, at, bucket, count - amount);
+	else
+		window_entry_remove(w, at);
+}
+
 /*
  * Makes room without memory: the two oldest entries become one in the younger
  * one's bucket, so that its events are remembered too long, never too short.
  * At least two entries must be there.
  */
 void window_merge(struct window *w);
-/* Takes back what was added, at most what is there. */
-void window_sub(struct window *w, uint32_t bucket, uint64_t amount);
 /*
  * The first bucket number at which no more than ROOM is counted, if nothing is
  * added: base where that is so already.

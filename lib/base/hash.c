@@ -49,21 +49,43 @@ static inline __attribute__((always_inline)) void sip_word(struct sip *s, uint64
 	s->v0 ^= word;
 }
 
+/* Up to 7 bytes as the low ones of a word. */
+static inline uint64_t tail_word(const char *at, size_t left)
+{
+	uint64_t word = 0;
+	uint32_t four;
+	uint16_t two;
+	unsigned shift = 0;
+	if ((left & 4) != 0) {
+		memcpy(&four, at, sizeof(four));
+		word = le32toh(four);
+		at += sizeof(four);
+		shift = 32;
+	}
+	if ((left & 2) != 0) {
+		memcpy(&two, at, sizeof(two));
+		word |= (uint64_t)le16toh(two) << shift;
+		at += sizeof(two);
+		shift += 16;
+	}
+	if ((left & 1) != 0)
+		word |= (uint64_t)(unsigned char)*at << shift;
+	return word;
+}
+
 uint64_t hash_siphash(const struct hash_key *key, struct span s)
 {
 	struct sip v = {
 		key->k0 ^ UINT64_C(0x736f6d6570736575), key->k1 ^ UINT64_C(0x646f72616e646f6d),
 		key->k0 ^ UINT64_C(0x6c7967656e657261), key->k1 ^ UINT64_C(0x7465646279746573)};
-	uint64_t word, last = (uint64_t)s.len << 56;
+	uint64_t word;
 	const char *at = s.ptr;
 	size_t left = s.len;
 	for (; left >= sizeof(word); at += sizeof(word), left -= sizeof(word)) {
 		memcpy(&word, at, sizeof(word));
 		sip_word(&v, le64toh(word));
 	}
-	for (size_t i = 0; i < left; i++)
-		last |= (uint64_t)(unsigned char)at[i] << (8 * i);
-	sip_word(&v, last);
+	sip_word(&v, (uint64_t)s.len << 56 | tail_word(at, left));
 	v.v2 ^= 0xff;
 	sip_round(&v);
 	sip_round(&v);

@@ -1,6 +1,7 @@
 /*
  * Addresses and networks.  Text conversion is that of inet_pton(3) and
- * inet_ntop(3), which accept no octal or shortened IPv4 forms.
+ * inet_ntop(3), which accept no octal or shortened IPv4 forms; IPv4 is read here, since
+ * servers read an address with each request.
  */
 #include "ip.h"
 
@@ -10,15 +11,36 @@
 
 static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
+/* Four decimal numbers without leading zeros; false where S is none. */
+static bool ipv4_parse(struct span s, uint8_t bytes[4])
+{
+	const char *at = s.ptr, *end = s.ptr + s.len;
+	for (int part = 0; part < 4; part++) {
+		if (part > 0 && (at == end || *at++ != '.'))
+			return false;
+		const char *first = at;
+		unsigned value = 0;
+		for (; at < end && at < first + 3 && ascii_isdigit(*at); at++)
+			value = value * 10 + (unsigned)(*at - '0');
+		if (at == first || value > 255 || (*first == '0' && at > first + 1))
+			return false;
+		bytes[part] = (uint8_t)value;
+	}
+	return at == end;
+}
+
 int ip_parse(struct span s, struct ip *ip_out)
 {
 	char text[IP_TEXT_SIZE];
 	struct ip ip = {0};
+	if (ipv4_parse(s, ip.bytes)) {
+		ip.bits = 32;
+		*ip_out = ip;
+		return 0;
+	}
 	if (span_copy_cstr(s, text, sizeof(text)) < 0)
 		return ERR_SYNTAX;
-	if (inet_pton(AF_INET, text, ip.bytes) == 1) {
-		ip.bits = 32;
-	} else if (inet_pton(AF_INET6, text, ip.bytes) == 1) {
+	if (inet_pton(AF_INET6, text, ip.bytes) == 1) {
 		ip.bits = 128;
 		if (memcmp(ip.bytes, mapped_prefix, sizeof(mapped_prefix)) == 0) {
 			ip.bits = 32;
@@ -76,11 +98,11 @@ bool ip_eq(const struct ip *a, const struct ip *b)
 struct ip_net ip_net_of(const struct ip *ip, unsigned prefix)
 {
 	struct ip_net net = {.base = *ip, .prefix = (uint8_t)(prefix < ip->bits ? prefix : ip->bits)};
-	for (unsigned i = 0; i < sizeof(net.base.bytes); i++) {
-		unsigned keep = net.prefix <= i * 8 ? 0 : net.prefix - i * 8;
-		if (keep < 8)
-			net.base.bytes[i] &= (uint8_t)(0xff00u >> keep);
-	}
+	const unsigned whole = net.prefix / 8; /* bytes that stay as they are */
+	if (whole == sizeof(net.base.bytes))
+		return net;
+	net.base.bytes[whole] &= (uint8_t)(0xff00u >> net.prefix % 8);
+	memset(net.base.bytes + whole + 1, 0, sizeof(net.base.bytes) - whole - 1);
 	return net;
 }
 

@@ -130,8 +130,8 @@ void sbuf_add_lower(struct sbuf *b, struct span s)
 {
 	if (!reserve(b, s.len))
 		return;
-	for (size_t i = 0; i < s.len; i++)
-		b->ptr[b->len++] = ascii_lower(s.ptr[i]);
+	span_lower(s, b->ptr + b->len);
+	b->len += s.len;
 	b->ptr[b->len] = '\0';
 }
 

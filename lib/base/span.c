@@ -4,11 +4,6 @@
  */
 #include "span.h"
 
-bool span_eq(struct span a, struct span b)
-{
-	return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
-}
-
 bool span_ieq(struct span a, struct span b)
 {
 	if (a.len != b.len)
@@ -74,18 +69,6 @@ size_t span_find(struct span s, struct span needle)
 	return at == NULL ? SPAN_NPOS : (size_t)(at - s.ptr);
 }
 
-struct span span_skip(struct span s, size_t from)
-{
-	if (from >= s.len)
-		return SPAN_EMPTY;
-	return span_of(s.ptr + from, s.len - from);
-}
-
-struct span span_take(struct span s, size_t len)
-{
-	return span_of(s.ptr, len < s.len ? len : s.len);
-}
-
 struct span span_trim(struct span s)
 {
 	while (s.len > 0 && ascii_isfws(s.ptr[0]))
@@ -114,6 +97,34 @@ int span_copy_cstr(struct span s, char *dst, size_t dst_size)
 		memcpy(dst, s.ptr, s.len);
 	dst[s.len] = '\0';
 	return 0;
+}
+
+/* Eight letters at once: the high bit of each byte of UPPER says that it is A to Z. */
+static uint64_t word_lower(uint64_t word)
+{
+	const uint64_t ones = UINT64_MAX / 255, high = 0x80 * ones;
+	uint64_t low = word & ~high;
+	uint64_t upper = (low + (0x80 - 'A') * ones) & ~(low + (0x7f - 'Z') * ones) & ~word & high;
+	return word | upper >> 2;
+}
+
+void span_lower(struct span s, char *dst)
+{
+	uint64_t word;
+	if (s.len < sizeof(word)) {
+		for (size_t i = 0; i < s.len; i++)
+			dst[i] = ascii_lower(s.ptr[i]);
+		return;
+	}
+	/* The last word may overlap the one before it. */
+	const size_t last = s.len - sizeof(word);
+	for (size_t i = 0;; i = i + sizeof(word) < last ? i + sizeof(word) : last) {
+		memcpy(&word, s.ptr + i, sizeof(word));
+		word = word_lower(word);
+		memcpy(dst + i, &word, sizeof(word));
+		if (i == last)
+			return;
+	}
 }
 
 char *span_dup(struct span s)

@@ -72,7 +72,12 @@ static inline bool ascii_isfws(char c)
 	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-bool span_eq(struct span a, struct span b);
+/* Inline, since it is mostly asked about a literal: a word or two are compared then. */
+static inline bool span_eq(struct span a, struct span b)
+{
+	return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
 bool span_ieq(struct span a, struct span b); /* without regard to case */
 int span_cmp(struct span a, struct span b);  /* bytewise, as memcmp, shorter first */
 bool span_starts(struct span s, struct span prefix);
@@ -87,9 +92,17 @@ size_t span_rchr(struct span s, char c);
 size_t span_find(struct span s, struct span needle);
 
 /* The part from FROM on; FROM past the end gives the empty span. */
-struct span span_skip(struct span s, size_t from);
+static inline struct span span_skip(struct span s, size_t from)
+{
+	return from >= s.len ? SPAN_EMPTY : span_of(s.ptr + from, s.len - from);
+}
+
 /* The first LEN bytes, or all of a shorter span. */
-struct span span_take(struct span s, size_t len);
+static inline struct span span_take(struct span s, size_t len)
+{
+	return span_of(s.ptr, len < s.len ? len : s.len);
+}
+
 /* Without SP, HTAB, CR and LF at both ends. */
 struct span span_trim(struct span s);
 
@@ -103,6 +116,9 @@ bool span_cut(struct span *rest, char c, struct span *head_out);
 /* Copies into DST of DST_SIZE bytes and terminates; ERR_LIMIT where it does
  * not fit, ERR_SYNTAX where S holds a NUL. */
 int span_copy_cstr(struct span s, char *dst, size_t dst_size) MUST_CHECK;
+
+/* Writes S in lower case to DST, which has room for it and does not overlap. */
+void span_lower(struct span s, char *dst);
 
 /* Returns owned, terminated memory (mem_alloc); a NUL inside S stays there. */
 char *span_dup(struct span s);

@@ -1,4 +1,5 @@
 /* Tests of lib/base: arena, sbuf, num, hash, htab, ip, err. */
+#include <arpa/inet.h>
 #include <check.h>
 
 #include "lib/base/arena.h"
@@ -442,6 +443,30 @@ START_TEST(ip_networks)
 }
 END_TEST
 
+/* Whatever the parts are: as inet_pton(3) has it. */
+START_TEST(ipv4_as_inet_pton)
+{
+	static const char *const parts[] = {"", "0", "00", "1", "01", "9", "10", "010", "99", "100", "199", "249", "255",
+					    "256", "300", "0001", "1000", "4294967297", "a", "1a", "-1", "+1", " 1", "1 "};
+	const size_t n = sizeof(parts) / sizeof(parts[0]);
+	for (size_t i = 0; i < n * n * n * n; i++) {
+		static const struct {
+			const char *head, *dot, *tail;
+		} forms[] = {{"", ".", ""}, {"", ".", "."}, {".", ".", ""}, {"", "", ""}, {"", "..", ""}};
+		char text[64];
+		struct in_addr wanted;
+		struct ip ip;
+		/* Rows without a fault are but a few: most get the right form. */
+		const size_t form = i % 7 < 5 ? 0 : i % 5;
+		snprintf(text, sizeof(text), "%s%s.%s.%s%s%s%s", forms[form].head, parts[i % n], parts[i / n % n],
+			 parts[i / n / n % n], forms[form].dot, parts[i / n / n / n], forms[form].tail);
+		bool valid = inet_pton(AF_INET, text, &wanted) == 1;
+		ck_assert_msg((ip_parse(span_str(text), &ip) == 0) == valid, "%s", text);
+		ck_assert(!valid || (ip.bits == 32 && memcmp(ip.bytes, &wanted, 4) == 0));
+	}
+}
+END_TEST
+
 START_TEST(ip_membership)
 {
 	struct ip_net net;
@@ -551,7 +576,7 @@ static const TTest *const *const tests[] = {
 	&crc32c_vectors,
 	&htab_against_a_plain_array,
 	&htab_cap,
-	&ip_networks,
+	&ip_networks, &ipv4_as_inet_pton,
 	&ip_membership,
 	&err_texts,
 	&utf8_lengths,

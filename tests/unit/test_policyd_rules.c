@@ -196,17 +196,15 @@ static void same_key(const char *limit, const char *a, const char *b, bool want)
 {
 	struct rules *rules = rules_new();
 	struct subject sa, sb;
-	char ma[SUBJECT_KEY_MAX], mb[SUBJECT_KEY_MAX];
-	struct sbuf ka, kb;
+	char ma[SUBJECT_CLIENT_KEY_MAX], mb[SUBJECT_CLIENT_KEY_MAX];
+	struct span ka, kb;
 	ck_assert_int_eq(add(rules, limit), 0);
-	sbuf_init(&ka, ma, sizeof(ma));
-	sbuf_init(&kb, mb, sizeof(mb));
 	struct proto_request ra = request_of(a), rb = request_of(b);
 	subject_init(&sa, &ra, SUBJECT_ALL_SCOPES, '+');
 	subject_init(&sb, &rb, SUBJECT_ALL_SCOPES, '+');
-	ck_assert_int_eq(subject_key(&sa, &rules->items[0], &ka), 0);
-	ck_assert_int_eq(subject_key(&sb, &rules->items[0], &kb), 0);
-	ck_assert_msg(span_eq(sbuf_span(&ka), sbuf_span(&kb)) == want, "%s: %s / %s", limit, a, b);
+	ck_assert_int_eq(subject_key(&sa, &rules->items[0], ma, &ka), 0);
+	ck_assert_int_eq(subject_key(&sb, &rules->items[0], mb, &kb), 0);
+	ck_assert_msg(span_eq(ka, kb) == want, "%s: %s / %s", limit, a, b);
 	rules_free(&rules);
 }
 
@@ -273,11 +271,10 @@ START_TEST(nobody_has_no_key)
 	subject_init(&s, &r, SUBJECT_ALL_SCOPES, '+');
 	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
 		struct rules *rules = rules_new();
-		char mem[SUBJECT_KEY_MAX];
-		struct sbuf key;
-		sbuf_init(&key, mem, sizeof(mem));
+		char mem[SUBJECT_CLIENT_KEY_MAX];
+		struct span key;
 		ck_assert_int_eq(add(rules, limits[i]), 0);
-		ck_assert_int_eq(subject_key(&s, &rules->items[0], &key), ERR_NOT_FOUND);
+		ck_assert_int_eq(subject_key(&s, &rules->items[0], mem, &key), ERR_NOT_FOUND);
 		rules_free(&rules);
 	}
 }

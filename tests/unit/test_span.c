@@ -1,6 +1,7 @@
 /* Tests of lib/base/span. */
 #include <check.h>
 
+#include "lib/base/bytemask.h"
 #include "lib/base/span.h"
 #include "tests/unit/runner.h"
 
@@ -46,11 +47,44 @@ START_TEST(copy_needs_room_for_nul)
 }
 END_TEST
 
+/* At every length and offset, against one letter after the other. */
+START_TEST(lower_of_every_byte)
+{
+	char text[256 + 8], lower[256 + 8];
+	for (size_t i = 0; i < sizeof(text); i++)
+		text[i] = (char)i;
+	for (size_t from = 0; from < 256; from++)
+		for (size_t len = 0; len <= sizeof(text) - from; len += len < 40 ? 1 : 31) {
+			memset(lower, '?', sizeof(lower));
+			span_lower(span_of(text + from, len), lower);
+			for (size_t i = 0; i < len; i++)
+				ck_assert_int_eq(lower[i], ascii_lower(text[from + i]));
+			ck_assert(len == sizeof(lower) || lower[len] == '?');
+		}
+}
+END_TEST
+
+START_TEST(masks_of_blocks)
+{
+	char block[BYTEMASK_BLOCK + 1];
+	for (unsigned i = 0; i < BYTEMASK_BLOCK; i++)
+		for (unsigned k = 0; k < BYTEMASK_BLOCK; k++) {
+			memset(block, 'x', sizeof(block));
+			block[1 + i] = block[1 + k] = '\xff';
+			uint64_t mask = bytemask_of(block + 1, '\xff');
+			ck_assert_uint_eq(mask, UINT64_C(1) << i | UINT64_C(1) << k);
+			ck_assert_uint_eq(bytemask_first(mask), i < k ? i : k);
+		}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&cut_leaves_rest,
 	&trim_takes_folding,
 	&case_is_ascii_only,
 	&copy_needs_room_for_nul,
+	&lower_of_every_byte,
+	&masks_of_blocks,
 	NULL,
 };
 
