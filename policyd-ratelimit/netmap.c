@@ -75,8 +75,3 @@ int netmap_find_from(const struct netmap *map, const struct ip *ip, size_t *from
 	return ERR_NOT_FOUND;
 }
 
-int netmap_find(const struct netmap *map, const struct ip *ip, uint32_t *value_out)
-{
-	size_t from = 0;
-	return netmap_find_from(map, ip, &from, value_out);
-}

@@ -32,6 +32,10 @@ void netmap_seal(struct netmap *map);
  * for the next wider one.  ERR_NOT_FOUND where there is none. */
 int netmap_find_from(const struct netmap *map, const struct ip *ip, size_t *from, uint32_t *value_out) MUST_CHECK;
 /* ERR_NOT_FOUND where no network holds IP. */
-int netmap_find(const struct netmap *map, const struct ip *ip, uint32_t *value_out) MUST_CHECK;
+static inline MUST_CHECK int netmap_find(const struct netmap *map, const struct ip *ip, uint32_t *value_out)
+{
+	size_t from = 0;
+	return map->length_count == 0 ? ERR_NOT_FOUND : netmap_find_from(map, ip, &from, value_out);
+}
 
 #endif

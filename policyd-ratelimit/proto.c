@@ -8,32 +8,37 @@
 #include "lib/base/bytemask.h"
 #include "lib/base/utf8.h"
 
-/* NAME's place in attr[] of a request, or -1: whatever its length, it is compared once or
- * twice, in a word or two. */
-static inline int known_attr_find(struct span name)
+/* This runs some thirty times for each request: whatever its length, a name is compared
+ * once or twice, in a word or two. */
+static inline int attr_find(struct span name)
 {
 #define IS(text) (memcmp(name.ptr, text, sizeof(text) - 1) == 0)
 	switch (name.len) {
 	case 4:
-		return IS("size") ? PROTO_SIZE : -1;
+		return IS("size") ? PROTO_SIZE : ERR_NOT_FOUND;
 	case 6:
-		return IS("sender") ? PROTO_SENDER : -1;
+		return IS("sender") ? PROTO_SENDER : ERR_NOT_FOUND;
 	case 7:
-		return IS("request") ? PROTO_REQUEST : -1;
+		return IS("request") ? PROTO_REQUEST : ERR_NOT_FOUND;
 	case 8:
-		return IS("instance") ? PROTO_INSTANCE : IS("queue_id") ? PROTO_QUEUE_ID : -1;
+		return IS("instance") ? PROTO_INSTANCE : IS("queue_id") ? PROTO_QUEUE_ID : ERR_NOT_FOUND;
 	case 9:
-		return IS("recipient") ? PROTO_RECIPIENT : -1;
+		return IS("recipient") ? PROTO_RECIPIENT : ERR_NOT_FOUND;
 	case 13:
-		return IS("sasl_username") ? PROTO_SASL_USERNAME : -1;
+		return IS("sasl_username") ? PROTO_SASL_USERNAME : ERR_NOT_FOUND;
 	case 14:
-		return IS("protocol_state") ? PROTO_STATE : IS("client_address") ? PROTO_CLIENT_ADDRESS : -1;
+		return IS("protocol_state") ? PROTO_STATE : IS("client_address") ? PROTO_CLIENT_ADDRESS : ERR_NOT_FOUND;
 	case 15:
-		return IS("recipient_count") ? PROTO_RECIPIENT_COUNT : -1;
+		return IS("recipient_count") ? PROTO_RECIPIENT_COUNT : ERR_NOT_FOUND;
 	default:
-		return -1;
+		return ERR_NOT_FOUND;
 	}
 #undef IS
+}
+
+int proto_attr_find(struct span name)
+{
+	return attr_find(name);
 }
 
 /* Adds the line from AT to END, with its first `=` at SIGN, to R; without one SIGN is NULL.
@@ -46,15 +51,15 @@ static inline int line_add(const char *at, const char *sign, const char *end, un
 		return ERR_SYNTAX;
 	if (r->pair_count == PROTO_ATTRS_MAX)
 		return ERR_LIMIT;
-	const struct span name = span_of(at, (size_t)(sign - at)), value = span_of(sign + 1, (size_t)(end - sign - 1));
-	r->pairs[r->pair_count++] = (struct proto_pair){name, value};
-	int attr = known_attr_find(name);
+	const size_t name_len = (size_t)(sign - at), value_len = (size_t)(end - sign - 1);
+	r->pairs[r->pair_count++] = (struct proto_pair){at, (uint16_t)name_len, (uint16_t)value_len};
+	int attr = attr_find(span_of(at, name_len));
 	if (attr < 0)
 		return 0;
 	if ((*seen >> attr & 1) != 0)
 		return ERR_SYNTAX;
 	*seen |= 1u << attr;
-	r->attr[attr] = value;
+	r->attr[attr] = span_of(sign + 1, value_len);
 	return 0;
 }
 
@@ -126,9 +131,11 @@ int proto_request_parse(struct span in, struct proto_request *request_out)
 
 struct span proto_request_attr(const struct proto_request *request, struct span name)
 {
-	for (size_t i = 0; i < request->pair_count; i++)
-		if (span_eq(request->pairs[i].name, name))
-			return request->pairs[i].value;
+	for (size_t i = 0; i < request->pair_count; i++) {
+		const struct proto_pair *pair = &request->pairs[i];
+		if (span_eq(span_of(pair->name, pair->name_len), name))
+			return span_of(pair->name + pair->name_len + 1, pair->value_len);
+	}
 	return SPAN_EMPTY;
 }
 

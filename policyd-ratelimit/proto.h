@@ -30,9 +30,13 @@ enum proto_attr {
 	PROTO_ATTR_COUNT,
 };
 
+/* One line, NAME=VALUE. */
 struct proto_pair {
-	struct span name, value;
+	const char *name;
+	uint16_t name_len, value_len;
 };
+
+_Static_assert(PROTO_LINE_MAX <= UINT16_MAX, "lengths of a pair");
 
 /* Borrows from the input that was parsed. */
 struct proto_request {
@@ -53,6 +57,8 @@ enum proto_action { PROTO_DUNNO, PROTO_DEFER, PROTO_REJECT, PROTO_HOLD, PROTO_FU
  */
 int proto_request_parse(struct span in, struct proto_request *request_out) MUST_CHECK;
 
+/* Which of enum proto_attr has that name; ERR_NOT_FOUND: none. */
+int proto_attr_find(struct span name);
 /* The value of any attribute, empty where it was not sent. */
 struct span proto_request_attr(const struct proto_request *request, struct span name);
 

@@ -131,9 +131,10 @@ static int condition_take(struct span *rest, struct rule *rule, struct sbuf *rea
 	int rc = grammar_value_take(rest, &value, reason);
 	if (rc < 0)
 		return rc;
-	rule->by_recipient = rule->by_recipient || span_eq(name, SPAN_LIT("recipient"));
-	rule->conditions[rule->condition_count++] =
-		(struct rule_condition){span_dup(name), span_dup(value), negated};
+	struct rule_condition *c = &rule->conditions[rule->condition_count++];
+	*c = (struct rule_condition){.name = span_dup(name), .value = span_dup(value),
+				     .attr = proto_attr_find(name), .negated = negated};
+	rule->by_recipient = rule->by_recipient || c->attr == PROTO_RECIPIENT;
 	return 0;
 }
 
@@ -532,7 +533,7 @@ bool rule_conditions_hold(const struct rule *rule, const struct proto_request *r
 {
 	for (size_t i = 0; i < rule->condition_count; i++) {
 		const struct rule_condition *c = &rule->conditions[i];
-		struct span value = proto_request_attr(request, span_str(c->name));
+		struct span value = c->attr >= 0 ? request->attr[c->attr] : proto_request_attr(request, span_str(c->name));
 		if (span_ieq(value, span_str(c->value)) == c->negated)
 			return false;
 	}

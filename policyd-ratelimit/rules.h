@@ -68,6 +68,7 @@ struct rule_window {
 
 struct rule_condition {
 	char *name, *value;
+	int attr; /* of enum proto_attr; below 0: none of them */
 	bool negated;
 };
 

@@ -96,14 +96,14 @@ static void malformed_log(struct span in, int rc)
 
 /* ---- the connection ---- */
 
-static void request_judge(struct client *c, const struct proto_request *request)
+static void request_judge(struct client *c, const struct proto_request *request, int64_t now_ms)
 {
 	static struct session_outcome outcome;
 	struct policyd *p = c->p;
 	char mem[REPLY_MAX];
 	struct sbuf reply;
 	bool timed = ++p->requests % LATENCY_EVERY == 0;
-	int64_t begin_us = timed ? clock_mono_us() : 0, now_ms = policyd_now_ms();
+	int64_t begin_us = timed ? clock_mono_us() : 0;
 	sbuf_init(&reply, mem, sizeof(mem));
 	enum proto_action refused;
 	if (guard_before(p, request, now_ms, &reply, &refused)) {
@@ -142,17 +142,16 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 	}
 	if (c->ask != NULL || !quota_ready(c, &request))
 		return 0;
-	if (!c->full && c->p->sharer != NULL &&
-	    !sharer_ready(c->p->sharer, &c->tokens, &request, policyd_now_ms())) {
+	const int64_t now_ms = policyd_now_ms();
+	if (!c->full && c->p->sharer != NULL && !sharer_ready(c->p->sharer, &c->tokens, &request, now_ms)) {
 		conn_pause(conn, true);
 		return 0;
 	}
-	recorder_add(c->p->recorder, policyd_now_ms() + c->p->wall_offset_ms, c->number,
-		     span_take(in, request.len));
+	recorder_add(c->p->recorder, now_ms + c->p->wall_offset_ms, c->number, span_take(in, request.len));
 	if (c->full)
 		quota_refuse(c, &request);
 	else
-		request_judge(c, &request);
+		request_judge(c, &request, now_ms);
 	c->asked = c->full = false;
 	return request.len;
 }

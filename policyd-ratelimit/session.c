@@ -202,7 +202,9 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 		return;
 	for (uint16_t j = 0; j < rule->window_count; j++) {
 		const struct rule_window *w = &rule->windows[j];
-		const struct override_limit limit = overrides_limit(s->overrides, rule, w, &s->subject);
+		struct override_limit limit = override_limit_configured(rule, w);
+		if (s->overrides != NULL)
+			limit = overrides_limit_of(s->overrides, rule, w, &s->subject);
 		if (rule->extra && !limit.overridden)
 			continue;
 		const uint64_t hash = table_hash(key, w->id);
@@ -213,7 +215,6 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 		struct session_item *item;
 		if ((amount == 0 && (further || !unsized)) || (item = item_add(s)) == NULL)
 			continue;
-		table_prefetch(s->table, hash);
 		*item = (struct session_item){.hash = hash, .amount = amount, .rule = at, .window = j,
 					      .max = limit.max, .action = limit.action, .shadow = limit.shadow,
 					      .by_recipient = rule->by_recipient};
@@ -245,6 +246,9 @@ void session_items_collect(struct session *s, const struct stage *stage)
 		rule_items_add(s, stage, (uint16_t)i);
 	if (stage->is_end && !stage->has_recipient)
 		held_recipients_add(s, stage);
+	/* All at once, so that what the processor waits for it waits for once. */
+	for (size_t i = 0; i < s->item_count; i++)
+		table_prefetch(s->table, s->items[i].hash);
 }
 
 /* ---- the verdict ---- */
@@ -324,9 +328,9 @@ static const struct session_item *items_check(struct session *s, struct session_
 }
 
 /* All that a transaction holds of a counter is one charge, made when it last grew. */
-static void item_reserve(struct session *s, struct txn *txn, const struct session_item *item)
+static void item_reserve(struct session *s, struct txn *txn, const struct session_item *item, bool had_holds)
 {
-	struct txn_hold *held = txn_hold_find(txn, item->hash);
+	struct txn_hold *held = had_holds ? txn_hold_find(txn, item->hash) : NULL;
 	if (held != NULL) {
 		session_grow(s, &held->mark, item->amount);
 		return;
@@ -345,9 +349,11 @@ static void item_reserve(struct session *s, struct txn *txn, const struct sessio
 
 static void items_reserve(struct session *s, struct txn *txn)
 {
+	/* The counters of one request are all different: those added here are not looked for. */
+	const bool had_holds = txn->hold_count > 0;
 	for (size_t i = 0; i < s->item_count; i++)
 		if (!s->items[i].over)
-			item_reserve(s, txn, &s->items[i]);
+			item_reserve(s, txn, &s->items[i], had_holds);
 }
 
 static void items_commit(struct session *s, struct session_outcome *o)

@@ -336,8 +336,8 @@ static inline struct table_cell *cell_current(struct table *t, uint64_t hash, ui
 void table_prefetch(const struct table *table, uint64_t hash)
 {
 	const struct table_shard *s = &table->shards[shard_index(hash)];
-	if (s->size > 0)
-		__builtin_prefetch(&s->cells[home_of(s, hash)]);
+	/* Of an array that has no cells yet it is a wrong address, which does no harm. */
+	__builtin_prefetch(&s->cells[home_of(s, hash)]);
 }
 
 uint64_t table_used(struct table *table, uint64_t hash, unsigned class, int64_t now_ms)

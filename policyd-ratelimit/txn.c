@@ -112,9 +112,11 @@ struct txn *txn_make(struct txn_table *t, uint64_t digest, int64_t now_ms)
 
 void txn_touch(struct txn_table *t, struct txn *txn, enum txn_state state, int64_t now_ms)
 {
+	txn->touched_ms = now_ms;
+	if (txn->state == state && txn->prev == 0)
+		return; /* it is the newest */
 	list_remove(t, txn);
 	txn->state = state;
-	txn->touched_ms = now_ms;
 	list_add(t, txn);
 }
 
