@@ -1,7 +1,8 @@
 /*
  * Of the header a guess is checked by the signature itself and so is certain, all
  * but one: what a field said that is gone nobody can know, so that one is missing is
- * only counted.  The tries are bounded by CULPRIT_LINES_MAX and CULPRIT_TOGETHER_MAX.
+ * only counted.  The tries are bounded by CULPRIT_LINES_MAX and CULPRIT_TOGETHER_MAX,
+ * and by CULPRIT_WORK_MAX where fields are large.
  */
 #include "milter-dkim/culprit.h"
 
@@ -9,6 +10,18 @@
 
 #define HEADER_ARENA (16u << 20)
 #define NAMES_SHOWN 4
+#define CHANGES_MAX 16 /* of values, that could be undone */
+#define UNDONE_MAX 2   /* of them at once */
+
+enum change_kind { CHANGE_TAG, CHANGE_REWRITTEN, CHANGE_LABEL };
+
+/* Field INDEX may have had VALUE. */
+struct change {
+	enum change_kind kind;
+	size_t index;
+	struct span value;
+	struct span told; /* the tag, or the field that has VALUE now */
+};
 
 struct attempt {
 	const struct sig *sig;
@@ -18,8 +31,18 @@ struct attempt {
 	/* what is undone */
 	size_t dropped[CULPRIT_DROPS_MAX];
 	size_t drops;
-	size_t replaced; /* SPAN_NPOS: none */
-	struct span value;
+	const struct change *undone[UNDONE_MAX];
+	size_t undos;
+	size_t work; /* bytes that were hashed */
+};
+
+/* The fields that h= names, and what could have happened to their values. */
+struct suspects {
+	size_t at[CULPRIT_LINES_MAX];
+	size_t count;
+	struct change changes[CHANGES_MAX];
+	size_t change_count;
+	struct sbuf untagged; /* the value of one Subject */
 };
 
 static bool is_dropped(const struct attempt *t, size_t index)
@@ -30,22 +53,29 @@ static bool is_dropped(const struct attempt *t, size_t index)
 	return false;
 }
 
+static struct span value_of(const struct attempt *t, size_t index)
+{
+	for (size_t i = 0; i < t->undos; i++)
+		if (t->undone[i]->index == index)
+			return t->undone[i]->value;
+	return t->header->fields[index].value;
+}
+
 /* The header as it may have been; SELF_OUT is where the signature stands in it. */
 static int undo(const struct attempt *t, struct mail_header *copy, size_t *self_out)
 {
 	int rc = 0;
 	*self_out = t->self;
 	for (size_t i = 0; rc == 0 && i < t->header->count; i++) {
-		const struct mail_field *f = &t->header->fields[i];
 		if (is_dropped(t, i))
 			*self_out -= i < t->self;
 		else
-			rc = mail_header_add(copy, f->name, i == t->replaced ? t->value : f->value);
+			rc = mail_header_add(copy, t->header->fields[i].name, value_of(t, i));
 	}
 	return rc;
 }
 
-static bool fits(const struct attempt *t)
+static bool fits(struct attempt *t)
 {
 	struct arena a;
 	struct mail_header copy;
@@ -53,6 +83,8 @@ static bool fits(const struct attempt *t)
 	struct sig_verdict v = {.result = AUTH_NONE};
 	uint8_t digest[CRYPTO_SHA256_BYTES];
 	size_t self;
+	if (t->work >= CULPRIT_WORK_MAX)
+		return false;
 	arena_init(&a, HEADER_ARENA);
 	mail_header_init(&copy, &a, &t->header->limits);
 	sbuf_init_heap(&scratch, 4 * t->header->limits.header_bytes);
@@ -61,77 +93,54 @@ static bool fits(const struct attempt *t)
 		rc = sig_header_digest(t->sig, &copy, self, &t->header->fields[t->self], &scratch, digest);
 	if (rc == 0)
 		rc = sig_verify(t->sig, digest, t->view, NULL, &v);
+	t->work += scratch.len;
 	sbuf_done(&scratch);
 	arena_done(&a);
 	return rc == 0 && v.result == AUTH_PASS;
 }
 
-static bool fits_with(const struct attempt *t, size_t index, struct span value)
+static void suspect(struct suspects *s, struct change change)
 {
-	struct attempt with = *t;
-	with.replaced = index;
-	with.value = value;
-	return fits(&with);
+	if (s->change_count < CHANGES_MAX)
+		s->changes[s->change_count++] = change;
 }
 
 /* "[tag] " that a list puts in front. */
-static bool tag_added(const struct attempt *t, size_t index, struct sbuf *out)
+static void suspect_tag(struct suspects *s, size_t index, struct span value)
 {
-	struct span value = t->header->fields[index].value;
 	size_t open = span_chr(value, '['), close = span_chr(value, ']');
-	if (!span_ieq(t->header->fields[index].name, SPAN_LIT("Subject")) || open == SPAN_NPOS || close == SPAN_NPOS ||
-	    close < open)
-		return false;
+	if (s->untagged.len > 0 || open == SPAN_NPOS || close == SPAN_NPOS || close < open)
+		return;
 	struct span rest = span_skip(value, close + 1);
 	while (rest.len > 0 && ascii_isfws(rest.ptr[0]))
 		rest = span_skip(rest, 1);
-	struct sbuf joined;
-	sbuf_init_heap(&joined, value.len + 1);
-	sbuf_add(&joined, span_take(value, open));
-	sbuf_add(&joined, rest);
-	bool found = fits_with(t, index, sbuf_span(&joined));
-	sbuf_done(&joined);
-	if (!found)
-		return false;
-	sbuf_adds(out, "the tag ");
-	sbuf_add_escaped(out, span_skip(span_take(value, close + 1), open));
-	sbuf_adds(out, " was added to Subject");
-	return true;
+	sbuf_add(&s->untagged, span_take(value, open));
+	sbuf_add(&s->untagged, rest);
+	if (sbuf_ok(&s->untagged))
+		suspect(s, (struct change){CHANGE_TAG, index, sbuf_span(&s->untagged),
+					   span_skip(span_take(value, close + 1), open)});
 }
 
-/* What lists put in place of a field, and where they keep what it said. */
-static bool rewritten(const struct attempt *t, size_t index, struct sbuf *out)
+/* What lists and gateways put in place of field INDEX, and where they keep what it said. */
+static void suspect_value(struct suspects *s, const struct mail_header *h, size_t index)
 {
-	static const char *const known[][2] = {
+	static const char *const kept[][2] = {
 		{"From", "X-Original-From"},
 		{"From", "Reply-To"},
 		{"Subject", "X-Original-Subject"},
 	};
-	const struct mail_header *h = t->header;
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-		size_t kept = mail_header_find(h, span_str(known[i][1]), 0);
-		if (!span_ieq(h->fields[index].name, span_str(known[i][0])) || kept == SPAN_NPOS ||
-		    !fits_with(t, index, h->fields[kept].value))
-			continue;
-		sbuf_addf(out, "%s was rewritten after the signature: it said what %s says", known[i][0], known[i][1]);
-		return true;
-	}
-	return false;
-}
-
-/* The text stayed as it was, but got another name of its encoding. */
-static bool relabelled(const struct attempt *t, size_t index, struct sbuf *out)
-{
 	static const char *const encodings[] = {" 8bit", " 7bit", " quoted-printable", " base64"};
-	if (!span_ieq(t->header->fields[index].name, SPAN_LIT("Content-Transfer-Encoding")))
-		return false;
-	for (size_t i = 0; i < sizeof(encodings) / sizeof(encodings[0]); i++) {
-		if (!fits_with(t, index, span_str(encodings[i])))
-			continue;
-		sbuf_addf(out, "Content-Transfer-Encoding was changed after the signature: it said%s", encodings[i]);
-		return true;
+	struct span name = h->fields[index].name;
+	if (span_ieq(name, SPAN_LIT("Subject")))
+		suspect_tag(s, index, h->fields[index].value);
+	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+		size_t at = mail_header_find(h, span_str(kept[i][1]), 0);
+		if (at != SPAN_NPOS && span_ieq(name, span_str(kept[i][0])))
+			suspect(s, (struct change){CHANGE_REWRITTEN, index, h->fields[at].value, span_str(kept[i][1])});
 	}
-	return false;
+	for (size_t i = 0; i < sizeof(encodings) / sizeof(encodings[0]); i++)
+		if (span_ieq(name, SPAN_LIT("Content-Transfer-Encoding")))
+			suspect(s, (struct change){CHANGE_LABEL, index, span_str(encodings[i]), SPAN_EMPTY});
 }
 
 /* "the field A was", "the fields A, B and others were". */
@@ -145,24 +154,66 @@ static void add_names(struct sbuf *out, const struct span *names, size_t count)
 	sbuf_adds(out, count > NAMES_SHOWN ? " and others were" : count > 1 ? " were" : " was");
 }
 
-/* Some of the COUNT fields in AT were added: one, or up to CULPRIT_DROPS_MAX together. */
-static bool added(struct attempt *t, const size_t *at, size_t count, struct sbuf *out)
+static void add_change(struct sbuf *out, const struct change *c, struct span name)
+{
+	if (c->kind == CHANGE_TAG) {
+		sbuf_adds(out, "the tag ");
+		sbuf_add_escaped(out, c->told);
+		sbuf_adds(out, " was added to Subject");
+		return;
+	}
+	sbuf_add_escaped(out, name);
+	if (c->kind == CHANGE_REWRITTEN)
+		sbuf_addf(out, " was rewritten after the signature: it said what %.*s says", SPAN_ARG(c->told));
+	else
+		sbuf_addf(out, " was changed after the signature: it said%.*s", SPAN_ARG(c->value));
+}
+
+static void tell(const struct attempt *t, struct sbuf *out)
+{
+	struct span names[CULPRIT_DROPS_MAX];
+	for (size_t i = 0; i < t->undos; i++) {
+		sbuf_adds(out, i > 0 ? ", and " : "");
+		add_change(out, t->undone[i], t->header->fields[t->undone[i]->index].name);
+	}
+	for (size_t i = 0; i < t->drops; i++)
+		names[i] = t->header->fields[t->dropped[i]].name;
+	if (t->drops == 0)
+		return;
+	sbuf_adds(out, t->undos > 0 ? ", and " : "");
+	add_names(out, names, t->drops);
+	sbuf_adds(out, " added after the signature");
+}
+
+/* Some of the COUNT fields in AT were added, MOST together; T keeps which. */
+static bool added(struct attempt *t, const size_t *at, size_t count, size_t most)
 {
 	for (size_t i = 0; i < count; i++) {
 		t->dropped[t->drops++] = at[i];
-		if (fits(t)) {
-			struct span names[CULPRIT_DROPS_MAX];
-			for (size_t d = 0; d < t->drops; d++)
-				names[d] = t->header->fields[t->dropped[d]].name;
-			add_names(out, names, t->drops);
-			sbuf_adds(out, " added after the signature");
-			return true;
-		}
-		if (t->drops < CULPRIT_DROPS_MAX && count <= CULPRIT_TOGETHER_MAX &&
-		    added(t, at + i + 1, count - i - 1, out))
+		if (fits(t) || (t->drops < most && added(t, at + i + 1, count - i - 1, most)))
 			return true;
 		t->drops--;
 	}
+	return false;
+}
+
+/* Values that were changed, one or two, with or without a field that was added. */
+static bool changed(struct attempt *t, const struct suspects *s, bool with_added)
+{
+	for (size_t i = 0; i < s->change_count; i++) {
+		t->undone[0] = &s->changes[i];
+		t->undos = 1;
+		if (with_added ? added(t, s->at, s->count, 1) : fits(t))
+			return true;
+		for (size_t j = i + 1; j < s->change_count; j++) {
+			t->undone[1] = &s->changes[j];
+			t->undos = 2;
+			if (s->changes[i].index != s->changes[j].index &&
+			    (with_added ? added(t, s->at, s->count, 1) : fits(t)))
+				return true;
+		}
+	}
+	t->undos = 0;
 	return false;
 }
 
@@ -213,20 +264,34 @@ static bool missing(const struct attempt *t, struct sbuf *out)
 	return true;
 }
 
+static void collect(struct suspects *s, const struct sig *sig, const struct mail_header *header, size_t self)
+{
+	for (size_t i = 0; i < header->count && s->count < CULPRIT_LINES_MAX; i++) {
+		if (i == self || !sig_signs(sig, header->fields[i].name))
+			continue;
+		s->at[s->count++] = i;
+		suspect_value(s, header, i);
+	}
+}
+
 int culprit_header(const struct sig *sig, const struct mail_header *header, size_t self,
 		   const struct dns_view *view, struct sbuf *out)
 {
-	struct attempt t = {.sig = sig, .header = header, .self = self, .view = view, .replaced = SPAN_NPOS};
-	size_t at[CULPRIT_LINES_MAX], count = 0;
+	struct attempt t = {.sig = sig, .header = header, .self = self, .view = view};
+	struct suspects s = {.count = 0};
 	if (sig_is_of_another_key(sig, view)) {
 		sbuf_adds(out, "b= was not made with the key in DNS, or was damaged on the way");
 		return 0;
 	}
-	for (size_t i = 0; i < header->count && count < CULPRIT_LINES_MAX; i++)
-		if (i != self && sig_signs(sig, header->fields[i].name))
-			at[count++] = i;
-	for (size_t i = 0; i < count; i++)
-		if (tag_added(&t, at[i], out) || rewritten(&t, at[i], out) || relabelled(&t, at[i], out))
-			return 0;
-	return added(&t, at, count, out) || missing(&t, out) ? 0 : ERR_NOT_FOUND;
+	sbuf_init_heap(&s.untagged, header->limits.header_bytes);
+	collect(&s, sig, header, self);
+	size_t together = s.count <= CULPRIT_TOGETHER_MAX ? CULPRIT_DROPS_MAX : 1;
+	bool found = changed(&t, &s, false) || added(&t, s.at, s.count, together) ||
+		     (together > 1 && changed(&t, &s, true));
+	if (found)
+		tell(&t, out);
+	else
+		found = missing(&t, out);
+	sbuf_done(&s.untagged);
+	return found ? 0 : ERR_NOT_FOUND;
 }

@@ -71,6 +71,17 @@ static const struct {
 	{"", {"Subject kept", "Subject: hi", "Subject: (l) hi\r\nX-Original-Subject: hi",
 		"Subject was rewritten after the signature: it said what X-Original-Subject says"}},
 	{"", {"Subject not kept", "Subject: hi", "Subject: (l) hi\r\nX-Original-Subject: high", NULL}},
+	{"", {"author in a Reply-To that was added", "From: Joe <joe@example.com>", "From: Joe via L <l@list.example>\r\nReply-To: Joe <joe@example.com>",
+		"From was rewritten after the signature: it said what Reply-To says, and the field Reply-To was added after the signature"}},
+	{"", {"all that lists do", LONG_HEADER, "From: Joe via L <l@list.example>\r\nTo: ann@example.net\r\nSubject: [l] hi\r\n" DATE
+		"MIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\nReply-To: Joe <joe@example.com>\r\n",
+		"From was rewritten after the signature: it said what Reply-To says, and the tag [l] was added to Subject, and "
+		"the field Reply-To was added after the signature"}},
+	{"From:To:Subject", {"tag and author", LONG_HEADER, "From: Joe via L <l@list.example>\r\nTo: ann@example.net\r\nSubject: [l] hi\r\n"
+		"X-Original-From: Joe <joe@example.com>\r\n",
+		"From was rewritten after the signature: it said what X-Original-From says, and the tag [l] was added to Subject"}},
+	{"", {"tag and another value", "Subject: hi", "Subject: [l] hi\r\nCc: a@b.example\r\nReply-To: l@list.example",
+		NULL}},
 	{"", {"relabelled", "Encoding: 8bit", "Encoding: quoted-printable",
 		"Content-Transfer-Encoding was changed after the signature: it said 8bit"}},
 };
