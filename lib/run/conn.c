@@ -271,6 +271,8 @@ static void on_writable(struct ev_loop *ev, struct ev_io *w, int events)
 		void (*fn)(struct conn *, void *) = c->drain_fn;
 		c->drain_fn = NULL;
 		fn(c, c->state);
+		if (!c->closed)
+			flush_output(c); /* this may be the end of the round */
 	}
 	leave(c);
 }

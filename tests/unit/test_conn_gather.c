@@ -82,10 +82,50 @@ START_TEST(gathered_output_goes_before_the_end)
 }
 END_TEST
 
+static void say_more(struct conn *c, void *state)
+{
+	(void)state;
+	conn_write(c, SPAN_LIT("more\n"));
+}
+
+static size_t answer_and_drain(struct conn *c, void *state, struct span in)
+{
+	(void)state;
+	t.shown++;
+	conn_write(c, SPAN_LIT("x\n"));
+	conn_on_drain(c, 0, say_more);
+	return in.len;
+}
+
+/* What is written because the gathered output is gone: no other round need come for it. */
+START_TEST(what_follows_gathered_output_waits_for_nothing)
+{
+	static const struct conn_handler drains = {on_open, answer_and_drain, on_close};
+	struct conn_limits l = limits;
+	char got[16] = "";
+	l.gather = true;
+	t.opened = t.closed = t.shown = 0;
+	setup(&l);
+	conn_server_free(&t.server);
+	t.server = conn_server_new(t.loop, &t.set, &l, &drains, &t);
+	int fd = dial();
+	PUMP(t.opened == 1);
+	say(fd, "x\n");
+	PUMP(t.shown == 1);
+	ev_run(loop_ev(t.loop), EVRUN_NOWAIT); /* the next one could wait in its poll */
+	ck_assert_int_eq(recv(fd, got, sizeof(got), MSG_DONTWAIT), 7);
+	ck_assert_str_eq(got, "x\nmore\n");
+	close(fd);
+	PUMP(t.closed == 1);
+	teardown();
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&replies_of_a_round_go_together,
 	&gathered_output_outlives_nothing,
 	&gathered_output_goes_before_the_end,
+	&what_follows_gathered_output_waits_for_nothing,
 	NULL,
 };
 
