@@ -30,12 +30,12 @@ install: all docs
 	install -m 644 sql/*.sql $(SHARE)/sql
 	cp -R deploy/postfix deploy/dovecot deploy/mariadb $(SHARE)/deploy
 
-# deb: the Debian packages of this tree, into build/deb (root, or with tools/deps-deb.txt installed)
+# deb: the Debian packages of this tree, into build/deb (root, or with deps.txt and deps-deb.txt of tools installed)
 .PHONY: deb deb-tree deb-build
 DEB = build/deb
 DEB_TREE = $(DEB)/postern-$(VERSION)
 deb: deb-tree
-	$(Q)[ "$$(id -u)" != 0 ] || $(DEPS) install tools/deps-deb.txt
+	$(Q)[ "$$(id -u)" != 0 ] || { $(DEPS) install && $(DEPS) install tools/deps-deb.txt; }
 	$(Q)$(MAKE) --no-print-directory DEB=$(DEB) deb-build
 deb-tree:
 	$(Q)rm -rf $(DEB) && mkdir -p $(DEB_TREE)
