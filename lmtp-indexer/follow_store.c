@@ -21,10 +21,10 @@ struct follow_store *follow_store_new(struct db *db, const char *user_query, con
 		  "FORCE INDEX (messages_delivery) WHERE ",
 		  "(delivery_id = ? AND user_id = ?)", " OR ", "", 2);
 	/* One statement for many rows: while the transaction is open, its locks on the gaps of messages_place
-	 * keep deliveries of other users out. */
-	rows_init(&s->put, "UPDATE messages m JOIN (",
+	 * keep deliveries of other users out.  In this order, or a small table would be locked as a whole. */
+	rows_init(&s->put, "UPDATE (",
 		  "SELECT ? AS id, ? AS name, ? AS box, ? AS validity, ? AS uid, ? AS flags, ? AS mail", " UNION ALL ",
-		  ") v ON m.id = v.id SET m.mailbox_name = v.name, m.mailbox_guid = v.box, m.uid_validity = v.validity, "
+		  ") v STRAIGHT_JOIN messages m ON m.id = v.id SET m.mailbox_name = v.name, m.mailbox_guid = v.box, m.uid_validity = v.validity, "
 		  "m.uid = v.uid, m.flags = v.flags, m.mail_guid = v.mail, m.deleted_at = NULL, m.deleted_reason = NULL",
 		  7);
 	rows_init(&s->events, "INSERT INTO events (user_id, seq, event_key, type, message_id, payload) VALUES ",

@@ -4,7 +4,6 @@
 
 #include "lmtp-indexer/server.h"
 
-#define HINTS_CONNECTIONS_MAX 4096 /* processes of Dovecot */
 #define HINTS_IN_MAX 65536
 /* Who may come near is decided by the directory, or by systemd's socket unit. */
 #define HINTS_MODE 0666

@@ -8,6 +8,8 @@
 #include "lib/run/skel.h"
 #include "lmtp-indexer/hint.h"
 
+#define HINTS_CONNECTIONS_MAX 4096 /* processes of Dovecot; more are sent away, and leave markers */
+
 struct hints;
 
 /* SPEC is seqpacket:/PATH, or the socket that systemd hands over as "hints".  FN is

@@ -66,7 +66,7 @@ test_indexer_spool_ARCHIVES := indexer-core run base
 test_indexer_spool_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
 TESTS += test_indexer_caps test_indexer_queue
-test_indexer_caps_SRCS := tests/unit/test_indexer_caps.c $(addprefix lmtp-indexer/,route.c threads.c rows.c)
+test_indexer_caps_SRCS := tests/unit/test_indexer_caps.c $(addprefix lmtp-indexer/,route.c threads.c rows.c hints.c)
 test_indexer_caps_ARCHIVES := $(lmtp-indexer_ARCHIVES)
 test_indexer_caps_LIBS := $(lmtp-indexer_LIBS)
 test_indexer_queue_SRCS := tests/unit/test_indexer_queue.c $(filter-out lmtp-indexer/main.c,$(lmtp-indexer_SRCS))

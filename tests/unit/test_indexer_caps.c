@@ -1,7 +1,16 @@
-/* Caps of what the indexer asks the database: answers about backends (route.c), references of a batch (threads.c). */
+/*
+ * Caps of what the indexer asks the database, answers about backends (route.c) and references of
+ * a batch (threads.c), and of those who bring hints (hints.c).
+ */
+#include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "lmtp-indexer/events.h"
+#include "lmtp-indexer/hints.h"
 #include "lmtp-indexer/route.h"
 #include "lmtp-indexer/threads.h"
 #include "tests/unit/runner.h"
@@ -138,6 +147,88 @@ START_TEST(most_references)
 }
 END_TEST
 
-static const TTest *const *const tests[] = {&longest_answer, &most_answers, &most_references, NULL};
+/* ---- Processes that bring hints ---- */
+
+static int brought[HINTS_CONNECTIONS_MAX + 1]; /* their sockets */
+static size_t hints_seen;
+
+static void on_hint(void *arg, const struct hint *hint)
+{
+	(void)arg, (void)hint;
+	hints_seen++;
+	if (hints_seen >= HINTS_CONNECTIONS_MAX)
+		loop_stop(loop);
+}
+
+/* The next process connects and sends its hint; false where nobody listens to it. */
+static bool bring_one(const struct sockaddr_un *to, size_t i)
+{
+	const struct hint hint = {.user = SPAN_LIT("u@x"), .kinds = HINT_SAVE};
+	const union { const struct sockaddr_un *un; const struct sockaddr *any; } at = {.un = to};
+	char mem[HINT_MAX + 1];
+	struct sbuf b;
+	sbuf_init(&b, mem, sizeof(mem));
+	brought[i] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (brought[i] < 0 || connect(brought[i], at.any, sizeof(*to)) < 0 || hint_encode(&hint, &b) < 0)
+		abort();
+	return send(brought[i], b.ptr, b.len, MSG_NOSIGNAL) == (ssize_t)b.len;
+}
+
+static void *bring(void *arg)
+{
+	for (size_t i = 0; i < HINTS_CONNECTIONS_MAX; i++)
+		if (!bring_one(arg, i))
+			abort();
+	return NULL;
+}
+
+static void stop_soon(struct ev_loop *ev, struct ev_timer *w, int events)
+{
+	(void)ev, (void)w, (void)events;
+	loop_stop(loop);
+}
+
+/* Whoever is one too many is sent away, and leaves a marker; when another has gone there is room. */
+START_TEST(most_who_bring_hints)
+{
+	const struct rlimit descriptors = {2 * HINTS_CONNECTIONS_MAX + 100, 2 * HINTS_CONNECTIONS_MAX + 100};
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	struct hints *hints;
+	struct sbuf spec, path, error;
+	char spec_mem[256], error_mem[256], byte;
+	pthread_t thread;
+	ev_timer timer;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &descriptors), 0);
+	loop = loop_new();
+	sbuf_init(&path, to.sun_path, sizeof(to.sun_path));
+	sbuf_addf(&path, "%s/hints", getenv("TMPDIR"));
+	sbuf_init(&spec, spec_mem, sizeof(spec_mem));
+	sbuf_addf(&spec, "seqpacket:%s", to.sun_path);
+	sbuf_init(&error, error_mem, sizeof(error_mem));
+	ck_assert_msg(hints_open(loop, sbuf_cstr(&spec), on_hint, NULL, &hints, &error) == 0, "%s", sbuf_cstr(&error));
+	ck_assert_int_eq(pthread_create(&thread, NULL, bring, &to), 0);
+	loop_run(loop);
+	pthread_join(thread, NULL);
+	IGNORE_RESULT(bring_one(&to, HINTS_CONNECTIONS_MAX));
+	ev_timer_init(&timer, stop_soon, 0.01, 0);
+	ev_timer_start(loop_ev(loop), &timer);
+	loop_run(loop);
+	ck_assert_int_le(recv(brought[HINTS_CONNECTIONS_MAX], &byte, 1, 0), 0);
+	ck_assert_uint_eq(hints_seen, HINTS_CONNECTIONS_MAX);
+	close(brought[0]);
+	ev_timer_set(&timer, 0.01, 0);
+	ev_timer_start(loop_ev(loop), &timer);
+	loop_run(loop);
+	ck_assert(bring_one(&to, 0));
+	loop_run(loop);
+	ck_assert_uint_eq(hints_seen, HINTS_CONNECTIONS_MAX + 1);
+	for (size_t i = 0; i <= HINTS_CONNECTIONS_MAX; i++)
+		close(brought[i]);
+	hints_close(&hints);
+	loop_free(&loop);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {&most_who_bring_hints, &longest_answer, &most_answers, &most_references, NULL};
 
 TEST_MAIN("indexer-caps", tests)
