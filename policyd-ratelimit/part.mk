@@ -66,6 +66,12 @@ test_policyd_caps_ARCHIVES := policyd-core mail base
 test_policyd_promise_SRCS := tests/unit/test_policyd_promise.c
 test_policyd_promise_ARCHIVES := policyd-core mail base
 
+TESTS += test_policyd_condition test_policyd_recorder
+test_policyd_condition_SRCS := tests/unit/test_policyd_condition.c
+test_policyd_condition_ARCHIVES := policyd-core mail base
+test_policyd_recorder_SRCS := tests/unit/test_policyd_recorder.c policyd-ratelimit/recorder.c
+test_policyd_recorder_ARCHIVES := policyd-core mail base
+
 TESTS += test_policyd_settled
 test_policyd_settled_SRCS := tests/unit/test_policyd_settled.c
 test_policyd_settled_ARCHIVES := policyd-core mail base

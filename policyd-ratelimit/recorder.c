@@ -11,8 +11,6 @@
 
 #include "policyd-ratelimit/reqlog.h"
 
-#define WAITING_MAX (256u << 10) /* bytes; at half of it they are written */
-
 struct recorder {
 	char *path;
 	int fd;
@@ -40,7 +38,7 @@ int recorder_open(const char *path, uint64_t max_bytes, struct recorder **record
 	r->fd = fd;
 	r->bytes = r->written = (uint64_t)st.st_size;
 	r->max_bytes = max_bytes;
-	sbuf_init_heap(&r->waiting, WAITING_MAX);
+	sbuf_init_heap(&r->waiting, RECORDER_WAITING_MAX);
 	*recorder_out = r;
 	return 0;
 }
@@ -78,7 +76,7 @@ void recorder_add(struct recorder *r, int64_t wall_ms, uint64_t connection, stru
 	} else {
 		r->bytes += added;
 	}
-	if (r->waiting.len >= WAITING_MAX / 2)
+	if (r->waiting.len >= RECORDER_WAITING_MAX / 2)
 		waiting_write(r);
 }
 

@@ -8,6 +8,8 @@
 
 #include "lib/base/sbuf.h"
 
+#define RECORDER_WAITING_MAX (256u << 10) /* bytes in memory; at half of it they are written */
+
 struct recorder;
 
 enum recorder_state { RECORDER_OK, RECORDER_FULL, RECORDER_FAILED };

@@ -196,8 +196,10 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 {
 	const struct rule *rule = &s->rules->items[at];
 	uint64_t key;
-	if (rule->by_recipient && stage->is_end && !stage->has_recipient)
-		return; /* held_recipients_add() knows */
+	/* At the end of a message to several, held_recipients_add() knows; before, at MAIL and DATA,
+	 * nothing can be said of whom Postfix does not name: an empty recipient is not another one. */
+	if (rule->by_recipient && !stage->has_recipient)
+		return;
 	if (!rule_applies(rule, stage->request) || key_hash(s, rule, &s->subject, &key) < 0)
 		return;
 	for (uint16_t j = 0; j < rule->window_count; j++) {
