@@ -12,6 +12,7 @@
 #define SLICE_BYTES (24u << 10)        /* of a snapshot that are added at once, some 800 counters */
 #define SLICE_STEPS 64                 /* of the walk at once: a table may be all but empty */
 #define SLICE_WAIT_BYTES (256u << 10)  /* the disk is behind: no further slice */
+#define SNAPSHOT_PER_MEMORY 3          /* bytes of a snapshot for each of the counters' memory, at most */
 #define FAILED_PAUSE_MS 5000
 #define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
 
@@ -167,6 +168,19 @@ void keeper_slice(struct policyd *p)
 	k->settled_bytes = store_bytes(k->store);
 }
 
+/* What the log takes with a snapshot of the counters of now behind BYTES. */
+static uint64_t room_for_snapshot(const struct policyd *p, uint64_t bytes)
+{
+	return bytes + SNAPSHOT_PER_MEMORY * table_bytes(p->table) + 2 * (STORE_BATCH_MAX + STORE_ENTRY_MAX);
+}
+
+static void limit_set(struct policyd *p, uint64_t bytes)
+{
+	struct keeper *k = &p->keeper;
+	k->limit_bytes = bytes > k->max_bytes ? bytes : k->max_bytes;
+	store_set_max(k->store, k->limit_bytes);
+}
+
 void keeper_second(struct policyd *p)
 {
 	struct keeper *k = &p->keeper;
@@ -179,13 +193,29 @@ void keeper_second(struct policyd *p)
 	/* After the trim the log is smaller than when the snapshot ended. */
 	if (bytes < k->settled_bytes)
 		k->settled_bytes = bytes;
+	/* The one that did not fit is complete. */
+	if (k->limit_bytes > k->max_bytes && !k->again)
+		limit_set(p, room_for_snapshot(p, bytes));
 	uint64_t due = k->settled_bytes + (k->settled_bytes > SNAPSHOT_MIN_BYTES ? k->settled_bytes : SNAPSHOT_MIN_BYTES);
 	/* The log must hold what there is and a snapshot of that size beside it. */
 	uint64_t size = k->settled_bytes + k->settled_bytes / 4;
-	if (k->max_bytes > size && due > k->max_bytes - size)
-		due = k->max_bytes - size;
+	if (k->limit_bytes > size && due > k->limit_bytes - size)
+		due = k->limit_bytes - size;
 	if (k->again || bytes > due)
 		snapshot_begin(p);
+}
+
+/* A log at its cap in which no snapshot ends would stay there for good: it may take one more. */
+static void limit_grow(struct policyd *p)
+{
+	char limit[24];
+	uint64_t bytes = store_bytes(p->keeper.store);
+	if (bytes + STORE_BATCH_MAX + STORE_ENTRY_MAX < p->keeper.limit_bytes)
+		return; /* it was the disk */
+	limit_set(p, room_for_snapshot(p, bytes));
+	snprintf(limit, sizeof(limit), "%llu", (unsigned long long)p->keeper.limit_bytes);
+	LOG_EVENT(LOG_WARNING, &ev_journal_grown, "the log of the counters grows past max_journal",
+		  LOG_FIELD_STR("PATH", p->skel->state_dir), LOG_FIELD_STR("BYTES", limit));
 }
 
 static void on_failed(void *arg)
@@ -197,6 +227,7 @@ static void on_failed(void *arg)
 			  LOG_FIELD_STR("PATH", p->skel->state_dir));
 	p->keeper.failed_ms = clock_boot_ms();
 	p->keeper.again = true;
+	limit_grow(p);
 }
 
 /* ---- restoring ---- */
@@ -264,7 +295,8 @@ int keeper_open(struct policyd *p, const struct policyd_config *config, struct r
 	char path[1024];
 	snprintf(path, sizeof(path), "%s/journal", p->skel->state_dir);
 	p->keeper = (struct keeper){.boot_id = boot_id_read(), .step = TABLE_WALK_STEPS,
-				    .max_bytes = (uint64_t)config->max_journal};
+				    .max_bytes = (uint64_t)config->max_journal,
+				    .limit_bytes = (uint64_t)config->max_journal};
 	const struct store_config store = {.dir = path, .map_dir = config->runtime_dir, .boot_id = p->keeper.boot_id,
 					   .max_bytes = p->keeper.max_bytes, .sync_ms = config->journal_sync,
 					   .loop = p->skel->loop, .failed = on_failed, .arg = p};

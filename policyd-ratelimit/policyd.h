@@ -37,7 +37,8 @@ struct keeper {
 	uint64_t boot_id;
 	/* The snapshot being written: the next step of the walk; TABLE_WALK_STEPS: none. */
 	unsigned step;
-	uint64_t max_bytes;     /* of the log */
+	uint64_t max_bytes;     /* of the log, as configured */
+	uint64_t limit_bytes;   /* of the log now: more where a snapshot would not fit */
 	struct settled settled; /* what is reserved of the counters of the next steps */
 	uint64_t begin_ticket;  /* of the snapshot */
 	uint64_t settled_bytes; /* size of the log after the last one */

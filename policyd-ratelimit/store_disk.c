@@ -38,7 +38,7 @@ struct store {
 	size_t writing;       /* bytes that the writer has in hand */
 	uint64_t taken;       /* tickets up to here were given to the writer */
 	uint64_t trim_ticket; /* 0: nothing to trim */
-	uint64_t bytes;
+	uint64_t bytes, max_bytes; /* of the log */
 	bool kicked, posted, lost, stop;
 	/* The writer's own. */
 	int64_t synced_ms, reopened_ms;
@@ -111,6 +111,7 @@ int store_open(const struct store_config *config, struct store **store_out, stru
 {
 	struct store *s = mem_zalloc(sizeof(*s));
 	s->config = *config;
+	s->max_bytes = config->max_bytes;
 	s->dir = mem_strdup(config->dir);
 	int rc = log_open_dir(s, error);
 	if (rc < 0) {
@@ -212,6 +213,7 @@ static bool batch_write(struct store *s, struct span batch, uint64_t ticket)
 {
 	if (!log_is_open(s) || s->base + ticket < seglog_next(s->log))
 		return false;
+	seglog_set_max(s->log, s->config.max_bytes);
 	int rc = seglog_append(s->log, s->base + ticket, batch);
 	if (rc == 0)
 		rc = seglog_flush(s->log);
@@ -266,6 +268,7 @@ static void writer_turn(struct store *s)
 	bool ok = !s->lost;
 	s->kicked = s->lost = false;
 	s->trim_ticket = 0;
+	s->config.max_bytes = s->max_bytes;
 	if (batch.len > 0) {
 		s->taken = ticket;
 		s->writing = batch.len;
@@ -392,5 +395,12 @@ void store_trim(struct store *store, uint64_t ticket)
 	store->trim_ticket = ticket;
 	store->kicked = true;
 	pthread_cond_signal(&store->wake);
+	pthread_mutex_unlock(&store->lock);
+}
+
+void store_set_max(struct store *store, uint64_t max_bytes)
+{
+	pthread_mutex_lock(&store->lock);
+	store->max_bytes = max_bytes;
 	pthread_mutex_unlock(&store->lock);
 }

@@ -70,5 +70,7 @@ uint64_t store_bytes(struct store *store);
  * the disk, once these are synced.  Where one of them was lost, nothing goes.
  */
 void store_trim(struct store *store, uint64_t ticket);
+/* The log may take MAX_BYTES from the next batch on. */
+void store_set_max(struct store *store, uint64_t max_bytes);
 
 #endif

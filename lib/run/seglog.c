@@ -190,6 +190,11 @@ static int rotate_if_full(struct seglog *log)
 	return log->tail_bytes > SEGLOG_HEADER_SIZE ? begin_segment(log) : 0;
 }
 
+void seglog_set_max(struct seglog *log, uint64_t max_bytes)
+{
+	log->limits.max_bytes = max_bytes;
+}
+
 int seglog_append(struct seglog *log, uint64_t seq, struct span record)
 {
 	if (mend(log) < 0)

@@ -47,6 +47,8 @@ int seglog_open(const char *dir, const struct seglog_limits *limits, struct segl
 /* Flushes, without a sync. */
 void seglog_close(struct seglog **log);
 
+/* Another cap of all segments, from the thread that appends. */
+void seglog_set_max(struct seglog *log, uint64_t max_bytes);
 /*
  * Adds a record under the number SEQ >= seglog_next() to the write buffer.
  * ERR_LIMIT at max_bytes or for a record over SEGLOG_RECORD_MAX: that record is

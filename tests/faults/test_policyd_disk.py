@@ -8,6 +8,7 @@ import unittest
 
 from tests.frame.lone_policyd import LonePolicyd
 from tests.frame.policy import new_instance
+from tests.frame.stack import run
 from tests.frame.wait import wait_until
 
 LIMIT = "account messages 50/1h"
@@ -112,6 +113,21 @@ class Disk(unittest.TestCase):
                     self.assertEqual(answers, ["DUNN"] * 50 + ["450 "] * 10)
             finally:
                 subprocess.run(["umount", folder], check=True)
+
+    def test_no_room_for_a_snapshot(self):
+        """A max_journal that holds no two snapshots: the log grows for one, says so, and nothing is lost."""
+        windows = ", ".join(f"1000000/{days}d" for days in range(1, 9))  # of much to write for each message
+        with LonePolicyd(limit=f"account messages {windows}", max_journal="64M") as daemon:
+            run([daemon.build / "helpers/policy_load", f"unix:{daemon.socket}", 20, 250000, "keys"], timeout=300)
+            wait_until(lambda: daemon.metric("postern_policy_snapshots_total") > 0, 60, "a snapshot")
+            self.assertIn("journal_grown", daemon.text())
+            failures = daemon.metric("postern_policy_journal_failures_total")
+            self.assertEqual(self.timed(daemon, "late", 5)[0], ["DUNN"] * 5)
+            self.assertEqual(daemon.metric("postern_policy_journal_failures_total"), failures)
+            daemon.kill()
+            daemon.start()
+            self.assertEqual((daemon.used("account:late"), daemon.used("account:user7@example.test"),
+                              daemon.used("account:user249999@example.test")), (5, 1, 1))
 
     def test_full_file_system(self):
         """A real one, of 2 MB: filled by others, the daemon goes on, and writes when there is room."""

@@ -387,6 +387,27 @@ START_TEST(full_log_is_told_and_heals)
 }
 END_TEST
 
+/* A log at its cap goes on under a larger one, and holds the smaller one again. */
+START_TEST(cap_can_be_moved)
+{
+	struct bench b;
+	char *large = text_of(4u << 20);
+	bench_init(&b);
+	start_store(&b, 6u << 20);
+	(void)add_written(&b, large);
+	(void)add_written(&b, large);
+	ck_assert_uint_eq(b.failures, 1);
+	store_set_max(b.store, 9u << 20);
+	(void)add_written(&b, large);
+	ck_assert_uint_eq(b.failures, 1);
+	store_set_max(b.store, 6u << 20);
+	(void)add_written(&b, "more");
+	ck_assert_uint_eq(b.failures, 2);
+	free(large);
+	bench_done(&b);
+}
+END_TEST
+
 /* The end of a snapshot was lost: what it was to replace is kept, as nothing else has it. */
 START_TEST(trim_keeps_what_a_torn_snapshot_replaces)
 {
@@ -480,7 +501,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&reads_back_in_order, &survives_a_kill, &both_halves_in_order, &map_of_another_boot_counts_for_nothing,
 	&map_of_another_journal_counts_for_nothing, &map_has_one_user, &map_of_somebody_else, &map_without_a_place, &trim_keeps_the_snapshot,
-	&full_log_is_told_and_heals, &trim_keeps_what_a_torn_snapshot_replaces, &full_log_takes_over_in_memory,
+	&full_log_is_told_and_heals, &cap_can_be_moved, &trim_keeps_what_a_torn_snapshot_replaces, &full_log_takes_over_in_memory,
 	&what_waits_is_bounded, &entries_are_bounded, NULL,
 };
 
