@@ -540,12 +540,19 @@ class Failures(IndexCase):
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
             try:
-                d.client.send(message("a@example.org", user, message_id=ident) + b".\r\n")
-                self.wait_until(lambda: self.open_deliveries() == 1)
+                text = message("a@example.org", user, message_id=ident)
+                d.client.send(text + b".\r\n")
+                self.wait_until(lambda: self.open_deliveries() == 1 and self.unread_by_dovecot() > len(text))
             finally:
                 self.stack.kill("lmtp-indexer")
                 for pid in stopped:
                     os.kill(pid, signal.SIGCONT if arrives else signal.SIGKILL)
+
+    def unread_by_dovecot(self):
+        """Bytes that lie in the connections to its LMTP port."""
+        port = f":{self.stack.at.port('lmtp'):04X}"
+        lines = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(int(line[4].partition(":")[2], 16) for line in lines if line[1].endswith(port))
 
     def open_deliveries(self):
         with socket.socket(socket.AF_UNIX) as control:
@@ -559,11 +566,11 @@ class Failures(IndexCase):
             user, ident = self.new_user(), new_message_id()
             self.kill_in_the_air(user, ident, arrives)
             self.stack.start("lmtp-indexer")
-            with Imap(self.stack, user) as imap:
-                self.assertEqual(len(imap.find(ident)), int(arrives))
             if arrives:
                 self.row(user, ident)
             self.wait_until(lambda: self.open_deliveries() == 0, 40)
+            with Imap(self.stack, user) as imap:
+                self.assertEqual(len(imap.find(ident)), int(arrives))
             self.assertEqual(self.count(user), int(arrives))
 
 
