@@ -123,17 +123,15 @@ static uint64_t burst_of(uint64_t max, uint64_t whole, uint64_t o)
 	return share < 1 ? 1 : share < OVERRIDE_UNLIMITED ? (uint64_t)share : OVERRIDE_UNLIMITED - 1;
 }
 
-struct override_limit overrides_limit_of(const struct overrides *overrides, const struct rule *rule,
-					 const struct rule_window *window, const struct subject *subject)
+void overrides_apply(const struct overrides *overrides, const struct rule *rule, const struct rule_window *window,
+		     const struct subject *subject, struct override_limit *limit)
 {
 	const struct rule_window *whole = window->smooth ? &rule->windows[0] : window;
 	const struct override *o = overrides_find(overrides, rule, whole, subject);
-	struct override_limit l = override_limit_configured(rule, window);
 	if (o == NULL)
-		return l;
-	l.max = window->smooth ? burst_of(window->max, whole->max, o->max) : o->max;
-	l.action = o->action;
-	l.shadow = rule->shadow || o->shadow;
-	l.overridden = true;
-	return l;
+		return;
+	limit->max = window->smooth ? burst_of(window->max, whole->max, o->max) : o->max;
+	limit->action = o->action;
+	limit->shadow = rule->shadow || o->shadow;
+	limit->overridden = true;
 }

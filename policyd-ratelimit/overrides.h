@@ -59,20 +59,19 @@ struct override_limit {
 	bool shadow, overridden;
 };
 
-static inline struct override_limit override_limit_configured(const struct rule *rule, const struct rule_window *window)
-{
-	return (struct override_limit){.max = window->max, .action = rule->action, .shadow = rule->shadow};
-}
+/* Changes LIMIT, the configured one, to what an override has; the burst of a smoothed one keeps its
+ * share of the count. */
+void overrides_apply(const struct overrides *overrides, const struct rule *rule, const struct rule_window *window,
+		     const struct subject *subject, struct override_limit *limit);
 
-/* The limit as configured or as an override has it; the burst of a smoothed one
- * keeps its share of the count.  OVERRIDES may be NULL. */
-struct override_limit overrides_limit_of(const struct overrides *overrides, const struct rule *rule,
-					 const struct rule_window *window, const struct subject *subject);
+/* The limit as configured or as an override has it.  OVERRIDES may be NULL. */
 static inline struct override_limit overrides_limit(const struct overrides *overrides, const struct rule *rule,
 						    const struct rule_window *window, const struct subject *subject)
 {
-	return overrides == NULL ? override_limit_configured(rule, window)
-				 : overrides_limit_of(overrides, rule, window, subject);
+	struct override_limit limit = {.max = window->max, .action = rule->action, .shadow = rule->shadow};
+	if (overrides != NULL)
+		overrides_apply(overrides, rule, window, subject, &limit);
+	return limit;
 }
 
 #endif

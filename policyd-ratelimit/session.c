@@ -204,9 +204,7 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 		return;
 	for (uint16_t j = 0; j < rule->window_count; j++) {
 		const struct rule_window *w = &rule->windows[j];
-		struct override_limit limit = override_limit_configured(rule, w);
-		if (s->overrides != NULL)
-			limit = overrides_limit_of(s->overrides, rule, w, &s->subject);
+		const struct override_limit limit = overrides_limit(s->overrides, rule, w, &s->subject);
 		if (rule->extra && !limit.overridden)
 			continue;
 		const uint64_t hash = table_hash(key, w->id);

@@ -123,10 +123,11 @@ static struct span client_key(const struct subject *s, struct span head, uint8_t
 		return span_of(mem, head.len + sizeof(unknown) - 1);
 	}
 	struct ip_net net = ip_net_of(&s->client, s->client.bits == 32 ? ipv4_prefix : ipv6_prefix);
+	const size_t len = net.base.bits / 8u;
 	*at++ = (char)net.base.bits;
 	*at++ = (char)net.prefix;
-	memcpy(at, net.base.bytes, sizeof(net.base.bytes));
-	return span_of(mem, head.len + 2 + net.base.bits / 8u);
+	memcpy(at, net.base.bytes, len);
+	return span_of(mem, head.len + 2 + len);
 }
 
 struct span subject_name(const struct subject *s, enum rule_scope scope)

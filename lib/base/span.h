@@ -94,7 +94,7 @@ size_t span_find(struct span s, struct span needle);
 /* The part from FROM on; FROM past the end gives the empty span. */
 static inline struct span span_skip(struct span s, size_t from)
 {
-	return from >= s.len ? SPAN_EMPTY : span_of(s.ptr + from, s.len - from);
+	return from >= s.len ? span_of(s.ptr, 0) : span_of(s.ptr + from, s.len - from);
 }
 
 /* The first LEN bytes, or all of a shorter span. */

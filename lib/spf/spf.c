@@ -361,7 +361,7 @@ static int evaluate(struct check *c, struct span record, bool included, enum aut
 /* check_host() without the explanation; 0 or ERR_AGAIN, ERR_LIMIT. */
 static int check_domain(struct check *c, struct span domain, bool included, enum auth_result *result_out)
 {
-	struct span record;
+	struct span record = SPAN_EMPTY;
 	c->values.domain = domain;
 	int rc = find_record(c, &record);
 	if (rc == 0)
