@@ -69,6 +69,13 @@ size_t span_find(struct span s, struct span needle)
 	return at == NULL ? SPAN_NPOS : (size_t)(at - s.ptr);
 }
 
+struct span span_skip(struct span s, size_t from)
+{
+	if (from >= s.len)
+		return SPAN_EMPTY;
+	return span_of(s.ptr + from, s.len - from);
+}
+
 struct span span_trim(struct span s)
 {
 	while (s.len > 0 && ascii_isfws(s.ptr[0]))

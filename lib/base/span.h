@@ -92,11 +92,7 @@ size_t span_rchr(struct span s, char c);
 size_t span_find(struct span s, struct span needle);
 
 /* The part from FROM on; FROM past the end gives the empty span. */
-static inline struct span span_skip(struct span s, size_t from)
-{
-	return from >= s.len ? span_of(s.ptr, 0) : span_of(s.ptr + from, s.len - from);
-}
-
+struct span span_skip(struct span s, size_t from);
 /* The first LEN bytes, or all of a shorter span. */
 static inline struct span span_take(struct span s, size_t len)
 {
