@@ -245,7 +245,7 @@ int keyring_decode(struct span text, struct signkey_cache *cache, struct keyring
 	char mem[64];
 	struct sbuf want;
 	sbuf_init(&want, mem, sizeof(mem));
-	size_t body = line.ptr == NULL ? 0 : (size_t)(line.ptr - text.ptr);
+	size_t body = ended ? (size_t)(line.ptr - text.ptr) : 0;
 	sbuf_addf(&want, "end %zu %08x", ring->count, hash_crc32c(0, span_take(text, body)));
 	if (!ended || rest.len > 0 || !span_eq(sbuf_span(&want), line)) {
 		keyring_unref(&ring);
