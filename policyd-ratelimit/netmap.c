@@ -74,4 +74,3 @@ int netmap_find_from(const struct netmap *map, const struct ip *ip, size_t *from
 	}
 	return ERR_NOT_FOUND;
 }
-
