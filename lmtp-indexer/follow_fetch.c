@@ -252,13 +252,10 @@ static int parse_gathered(struct texts *t)
 {
 	const struct follow_config *c = &t->p->f->config;
 	struct extract *extracts[PARSER_BATCH_MAX];
-	struct span rest = sbuf_span(&t->gathered);
+	const struct span all = sbuf_span(&t->gathered);
 	int rc = 0;
-	for (size_t i = 0; i < t->gathered_count; i++) {
-		struct extract_source *source = &t->parsed[i].source;
-		source->bytes = span_take(rest, t->lengths[i]);
-		rest = span_skip(rest, t->lengths[i]);
-	}
+	for (size_t i = 0, at = 0; i < t->gathered_count; at += t->lengths[i++])
+		t->parsed[i].source.bytes = span_take(span_skip(all, at), t->lengths[i]);
 	for (size_t done = 0, n; done < t->gathered_count && rc == 0; done += n) {
 		n = index_parse(c->parser, &c->limits, is_stopping, t->p->f, t->parsed + done, t->gathered_count - done, extracts);
 		rc = n == 0 ? ERR_TEMP : 0;
