@@ -408,8 +408,12 @@ static bool put_message(struct link *l, uint64_t number, enum trouble trouble, c
 	if (!put_header(l, mail->header) || trouble == ABORTED_LATE)
 		return false;
 	put_macros(l, SMFIM_EOH, SMFIC_EOH, queue_id);
-	put(l, SMFIC_EOH, SPAN_EMPTY);
-	return goes_on(l, SMFIP_NR_EOH) && put_body(l, mail->body);
+	if ((l->steps & SMFIP_NOEOH) == 0) {
+		put(l, SMFIC_EOH, SPAN_EMPTY);
+		if (!goes_on(l, SMFIP_NR_EOH))
+			return false;
+	}
+	return put_body(l, mail->body);
 }
 
 static enum trouble trouble_of(uint64_t number)

@@ -17,10 +17,14 @@
 #define NO_REPLIES                                                                               \
 	(SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_MAIL | SMFIP_NR_RCPT | SMFIP_NR_DATA |         \
 	 SMFIP_NR_HDR | SMFIP_NR_EOH | SMFIP_NR_BODY | SMFIP_NOUNKNOWN)
-/* See on_negotiate() in milter-dkim/milter.c. */
+/* See on_negotiate() and choose_macros() in milter-dkim/milter.c. */
 #define AS_MILTER_DKIM                                                                           \
-	(SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_HDR | SMFIP_NR_EOH | SMFIP_NR_BODY |           \
+	(SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_HDR | SMFIP_NR_BODY | SMFIP_NOEOH |            \
 	 SMFIP_NORCPT | SMFIP_NODATA | SMFIP_NOUNKNOWN | SMFIP_HDR_LEADSPC)
+
+static char macros[][32] = {
+	[SMFIM_CONNECT] = "j {daemon_name}", [SMFIM_ENVFROM] = "{auth_authen}", [SMFIM_EOM] = "i", [SMFIM_LAST] = "",
+};
 
 static unsigned long steps_wanted;
 static struct crypto_key *signer; /* NULL: nothing is signed */
@@ -109,13 +113,18 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 			     unsigned long f3, unsigned long *actions_out, unsigned long *steps_out,
 			     unsigned long *f2_out, unsigned long *f3_out)
 {
-	(void)ctx;
 	(void)actions;
 	(void)f2;
 	(void)f3;
 	if ((steps & steps_wanted) != steps_wanted)
 		PANIC("this is not Postfix");
 	*actions_out = SMFIF_ADDHDRS;
+	if (steps_wanted == AS_MILTER_DKIM) {
+		*actions_out |= SMFIF_SETSYMLIST;
+		for (int step = SMFIM_FIRST; step <= SMFIM_LAST; step++)
+			if (smfi_setsymlist(ctx, step, macros[step]) != MI_SUCCESS)
+				return SMFIS_REJECT;
+	}
 	*steps_out = steps_wanted;
 	*f2_out = *f3_out = 0;
 	return SMFIS_CONTINUE;
