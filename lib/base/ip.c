@@ -14,13 +14,15 @@ static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0x
 /* Four decimal numbers without leading zeros; false where S is none. */
 static bool ipv4_parse(struct span s, uint8_t bytes[4])
 {
+	if (s.len == 0)
+		return false;
 	const char *at = s.ptr, *end = s.ptr + s.len;
 	for (int part = 0; part < 4; part++) {
 		if (part > 0 && (at == end || *at++ != '.'))
 			return false;
 		const char *first = at;
 		unsigned value = 0;
-		for (; at < end && at < first + 3 && ascii_isdigit(*at); at++)
+		for (; at < end && at - first < 3 && ascii_isdigit(*at); at++)
 			value = value * 10 + (unsigned)(*at - '0');
 		if (at == first || value > 255 || (*first == '0' && at > first + 1))
 			return false;

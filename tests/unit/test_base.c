@@ -472,6 +472,7 @@ START_TEST(ip_membership)
 	struct ip_net net;
 	struct ip ip;
 	ck_assert_int_eq(ip_net_parse(SPAN_LIT("192.0.2.64/26"), &net), 0);
+	ck_assert_int_eq(ip_parse(SPAN_EMPTY, &ip), ERR_SYNTAX);
 	ck_assert_int_eq(ip_parse(SPAN_LIT("192.0.2.127"), &ip), 0);
 	ck_assert(ip_net_has(&net, &ip));
 	ck_assert_int_eq(ip_parse(SPAN_LIT("192.0.2.128"), &ip), 0);
