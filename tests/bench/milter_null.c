@@ -22,9 +22,7 @@
 	(SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_HDR | SMFIP_NR_BODY | SMFIP_NOEOH |            \
 	 SMFIP_NORCPT | SMFIP_NODATA | SMFIP_NOUNKNOWN | SMFIP_HDR_LEADSPC)
 
-static char macros[][32] = {
-	[SMFIM_CONNECT] = "j {daemon_name}", [SMFIM_ENVFROM] = "{auth_authen}", [SMFIM_EOM] = "i", [SMFIM_LAST] = "",
-};
+static char connect_macros[] = "j {daemon_name}", mail_macros[] = "{auth_authen}", end_macros[] = "i";
 
 static unsigned long steps_wanted;
 static struct crypto_key *signer; /* NULL: nothing is signed */
@@ -121,9 +119,10 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 	*actions_out = SMFIF_ADDHDRS;
 	if (steps_wanted == AS_MILTER_DKIM) {
 		*actions_out |= SMFIF_SETSYMLIST;
-		for (int step = SMFIM_FIRST; step <= SMFIM_LAST; step++)
-			if (smfi_setsymlist(ctx, step, macros[step]) != MI_SUCCESS)
-				return SMFIS_REJECT;
+		if (smfi_setsymlist(ctx, SMFIM_CONNECT, connect_macros) != MI_SUCCESS ||
+		    smfi_setsymlist(ctx, SMFIM_ENVFROM, mail_macros) != MI_SUCCESS ||
+		    smfi_setsymlist(ctx, SMFIM_EOM, end_macros) != MI_SUCCESS)
+			return SMFIS_REJECT;
 	}
 	*steps_out = steps_wanted;
 	*f2_out = *f3_out = 0;
