@@ -11,8 +11,6 @@
 #include "milter-dkim/authres_read.h"
 #include "milter-dkim/taglist.h"
 
-#define SCRATCH_MAX (8u << 20) /* one field never takes more than twice the header's cap */
-
 static void decide(struct arc *arc, unsigned instance, const char *reason)
 {
 	if (arc->decided)
@@ -79,7 +77,7 @@ static int parse_seals(struct arc *arc, struct arena *a)
 		if (!valid)
 			decide(arc, n, reason);
 		else if (seal->chain != (n == 1 ? AUTH_NONE : AUTH_PASS))
-			decide(arc, n, "cv= of a seal does not fit its place");
+			decide(arc, n, ARC_MISPLACED);
 	}
 	return 0;
 }
@@ -89,7 +87,7 @@ static void check_sets(struct arc *arc)
 	for (unsigned n = 1; n <= arc->count; n++) {
 		const struct arc_set *set = &arc->sets[n - 1];
 		if (set->results == SPAN_NPOS || set->signature == SPAN_NPOS || set->seal == SPAN_NPOS)
-			decide(arc, n, "a set is incomplete");
+			decide(arc, n, ARC_INCOMPLETE);
 	}
 }
 
@@ -208,7 +206,7 @@ static int check_seal(struct arc *arc, unsigned n, const struct dns_view *view, 
 	}
 	int rc = sig_verify(&arc->seals[n - 1], digest, view, cache, &v);
 	if (rc == 0 && v.result != AUTH_PASS)
-		decide(arc, n, v.result == AUTH_FAIL ? "a seal does not fit the chain" : v.reason);
+		decide(arc, n, v.result == AUTH_FAIL ? ARC_SEAL_DIFFERS : v.reason);
 	return rc;
 }
 
@@ -246,7 +244,7 @@ int arc_run(struct arc *arc, const struct dns_view *view, struct keycache *cache
 	if (arc->decided)
 		return 0;
 	ask_keys(arc, view);
-	sbuf_init_heap(&scratch, SCRATCH_MAX);
+	sbuf_init_heap(&scratch, ARC_SCRATCH_MAX);
 	int rc = check_signature(arc, view, cache, &scratch);
 	for (unsigned n = arc->count; rc == 0 && n > 0 && !arc->decided; n--)
 		rc = check_seal(arc, n, view, cache, &scratch);

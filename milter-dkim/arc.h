@@ -12,6 +12,12 @@
 #define ARC_SETS_MAX SIG_ARC_INSTANCE_MAX
 #define ARC_OLDER_MAX 4 /* signatures below the newest one that are looked at */
 #define ARC_FIELD_MAX (64u << 10) /* bytes of one field that we write */
+#define ARC_SCRATCH_MAX (8u << 20) /* one field never takes more than twice the header's cap */
+
+/* Reasons about which culprit_chain() can say more. */
+#define ARC_INCOMPLETE "a set is incomplete"
+#define ARC_MISPLACED "cv= of a seal does not fit its place"
+#define ARC_SEAL_DIFFERS "a seal does not fit the chain"
 
 /* Fields of one set, as indices into the header. */
 struct arc_set {

@@ -4,8 +4,6 @@
  */
 #include "milter-dkim/culprit.h"
 
-#define CANONICAL_MAX (64u << 20)
-
 static void append(void *arg, const char *bytes, size_t len)
 {
 	sbuf_add(arg, span_of(bytes, len));
@@ -34,11 +32,13 @@ static bool hash_fits(const struct sig *sig, struct span bytes)
 	return memcmp(digest, sig->bodyhash, sizeof(digest)) == 0;
 }
 
-/* Trailing empty lines do not count in either canonicalisation. */
-static struct span without_empty_end(struct span text)
+/* Trailing empty lines do not count; of no line at all, one is left under simple and none under relaxed. */
+static struct span without_empty_end(enum canon canon, struct span text)
 {
 	while (text.len >= 4 && memcmp(text.ptr + text.len - 4, "\r\n\r\n", 4) == 0)
 		text.len -= 2;
+	if (text.len == 0 || span_eq(text, SPAN_LIT("\r\n")))
+		return canon == CANON_SIMPLE ? SPAN_LIT("\r\n") : SPAN_EMPTY;
 	return text;
 }
 
@@ -50,7 +50,7 @@ static size_t added_below(const struct sig *sig, struct span text)
 		size_t line_end = span_rchr(span_take(text, text.len - 1), '\n');
 		text = span_take(text, line_end == SPAN_NPOS ? 0 : line_end + 1);
 		work += text.len;
-		if (hash_fits(sig, without_empty_end(text)))
+		if (hash_fits(sig, without_empty_end(sig->body_canon, text)))
 			return lines;
 	}
 	return 0;
@@ -72,7 +72,7 @@ static size_t added_above(const struct sig *sig, struct span text)
 static bool decoded_fits(const struct sig *sig, struct span decoded)
 {
 	struct sbuf text;
-	sbuf_init_heap(&text, CANONICAL_MAX);
+	sbuf_init_heap(&text, CULPRIT_BODY_MAX);
 	canonical(sig->body_canon, decoded, &text);
 	bool fits = sbuf_ok(&text) && hash_fits(sig, sbuf_span(&text));
 	sbuf_done(&text);
@@ -108,7 +108,7 @@ static bool was_encoded(const struct sig *sig, const struct mail_header *header,
 	struct span encoding = span_trim(header->fields[at].value);
 	struct sbuf decoded;
 	bool known = true;
-	sbuf_init_heap(&decoded, CANONICAL_MAX);
+	sbuf_init_heap(&decoded, CULPRIT_BODY_MAX);
 	if (span_ieq(encoding, SPAN_LIT("quoted-printable")))
 		decode_quoted_printable(body, &decoded);
 	else
@@ -125,11 +125,13 @@ int culprit_body(const struct sig *sig, const struct mail_header *header, struct
 	struct span encoding;
 	int rc = 0;
 	size_t lines;
-	sbuf_init_heap(&text, CANONICAL_MAX);
+	sbuf_init_heap(&text, CULPRIT_BODY_MAX);
 	canonical(sig->body_canon, body, &text);
-	if ((lines = added_below(sig, sbuf_span(&text))) > 0)
+	/* Of one that is cut off nobody can say what was added to it. */
+	const struct span whole = sbuf_ok(&text) ? sbuf_span(&text) : SPAN_EMPTY;
+	if ((lines = added_below(sig, whole)) > 0)
 		sbuf_addf(out, "%zu line%s added below the signed body (a footer)", lines, lines == 1 ? " was" : "s were");
-	else if ((lines = added_above(sig, sbuf_span(&text))) > 0)
+	else if ((lines = added_above(sig, whole)) > 0)
 		sbuf_addf(out, "%zu line%s added above the signed body (a banner)", lines, lines == 1 ? " was" : "s were");
 	else if (was_encoded(sig, header, body, &encoding))
 		sbuf_addf(out, "the body was encoded as %.*s after it was signed", SPAN_ARG(encoding));

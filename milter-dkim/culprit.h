@@ -10,6 +10,7 @@
 #include "milter-dkim/verify.h"
 
 #define CULPRIT_LINES_MAX 400        /* lines at an end of the body that are taken away */
+#define CULPRIT_BODY_MAX (64u << 20) /* canonical bytes of the bodies that are looked at */
 #define CULPRIT_WORK_MAX (256u << 20) /* bytes that are hashed at most */
 #define CULPRIT_DROPS_MAX 3	     /* fields that were added together; beside another change, one */
 #define CULPRIT_TOGETHER_MAX 16	     /* signed fields among which such are looked for */

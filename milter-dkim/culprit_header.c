@@ -25,7 +25,7 @@ struct change {
 
 struct attempt {
 	const struct sig *sig;
-	const struct mail_header *header;
+	const struct mail_header *header; /* what is signed, and the signature: nothing else costs a try anything */
 	size_t self;
 	const struct dns_view *view;
 	/* what is undone */
@@ -121,8 +121,8 @@ static void suspect_tag(struct suspects *s, size_t index, struct span value)
 					   span_skip(span_take(value, close + 1), open)});
 }
 
-/* What lists and gateways put in place of field INDEX, and where they keep what it said. */
-static void suspect_value(struct suspects *s, const struct mail_header *h, size_t index)
+/* What lists and gateways put in place of field INDEX, and where of ALL fields they keep what it said. */
+static void suspect_value(struct suspects *s, const struct mail_header *h, size_t index, const struct mail_header *all)
 {
 	static const char *const kept[][2] = {
 		{"From", "X-Original-From"},
@@ -134,9 +134,9 @@ static void suspect_value(struct suspects *s, const struct mail_header *h, size_
 	if (span_ieq(name, SPAN_LIT("Subject")))
 		suspect_tag(s, index, h->fields[index].value);
 	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
-		size_t at = mail_header_find(h, span_str(kept[i][1]), 0);
+		size_t at = mail_header_find(all, span_str(kept[i][1]), 0);
 		if (at != SPAN_NPOS && span_ieq(name, span_str(kept[i][0])))
-			suspect(s, (struct change){CHANGE_REWRITTEN, index, h->fields[at].value, span_str(kept[i][1])});
+			suspect(s, (struct change){CHANGE_REWRITTEN, index, all->fields[at].value, span_str(kept[i][1])});
 	}
 	for (size_t i = 0; i < sizeof(encodings) / sizeof(encodings[0]); i++)
 		if (span_ieq(name, SPAN_LIT("Content-Transfer-Encoding")))
@@ -245,53 +245,103 @@ static bool named_before(const struct span *names, size_t count, struct span nam
 	return false;
 }
 
-/* Fields that h= names more often than they are there, beyond what such a signer does. */
-static bool missing(const struct attempt *t, struct sbuf *out)
+/* Whether next to every message has it, so that one without has lost it. */
+static bool is_usual(struct span name)
+{
+	static const char *const usual[] = {"From", "To", "Subject", "Date", "Message-ID", "MIME-Version", "Content-Type"};
+	for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++)
+		if (span_ieq(name, span_str(usual[i])))
+			return true;
+	return false;
+}
+
+/* Of the fields that h= names more often than they are there, beyond SPARE, those that are usual or all. */
+static size_t missing_names(const struct attempt *t, size_t spare, bool usual_only, struct span names[NAMES_SHOWN + 1])
 {
 	struct taglist_items items = {.rest = t->sig->names};
-	struct span name, names[NAMES_SHOWN + 1];
-	size_t count = 0, spare = oversigns(t) ? 1 : 0;
+	struct span name;
+	size_t count = 0;
 	while (count <= NAMES_SHOWN && taglist_item(&items, &name)) {
 		size_t more = span_ieq(name, SPAN_LIT("From")) ? 1 : spare;
-		if (sig_signs(t->sig, name) > present(t, name) + more && !named_before(names, count, name))
+		if ((is_usual(name) || !usual_only) && sig_signs(t->sig, name) > present(t, name) + more &&
+		    !named_before(names, count, name))
 			names[count++] = name;
+	}
+	return count;
+}
+
+/* Signers that name each field once more than it is there name one twice only if it was there. Others
+ * may name fields that never were. */
+static bool missing(const struct attempt *t, struct sbuf *out)
+{
+	struct span names[NAMES_SHOWN + 1];
+	bool firm = oversigns(t), probable = true;
+	size_t count = missing_names(t, firm ? 1 : 0, !firm, names);
+	if (count == 0 && !firm) {
+		probable = false;
+		count = missing_names(t, 0, false, names);
 	}
 	if (count == 0)
 		return false;
 	add_names(out, names, count);
-	sbuf_addf(out, " probably removed after the signature: h= names %s more often than the message does",
-		  count == 1 ? "it" : "them");
+	sbuf_addf(out, " %s removed after the signature: h= names %s more often than the message does%s",
+		  probable ? "probably" : "perhaps", count == 1 ? "it" : "them",
+		  probable ? "" : ", as some signers do with what never was there");
 	return true;
 }
 
-static void collect(struct suspects *s, const struct sig *sig, const struct mail_header *header, size_t self)
+static void collect(struct suspects *s, const struct attempt *t, const struct mail_header *all)
 {
-	for (size_t i = 0; i < header->count && s->count < CULPRIT_LINES_MAX; i++) {
-		if (i == self || !sig_signs(sig, header->fields[i].name))
+	for (size_t i = 0; i < t->header->count && s->count < CULPRIT_LINES_MAX; i++) {
+		if (i == t->self || !sig_signs(t->sig, t->header->fields[i].name))
 			continue;
 		s->at[s->count++] = i;
-		suspect_value(s, header, i);
+		suspect_value(s, t->header, i, all);
 	}
+}
+
+/* The fields of ALL that are signed, and field SELF, whose index becomes *SELF_OUT. */
+static int signed_only(const struct sig *sig, const struct mail_header *all, size_t self, struct mail_header *out,
+		       size_t *self_out)
+{
+	int rc = 0;
+	for (size_t i = 0; rc == 0 && i < all->count; i++) {
+		if (i == self)
+			*self_out = out->count;
+		if (i == self || sig_signs(sig, all->fields[i].name))
+			rc = mail_header_add(out, all->fields[i].name, all->fields[i].value);
+	}
+	return rc;
+}
+
+static bool find(struct attempt *t, const struct suspects *s, struct sbuf *out)
+{
+	size_t together = s->count <= CULPRIT_TOGETHER_MAX ? CULPRIT_DROPS_MAX : 1;
+	if (!changed(t, s, false) && !added(t, s->at, s->count, together) && !(together > 1 && changed(t, s, true)))
+		return missing(t, out);
+	tell(t, out);
+	return true;
 }
 
 int culprit_header(const struct sig *sig, const struct mail_header *header, size_t self,
 		   const struct dns_view *view, struct sbuf *out)
 {
-	struct attempt t = {.sig = sig, .header = header, .self = self, .view = view};
+	struct arena a;
+	struct mail_header only;
+	struct attempt t = {.sig = sig, .header = &only, .view = view};
 	struct suspects s = {.count = 0};
 	if (sig_is_of_another_key(sig, view)) {
 		sbuf_adds(out, "b= was not made with the key in DNS, or was damaged on the way");
 		return 0;
 	}
+	arena_init(&a, HEADER_ARENA);
+	mail_header_init(&only, &a, &header->limits);
 	sbuf_init_heap(&s.untagged, header->limits.header_bytes);
-	collect(&s, sig, header, self);
-	size_t together = s.count <= CULPRIT_TOGETHER_MAX ? CULPRIT_DROPS_MAX : 1;
-	bool found = changed(&t, &s, false) || added(&t, s.at, s.count, together) ||
-		     (together > 1 && changed(&t, &s, true));
-	if (found)
-		tell(&t, out);
-	else
-		found = missing(&t, out);
+	int rc = signed_only(sig, header, self, &only, &t.self);
+	collect(&s, &t, header);
+	if (rc == 0 && !find(&t, &s, out))
+		rc = ERR_NOT_FOUND;
 	sbuf_done(&s.untagged);
-	return found ? 0 : ERR_NOT_FOUND;
+	arena_done(&a);
+	return rc;
 }

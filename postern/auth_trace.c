@@ -5,6 +5,7 @@
 #include "postern/auth_trace.h"
 
 #include "milter-dkim/culprit.h"
+#include "milter-dkim/culprit_chain.h"
 
 #define SHOWN_MAX (64u << 10) /* canonical bytes of each kind */
 
@@ -115,10 +116,15 @@ static void show_spf(FILE *err, const struct spf_verdict *v)
 /* Of the signatures the newest one alone says something of the message as it is. */
 static void show_arc(FILE *err, const struct arc *arc, struct span body, const struct dns_view *view)
 {
+	struct sbuf why;
 	fprintf(err, "arc: %s", auth_result_name(arc->result));
 	if (arc->reason != NULL)
 		fprintf(err, " at set %u of %u: %s", arc->failed, arc->count, arc->reason);
 	fprintf(err, "\n");
+	sbuf_init_heap(&why, 4096);
+	if (culprit_chain(arc, view, &why) == 0)
+		fprintf(err, "  likely culprit: %s\n", sbuf_cstr(&why));
+	sbuf_done(&why);
 	if (!arc->body_checked)
 		return;
 	struct traced t = {&arc->signature, arc->header, arc->sets[arc->count - 1].signature, body};

@@ -3,11 +3,12 @@ drive them: JSON on standard output, exit codes, LF and CRLF."""
 import base64
 import json
 import os
+import re
 import subprocess
 import tempfile
 import unittest
 
-from tests.conformance.arc_maker import Key, Maker
+from tests.conformance.arc_maker import Key, Maker, join, split
 from tests.dns.dnsd import Server
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -18,6 +19,13 @@ MESSAGE = b"From: Joe <joe@example.com>\nTo: ann@example.net\nSubject: hi\n\nHel
 def run(*words, stdin=b""):
     done = subprocess.run([POSTERN, *words], input=stdin, capture_output=True, timeout=60, check=False)
     return done.returncode, done.stdout, done.stderr
+
+
+class Swapping(Maker):
+    """Takes the first two sets in the wrong order."""
+
+    def seal(self, sets, number, cv, options):
+        return super().seal([sets[1], sets[0], *sets[2:]], number, cv, options)
 
 
 class Tools(unittest.TestCase):
@@ -183,6 +191,65 @@ class Tools(unittest.TestCase):
         # A chain that is none has nothing canonical.
         torn = self.trace(sealed.replace(b"ARC-Seal:", b"X-Seal:"))
         self.assertNotIn("canonical", torn[torn.index("\narc: fail"):])
+
+    def test_trace_tells_the_culprit_of_a_seal(self):
+        """What changed in a chain, and in which set, as far as the seals can tell."""
+        maker, text = Maker(self.other, "other.example"), MESSAGE.decode().replace("\n", "\r\n")
+        chain = [text]
+        for _ in range(3):
+            chain.append(maker.add(chain[-1]))
+        foreign = Maker(Key(self.folder.name, bits=1536), "other.example")
+        fields, body = split(chain[3])
+
+        def without(number):
+            """The chain of three as if that set were not there; its fields."""
+            taken = [field for field in fields if field[1].startswith(f" i={number};")]
+            return join([field for field in fields if field not in taken], body), taken
+
+        def sealed_without(number, **options):
+            made, made_body = split(maker.add(without(number)[0], number=4, **options))
+            return join(without(number)[1] + made, made_body)
+
+        def numbers_changed(message, to):
+            """Set 1 gets the first number of TO, and so on."""
+            return re.sub(r"(?m)^(ARC-[A-Za-z-]+: i=)([0-9])", lambda m: m[1] + to[int(m[2]) - 1], message)
+
+        def changed(number):
+            return re.sub(r"(ARC-Authentication-Results: i=%d; mx.list.example; spf=)pass" % number, r"\1fail", chain[3])
+
+        newest = "ARC-Authentication-Results or ARC-Seal of set 3 was changed: its ARC-Message-Signature fits\n"
+        for message, wanted in (
+                (changed(1), "ARC-Seal of set 3: something in set 1 was changed\n"),
+                (changed(2), "ARC-Seal of set 3: set 1 holds; something in set 2 was changed\n"),
+                (changed(3), "ARC-Seal of set 3: sets 1 to 2 hold; " + newest),
+                (maker.add(foreign.add(chain[1])), "ARC-Seal of set 2: b= was not made with the key in DNS, or was damaged on the way\n"),
+                (maker.add(changed(2)), "ARC-Seal of set 3: nothing was changed since set 4, whose seal fits: it was wrong "
+                                        "before, or its key is another now\n"),
+                (maker.add(chain[2], whole=False), "ARC-Seal of set 3: it covers no set below 3: they were added later, or its "
+                                                   "sealer left them out\n"),
+                (sealed_without(1), "ARC-Seal of set 4: it covers no set below 2: they were added later, or its sealer left them out\n"),
+                (sealed_without(2), "ARC-Seal of set 4: it does not cover set 2: that one was added later, or its sealer left it out\n"),
+                (without(2)[0], "the whole set 2 of 3 was removed, or numbers were changed\n"),
+                (without(1)[0], "the whole set 1 of 3 was removed, or numbers were changed\n"),
+                (chain[3].replace("ARC-Seal: i=2", "X-Seal: i=2"), "of set 2, ARC-Seal removed, or the number was changed\n"),
+                (re.sub("ARC-(Seal|Message-Signature): i=1", r"X-\1: i=1", chain[3]),
+                 "of set 1, ARC-Seal and ARC-Message-Signature removed, or the number was changed\n"),
+                (numbers_changed(without(1)[0], "-12"), "set 1 was not the first one when it was sealed: sets below were removed, "
+                                                        "or numbers were changed\n"),
+                (numbers_changed(chain[3], "213"), "set 2 was the first one when it was sealed: "),
+                (numbers_changed(maker.add(chain[3]), "1324"), "ARC-Seal of set 4: set 1 holds; something in set 2 was changed\n"),
+                (maker.add(foreign.add(chain[1])).replace("i=2; mx.list", "i=2; mx.other"),
+                 "ARC-Seal of set 3: set 1 holds; something in sets 2 to 3 was changed\n"),
+                (Swapping(self.other, "other.example").add(chain[2]), "ARC-Seal of set 3: it covers set 2 before set 1\n"),
+                (maker.add(chain[2], cv="none"), "set 3 was the first one when it was sealed: the sets below were put there later, or "
+                                                 "numbers were changed\n"),
+                (maker.add(maker.add(chain[1], cv="fail"), cv="pass"), "the chain was broken already when set 2 was sealed\n")):
+            trace = self.trace(message.encode())
+            told = trace[trace.index("\narc: "):]
+            self.assertIn("\n  likely culprit: " + wanted, told)
+            self.assertEqual(told.count("likely culprit"), 1)
+        for held in (chain[3], text):
+            self.assertNotIn("likely culprit", self.trace(held.encode()))
 
     def test_unreadable_message(self):
         code, out, _ = run("auth", "check", "--ip", "192.0.2.1", "--helo", "h", "--mail-from", "",

@@ -44,6 +44,8 @@ static const struct change changes[] = {
 	"MIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n"
 #define DATE "Date: Mon, 2 Nov 2026 10:00:00 +0000\r\n"
 #define REMOVED " probably removed after the signature: h= names "
+#define PERHAPS " perhaps removed after the signature: h= names "
+#define NEVER ", as some signers do with what never was there"
 #define MORE " more often than the message does"
 
 static const struct {
@@ -61,9 +63,13 @@ static const struct {
 	{"From:From:To:To:Subject:Subject:Cc:Reply-To", {"absent ones in h=, removed", "To: ann@example.net\r\n", "",
 		"the field To was" REMOVED "it" MORE}},
 	{"From:Subject:DKIM-Signature", {"itself is none of the fields it signs", "Subject: hi", "Subject: ho",
-		"the field DKIM-Signature was" REMOVED "it" MORE}},
-	{"From:To:Subject:Date:Received:List-Id:X-A:X-B:X-C", {"too many to name", DATE, "",
-		"the fields Date, Received, List-Id, X-A and others were" REMOVED "them" MORE}},
+		"the field DKIM-Signature was" PERHAPS "it" MORE NEVER}},
+	{"From:To:Subject:Date:Received:List-Id:X-A:X-B:X-C", {"a usual one among those named", DATE, "",
+		"the field Date was" REMOVED "it" MORE}},
+	{"From:To:Subject:Date:Received:List-Id:X-A:X-B:X-C", {"too many to name", "Subject: hi", "Subject: ho",
+		"the fields Received, List-Id, X-A, X-B and others were" PERHAPS "them" MORE NEVER}},
+	{"From:To:Subject:Date:Sender:Reply-To:Cc", {"absent ones in h= once, changed", "Subject: hi", "Subject: ho",
+		"the fields Sender, Reply-To, Cc were" PERHAPS "them" MORE NEVER}},
 	{"", {"From of the list", "From: Joe <joe@example.com>", "From: Joe via L <l@list.example>\r\nX-Original-From: Joe <joe@example.com>",
 		"From was rewritten after the signature: it said what X-Original-From says"}},
 	{"From:To:Subject", {"author in Reply-To", "From: Joe <joe@example.com>", "From: Joe via L <l@list.example>\r\nReply-To: Joe <joe@example.com>",
@@ -102,7 +108,7 @@ static void check_change(const struct change *c, const char *text)
 	struct dns_view view = dns_table_view(&dns);
 	struct dkim_message m;
 	struct sbuf changed, why;
-	sbuf_init_heap(&changed, 1 << 16);
+	sbuf_init_heap(&changed, 2 * CULPRIT_BODY_MAX);
 	sbuf_init_heap(&why, 1024);
 	change(text, c->from, c->to, &changed);
 	message_verify(&m, sbuf_span(&changed), &dns, 0);
@@ -118,15 +124,20 @@ static void check_change(const struct change *c, const char *text)
 }
 
 /* Owned by the caller; NAMES as in struct sign_spec. */
-static void sign_text(const char *text, const char *names, struct sbuf *out)
+static void sign_under(enum canon canon, const char *text, const char *names, struct sbuf *out)
 {
 	struct crypto_key *key;
 	ck_assert_int_eq(crypto_private_new(SPAN_LIT(ED25519_PRIVATE), &key), 0);
 	struct sign_spec spec = {.domain = SPAN_LIT("example.com"), .selector = SPAN_LIT("e"), .key = key, .names = span_str(names),
-				 .header_canon = CANON_RELAXED, .body_canon = CANON_RELAXED, .eol = "\r\n"};
-	sbuf_init_heap(out, 1 << 16);
+				 .header_canon = canon, .body_canon = canon, .eol = "\r\n"};
+	sbuf_init_heap(out, 2 * CULPRIT_BODY_MAX);
 	ck_assert_int_eq(message_sign(&spec, span_str(text), out), 0);
 	crypto_key_unref(&key);
+}
+
+static void sign_text(const char *text, const char *names, struct sbuf *out)
+{
+	sign_under(CANON_RELAXED, text, names, out);
 }
 
 START_TEST(known_changes)
@@ -172,6 +183,47 @@ START_TEST(fields_that_are_looked_through)
 }
 END_TEST
 
-static const TTest *const *const tests[] = {&known_changes, &changes_of_the_header, &fields_that_are_looked_through, NULL};
+/* A body of nothing is an empty line under simple, and nothing under relaxed. */
+START_TEST(footer_below_nothing)
+{
+	static const struct change added[] = {
+		{"nothing", "\r\n\r\n", "\r\n\r\nlist\r\n", "1 line was added below the signed body (a footer)"},
+		{"an empty line", "\r\n\r\n", "\r\n\r\n\r\n-- \r\nlist\r\n", "2 lines were added below the signed body (a footer)"},
+	};
+	for (int relaxed = 0; relaxed < 2; relaxed++)
+		for (size_t i = 0; i < sizeof(added) / sizeof(added[0]); i++) {
+			struct sbuf text;
+			sign_under(relaxed ? CANON_RELAXED : CANON_SIMPLE, "From: joe@example.com\r\n\r\n", "", &text);
+			check_change(&added[i], sbuf_cstr(&text));
+			sbuf_done(&text);
+		}
+}
+END_TEST
+
+/* Of a body that is cut off nobody can say how much was added to it. */
+START_TEST(largest_body)
+{
+	static const char head[] = "From: joe@example.com\r\n\r\n", last[] = "the end\r\n";
+	struct sbuf whole, text;
+	sbuf_init_heap(&whole, CULPRIT_BODY_MAX + 100);
+	sbuf_adds(&whole, head);
+	while (whole.len < sizeof(head) - 1 + CULPRIT_BODY_MAX - 64)
+		sbuf_adds(&whole, "sixty-four bytes with the end of the line, so that it comes out\r\n");
+	sbuf_truncate(&whole, sizeof(head) - 1 + CULPRIT_BODY_MAX - 21);
+	sbuf_adds(&whole, "\r\n");
+	sbuf_adds(&whole, last);
+	sign_text(sbuf_cstr(&whole), "", &text);
+	for (int more = 0; more < 2; more++) {
+		struct change footer = {"footer", last, more ? "the end\r\n--\r\nlists\r\n" : "the end\r\n--\r\nlist\r\n",
+					more ? NULL : "2 lines were added below the signed body (a footer)"};
+		check_change(&footer, sbuf_cstr(&text));
+	}
+	sbuf_done(&text);
+	sbuf_done(&whole);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {&known_changes, &changes_of_the_header, &fields_that_are_looked_through,
+					   &footer_below_nothing, &largest_body, NULL};
 
 TEST_MAIN("culprit", tests)
