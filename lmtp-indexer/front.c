@@ -157,13 +157,16 @@ static void need_leg(struct front *f)
 
 /* ---- Which backend ---- */
 
+/* NULL: there are FRONT_BACKENDS_MAX others. */
 static struct relay *relay_of(struct front_shared *shared, const char *addresses)
 {
 	for (size_t i = 0; i < shared->backend_count; i++)
 		if (strcmp(shared->backends[i].addresses, addresses) == 0)
 			return shared->backends[i].relay;
-	if (strcmp(shared->backend, addresses) == 0 || shared->backend_count == FRONT_BACKENDS_MAX)
+	if (strcmp(shared->backend, addresses) == 0)
 		return shared->relay;
+	if (shared->backend_count == FRONT_BACKENDS_MAX)
+		return NULL;
 	struct relay_config config = shared->relay_config;
 	config.backend = addresses;
 	struct front_backend *b = &shared->backends[shared->backend_count++];
@@ -186,18 +189,23 @@ static void choose(struct front *f, struct relay *relay)
 static bool place(struct front *f, struct span line, const char *addresses)
 {
 	static const char text[] = "452 4.5.3 Another server holds this mailbox: in another transaction\r\n";
+	static const char many_text[] = "451 4.3.0 Too many servers hold mailboxes\r\n";
 	static const struct lmtp_reply elsewhere = {.code = 452, .raw = {text, sizeof(text) - 1}};
+	static const struct lmtp_reply too_many = {.code = 451, .raw = {many_text, sizeof(many_text) - 1}};
 	struct relay *relay = relay_of(f->shared, addresses);
-	if (f->chosen == NULL)
+	if (f->chosen == NULL && relay != NULL)
 		choose(f, relay);
-	if (relay == f->chosen) {
+	if (relay != NULL && relay == f->chosen) {
 		f->outstanding++;
 		relay_rcpt(f->leg, line);
 		return true;
 	}
 	if (f->outstanding > 0)
 		return false;
-	lmtp_session_on_reply(&f->session, &elsewhere);
+	if (relay == NULL)
+		LOG_EVENT(LOG_ERR, &ev_backends_many, "backend_query names too many backends",
+			  LOG_FIELD_STR("BACKEND", addresses));
+	lmtp_session_on_reply(&f->session, relay == NULL ? &too_many : &elsewhere);
 	return true;
 }
 

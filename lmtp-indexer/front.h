@@ -11,7 +11,7 @@
 struct front;
 struct route;
 
-#define FRONT_BACKENDS_MAX 256 /* that backend_query may name; others count as the default */
+#define FRONT_BACKENDS_MAX 256 /* that backend_query may name; mail for others waits in Postfix's queue */
 
 /* A backend that backend_query has named. */
 struct front_backend {

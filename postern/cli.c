@@ -13,6 +13,7 @@
 
 #include "postern/cli_config.h"
 #include "postern/config.h"
+#include "postern/table.h"
 
 #define ERROR_MAX 4096
 #define TABLE_MAX (64u << 20)
@@ -43,14 +44,17 @@ const char *cli_arg(const struct cli *cli, size_t n)
 
 int cli_fail(struct cli *cli, int status, const char *fmt, ...)
 {
-	char mem[ERROR_MAX];
-	struct sbuf text;
+	char mem[ERROR_MAX], shown_mem[3 * ERROR_MAX];
+	struct sbuf text, shown;
 	sbuf_init(&text, mem, sizeof(mem));
+	sbuf_init(&shown, shown_mem, sizeof(shown_mem));
 	va_list args;
 	va_start(args, fmt);
 	sbuf_vaddf(&text, fmt, args);
 	va_end(args);
-	fprintf(cli->err, "postern: %s\n", sbuf_cstr(&text));
+	/* It may quote what came from elsewhere. */
+	table_add_shown(&shown, sbuf_span(&text));
+	fprintf(cli->err, "postern: %s\n", sbuf_cstr(&shown));
 	if (cli->json) {
 		json_t *object = json_pack("{s:s%}", "error", sbuf_cstr(&text), text.len);
 		if (object == NULL)
@@ -217,6 +221,17 @@ static int fail_unknown(struct cli *cli, int argc, char **argv, int pos)
 	return cli_fail(cli, EX_USAGE, "no such command: %s; see postern help", sbuf_cstr(&words));
 }
 
+/* The words, options aside, begin some commands. */
+static bool names_group(int argc, char **argv, int pos)
+{
+	const struct cli_command *command;
+	size_t group = 0, row = 0;
+	while ((command = next_command(&group, &row)) != NULL)
+		if (match(command, argc, argv, pos, true) != 0)
+			return true;
+	return false;
+}
+
 static int print_overview(struct cli *cli, FILE *to, int argc, char **argv, int pos)
 {
 	const struct cli_command *command;
@@ -330,6 +345,8 @@ static int dispatch(struct cli *cli, int argc, char **argv, struct sbuf *error)
 				strcmp(argv[i], "-h") == 0;
 			cli->json = cli->json || strcmp(argv[i], "--json") == 0;
 		}
+		if (cli->json && !asked && names_group(argc, argv, first))
+			return cli_fail(cli, EX_USAGE, "a command of %s is missing; see postern help %s", argv[first], argv[first]);
 		status = print_overview(cli, asked ? cli->out : cli->err, argc, argv, first);
 		return status == EX_OK && !asked ? EX_USAGE : status;
 	}

@@ -195,3 +195,8 @@ void table_print(struct sbuf *out, const struct table_column *columns, const jso
 		sbuf_addc(out, '\n');
 	}
 }
+
+void table_add_shown(struct sbuf *out, struct span s)
+{
+	(void)add_shown(out, s, 0);
+}

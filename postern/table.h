@@ -26,6 +26,9 @@ struct table_column {
  */
 void table_print(struct sbuf *out, const struct table_column *columns, const json_t *rows);
 
+/* Adds S after that replacement, as it may come to a terminal. */
+void table_add_shown(struct sbuf *out, struct span s);
+
 /* The cells that S takes after that replacement. */
 size_t table_width(struct span s);
 

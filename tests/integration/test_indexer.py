@@ -284,8 +284,8 @@ class OtherBackends(IndexCase):
         self.assertIn(b"Subject: there", other.content)
 
     def test_most_backends_that_the_query_names(self):
-        """One more counts as the default, where the mailbox is in this test."""
-        user, most = self.new_user(), 256
+        """Mail for one more waits in the queue: it is no mail of the default, which would refuse it for good."""
+        user, here, most = self.new_user(), self.new_user(), 256
         with self.hosts() as set_host:
             self.stack.mariadb("INSERT INTO test_hosts VALUES " + ", ".join(
                 f"('backend{n}@example.net', 'inet:127.2.0.{n}:1')" for n in range(most)))
@@ -293,7 +293,13 @@ class OtherBackends(IndexCase):
             with Dialogue(self.stack) as d:
                 for n in [*range(most), 0]:
                     self.assertEqual(d.envelope(f"backend{n}@example.net"), [250, 451], n)
-                self.assertEqual(d.envelope(user), [250, 250])
+                for to, told in ((f"backend{most - 1}@example.net", False), (user, True)):
+                    self.assertEqual(d.envelope(), [250])
+                    code, text = d.client.docmd("RCPT", f"TO:<{to}>")
+                    self.assertEqual((code, b"Too many servers" in text), (451, told))
+                self.assertEqual([d.client.docmd(word)[0] for word in ("DATA", "RSET")], [503, 250])
+                self.assertEqual(d.envelope(user, here, user), [250, 451, 250, 451])
+                self.assertEqual([code for code, _ in d.data(b"Subject: here\r\n\r\nx\r\n", 1)], [250])
 
     def test_backend_query_without_the_database(self):
         known, unknown, other = self.new_user(), self.new_user(), FakeBackend()

@@ -112,8 +112,14 @@ class Frame(PosternCase):
         self.refused(USAGE, "no such command: domain frob;", "domain", "frob", "x.example")
         code, out, _ = self.run_postern("domain", "frob", "--json")
         self.assertEqual((code, list(json.loads(out))), (USAGE, ["error"]))
-        code, out, _ = self.run_postern("--json")
-        self.assertEqual((code, list(json.loads(out))), (USAGE, ["error"]))
+        for words in (("--json",), ("--json", "dkim"), ("dmarc", "report", "--json")):
+            code, out, _ = self.run_postern(*words)
+            self.assertEqual((code, list(json.loads(out))), (USAGE, ["error"]))
+
+    def test_errors_send_no_controls_to_the_terminal(self):
+        code, out, err = self.run_postern("--json", "status", "\x1b[31m\u202edaemon\x9b")
+        self.assertEqual((code, json.loads(out)["error"]), (USAGE, "there is no daemon \x1b[31m\u202edaemon\x9b"))
+        self.assertEqual(err, "postern: there is no daemon \ufffd[31m\ufffddaemon\ufffd\n")
 
     def test_configuration_tools_take_options_in_any_order(self):
         program = str(self.stack.at.path("/bin/postern"))
