@@ -73,6 +73,14 @@ void recount_queue_drop(struct recount_queue *q, struct recount_item *item)
 	free(item);
 }
 
+static bool waits_in(const struct recount_line *line, const char *user)
+{
+	for (const struct recount_item *item = line->first; item != NULL; item = item->next)
+		if (strcmp(item->user, user) == 0)
+			return true;
+	return false;
+}
+
 enum recount_fate recount_queue_again(struct recount_queue *q, struct recount_item *item, bool lasts, int64_t now_ms)
 {
 	item->tries++;
@@ -81,7 +89,7 @@ enum recount_fate recount_queue_again(struct recount_queue *q, struct recount_it
 		return RECOUNT_SOON;
 	}
 	/* Those who can be counted must not wait behind those who never can. */
-	if (item->thorough || !lasts || !recount_queue_has_room(q)) {
+	if (item->thorough || !lasts || !recount_queue_has_room(q) || waits_in(&q->lines[RECOUNT_LATER], item->user)) {
 		recount_queue_drop(q, item);
 		return RECOUNT_GIVEN_UP;
 	}

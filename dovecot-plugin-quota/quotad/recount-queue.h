@@ -53,7 +53,8 @@ enum recount_fate {
 	RECOUNT_SOON,
 	RECOUNT_POSTPONED, /* from now on it is asked for each five minutes */
 	RECOUNT_STILL,	   /* it is one of those */
-	RECOUNT_GIVEN_UP,  /* the item is gone: it was not to last, or there was no room */
+	RECOUNT_GIVEN_UP,  /* the item is gone: it was not to last, there was no room, or an older one of
+			    * this user comes each five minutes already */
 };
 /* The try changed nothing.  LASTS: the user has a mailbox, as far as is known. */
 enum recount_fate recount_queue_again(struct recount_queue *q, struct recount_item *item, bool lasts, int64_t now_ms);

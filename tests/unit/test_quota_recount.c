@@ -78,6 +78,23 @@ START_TEST(nobody_is_forgotten)
 }
 END_TEST
 
+/* However often the usage of one who cannot be counted comes into doubt. */
+START_TEST(nobody_waits_twice)
+{
+	int64_t now = 0;
+	recount_queue_init(&q);
+	ck_assert_int_eq(exhaust("a@d", false, true, &now), RECOUNT_POSTPONED);
+	ck_assert_int_eq(exhaust("b@d", false, true, &now), RECOUNT_POSTPONED);
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(exhaust("a@d", false, true, &now), RECOUNT_GIVEN_UP);
+	ck_assert_uint_eq(q.count, 2);
+	ck_assert_str_eq(take(now + RECOUNT_LATER_MS), "a@d");
+	ck_assert_int_eq(recount_queue_again(&q, taken, true, now + RECOUNT_LATER_MS), RECOUNT_STILL);
+	ck_assert_uint_eq(q.count, 2);
+	recount_queue_done(&q);
+}
+END_TEST
+
 START_TEST(who_has_no_account_or_waits_is_given_up)
 {
 	int64_t now = 0;
@@ -150,7 +167,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&who_is_due_first_goes_first,
-	&nobody_is_forgotten,
+	&nobody_is_forgotten, &nobody_waits_twice,
 	&who_has_no_account_or_waits_is_given_up,
 	&where_nobody_counts_it_is_nobodys_try,
 	&the_queue_is_capped,
