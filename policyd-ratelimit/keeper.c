@@ -309,6 +309,9 @@ int keeper_open(struct policyd *p, const struct policyd_config *config, struct r
 		return ERR_TEMP;
 	}
 	p->keeper.settled_bytes = store_bytes(p->keeper.store);
+	/* One that has grown, or a smaller max_journal: nothing is lost until the next snapshot. */
+	limit_grow(p);
+	p->keeper.again = p->keeper.limit_bytes > p->keeper.max_bytes;
 	const char *problem = store_problem(p->keeper.store);
 	if (problem[0] != '\0')
 		LOG_EVENT(LOG_WARNING, &ev_journal_volatile, "charges do not outlive a crash at once",

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "lib/run/seglog.h"
+#include "lib/run/seglog_format.h"
 #include "policyd-ratelimit/store_map.h"
 
 #define SEGMENT_BYTES (8u << 20)
@@ -83,8 +84,12 @@ static void half_take_over(struct store *s, unsigned half, struct sbuf *rescued)
 
 static void take_over(struct store *s)
 {
+	const uint64_t both = seglog_bytes(s->log) + STORE_MAP_HALVES * (STORE_BATCH_MAX + STORE_ENTRY_MAX + SEGLOG_RECORD_HEADER + SEGLOG_HEADER_SIZE);
 	uint64_t first = 0, second = 0;
 	struct span batch;
+	/* For the disk alone they may be refused, not for the cap. */
+	if (both > s->max_bytes)
+		seglog_set_max(s->log, both);
 	s->base = seglog_next(s->log) - 1;
 	int rc = store_map_left(s->map, 0, &first, &batch);
 	bool swapped = rc == 0 && store_map_left(s->map, 1, &second, &batch) == 0 && second < first;

@@ -129,6 +129,22 @@ class Disk(unittest.TestCase):
             self.assertEqual((daemon.used("account:late"), daemon.used("account:user7@example.test"),
                               daemon.used("account:user249999@example.test")), (5, 1, 1))
 
+    def test_log_is_larger_than_it_may_be(self):
+        """One that has grown, or a smaller max_journal: what is charged after a start is kept from the first on."""
+        windows = ", ".join(f"1000000/{days}d" for days in range(1, 9))  # of much to write for each message
+        with LonePolicyd(limit=f"account messages {windows}", max_journal="512M") as daemon:
+            run([daemon.build / "helpers/policy_load", f"unix:{daemon.socket}", 20, 350000, "keys"], timeout=300)
+            daemon.kill()
+            self.assertGreater(sum(path.stat().st_size for path in daemon.state.rglob("*") if path.is_file()), 64 << 20)
+            daemon.configure(max_journal="64M")
+            daemon.start()
+            self.assertIn("journal_grown", daemon.text())
+            self.assertEqual(self.timed(daemon, "late", 500)[0], ["DUNN"] * 500)
+            failures = daemon.metric("postern_policy_journal_failures_total")
+            daemon.kill()
+            daemon.start()
+            self.assertEqual((daemon.used("account:late"), daemon.used("account:user7@example.test"), failures), (500, 1, 0))
+
     def test_full_file_system(self):
         """A real one, of 2 MB: filled by others, the daemon goes on, and writes when there is room."""
         with LonePolicyd() as daemon:
