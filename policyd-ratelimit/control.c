@@ -7,6 +7,15 @@
 
 #define LIST_MAX 1000 /* keys in one list; how many were left out is told */
 
+/* Letters and `_`, as all scopes are written. */
+static bool is_word(struct span s)
+{
+	for (size_t i = 0; i < s.len; i++)
+		if (s.ptr[i] != '_' && !ascii_isalpha(s.ptr[i]))
+			return false;
+	return s.len > 0;
+}
+
 static int key_parse(const struct span *args, size_t count, struct keyops_key *key_out, struct sbuf *error)
 {
 	static struct subject subject;
@@ -21,11 +30,18 @@ static int key_parse(const struct span *args, size_t count, struct keyops_key *k
 		*key_out = (struct keyops_key){SCOPE_GLOBAL, SPAN_EMPTY};
 	} else if (span_cut(&rest, ':', &head) && rule_scope_find(head, &key_out->scope) == 0) {
 		key_out->text = rest;
+	} else if (ip_net_parse(args[0], &net) == 0) {
+		*key_out = (struct keyops_key){SCOPE_CLIENT_IP, args[0]};
+	} else if (head.len < args[0].len && is_word(head)) {
+		/* As an account it would be blocked without a word, and whoever was meant would not. */
+		sbuf_addf(error, "there is no scope \"%.*s\"; an account of that name is account:%.*s", SPAN_ARG(head),
+			  SPAN_ARG(args[0]));
+		return ERR_SYNTAX;
 	} else {
-		key_out->text = args[0];
-		key_out->scope = ip_net_parse(args[0], &net) == 0 ? SCOPE_CLIENT_IP : SCOPE_ACCOUNT;
+		*key_out = (struct keyops_key){SCOPE_ACCOUNT, args[0]};
 	}
-	if (subject_init_text(&subject, key_out->scope, key_out->text, '\0') < 0) {
+	if ((key_out->scope == SCOPE_GLOBAL && key_out->text.len > 0) ||
+	    subject_init_text(&subject, key_out->scope, key_out->text, '\0') < 0) {
 		sbuf_addf(error, "\"%.*s\" is no key of %s", SPAN_ARG(key_out->text), rule_scope_name(key_out->scope));
 		return ERR_SYNTAX;
 	}

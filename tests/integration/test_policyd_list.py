@@ -5,8 +5,29 @@ import unittest
 from tests.frame.layout import REPO
 from tests.frame.lone_policyd import LonePolicyd
 from tests.frame.policy import new_instance
+from tests.frame.stack import StackError
 
 LIST_MAX = int(re.search(r"^#define LIST_MAX (\d+)", (REPO / "policyd-ratelimit/control.c").read_text(), re.M)[1])
+
+
+class Keys(unittest.TestCase):
+    def test_what_a_key_stands_for(self):
+        with LonePolicyd(limit="account messages 5/1h") as daemon:
+            for key, scope, text in (("192.0.2.1", "client_ip", "192.0.2.1"), ("dead:beef::1", "client_ip", "dead:beef::1"),
+                                     ("joe@example.com", "account", "joe@example.com"), ("account:joe:x", "account", "joe:x"),
+                                     ("joe@x:y", "account", "joe@x:y"), (":joe", "account", ":joe"),
+                                     ("Sender_Domain:example.com", "sender_domain", "example.com"), ("global", "global", "")):
+                shown = daemon.limits("show", key)
+                self.assertEqual((shown["scope"], shown["key"]), (scope, text))
+
+    def test_a_wrong_scope_is_no_account(self):
+        with LonePolicyd(limit="account messages 5/1h") as daemon:
+            for key, told in (("acount:joe", 'there is no scope "acount"; an account of that name is account:acount:joe'),
+                              ("dead:beef", 'there is no scope "dead"'), ("global:joe", '"joe" is no key of global')):
+                with self.assertRaises(StackError) as refused:
+                    daemon.limits("block", key)
+                self.assertIn(told, str(refused.exception))
+            self.assertEqual(daemon.limits("list")["blocked"], [])
 
 
 class List(unittest.TestCase):
