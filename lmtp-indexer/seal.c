@@ -158,6 +158,17 @@ static bool is_stopping(struct seal *s)
 	return stopping;
 }
 
+/* Whether so many wait that they may fill a block: counting costs far less than reading them in vain. */
+static int enough_waits(struct seal *s, uint64_t user_id, bool *enough_out)
+{
+	const struct db_param params[] = {DB_P_UINT(user_id), DB_P_UINT(BLOCK_MESSAGES_MAX)};
+	uint64_t count = 0;
+	int rc = db_query_u64(s->db, "SELECT COUNT(*) FROM (SELECT 1 FROM search_pending WHERE user_id = ? LIMIT ?) p",
+			      params, 2, &count);
+	*enough_out = count == BLOCK_MESSAGES_MAX;
+	return rc;
+}
+
 /* As many blocks as there are messages for. */
 static int seal_user(struct seal *s, uint64_t user_id)
 {
@@ -166,6 +177,9 @@ static int seal_user(struct seal *s, uint64_t user_id)
 	int rc = 0;
 	arena_init(&b->arena, TERMS_BYTES_MAX);
 	while (rc == 0 && full && !is_stopping(s)) {
+		rc = enough_waits(s, user_id, &full);
+		if (rc < 0 || !full)
+			break;
 		arena_reset(&b->arena);
 		b->count = b->stale_count = b->bytes = 0;
 		b->full = false;
