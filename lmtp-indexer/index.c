@@ -59,8 +59,8 @@ void index_enqueue(struct index *ix, struct delivery *d)
 	}
 	admit(ix, d);
 	insert(ix, d);
-	pthread_cond_signal(&ix->to_parse);
 	pthread_mutex_unlock(&ix->lock);
+	pthread_cond_signal(&ix->to_parse);
 }
 
 void index_expect(struct index *ix, const struct ulid *id)

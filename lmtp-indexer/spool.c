@@ -19,7 +19,7 @@
 #include "lib/run/worker.h"
 #include "lmtp-indexer/spool_internal.h"
 
-#define GATHER_MS 2
+#define GATHER_MS 4
 #define GATHER_TRANSACTIONS 4
 
 /* ---- Which deliveries are open ---- */
@@ -228,9 +228,11 @@ void spool_submit(struct spool *s, struct spool_job *job)
 	*s->jobs_end = job;
 	s->jobs_end = &job->next;
 	s->awaited += job->kind != RECORD_DONE;
-	if (s->awaited >= s->enough || atomic_load(&s->transactions) == 0)
-		pthread_cond_signal(&s->log_queue.filled);
+	bool wake = s->awaited >= s->enough || atomic_load(&s->transactions) == 0;
 	pthread_mutex_unlock(&s->log_queue.lock);
+	/* Not under the lock, for which the woken thread would only fall asleep again. */
+	if (wake)
+		pthread_cond_signal(&s->log_queue.filled);
 }
 
 void spool_transactions(struct spool *s, size_t count)
