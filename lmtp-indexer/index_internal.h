@@ -13,7 +13,8 @@
 #include "lmtp-indexer/webhook.h"
 #include "lmtp-indexer/writer.h"
 
-#define INDEX_PARSED_MAX 128    /* parsed deliveries that wait for the database */
+#define INDEX_PARSED_MAX 192    /* parsed deliveries that wait for the database */
+#define INDEX_BATCH_MAX 128	/* deliveries of a transaction: while it commits, nothing else is written */
 #define INDEX_BATCH_RCPTS_MAX 256 /* recipients of a batch, unless one delivery has more */
 #define INDEX_THREADS_MAX 32
 #define INDEX_FLIGHT_MAX DELIVERY_TABLE_MAX /* deliveries on their way that are known one by one */

@@ -16,7 +16,7 @@
 #define RETRY_MAX_MS 10000
 
 struct batch {
-	struct writer_item *items[WRITER_BATCH_MAX];
+	struct writer_item *items[INDEX_BATCH_MAX];
 	size_t count;
 };
 
@@ -34,11 +34,11 @@ static bool gather(struct index *ix, int64_t began_ms, struct batch *b)
 	while (!ix->stopping && ix->parsed == NULL)
 		pthread_cond_wait(&ix->to_write, &ix->lock);
 	int64_t pause = began_ms + ix->linger_ms - clock_boot_ms();
-	while (!ix->stopping && pause > 0 && ix->parsed_count < WRITER_BATCH_MAX) {
+	while (!ix->stopping && pause > 0 && ix->parsed_count < INDEX_BATCH_MAX) {
 		worker_cond_wait(&ix->to_write, &ix->lock, pause);
 		pause = began_ms + ix->linger_ms - clock_boot_ms();
 	}
-	while (!ix->stopping && ix->parsed != NULL && b->count < WRITER_BATCH_MAX) {
+	while (!ix->stopping && ix->parsed != NULL && b->count < INDEX_BATCH_MAX) {
 		struct writer_item *item = ix->parsed;
 		rcpts += item->d->rcpt_count;
 		if (b->count > 0 && rcpts > INDEX_BATCH_RCPTS_MAX)
