@@ -21,11 +21,8 @@
 #define IDLE_MS 1000
 #define MARKERS_EACH_MS 1000
 #define MARKERS_MAX 1000 /* that are taken at once */
-#define RATE_EACH_MS 500
-#define BUSY_RATE 20	 /* deliveries a second beyond which live mail is left room */
-#define PLACE_SHARE 20	 /* then passes that only place deliveries take a twentieth of the time */
+#define RATE_EACH_MS 250
 #define PLACE_REST_MAX_MS 5000
-#define BACKFILL_SHARE 5 /* and backfills a fifth */
 #define PAUSE_MIN_MS 100 /* while Dovecot or the database is away */
 #define PAUSE_MAX_MS 10000
 #define WAIT_RETRY_MS 500 /* a delivery's row may still come */
@@ -193,11 +190,21 @@ static void keep(struct follow *f, struct follow_pass *p)
 	f->pass_count++;
 }
 
-static struct follow_pass *take_pass(struct follow *f)
+/* Of a rebuild, or for mail that was there before the user was followed. */
+static bool can_wait(const struct follow_pass *p)
 {
-	struct follow_pass *p = f->passes;
+	return p->rebuild || follow_is_backfill(p);
+}
+
+/* The one that has waited longest; RESTING: of those that cannot wait. */
+static struct follow_pass *take_pass(struct follow *f, bool resting)
+{
+	struct follow_pass **at = &f->passes, *p;
+	while (*at != NULL && resting && can_wait(*at))
+		at = &(*at)->next;
+	p = *at;
 	if (p != NULL) {
-		f->passes = p->next;
+		*at = p->next;
 		f->pass_count--;
 	}
 	return p;
@@ -235,7 +242,7 @@ static void look_at_rate(struct follow *f)
 	uint64_t count = atomic_load(&f->delivered);
 	if (passed_ms < RATE_EACH_MS)
 		return;
-	f->busy = (int64_t)(count - f->rate_before) * 1000 > BUSY_RATE * passed_ms;
+	f->rate = (count - f->rate_before) * 1000 / (uint64_t)passed_ms;
 	f->rate_before = count;
 	f->rate_at_ms = now_ms;
 }
@@ -256,13 +263,13 @@ static void rest(struct follow *f, int64_t ms)
 static void leave_room(struct follow *f, int64_t took_ms, bool placing, bool backfill)
 {
 	int64_t now_ms = clock_boot_ms();
-	if (f->busy && placing) { /* a pass is several steps, and rests for all of them */
+	if (follow_is_busy(f) && placing) { /* a pass is several steps, and rests for all of them */
 		int64_t from_ms = f->place_after_ms > now_ms ? f->place_after_ms : now_ms;
-		int64_t until_ms = from_ms + took_ms * (PLACE_SHARE - 1);
+		int64_t until_ms = from_ms + took_ms * (PACE_SHARE - 1);
 		f->place_after_ms = until_ms < now_ms + PLACE_REST_MAX_MS ? until_ms : now_ms + PLACE_REST_MAX_MS;
 	}
-	if (f->busy && backfill)
-		f->back_after_ms = now_ms + took_ms * (BACKFILL_SHARE - 1);
+	if (backfill)
+		f->back_after_ms = now_ms + pace_rest_ms(took_ms, f->rate);
 }
 
 /* ---- Everybody ---- */
@@ -378,8 +385,8 @@ static bool work(struct follow *f)
 {
 	int64_t began_ms = clock_boot_ms();
 	struct follow_pass *p = start_due(f);
-	if (p == NULL && began_ms >= f->back_after_ms)
-		p = take_pass(f);
+	if (p == NULL)
+		p = take_pass(f, follow_is_busy(f) && began_ms < f->back_after_ms);
 	if (p == NULL)
 		return f->passes == NULL && sweep_some(f);
 	bool backfill = follow_is_backfill(p), placing = p->user->placing;
@@ -538,7 +545,7 @@ void follow_close(struct follow **follow)
 		return;
 	follow_stop(f);
 	pthread_join(f->thread, NULL);
-	for (struct follow_pass *p = take_pass(f); p != NULL; p = take_pass(f))
+	for (struct follow_pass *p = take_pass(f, false); p != NULL; p = take_pass(f, false))
 		pass_free(p);
 	follow_queue_done(&f->queue);
 	doveadm_free(&f->doveadm);

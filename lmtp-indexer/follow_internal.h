@@ -8,9 +8,11 @@
 #include "lmtp-indexer/follow.h"
 #include "lmtp-indexer/follow_queue.h"
 #include "lmtp-indexer/follow_store.h"
+#include "lmtp-indexer/pace.h"
 #include "lmtp-indexer/writer.h"
 
 #define FOLLOW_CHUNK 256	     /* UIDs that one step compares; rows that one deletes */
+#define FOLLOW_CHUNK_BUSY 32	     /* of a backfill, while live mail waits for each step */
 #define FOLLOW_BOXES_MAX 10000	     /* mailboxes of a user that are followed */
 #define FOLLOW_PASSES_MAX 32	     /* users whose passes take more than one step, at a time */
 #define FOLLOW_ARENA_MAX (16u << 20) /* of one step */
@@ -87,12 +89,17 @@ struct follow {
 	uint64_t sweep_id; /* the user looked at last; UINT64_MAX: all are through */
 	int64_t place_after_ms, back_after_ms; /* while mail is being delivered */
 	int64_t sweep_due_ms, markers_due_ms, rate_at_ms, pause_ms;
-	uint64_t rate_before;
-	bool busy;  /* mail is being delivered */
+	uint64_t rate_before, rate; /* deliveries, and those a second */
 	atomic_bool away; /* Dovecot or the database */
 	bool unsent_checked;
 	char error[FOLLOW_ERROR_MAX]; /* of the last step */
 };
+
+/* Whether mail comes so fast that it is left room. */
+static inline bool follow_is_busy(const struct follow *f)
+{
+	return f->rate > PACE_BUSY_RATE;
+}
 
 /* ---- follow_fetch.c: what Dovecot says ---- */
 

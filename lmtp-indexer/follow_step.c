@@ -60,11 +60,12 @@ int follow_commit(struct follow_pass *p, const struct change *changes, size_t co
 
 static int compare_some(struct follow_pass *p, bool back)
 {
+	const size_t most = back && follow_is_busy(p->f) ? FOLLOW_CHUNK_BUSY : FOLLOW_CHUNK;
 	for (size_t i = 0; i < p->box_count; i++) {
 		struct follow_box *box = &p->boxes[i];
 		struct uidset *set = back ? &box->back : &box->live;
 		uint32_t uids[FOLLOW_CHUNK];
-		size_t n = uidset_take(set, back, uids, FOLLOW_CHUNK);
+		size_t n = uidset_take(set, back, uids, most);
 		if (n > 0)
 			return follow_compare(p, box, uids, n);
 	}

@@ -7,6 +7,7 @@
 #include "lmtp-indexer/change.h"
 #include "lmtp-indexer/follow_queue.h"
 #include "lmtp-indexer/hint.h"
+#include "lmtp-indexer/pace.h"
 #include "lmtp-indexer/plugin/sender.h"
 #include "lmtp-indexer/reconcile.h"
 #include "lmtp-indexer/uidset.h"
@@ -555,12 +556,26 @@ START_TEST(changes_as_json)
 }
 END_TEST
 
+/* ---- Room for live mail ---- */
+
+START_TEST(rests_grow_with_the_rate)
+{
+	ck_assert_int_eq(pace_rest_ms(300, 0), 0);
+	ck_assert_int_eq(pace_rest_ms(300, PACE_BUSY_RATE), 0);
+	ck_assert_int_eq(pace_rest_ms(300, PACE_BUSY_RATE + 1), 300);
+	ck_assert_int_eq(pace_rest_ms(300, 5 * PACE_BUSY_RATE), 1500);
+	ck_assert_int_eq(pace_rest_ms(300, (PACE_SHARE - 2) * PACE_BUSY_RATE), 300 * (PACE_SHARE - 2));
+	ck_assert_int_eq(pace_rest_ms(300, PACE_SHARE * PACE_BUSY_RATE), 300 * (PACE_SHARE - 1));
+	ck_assert_int_eq(pace_rest_ms(300, UINT64_MAX), 300 * (PACE_SHARE - 1));
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&hints_come_back, &bad_hints_are_refused, &longest_user_of_a_hint, &sender_sends_or_leaves_a_marker,
 	&sets_join_what_touches, &sets_subtract, &sets_give_from_either_end, &most_ranges_of_a_set, &sets_against_bits,
 	&queue_waits_for_quiet_but_not_for_new_mail, &queue_keeps_its_distance, &queue_is_fair_and_forgets,
 	&queue_lets_a_long_pass_look_again, &queue_places_deliveries_last, &plan_of_known_rows, &plan_of_moves, &plan_of_deliveries, &bound_of_the_lost,
-	&flags_have_one_form, &flags_are_cut_at_a_word, &changes_as_json, NULL,
+	&flags_have_one_form, &flags_are_cut_at_a_word, &changes_as_json, &rests_grow_with_the_rate, NULL,
 };
 
 TEST_MAIN("indexer_follow", tests)
