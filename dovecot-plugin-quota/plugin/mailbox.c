@@ -8,6 +8,8 @@
  */
 #include "dovecot-plugin-quota/plugin/plugin.h"
 
+#include "mail-index-private.h"
+#include "mail-index-transaction-private.h"
 #include "mail-user.h"
 #include "mailbox-list-private.h"
 
@@ -198,6 +200,43 @@ static int usage_copy(struct mail_save_context *ctx, struct mail *mail)
 	return ret;
 }
 
+/*
+ * Dovecot writes a change of an extension even where every record of it was taken
+ * back, and so takes locks that parallel deliveries wait for.
+ */
+static void drop_empty_updates(struct mail_index_transaction *t)
+{
+	ARRAY_TYPE(seq_array) * records;
+
+	if (!array_is_created(&t->ext_rec_updates) || array_is_created(&t->ext_rec_atomics) ||
+	    array_is_created(&t->ext_hdr_updates) || array_is_created(&t->ext_resizes) ||
+	    array_is_created(&t->ext_resets))
+		return;
+	array_foreach_modifiable(&t->ext_rec_updates, records)
+	{
+		if (array_is_created(records) && array_count(records) > 0)
+			return;
+	}
+	array_foreach_modifiable(&t->ext_rec_updates, records)
+	{
+		if (array_is_created(records))
+			array_free(records);
+	}
+	t->log_ext_updates = FALSE;
+}
+
+/* While another session has the list of UIDs, a Maildir takes a mail without a word in its index. */
+static int usage_save_commit_pre(struct mail_save_context *ctx)
+{
+	struct mailbox_transaction_context *t = ctx->transaction;
+	struct usage_mailbox *ubox = usage_mailbox_get(t->box);
+
+	if (ubox->module_ctx.super.transaction_save_commit_pre(ctx) < 0)
+		return -1;
+	drop_empty_updates(t->itrans);
+	return 0;
+}
+
 /* Called before the storage writes down what it expunged. */
 static void usage_sync_notify(struct mailbox *box, uint32_t uid, enum mailbox_sync_type sync_type)
 {
@@ -264,6 +303,7 @@ void usage_mailbox_allocated(struct mailbox *box)
 	v->transaction_begin = usage_transaction_begin;
 	v->transaction_commit = usage_transaction_commit;
 	v->transaction_rollback = usage_transaction_rollback;
+	v->transaction_save_commit_pre = usage_save_commit_pre;
 	v->save_begin = usage_save_begin;
 	v->save_finish = usage_save_finish;
 	v->copy = usage_copy;

@@ -19,6 +19,26 @@ HANG_S = 0.5
 SLACK_S = 0.6
 
 
+class Cost(QuotaCase):
+    def test_a_mail_that_gets_no_uid_yet_leaves_the_index_alone(self):
+        """As without quotas: else parallel deliveries into one mailbox wait for each other."""
+        user = self.new_user()
+        for _ in range(2):
+            self.assertEqual(self.deliver(user, body(KB))[0], 250)
+        home = self.stack.mail_dir(user)
+        lock, log = home / "dovecot-uidlist.lock", home / "dovecot.index.log"
+        self.assertIn(b"hdr-vsize", log.read_bytes())  # it keeps the sizes, or there is nothing to leave alone
+        lock.write_text(f"{os.getpid()}:{socket.gethostname()}")
+        try:
+            before = log.read_bytes()
+            self.assertEqual(self.deliver(user, body(KB))[0], 250)
+            self.assertEqual(log.read_bytes(), before)
+        finally:
+            lock.unlink()
+        self.assertEqual(self.in_mailbox(user)[1], 3)
+        self.assert_exact(user)
+
+
 class Enforcement(QuotaCase):
     def test_64_parallel_deliveries_take_exactly_what_fits(self):
         for number in range(ROUNDS):
