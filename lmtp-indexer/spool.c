@@ -3,7 +3,8 @@
  * their records, syncs once, and posts the answers to the loop in one go: the
  * more wait, the fewer syncs a message.  Where several transactions are open, it
  * gives their records GATHER_MS to come, as long as so many of them are elsewhere that
- * the processors have something to do.  A DONE alone is not worth a write then.
+ * the processors have something to do.  A DONE alone is not worth a write then; where
+ * none is open, it waits DONE_MS for others, of a backlog.
  *
  * `open` mirrors which PREPARED records are still needed; the log is trimmed
  * up to the first of them.  A RESULT or DONE that cannot be written is not a
@@ -21,6 +22,7 @@
 
 #define GATHER_MS 4
 #define GATHER_TRANSACTIONS 4
+#define DONE_MS 20
 
 /* ---- Which deliveries are open ---- */
 
@@ -189,6 +191,8 @@ static void write_group(struct spool *s, struct spool_job *group)
 /* With the lock, which is let go meanwhile. */
 static void gather(struct spool *s)
 {
+	if (s->awaited == 0 && !s->log_queue.stopping)
+		worker_cond_wait(&s->log_queue.filled, &s->log_queue.lock, DONE_MS);
 	size_t open = atomic_load(&s->transactions);
 	size_t enough = open < s->processors ? 1 : open + 1 - s->processors;
 	if (open < GATHER_TRANSACTIONS || s->awaited >= enough)
@@ -225,10 +229,11 @@ void spool_submit(struct spool *s, struct spool_job *job)
 {
 	job->next = NULL;
 	pthread_mutex_lock(&s->log_queue.lock);
+	bool first = s->jobs == NULL;
 	*s->jobs_end = job;
 	s->jobs_end = &job->next;
 	s->awaited += job->kind != RECORD_DONE;
-	bool wake = s->awaited >= s->enough || atomic_load(&s->transactions) == 0;
+	bool wake = s->awaited >= s->enough || (first && atomic_load(&s->transactions) == 0);
 	pthread_mutex_unlock(&s->log_queue.lock);
 	/* Not under the lock, for which the woken thread would only fall asleep again. */
 	if (wake)
