@@ -1,140 +1,166 @@
 /*
- * The policy protocol's codec.  The parser keeps no state: a request that is
+ * The policy protocol's codec.  The parser keeps nothing of a request: one that is
  * not complete is parsed again from its start, so a split at any byte gives
- * the same result as none.
+ * the same result as none.  What a shape tells only makes it faster: a line is taken
+ * for one of a name only after all of the name and its `=` were compared.
  */
 #include "proto.h"
 
-#include "lib/base/bytemask.h"
 #include "lib/base/utf8.h"
-
-/* This runs some thirty times for each request: whatever its length, a name is compared
- * once or twice, in a word or two. */
-static inline int attr_find(struct span name)
-{
-#define IS(text) (memcmp(name.ptr, text, sizeof(text) - 1) == 0)
-	switch (name.len) {
-	case 4:
-		return IS("size") ? PROTO_SIZE : ERR_NOT_FOUND;
-	case 6:
-		return IS("sender") ? PROTO_SENDER : ERR_NOT_FOUND;
-	case 7:
-		return IS("request") ? PROTO_REQUEST : ERR_NOT_FOUND;
-	case 8:
-		return IS("instance") ? PROTO_INSTANCE : IS("queue_id") ? PROTO_QUEUE_ID : ERR_NOT_FOUND;
-	case 9:
-		return IS("recipient") ? PROTO_RECIPIENT : ERR_NOT_FOUND;
-	case 13:
-		return IS("sasl_username") ? PROTO_SASL_USERNAME : ERR_NOT_FOUND;
-	case 14:
-		return IS("protocol_state") ? PROTO_STATE : IS("client_address") ? PROTO_CLIENT_ADDRESS : ERR_NOT_FOUND;
-	case 15:
-		return IS("recipient_count") ? PROTO_RECIPIENT_COUNT : ERR_NOT_FOUND;
-	default:
-		return ERR_NOT_FOUND;
-	}
-#undef IS
-}
 
 int proto_attr_find(struct span name)
 {
-	return attr_find(name);
+	static const struct {
+		struct span name;
+		enum proto_attr attr;
+	} known[] = {
+		{SPAN_LIT("request"), PROTO_REQUEST},
+		{SPAN_LIT("protocol_state"), PROTO_STATE},
+		{SPAN_LIT("instance"), PROTO_INSTANCE},
+		{SPAN_LIT("client_address"), PROTO_CLIENT_ADDRESS},
+		{SPAN_LIT("sender"), PROTO_SENDER},
+		{SPAN_LIT("recipient"), PROTO_RECIPIENT},
+		{SPAN_LIT("recipient_count"), PROTO_RECIPIENT_COUNT},
+		{SPAN_LIT("size"), PROTO_SIZE},
+		{SPAN_LIT("sasl_username"), PROTO_SASL_USERNAME},
+		{SPAN_LIT("queue_id"), PROTO_QUEUE_ID},
+	};
+	_Static_assert(sizeof(known) / sizeof(known[0]) == PROTO_ATTR_COUNT, "each attribute has its name");
+	for (size_t i = 0; i < PROTO_ATTR_COUNT; i++)
+		if (span_eq(name, known[i].name))
+			return (int)known[i].attr;
+	return ERR_NOT_FOUND;
 }
 
-/* Adds the line from AT to END, with its first `=` at SIGN, to R; without one SIGN is NULL.
- * SEEN has a bit for each of the known attributes that came before. */
-static inline int line_add(const char *at, const char *sign, const char *end, unsigned *seen, struct proto_request *r)
+/* Notes the name of TEXT in LINE. */
+static int line_learn(struct span text, struct proto_line *line)
 {
-	if (end - at > PROTO_LINE_MAX)
-		return ERR_LIMIT;
-	if (sign == NULL || sign == at)
+	const size_t name_len = span_chr(text, '=');
+	if (name_len == 0 || name_len == SPAN_NPOS)
 		return ERR_SYNTAX;
-	if (r->pair_count == PROTO_ATTRS_MAX)
-		return ERR_LIMIT;
-	const size_t name_len = (size_t)(sign - at), value_len = (size_t)(end - sign - 1);
-	r->pairs[r->pair_count++] = (struct proto_pair){at, (uint16_t)name_len, (uint16_t)value_len};
-	int attr = attr_find(span_of(at, name_len));
-	if (attr < 0)
-		return 0;
-	if ((*seen >> attr & 1) != 0)
-		return ERR_SYNTAX;
-	*seen |= 1u << attr;
-	r->attr[attr] = span_of(sign + 1, value_len);
+	*line = (struct proto_line){.attr = (int16_t)proto_attr_find(span_take(text, name_len))};
+	if (name_len < BYTEMASK_PIECE) {
+		memcpy(line->name, text.ptr, name_len + 1);
+		line->beyond = (uint32_t)(UINT64_C(0xffffffff) << (name_len + 1));
+		line->value_at = (uint16_t)(name_len + 1);
+	}
 	return 0;
 }
 
-/* The block of WHOLE at FROM: what is behind the end is zeros, in MEM. */
-static inline const char *block_at(struct span whole, size_t from, char mem[BYTEMASK_BLOCK])
+/* Makes LINE that of TEXT, which was not recognised at a glance: near the end of what has come
+ * there are too few bytes for one, so it may be that already. */
+__attribute__((cold)) static int line_other(struct span text, struct proto_line *line)
 {
-	if (whole.len - from >= BYTEMASK_BLOCK)
-		return whole.ptr + from;
+	if (line->value_at > 0 && text.len >= line->value_at && memcmp(text.ptr, line->name, line->value_at) == 0)
+		return 0;
+	return line_learn(text, line);
+}
+
+/* Copies REST, less than a block, to MEM, with zeros behind it. */
+__attribute__((cold)) static const char *block_fill(char mem[BYTEMASK_BLOCK], struct span rest)
+{
 	memset(mem, 0, BYTEMASK_BLOCK);
-	memcpy(mem, whole.ptr + from, whole.len - from);
+	memcpy(mem, rest.ptr, rest.len);
 	return mem;
 }
 
-static inline void unsent_clear(unsigned seen, struct proto_request *r)
+/* Finds where the lines of WHOLE end, up to the empty one, which may not be there: r->len is 0 then. */
+static int ends_find(struct span whole, struct proto_request *r)
 {
-	for (int i = 0; i < PROTO_ATTR_COUNT; i++)
-		if ((seen >> i & 1) == 0)
-			r->attr[i] = SPAN_EMPTY;
+	char last[BYTEMASK_BLOCK]; /* what is no whole block, and zeros */
+	uint16_t *out = r->ends, *const limit = r->ends + PROTO_ATTRS_MAX;
+	uint64_t before = 1; /* whether an end stands right before the block */
+	for (size_t from = 0; from < whole.len && out <= limit; from += BYTEMASK_BLOCK) {
+		const char *block = whole.ptr + from;
+		if (whole.len - from < BYTEMASK_BLOCK)
+			block = block_fill(last, span_skip(whole, from));
+		uint64_t ends = bytemask_of(block, '\n');
+		const uint64_t empty = ends & (ends << 1 | before);
+		before = ends >> (BYTEMASK_BLOCK - 1);
+		for (ends = empty == 0 ? ends : ends & ((empty & -empty) - 1); ends != 0; ends &= ends - 1)
+			*out++ = (uint16_t)(from + bytemask_first(ends));
+		if (empty != 0) {
+			r->len = from + bytemask_first(empty) + 1;
+			break;
+		}
+	}
+	r->line_count = (size_t)(out - r->ends);
+	return out <= limit ? 0 : ERR_LIMIT;
 }
 
-/* Parses the lines up to the empty one into R, in one pass over blocks. */
-static int lines_parse(struct span in, struct proto_request *r)
+/* Takes the lines of R; the first COMPARABLE bytes have BYTEMASK_PIECE bytes from there on. */
+static int lines_take(struct proto_request *r, struct proto_shape *shape, size_t comparable)
 {
-	struct span whole = span_take(in, PROTO_REQUEST_MAX);
-	const char *at = whole.ptr, *sign = NULL; /* of the line in hand */
-	unsigned seen = 0;
-	char mem[BYTEMASK_BLOCK];
-	for (size_t from = 0; from < whole.len; from += BYTEMASK_BLOCK) {
-		const char *block = block_at(whole, from, mem), *base = whole.ptr + from;
-		uint64_t signs = bytemask_of(block, '='), ends = bytemask_of(block, '\n');
-		for (; ends != 0; ends &= ends - 1) {
-			const uint64_t upto = ends ^ (ends - 1); /* bits of this line */
-			const char *end = base + bytemask_first(ends);
-			if (end == at) {
-				r->len = (size_t)(end + 1 - whole.ptr);
-				unsent_clear(seen, r);
-				return 0;
-			}
-			if (sign == NULL && (signs & upto) != 0)
-				sign = base + bytemask_first(signs);
-			int rc = line_add(at, sign, end, &seen, r);
+	const char *const text = r->text;
+	const size_t count = r->line_count;
+	unsigned known = 0;
+	for (size_t i = 0, at = 0; i < count; at = r->ends[i++] + 1u) {
+		struct proto_line *line = &shape->lines[i];
+		if (at >= comparable || (bytemask_same(text + at, line->name) | line->beyond) != UINT32_MAX) {
+			int rc = line_other(span_of(text + at, r->ends[i] - at), line);
 			if (rc < 0)
 				return rc;
-			signs &= ~upto;
-			at = end + 1;
-			sign = NULL;
 		}
-		if (sign == NULL && signs != 0)
-			sign = base + bytemask_first(signs);
+		if (line->attr >= 0) {
+			const size_t value = at + line->value_at;
+			known++;
+			r->attr[line->attr] = span_of(text + value, r->ends[i] - value);
+		}
 	}
-	/* No end within what may come. */
-	size_t left = (size_t)(whole.ptr + whole.len - at);
-	return whole.len == PROTO_REQUEST_MAX || left > PROTO_LINE_MAX ? ERR_LIMIT : ERR_AGAIN;
+	/* A name that came twice was counted twice. */
+	for (size_t i = 0; i < PROTO_ATTR_COUNT; i++)
+		known -= r->attr[i].ptr != NULL;
+	return known == 0 ? 0 : ERR_SYNTAX;
 }
 
-int proto_request_parse(struct span in, struct proto_request *request_out)
+/* Whether none of the lines that end in R, and what follows in WHOLE, is longer than may be. */
+static bool lines_fit(struct span whole, const struct proto_request *r)
+{
+	size_t at = 0;
+	for (size_t i = 0; i < r->line_count; at = r->ends[i++] + 1u)
+		if (r->ends[i] - at > PROTO_LINE_MAX)
+			return false;
+	return r->len > 0 || whole.len - at <= PROTO_LINE_MAX;
+}
+
+int proto_request_parse_alike(struct span in, struct proto_shape *shape, struct proto_request *request_out)
 {
 	struct proto_request *r = request_out;
-	r->pair_count = 0;
+	const struct span whole = span_take(in, PROTO_REQUEST_MAX);
+	for (size_t i = 0; i < PROTO_ATTR_COUNT; i++)
+		r->attr[i] = SPAN_EMPTY;
+	r->text = whole.ptr;
 	r->len = 0;
-	int rc = lines_parse(in, r);
+	int rc = ends_find(whole, r);
+	if (rc == 0 && whole.len > PROTO_LINE_MAX && !lines_fit(whole, r))
+		rc = ERR_LIMIT;
+	if (rc == 0)
+		rc = lines_take(r, shape, whole.len < BYTEMASK_PIECE ? 0 : whole.len - BYTEMASK_PIECE + 1);
 	if (rc < 0)
 		return rc;
+	if (r->len == 0) /* no end within what may come? */
+		return whole.len == PROTO_REQUEST_MAX ? ERR_LIMIT : ERR_AGAIN;
 	if (memchr(in.ptr, '\0', r->len) != NULL ||
 	    !span_eq(r->attr[PROTO_REQUEST], SPAN_LIT("smtpd_access_policy")))
 		return ERR_SYNTAX;
 	return 0;
 }
 
+int proto_request_parse(struct span in, struct proto_request *request_out)
+{
+	struct proto_shape unknown;
+	memset(&unknown, 0, sizeof(unknown));
+	return proto_request_parse_alike(in, &unknown, request_out);
+}
+
 struct span proto_request_attr(const struct proto_request *request, struct span name)
 {
-	for (size_t i = 0; i < request->pair_count; i++) {
-		const struct proto_pair *pair = &request->pairs[i];
-		if (span_eq(span_of(pair->name, pair->name_len), name))
-			return span_of(pair->name + pair->name_len + 1, pair->value_len);
+	size_t at = 0;
+	for (size_t i = 0; i < request->line_count; at = request->ends[i++] + 1u) {
+		struct span line = span_of(request->text + at, request->ends[i] - at);
+		/* A name has no `=`, so this is the line's first. */
+		if (line.len > name.len && line.ptr[name.len] == '=' && span_eq(span_take(line, name.len), name))
+			return span_of(line.ptr + name.len + 1, line.len - name.len - 1);
 	}
 	return SPAN_EMPTY;
 }

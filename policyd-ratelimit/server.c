@@ -130,9 +130,10 @@ static void on_tokens(void *arg)
 
 static size_t on_data(struct conn *conn, void *state, struct span in)
 {
+	static struct proto_shape shape;
 	static struct proto_request request;
 	struct client *c = state;
-	int rc = proto_request_parse(in, &request);
+	int rc = proto_request_parse_alike(in, &shape, &request);
 	if (rc == ERR_AGAIN)
 		return 0;
 	if (rc < 0) {

@@ -90,8 +90,12 @@ START_TEST(forgets_the_one_before)
 }
 END_TEST
 
+struct pair {
+	struct span name, value;
+};
+
 /* The pairs of TEXT, one byte after the other: how many, or an error. */
-static int plain_parse(struct span text, struct proto_pair *pairs)
+static int plain_parse(struct span text, struct pair *pairs)
 {
 	int count = 0;
 	for (size_t at = 0, end; at < text.len; at = end + 1) {
@@ -105,7 +109,7 @@ static int plain_parse(struct span text, struct proto_pair *pairs)
 			return count;
 		if (sign == SPAN_NPOS || sign == at)
 			return ERR_SYNTAX;
-		pairs[count++] = (struct proto_pair){text.ptr + at, (uint16_t)(sign - at), (uint16_t)(end - sign - 1)};
+		pairs[count++] = (struct pair){span_of(text.ptr + at, sign - at), span_of(text.ptr + sign + 1, end - sign - 1)};
 	}
 	return ERR_AGAIN;
 }
@@ -114,7 +118,7 @@ static int plain_parse(struct span text, struct proto_pair *pairs)
 START_TEST(as_a_plain_parser_does)
 {
 	static struct proto_request r;
-	static struct proto_pair pairs[PROTO_ATTRS_MAX];
+	static struct pair pairs[PROTO_ATTRS_MAX];
 	uint32_t random = 1;
 	int whole = 0;
 	for (int round = 0; round < 20000; round++) {
@@ -134,12 +138,72 @@ START_TEST(as_a_plain_parser_does)
 		if (want < 0)
 			continue;
 		whole++;
-		ck_assert_uint_eq(r.pair_count, (size_t)want);
-		for (size_t i = 0; i < r.pair_count; i++)
-			ck_assert(r.pairs[i].name == pairs[i].name && r.pairs[i].name_len == pairs[i].name_len &&
-				  r.pairs[i].value_len == pairs[i].value_len);
+		ck_assert_uint_eq(r.line_count, (size_t)want);
+		for (size_t i = 0; i < r.line_count; i++)
+			ck_assert_ptr_eq(r.text + r.ends[i], pairs[i].value.ptr + pairs[i].value.len);
 	}
 	ck_assert_int_gt(whole, 5000);
+}
+END_TEST
+
+/* The lines of a request, of names that begin alike and may come twice. */
+static void random_request(uint32_t *random, struct sbuf *b)
+{
+	static const char *const names[] = {
+		"sender", "sende", "senders", "recipient", "recipient_count", "size", "queue_id", "x", "stress",
+		"a_name_with_thirty-one_bytes_xx", "a_name_with_thirty-two_bytes_xxx", "a_name_with_thirty-two_bytes_xxy",
+	};
+	sbuf_reset(b);
+	sbuf_adds(b, "request=smtpd_access_policy\n");
+	for (unsigned lines = (*random = *random * 1664525 + 1013904223) >> 29; lines > 0; lines--) {
+		*random = *random * 1664525 + 1013904223;
+		sbuf_adds(b, names[(*random >> 24) % (sizeof(names) / sizeof(names[0]))]);
+		sbuf_adds(b, *random % 61 == 0 ? "" : "=");
+		for (unsigned left = (*random >> 16) % 40; left > 0; left--)
+			sbuf_addc(b, (*random >> left) % 5 == 0 ? '=' : 'v');
+		sbuf_adds(b, "\n");
+	}
+	sbuf_adds(b, *random % 32 == 0 ? "" : "\n");
+}
+
+/* What was learned from other requests changes nothing of what a request says. */
+START_TEST(a_shape_changes_nothing)
+{
+	static struct proto_request fresh, alike;
+	static struct proto_shape shape;
+	uint32_t random = 7;
+	int refused = 0;
+	for (int round = 0; round < 50000; round++) {
+		char mem[1024];
+		struct sbuf b;
+		sbuf_init(&b, mem, sizeof(mem));
+		random_request(&random, &b);
+		int want = proto_request_parse(sbuf_span(&b), &fresh);
+		ck_assert_msg(proto_request_parse_alike(sbuf_span(&b), &shape, &alike) == want, "%s", mem);
+		refused += want == ERR_SYNTAX;
+		if (want < 0)
+			continue;
+		ck_assert_uint_eq(alike.len, fresh.len);
+		ck_assert_uint_eq(alike.line_count, fresh.line_count);
+		ck_assert_mem_eq(alike.ends, fresh.ends, fresh.line_count * sizeof(fresh.ends[0]));
+		for (int i = 0; i < PROTO_ATTR_COUNT; i++)
+			ck_assert(alike.attr[i].ptr == fresh.attr[i].ptr && alike.attr[i].len == fresh.attr[i].len);
+	}
+	ck_assert_int_gt(refused, 1000);
+	ck_assert_int_lt(refused, 40000);
+}
+END_TEST
+
+/* NULs are what a shape that knows nothing is made of. */
+START_TEST(a_new_shape_is_like_no_line)
+{
+	static struct proto_shape shape;
+	struct proto_request r;
+	char text[] = "request=smtpd_access_policy\n________________________________=\n\n";
+	memset(strchr(text, '_'), 0, 32);
+	ck_assert_int_eq(proto_request_parse_alike(span_of(text, sizeof(text) - 1), &shape, &r), ERR_SYNTAX);
+	memset(text, 0, sizeof(text) - 3);
+	ck_assert_int_eq(proto_request_parse_alike(span_of(text, sizeof(text) - 1), &shape, &r), ERR_SYNTAX);
 }
 END_TEST
 
@@ -240,7 +304,7 @@ static const TTest *const *const tests[] = {
 	&parses_known_and_unknown, &split_at_every_byte, &leaves_what_follows,
 	&refuses_what_is_malformed,
 	&forgets_the_one_before,
-	&as_a_plain_parser_does, &caps_hold, &caps_hold_early, &replies_have_code_space_text,
+	&as_a_plain_parser_does, &a_shape_changes_nothing, &a_new_shape_is_like_no_line, &caps_hold, &caps_hold_early, &replies_have_code_space_text,
 	&replies_reject_injection, &replies_fit_or_are_not_begun, NULL,
 };
 

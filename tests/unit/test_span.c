@@ -64,16 +64,30 @@ START_TEST(lower_of_every_byte)
 }
 END_TEST
 
-START_TEST(masks_of_blocks)
+START_TEST(masks_of_bytes)
 {
-	char block[BYTEMASK_BLOCK + 1];
+	char text[BYTEMASK_BLOCK + 1];
 	for (unsigned i = 0; i < BYTEMASK_BLOCK; i++)
 		for (unsigned k = 0; k < BYTEMASK_BLOCK; k++) {
-			memset(block, 'x', sizeof(block));
-			block[1 + i] = block[1 + k] = '\xff';
-			uint64_t mask = bytemask_of(block + 1, '\xff');
+			memset(text, 'x', sizeof(text));
+			text[1 + i] = text[1 + k] = '\xff';
+			uint64_t mask = bytemask_of(text + 1, '\xff');
 			ck_assert_uint_eq(mask, UINT64_C(1) << i | UINT64_C(1) << k);
 			ck_assert_uint_eq(bytemask_first(mask), i < k ? i : k);
+		}
+}
+END_TEST
+
+START_TEST(masks_of_what_is_the_same)
+{
+	char a[BYTEMASK_PIECE + 1], b[BYTEMASK_PIECE + 1];
+	for (unsigned i = 0; i < BYTEMASK_PIECE; i++)
+		for (unsigned k = 0; k < BYTEMASK_PIECE; k++) {
+			memset(a, 'x', sizeof(a));
+			memset(b, 'y', sizeof(b));
+			a[1 + i] = b[i] = '\xff';
+			a[1 + k] = b[k] = '\0';
+			ck_assert_uint_eq(bytemask_same(a + 1, b), 1u << i | 1u << k);
 		}
 }
 END_TEST
@@ -84,7 +98,7 @@ static const TTest *const *const tests[] = {
 	&case_is_ascii_only,
 	&copy_needs_room_for_nul,
 	&lower_of_every_byte,
-	&masks_of_blocks,
+	&masks_of_bytes, &masks_of_what_is_the_same,
 	NULL,
 };
 
