@@ -7,6 +7,8 @@
 
 #include "policyd-ratelimit/verdict.h"
 
+#define PREFETCH_MAX 8 /* counters of a message that is over: more do not come in time */
+
 static int key_hash(const struct session *s, const struct rule *rule, const struct subject *subject,
 		    uint64_t *hash_out)
 {
@@ -94,6 +96,16 @@ static void txn_reattach(struct session *s, struct txn *txn)
 		session_charge(s, mark->hash, mark->class, mark->amount, mark);
 	}
 	txn_touch(&s->txns, txn, TXN_OPEN, s->now_ms);
+}
+
+/* Says that what CLIENT spoke of before may be given back soon. */
+static void client_prefetch(const struct session *s, const struct session_client *client)
+{
+	const struct txn *txn = client->digest != 0 ? txn_find(&s->txns, client->digest) : NULL;
+	if (txn == NULL || txn->state != TXN_OPEN)
+		return;
+	for (size_t i = 0; i < txn->hold_count && i < PREFETCH_MAX; i++)
+		table_prefetch(s->table, txn->holds[i].mark.hash);
 }
 
 /* The connection speaks of DIGEST now: what it spoke of before has ended. */
@@ -208,6 +220,7 @@ static void rule_items_add(struct session *s, const struct stage *stage, uint16_
 		if (rule->extra && !limit.overridden)
 			continue;
 		const uint64_t hash = table_hash(key, w->id);
+		table_prefetch(s->table, hash); /* it comes while the other keys are made */
 		bool further = !stage->is_end && stage->txn->hold_count > 0 && txn_hold_find(stage->txn, hash) != NULL;
 		const uint64_t amount = rule_amount(rule, stage, further);
 		/* A size that was not named yet: held as nothing, for whose it will be. */
@@ -246,9 +259,6 @@ void session_items_collect(struct session *s, const struct stage *stage)
 		rule_items_add(s, stage, (uint16_t)i);
 	if (stage->is_end && !stage->has_recipient)
 		held_recipients_add(s, stage);
-	/* All at once, so that what the processor waits for it waits for once. */
-	for (size_t i = 0; i < s->item_count; i++)
-		table_prefetch(s->table, s->items[i].hash);
 }
 
 /* ---- the verdict ---- */
@@ -413,7 +423,7 @@ static bool is_blocked(struct session *s, struct session_outcome *o)
 
 static uint64_t message_digest(const struct session *s, struct span instance, struct span client)
 {
-	char mem[2 * PROTO_LINE_MAX + 1];
+	char *mem = s->digest_mem;
 	instance = span_take(instance, PROTO_LINE_MAX);
 	client = span_take(client, PROTO_LINE_MAX);
 	memcpy(mem, instance.ptr, instance.len);
@@ -527,6 +537,7 @@ void session_request(struct session *s, struct session_client *client, const str
 	o->charge_count = o->refusal_count = 0;
 	o->digest = 0;
 	s->now_ms = now_ms > s->now_ms ? now_ms : s->now_ms;
+	client_prefetch(s, client);
 	if (session_stage_init(s, request, &stage)) {
 		txn_prefetch(&s->txns, stage.message);
 		o->end_of_message = stage.is_end;

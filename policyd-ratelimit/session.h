@@ -106,6 +106,7 @@ struct session {
 	size_t item_count;
 	struct table_mark *marks;
 	struct subject subject;
+	char *digest_mem; /* for what a digest is made of */
 	int64_t now_ms, timeout_ms;
 	bool full;      /* the request in hand passed a cap */
 };

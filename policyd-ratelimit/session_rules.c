@@ -29,6 +29,7 @@ int session_init(struct session *s, struct table *table, struct rules *rules, si
 	s->timeout_ms = timeout_ms;
 	s->items = mem_alloc(SESSION_ITEMS_MAX * sizeof(*s->items));
 	s->marks = mem_alloc(SESSION_ITEMS_MAX * sizeof(*s->marks));
+	s->digest_mem = mem_alloc(2 * PROTO_LINE_MAX + 1);
 	s->limited = mem_zalloc(SESSION_LIMITED_MAX * sizeof(*s->limited));
 	txn_table_init(&s->txns, txn_max);
 	blocks_init(&s->blocks);
@@ -40,6 +41,7 @@ void session_done(struct session *s)
 {
 	free(s->items);
 	free(s->marks);
+	free(s->digest_mem);
 	free(s->limited);
 	txn_table_done(&s->txns);
 	blocks_done(&s->blocks);

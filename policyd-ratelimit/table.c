@@ -9,7 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SHARD_FIRST_CELLS 128 /* one page */
+#define SHARD_FEW 16   /* cells that each array has from the start */
+#define SHARD_STEP 128 /* one page; larger arrays are a multiple of it */
 #define MID_ENTRIES 16
 #define HITS_MAX 31
 #define WIDE_SHIFT 12 /* 4 KB weigh as much as one message */
@@ -34,11 +35,30 @@ struct table_cell {
 
 _Static_assert(sizeof(struct table_cell) == 32, "a counter is 32 bytes");
 
+static struct table_cell *cells_map(struct table *t, size_t size)
+{
+	void *mem = mmap(NULL, size * sizeof(struct table_cell), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED)
+		PANIC("no memory for counters");
+	t->cell_bytes += size * sizeof(struct table_cell);
+	return mem;
+}
+
+static void cells_unmap(struct table *t, struct table_cell *cells, size_t size)
+{
+	munmap(cells, size * sizeof(struct table_cell));
+	t->cell_bytes -= size * sizeof(struct table_cell);
+}
+
 struct table *table_new(const struct hash_key *key, size_t max_bytes)
 {
 	struct table *t = mem_zalloc(sizeof(*t));
 	t->key = *key;
 	t->max_bytes = max_bytes;
+	t->few = cells_map(t, TABLE_SHARDS * SHARD_FEW);
+	for (size_t i = 0; i < TABLE_SHARDS; i++)
+		t->shards[i] = (struct table_shard){.cells = t->few + i * SHARD_FEW, .size = SHARD_FEW};
 	for (int wide = 0; wide < 2; wide++) {
 		size_t entry = wide ? sizeof(uint64_t) : sizeof(uint32_t);
 		slab_init(&t->slabs[wide][0], MID_ENTRIES * entry);
@@ -47,21 +67,13 @@ struct table *table_new(const struct hash_key *key, size_t max_bytes)
 	return t;
 }
 
-static struct table_cell *cells_map(uint32_t size)
+/* Gives back what was the array of a shard. */
+static void shard_drop(struct table *t, const struct table_shard *old)
 {
-	void *mem = mmap(NULL, size * sizeof(struct table_cell), PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (mem == MAP_FAILED)
-		PANIC("no memory for counters");
-	return mem;
-}
-
-static void cells_unmap(struct table *t, struct table_cell *cells, uint32_t size)
-{
-	if (cells == NULL)
-		return;
-	munmap(cells, size * sizeof(struct table_cell));
-	t->cell_bytes -= size * sizeof(struct table_cell);
+	if (old->size == SHARD_FEW)
+		memset(old->cells, 0, SHARD_FEW * sizeof(*old->cells)); /* it may become that again */
+	else
+		cells_unmap(t, old->cells, old->size);
 }
 
 void table_free(struct table **table)
@@ -70,7 +82,8 @@ void table_free(struct table **table)
 	if (t == NULL)
 		return;
 	for (unsigned i = 0; i < TABLE_SHARDS; i++)
-		cells_unmap(t, t->shards[i].cells, t->shards[i].size);
+		shard_drop(t, &t->shards[i]);
+	cells_unmap(t, t->few, TABLE_SHARDS * SHARD_FEW);
 	for (int i = 0; i < 4; i++)
 		slab_done(&t->slabs[i / 2][i % 2]);
 	free(t);
@@ -212,14 +225,13 @@ static void cell_remove(struct table *t, struct table_shard *s, struct table_cel
 
 static void shard_resize(struct table *t, struct table_shard *s, uint32_t size)
 {
-	struct table_shard old = *s;
-	s->cells = cells_map(size);
+	const struct table_shard old = *s;
+	s->cells = size == SHARD_FEW ? t->few + (size_t)(s - t->shards) * SHARD_FEW : cells_map(t, size);
 	s->size = size;
-	t->cell_bytes += size * sizeof(struct table_cell);
 	for (uint32_t i = 0; i < old.size; i++)
 		if (old.cells[i].hash != 0)
 			*shard_probe(s, old.cells[i].hash) = old.cells[i];
-	cells_unmap(t, old.cells, old.size);
+	shard_drop(t, &old);
 }
 
 /* Whether the cell counts nothing any more at NOW_MS. */
@@ -246,10 +258,11 @@ void table_sweep(struct table *table, unsigned shards, int64_t now_ms)
 		struct table_shard *s = &table->shards[table->sweep_at];
 		table->sweep_at = (table->sweep_at + 1) % TABLE_SHARDS;
 		shard_sweep(table, s, now_ms);
-		if (s->size > SHARD_FIRST_CELLS && s->count < s->size / 3) {
-			uint32_t size = (s->count * 3 / 2 / SHARD_FIRST_CELLS + 1) * SHARD_FIRST_CELLS;
+		if (s->count >= s->size / 3)
+			continue;
+		uint32_t size = s->count <= SHARD_FEW / 3 ? SHARD_FEW : (s->count * 3 / 2 / SHARD_STEP + 1) * SHARD_STEP;
+		if (size < s->size)
 			shard_resize(table, s, size);
-		}
 	}
 }
 
@@ -292,10 +305,10 @@ static bool shard_make_room(struct table *t, struct table_shard *s, uint64_t has
 {
 	if ((uint64_t)(s->count + 1) * 5 <= (uint64_t)s->size * 4)
 		return true;
-	uint32_t more = (s->size / 8 / SHARD_FIRST_CELLS + 1) * SHARD_FIRST_CELLS;
-	uint32_t size = s->size == 0 ? SHARD_FIRST_CELLS : s->size + more;
+	uint32_t more = (s->size / 8 / SHARD_STEP + 1) * SHARD_STEP;
+	uint32_t size = s->size == SHARD_FEW ? SHARD_STEP : s->size + more;
 	size_t extra = (size - s->size) * sizeof(struct table_cell);
-	if (s->size == 0 || table_bytes(t) + extra <= t->max_bytes) {
+	if (s->size == SHARD_FEW || table_bytes(t) + extra <= t->max_bytes) {
 		shard_resize(t, s, size);
 		return true;
 	}
@@ -336,7 +349,6 @@ static inline struct table_cell *cell_current(struct table *t, uint64_t hash, ui
 void table_prefetch(const struct table *table, uint64_t hash)
 {
 	const struct table_shard *s = &table->shards[shard_index(hash)];
-	/* Of an array that has no cells yet it is a wrong address, which does no harm. */
 	__builtin_prefetch(&s->cells[home_of(s, hash)]);
 }
 

@@ -7,7 +7,9 @@
  * Cells lie in TABLE_SHARDS arrays of their own with linear probing, and each
  * array grows on its own by an eighth: a table of ten million moves ten
  * thousand cells at a time (0.2 ms) and is never less than two thirds full.
- * Ten million counters take some 450 MB.
+ * Ten million counters take some 450 MB.  The arrays that hold a few cells only
+ * lie side by side: with each in a page of its own, every look-up of a small table
+ * would miss the processor's caches of data and of addresses.
  *
  * Memory is bounded.  At the cap a new counter takes the place of one among
  * its neighbours that has not spilled and was never over its limit, the one
@@ -39,6 +41,7 @@ struct table_shard {
 
 struct table {
 	struct table_shard shards[TABLE_SHARDS];
+	struct table_cell *few; /* the arrays of those that hold a few */
 	struct window_class classes[TABLE_CLASSES_MAX];
 	unsigned class_count;
 	struct slab slabs[2][2]; /* [wide][16 or all buckets] */

@@ -103,8 +103,14 @@ struct txn *txn_make(struct txn_table *t, uint64_t digest, int64_t now_ms)
 	else
 		return NULL;
 	struct txn *txn = &t->items[at];
-	*txn = (struct txn){.digest = digest, .touched_ms = now_ms, .holds = txn->holds,
-			    .hold_size = txn->hold_size, .seen = txn->seen, .seen_size = txn->seen_size};
+	/* One by one: to clear all and to copy its arrays takes longer than the rest of this. */
+	txn->digest = digest;
+	txn->owner = NULL;
+	txn->touched_ms = now_ms;
+	txn->state = TXN_OPEN;
+	txn->charged = txn->joined = txn->at_rcpt = txn->elsewhere = txn->repeated = false;
+	txn->refusal = (struct txn_refusal){0};
+	txn->hold_count = txn->seen_count = 0;
 	t->index[index_probe(t, digest)] = at;
 	list_add(t, txn);
 	return txn;

@@ -382,10 +382,33 @@ START_TEST(connections_of_a_replay)
 }
 END_TEST
 
+/* A transaction takes the place of another and has nothing of it. */
+START_TEST(a_transaction_begins_anew)
+{
+	struct txn_table t;
+	txn_table_init(&t, 1);
+	struct txn *txn = txn_make(&t, 7, 1000);
+	ck_assert_ptr_nonnull(txn_hold_add(txn));
+	txn_seen_add(txn, 3, PROTO_DEFER);
+	txn->owner = (struct session_client *)&t;
+	txn->charged = txn->joined = txn->at_rcpt = txn->elsewhere = txn->repeated = true;
+	txn->refusal = (struct txn_refusal){.hash = 1, .max = 2, .amount = 3, .until_ms = 4, .rule = 5, .window = 6, .action = PROTO_HOLD};
+	txn_touch(&t, txn, TXN_ENDED, 1000);
+	txn_drop(&t, txn);
+	ck_assert_ptr_eq(txn_make(&t, 8, 2000), txn);
+	ck_assert(txn->digest == 8 && txn->owner == NULL && txn->touched_ms == 2000 && txn->state == TXN_OPEN);
+	ck_assert(!txn->charged && !txn->joined && !txn->at_rcpt && !txn->elsewhere && !txn->repeated);
+	ck_assert(txn->refusal.hash == 0 && txn->refusal.max == 0 && txn->refusal.amount == 0 && txn->refusal.until_ms == 0 &&
+		  txn->refusal.rule == 0 && txn->refusal.window == 0 && txn->refusal.action == PROTO_DUNNO);
+	ck_assert(txn->hold_count == 0 && txn->seen_count == 0 && t.live.count == 1 && t.ended.count == 0);
+	txn_table_done(&t);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&ended_messages_that_are_kept, &verdicts_that_are_kept, &texts_and_lines_of_limits, &exemptions,
 	&refusals_that_are_told, &keys_in_texts_and_lists, &classes_of_windows, &blocked_keys, &rows_of_overrides,
-	&boots_of_a_log, &streaks_at_once, &counts_saturate, &rows_of_a_replay, &connections_of_a_replay, NULL,
+	&boots_of_a_log, &streaks_at_once, &counts_saturate, &rows_of_a_replay, &connections_of_a_replay, &a_transaction_begins_anew, NULL,
 };
 
 TEST_MAIN("policyd_caps", tests)

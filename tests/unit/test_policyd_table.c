@@ -196,6 +196,37 @@ START_TEST(growth_and_removal_lose_nothing)
 }
 END_TEST
 
+/* Arrays grow out of the memory that is there from the start, and back into it. */
+START_TEST(small_arrays_come_and_go)
+{
+	enum { FEW = 2000, MANY = 60000 };
+	struct table *t = table_new(&fixed_key, 64u << 20);
+	unsigned class = (unsigned)table_class(t, 3600000, false);
+	struct table_mark mark;
+	const size_t least = table_bytes(t);
+	for (int round = 0; round < 3; round++) {
+		for (uint64_t i = 0; i < MANY; i++) {
+			ck_assert_uint_eq(table_used(t, table_hash(i, 1), class, NOW), i < FEW && round > 0 ? i + 1 : 0);
+			table_charge(t, table_hash(i, 1), class, NOW, i < FEW && round > 0 ? 0 : i + 1, &mark);
+		}
+		ck_assert_uint_eq(t->count, MANY);
+		ck_assert_uint_gt(table_bytes(t), least);
+		for (uint64_t i = FEW; i < MANY; i++)
+			table_reset(t, table_hash(i, 1));
+		table_sweep(t, TABLE_SHARDS, NOW);
+		for (uint64_t i = 0; i < FEW; i++)
+			ck_assert_uint_eq(table_used(t, table_hash(i, 1), class, NOW), i + 1);
+		ck_assert_uint_lt(table_bytes(t), least + TABLE_SHARDS * 4096);
+	}
+	for (uint64_t i = 0; i < FEW; i++)
+		table_reset(t, table_hash(i, 1));
+	table_sweep(t, TABLE_SHARDS, NOW);
+	ck_assert_uint_eq(table_bytes(t), least);
+	ck_assert_uint_eq(t->count, 0);
+	table_free(&t);
+}
+END_TEST
+
 /* A flood of one-time keys: memory at its cap, busy and limited counters whole. */
 START_TEST(flood_spares_the_busy)
 {
@@ -361,7 +392,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&at_most_n_in_every_window, &remembers_a_window_and_a_bucket, &tells_when_it_frees, &refund_is_exact,
-	&growth_and_removal_lose_nothing, &flood_spares_the_busy, &flood_of_bytes_spares_messages,
+	&growth_and_removal_lose_nothing, &small_arrays_come_and_go, &flood_spares_the_busy, &flood_of_bytes_spares_messages,
 	&spilling_stops_at_the_cap,
 	&walk_and_restore_are_inverse, &walk_meets_each_counter_once, NULL,
 };
