@@ -4,8 +4,8 @@
  * the output buffer, and leave() does the rest.  So a handler may do anything
  * to its connection and nothing is freed under it.
  *
- * Input is read into the loop's scratch buffer and copied only when a handler
- * leaves a rest; `last_ms` is noted instead of touching the idle timer, which
+ * Input is read into the loop's scratch buffer, or the server's where that gathers,
+ * and copied only when a handler leaves a rest; `last_ms` is noted instead of touching the idle timer, which
  * looks at it when it fires.
  */
 #include "conn.h"
@@ -236,27 +236,45 @@ static void handle_eof(struct conn *c)
 	ev_io_stop(c->ev, &c->readable);
 }
 
+void conn_show(struct conn *c, struct span in)
+{
+	enter(c);
+	handle_input(c, in);
+	leave(c);
+}
+
+static void read_input(struct conn *c)
+{
+	size_t size = LOOP_SCRATCH_BYTES;
+	char *gathered = c->server == NULL ? NULL : conn_server_room(c->server, &size);
+	char *bytes = gathered != NULL ? gathered : loop_scratch(c->ev);
+	if (!may_read(c)) /* what was shown to make room has ended it */
+		return;
+	size_t room = c->limits->in_max_bytes - c->in.len;
+	ssize_t n = read(c->fd, bytes, room < size ? room : size);
+	if (n > 0) {
+		c->last_ms = coarse_ms();
+		if (gathered != NULL)
+			conn_server_hold(c->server, c, span_of(bytes, (size_t)n));
+		else
+			handle_input(c, span_of(bytes, (size_t)n));
+	} else if (n == 0) {
+		handle_eof(c);
+	} else if (errno != EAGAIN && errno != EINTR) {
+		mark_closed(c);
+	}
+}
+
 static void on_readable(struct ev_loop *ev, struct ev_io *w, int events)
 {
 	struct conn *c = w->data;
 	enter(c);
 	if ((events & EV_CUSTOM) != 0)
 		handle_input(c, SPAN_EMPTY);
-	if ((events & EV_READ) != 0 && may_read(c)) {
-		size_t room = c->limits->in_max_bytes - c->in.len;
-		char *bytes = loop_scratch(ev);
-		ssize_t n = read(c->fd, bytes, room < LOOP_SCRATCH_BYTES ? room : LOOP_SCRATCH_BYTES);
-		if (n > 0) {
-			c->last_ms = coarse_ms();
-			handle_input(c, span_of(bytes, (size_t)n));
-		} else if (n == 0) {
-			handle_eof(c);
-		} else if (errno != EAGAIN && errno != EINTR) {
-			mark_closed(c);
-		}
-	} else if (c->paused) {
+	if ((events & EV_READ) != 0 && may_read(c))
+		read_input(c);
+	else if (c->paused)
 		ev_io_stop(ev, w);
-	}
 	leave(c);
 }
 

@@ -24,9 +24,10 @@ struct conn_limits {
 	int64_t idle_ms;      /* no byte in either direction for so long: closed; 0: never */
 	bool internal;        /* a service of our own (metrics, control): not counted among
 				 the client connections */
-	bool gather;          /* of a server: what handlers wrote goes out when all connections that
-				 were ready were served, or so many (CONN_GATHER_MAX) of them: the
-				 clients are then woken together, not each between two reads of ours */
+	bool gather;          /* of a server, and for its life: all connections that are ready, or so many
+				 (CONN_GATHER_MAX) of them, are read, then shown to the handler, then
+				 written to: what each step needs stays in the processor's caches, and
+				 the clients are woken together, not each between two reads of ours */
 };
 
 #define CONN_GATHER_MAX 64

@@ -24,6 +24,7 @@ struct conn {
 	struct conn_server *server;       /* NULL for conn_attach() */
 	struct conn *prev, *next;         /* the server's list */
 	struct conn *late_next, **late;   /* its list of those to be flushed; NULL: not in it */
+	size_t held;                      /* place, from 1, among those whose input waits; 0: none */
 	struct conn_buf in, out;
 	int64_t last_ms;                  /* last byte in either direction */
 	size_t drain_low;
@@ -39,6 +40,12 @@ void conn_accepted(struct loop *loop, int fd, const struct conn_limits *limits,
 
 void conn_server_remember(struct conn_server *server, struct conn *c);
 void conn_server_forget(struct conn_server *server, struct conn *c);
+/* Where input that is shown when the round's has been read goes to, and how much; NULL where the
+ * server does not gather.  Handlers may be called. */
+char *conn_server_room(struct conn_server *server, size_t *size_out);
+/* IN, of C and in that memory, waits to be shown: conn_show(). */
+void conn_server_hold(struct conn_server *server, struct conn *c, struct span in);
+void conn_show(struct conn *c, struct span in);
 /* C's output goes out at the end of the round; false where the server does not gather. */
 bool conn_server_late(struct conn_server *server, struct conn *c);
 /* Sends what waits. */

@@ -14,6 +14,14 @@
 
 #define ACCEPT_BURST 64       /* connections a readiness event */
 #define ACCEPT_PAUSE_S 0.1    /* without descriptors */
+#define HELD_BYTES 131072     /* of input that waits */
+#define HELD_LEAST 16384      /* with less room what waits is shown first */
+
+/* Input that waits until that of the others has been read. */
+struct held {
+	struct conn *conn; /* NULL: it is gone */
+	struct span in;
+};
 
 struct conn_server {
 	struct loop *loop;
@@ -28,10 +36,55 @@ struct conn_server {
 	struct conn *first;
 	size_t count;
 	struct conn *each_next; /* what conn_server_each() visits next */
+	struct ev_check round_read;
+	struct held held[CONN_GATHER_MAX];
+	size_t held_count, held_len;
+	char *held_mem; /* NULL where nothing is gathered */
 	struct ev_prepare round_end;
 	struct conn *late_first, **late_last; /* whose output waits for the end of the round */
 	size_t late_count;
 };
+
+/* ---- input that is gathered ---- */
+
+static void held_show(struct conn_server *server)
+{
+	for (size_t i = 0; i < server->held_count; i++) {
+		struct held *h = &server->held[i];
+		struct conn *c = h->conn;
+		if (c == NULL)
+			continue;
+		h->conn = NULL;
+		c->held = 0;
+		conn_show(c, h->in);
+	}
+	server->held_count = server->held_len = 0;
+}
+
+char *conn_server_room(struct conn_server *server, size_t *size_out)
+{
+	if (server->held_mem == NULL)
+		return NULL;
+	if (server->held_count == CONN_GATHER_MAX || HELD_BYTES - server->held_len < HELD_LEAST)
+		held_show(server);
+	*size_out = HELD_BYTES - server->held_len;
+	return server->held_mem + server->held_len;
+}
+
+void conn_server_hold(struct conn_server *server, struct conn *c, struct span in)
+{
+	server->held[server->held_count++] = (struct held){c, in};
+	server->held_len += in.len;
+	c->held = server->held_count;
+}
+
+/* Of lower priority than the connections: they have all been read. */
+static void on_round_read(struct ev_loop *ev, struct ev_check *w, int events)
+{
+	(void)ev;
+	(void)events;
+	held_show(w->data);
+}
 
 /* ---- output that is gathered ---- */
 
@@ -95,6 +148,8 @@ void conn_server_forget(struct conn_server *server, struct conn *c)
 {
 	if (c->late != NULL)
 		late_remove(server, c);
+	if (c->held != 0)
+		server->held[c->held - 1].conn = NULL;
 	if (server->each_next == c)
 		server->each_next = c->next;
 	if (c->next != NULL)
@@ -161,6 +216,26 @@ static void on_acceptable(struct ev_loop *ev, struct ev_io *w, int events)
 		;
 }
 
+static void gather_start(struct conn_server *server)
+{
+	server->held_mem = mem_alloc(HELD_BYTES);
+	ev_check_init(&server->round_read, on_round_read);
+	ev_set_priority(&server->round_read, EV_MINPRI);
+	ev_prepare_init(&server->round_end, on_round_end);
+	server->round_read.data = server->round_end.data = server;
+	ev_check_start(server->ev, &server->round_read);
+	ev_prepare_start(server->ev, &server->round_end);
+}
+
+static void gather_stop(struct conn_server *server)
+{
+	if (server->held_mem == NULL)
+		return;
+	ev_check_stop(server->ev, &server->round_read);
+	ev_prepare_stop(server->ev, &server->round_end);
+	free(server->held_mem);
+}
+
 void conn_server_set_limits(struct conn_server *server, const struct conn_limits *limits)
 {
 	server->limits = *limits;
@@ -180,10 +255,8 @@ struct conn_server *conn_server_new(struct loop *loop, const struct listen_set *
 	ev_timer_init(&server->resume, on_resume, ACCEPT_PAUSE_S, 0);
 	server->resume.data = server;
 	server->late_last = &server->late_first;
-	ev_prepare_init(&server->round_end, on_round_end);
-	server->round_end.data = server;
 	if (limits->gather)
-		ev_prepare_start(server->ev, &server->round_end);
+		gather_start(server);
 	for (size_t i = 0; i < set->count; i++) {
 		ev_io_init(&server->accepts[i], on_acceptable, set->fds[i], EV_READ);
 		server->accepts[i].data = server;
@@ -227,7 +300,7 @@ void conn_server_free(struct conn_server **server)
 	conn_server_pause(*server);
 	late_flush(*server);
 	conn_server_each(*server, close_one, NULL);
-	ev_prepare_stop((*server)->ev, &(*server)->round_end);
+	gather_stop(*server);
 	if ((*server)->count > 0)
 		PANIC("conn_server_free within a handler");
 	free(*server);
