@@ -1,5 +1,6 @@
-/* Tests of the follower's thread (follow.c): how many passes it has under way. */
+/* Tests of the follower's thread (follow.c): how many passes it has under way, and which of them rest. */
 #include <sched.h>
+#include <time.h>
 
 #include "lib/run/worker.h"
 #include "lmtp-indexer/events.h"
@@ -15,6 +16,8 @@ static atomic_size_t begun, steps;
 static atomic_bool all_end;
 static atomic_bool on_their_way; /* each pass leaves deliveries that are still to come */
 static atomic_size_t ending; /* this user's pass may end; 0: nobody's */
+static atomic_bool rebuilding; /* a rebuild's steps take their time */
+static atomic_size_t since_rebuild, most_between; /* steps of others since one of the rebuild; the most there were */
 
 /* ---- What it stands on ---- */
 
@@ -110,16 +113,30 @@ int follow_scan(struct follow_pass *p)
 	return 0;
 }
 
+static void note_turn(const struct follow_pass *p)
+{
+	const struct timespec work = {.tv_nsec = 5000000};
+	if (!p->rebuild) {
+		atomic_fetch_add(&since_rebuild, 1);
+		return;
+	}
+	size_t between = atomic_exchange(&since_rebuild, 0);
+	if (between > atomic_load(&most_between))
+		atomic_store(&most_between, between);
+	nanosleep(&work, NULL);
+}
+
 int follow_step(struct follow_pass *p)
 {
 	atomic_fetch_add(&steps, 1);
+	if (atomic_load(&rebuilding))
+		note_turn(p);
 	return atomic_load(&all_end) || p->user_id == atomic_load(&ending) ? ERR_NOT_FOUND : 0;
 }
 
 bool follow_is_backfill(const struct follow_pass *p)
 {
-	(void)p;
-	return false;
+	return p->rebuild;
 }
 
 bool follow_waits(const struct follow_pass *p)
@@ -186,6 +203,29 @@ START_TEST(rebuild_ends_while_mail_comes)
 }
 END_TEST
 
-static const TTest *const *const tests[] = {&most_passes_at_a_time, &rebuild_ends_while_mail_comes, NULL};
+/* While mail comes fast a rebuild rests, and what else there is to do goes on meanwhile. */
+START_TEST(only_rebuilds_rest)
+{
+	char mem[64];
+	struct sbuf error;
+	sbuf_init(&error, mem, sizeof(mem));
+	atomic_store(&all_end, false);
+	atomic_store(&on_their_way, false);
+	atomic_store(&ending, 0);
+	atomic_store(&rebuilding, true);
+	struct follow *f = follow_new(&config);
+	ck_assert_int_eq(follow_rebuild(f, SPAN_LIT("1"), &error), 0);
+	follow_touch(f, SPAN_LIT("2"), FOLLOW_NEW);
+	while (atomic_load(&most_between) < 100) { /* taking turns, there is one */
+		follow_delivered(f, SPAN_LIT("3"));
+		sched_yield();
+	}
+	atomic_store(&rebuilding, false);
+	atomic_store(&all_end, true);
+	follow_close(&f);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {&most_passes_at_a_time, &rebuild_ends_while_mail_comes, &only_rebuilds_rest, NULL};
 
 TEST_MAIN("indexer-thread", tests)
