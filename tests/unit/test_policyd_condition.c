@@ -2,10 +2,10 @@
 #include <check.h>
 
 #include "policyd-ratelimit/session.h"
+#include "tests/unit/policyd_request.h"
 #include "tests/unit/runner.h"
 
 #define NOW INT64_C(100000000000)
-#define WALL INT64_C(1795305600000)
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 struct ask {
@@ -15,18 +15,7 @@ struct ask {
 
 static void ask(struct session *s, struct session_client *conn, const struct ask *a)
 {
-	static struct proto_request request;
-	static struct session_outcome outcome;
-	char text[512], mem[1024];
-	struct sbuf reply;
-	int len = snprintf(text, sizeof(text),
-			   "request=smtpd_access_policy\nprotocol_state=%s\ninstance=1\nclient_address=192.0.2.1\n"
-			   "recipient=%s\nrecipient_count=%u\n\n",
-			   a->state, a->recipient, a->recipients);
-	ck_assert_int_eq(proto_request_parse(span_of(text, (size_t)len), &request), 0);
-	sbuf_init(&reply, mem, sizeof(mem));
-	session_request(s, conn, &request, NOW, WALL, &reply, &outcome);
-	ck_assert_int_eq(outcome.action, PROTO_DUNNO);
+	granted(s, conn, a->state, 1, a->recipient, a->recipients, NOW);
 }
 
 static uint64_t used(struct session *s, size_t limit)

@@ -82,6 +82,34 @@ START_TEST(columns_take_what_is_clean_and_short)
 }
 END_TEST
 
+/* Each field at its column's width and over it, in the longest characters: the row is the same. */
+START_TEST(a_row_is_bounded)
+{
+#define WIDTH(name, width, ascii) width,
+	static const size_t widths[NOTICE_FIELDS] = {NOTICE_FIELD_ROWS(WIDTH)};
+#undef WIDTH
+	static char rows[2][NOTICE_RECORD_MAX];
+	static char text[4 * 1025];
+	struct sbuf row[2];
+	for (size_t at = 0; at < sizeof(text); at += 4)
+		memcpy(text + at, "\xf0\x9f\x93\xac", 4);
+	for (size_t more = 0; more < 2; more++) {
+		struct notice n = {.happened_ms = 1};
+		for (size_t i = 0; i < NOTICE_FIELDS; i++)
+			notice_set(&n, (enum notice_field)i, span_of(text, 4 * (widths[i] + more)));
+		struct span bytes = encoded(&n);
+		ck_assert_uint_le(bytes.len, NOTICE_RECORD_MAX);
+		ck_assert_int_eq(notice_decode(bytes, &n), 0);
+		sbuf_init(&row[more], rows[more], sizeof(rows[more]));
+		for (size_t i = 0; i < NOTICE_FIELDS; i++)
+			notice_field_clean((enum notice_field)i, n.fields[i], &row[more]);
+		ck_assert(sbuf_ok(&row[more]));
+	}
+	ck_assert(span_eq(sbuf_span(&row[0]), sbuf_span(&row[1])));
+	ck_assert_uint_gt(row[0].len, 4 * (size_t)(255 + 255 + 320 + 320 + 1024));
+}
+END_TEST
+
 /* ---- streaks ---- */
 
 struct told {
@@ -169,7 +197,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&a_notice_travels_through_bytes, &fields_of_a_later_version_are_left_out, &columns_take_what_is_clean_and_short,
-	&a_streak_is_told_of_twice, &a_flood_of_keys_makes_so_many_notices_a_minute, NULL,
+	&a_row_is_bounded, &a_streak_is_told_of_twice, &a_flood_of_keys_makes_so_many_notices_a_minute, NULL,
 };
 
 TEST_MAIN("policyd_notice", tests)

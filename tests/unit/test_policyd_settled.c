@@ -6,6 +6,7 @@
 
 #include "policyd-ratelimit/journal.h"
 #include "policyd-ratelimit/settled.h"
+#include "tests/unit/policyd_request.h"
 #include "tests/unit/runner.h"
 
 #define NOW (INT64_C(1000000) + JOURNAL_CLOCK_BIAS_MS)
@@ -38,20 +39,12 @@ static void session_free(struct session *s)
 static void ask(struct session *s, struct session_client *conn, unsigned instance, unsigned recipients, bool end,
 		struct sbuf *log)
 {
-	static struct proto_request request;
-	static struct session_outcome outcome;
-	char text[512], mem[1024];
-	struct sbuf reply;
-	int len = snprintf(text, sizeof(text),
-			   "request=smtpd_access_policy\nprotocol_state=%s\ninstance=%u\nclient_address=192.0.2.1\n"
-			   "sender=s@example.com\nrecipient=r%u@example.net\nrecipient_count=%u\n\n",
-			   end ? "END-OF-MESSAGE" : "RCPT", instance, recipients, end ? recipients : 0);
-	ck_assert_int_eq(proto_request_parse(span_of(text, (size_t)len), &request), 0);
-	sbuf_init(&reply, mem, sizeof(mem));
-	session_request(s, conn, &request, NOW, boot.wall_ms, &reply, &outcome);
-	ck_assert_int_eq(outcome.action, PROTO_DUNNO);
+	char recipient[64];
+	snprintf(recipient, sizeof(recipient), "r%u@example.net", recipients);
+	const struct session_outcome *outcome = granted(s, conn, end ? "END-OF-MESSAGE" : "RCPT", instance, recipient,
+							end ? recipients : 0, NOW);
 	if (end)
-		journal_message_add(outcome.digest, outcome.charges, outcome.charge_count, log);
+		journal_message_add(outcome->digest, outcome->charges, outcome->charge_count, log);
 }
 
 static void reserve(struct session *s, struct session_client *conn, unsigned instance, unsigned recipients)

@@ -58,6 +58,13 @@ static void bench_done(struct bench *b)
 	ck_assert_int_eq(system(command), 0);
 }
 
+#define DEADLINE_MS 30000
+
+/* Until CONDITION holds, for so long. */
+#define WAIT_FOR(condition)                                                                     \
+	for (int64_t deadline_ = clock_mono_us() + DEADLINE_MS * 1000; !(condition); usleep(1000)) \
+		ck_assert_msg(clock_mono_us() < deadline_, "waited for " #condition)
+
 static uint64_t add(struct bench *b, const char *text)
 {
 	struct sbuf *batch = store_begin(b->store);
@@ -70,8 +77,7 @@ static uint64_t add(struct bench *b, const char *text)
 static void wait_written(struct bench *b)
 {
 	store_kick(b->store);
-	while (store_waiting(b->store) > 0)
-		usleep(1000);
+	WAIT_FOR(store_waiting(b->store) == 0);
 	loop_stop(b->loop);
 	loop_run(b->loop);
 }
@@ -342,15 +348,21 @@ static char *text_of(size_t len)
 	return text;
 }
 
+/* A log of at most MAX_BYTES, and TIMES what is returned in it, which is the caller's. */
+static char *large_log(struct bench *b, uint64_t max_bytes, int times)
+{
+	char *large = text_of(4u << 20);
+	bench_init(b);
+	start_store(b, max_bytes);
+	for (int i = 0; i < times; i++)
+		(void)add_written(b, large);
+	return large;
+}
+
 START_TEST(trim_keeps_the_snapshot)
 {
 	struct bench b;
-	char *large = text_of(4u << 20);
-	bench_init(&b);
-	start_store(&b, 256u << 20);
-	for (int i = 0; i < 8; i++) {
-		(void)add_written(&b, large);
-	}
+	char *large = large_log(&b, 256u << 20, 8);
 	uint64_t before = store_bytes(b.store), snapshot = add_written(&b, "snapshot");
 	store_trim(b.store, snapshot);
 	(void)add_written(&b, "later");
@@ -368,18 +380,13 @@ END_TEST
 START_TEST(full_log_is_told_and_heals)
 {
 	struct bench b;
-	char *large = text_of(4u << 20);
-	bench_init(&b);
-	start_store(&b, 10u << 20);
-	for (int i = 0; i < 3; i++) {
-		ck_assert_uint_eq(b.failures, 0);
-		(void)add_written(&b, large);
-	}
+	char *large = large_log(&b, 10u << 20, 2);
+	ck_assert_uint_eq(b.failures, 0);
+	(void)add_written(&b, large);
 	ck_assert_uint_eq(b.failures, 1);
 	uint64_t snapshot = add_written(&b, "snapshot");
 	store_trim(b.store, snapshot);
-	while (store_bytes(b.store) > 4u << 20)
-		usleep(1000);
+	WAIT_FOR(store_bytes(b.store) <= 4u << 20);
 	(void)add_written(&b, large);
 	ck_assert_uint_eq(b.failures, 1);
 	free(large);
@@ -391,11 +398,7 @@ END_TEST
 START_TEST(cap_can_be_moved)
 {
 	struct bench b;
-	char *large = text_of(4u << 20);
-	bench_init(&b);
-	start_store(&b, 6u << 20);
-	(void)add_written(&b, large);
-	(void)add_written(&b, large);
+	char *large = large_log(&b, 6u << 20, 2);
 	ck_assert_uint_eq(b.failures, 1);
 	store_set_max(b.store, 9u << 20);
 	(void)add_written(&b, large);
@@ -412,11 +415,7 @@ END_TEST
 START_TEST(trim_keeps_what_a_torn_snapshot_replaces)
 {
 	struct bench b;
-	char *large = text_of(4u << 20);
-	bench_init(&b);
-	start_store(&b, 10u << 20);
-	(void)add_written(&b, large);
-	(void)add_written(&b, large);
+	char *large = large_log(&b, 10u << 20, 2);
 	uint64_t before = store_bytes(b.store), snapshot = add_written(&b, "snapshot");
 	ck_assert_uint_eq(b.failures, 0);
 	(void)add(&b, large); /* there is no room for it; the loop does not know yet */
