@@ -316,8 +316,8 @@ int quota_client_doubt(struct quota_client *c, struct span user)
 	bool told = false;
 	for (int i = 0; i < 2 && !told; i++)
 		told = quota_client_note(c, &stale) == 0;
-	/* One that hangs may end before it reads. */
-	if (told && !c->mute)
+	/* One that hangs may end before it reads, whether or not a reply was missed yet. */
+	if (told && !c->mute && reads_soon(c->fd))
 		return 0;
 	const int rc = c->marker_dir[0] != '\0' ? marker_leave(c->marker_dir, user) : ERR_PERM;
 	return told ? 0 : rc;

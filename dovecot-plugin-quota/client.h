@@ -15,7 +15,7 @@
 
 #define QUOTA_CLIENT_TIMEOUT_MS 400
 #define QUOTA_CLIENT_HOLDOFF_MS 2000
-#define QUOTA_CLIENT_LINGER_MS 50 /* at the end, for what was sent to be read */
+#define QUOTA_CLIENT_LINGER_MS 50 /* at the end, or after a doubt, for what was sent to be read */
 #define QUOTA_CLIENT_PATH_MAX 107
 #define QUOTA_CLIENT_MARKERS_MAX 511 /* path of the directory of markers */
 
@@ -69,7 +69,7 @@ int quota_client_post(struct quota_client *c, const struct quota_request *reques
 int quota_client_note(struct quota_client *c, const struct quota_request *request);
 /*
  * Says that the usage of USER is in doubt: by a note or, where quotad is not
- * running or hangs, by a marker that it finds when it is.  ERR_PERM where neither can be
+ * running or does not read it soon, by a marker that it finds when it is.  ERR_PERM where neither can be
  * done: the user is counted at the next contact.
  */
 int quota_client_doubt(struct quota_client *c, struct span user) MUST_CHECK;

@@ -372,21 +372,47 @@ START_TEST(a_marker_is_left_where_it_hangs)
 }
 END_TEST
 
+/* It hangs, and no reply was missed that would tell. */
+START_TEST(a_marker_is_left_of_a_note_that_nobody_reads)
+{
+	begin();
+	ck_assert_int_eq(quota_client_init(&client, path, tmpdir()), 0);
+	struct usage u = root(0);
+	usage_stale(&u);
+	ck_assert(!client.mute);
+	ck_assert(is_marked());
+	close(accept(listener, NULL, NULL));
+	end();
+}
+END_TEST
+
+static void *accept_and_read(void *arg)
+{
+	int *fd = arg;
+	*fd = accept(listener, NULL, NULL);
+	got_len = 0;
+	(void)sent_on(*fd);
+	return NULL;
+}
+
 /* A quotad that was restarted while the connection was open: nothing is left for later. */
 START_TEST(no_marker_where_another_listens)
 {
 	static const char *const first[] = {OK_REPLY, NULL};
 	struct script s;
+	pthread_t reader;
+	int fd = -1;
 	begin();
 	ck_assert_int_eq(quota_client_init(&client, path, tmpdir()), 0);
 	script_start(&s, first);
 	struct usage u = root(0);
 	usage_lookup(&u);
 	script_end(&s);
+	ck_assert_int_eq(pthread_create(&reader, NULL, accept_and_read, &fd), 0);
 	usage_stale(&u);
+	pthread_join(reader, NULL);
 	ck_assert(!is_marked());
-	const int fd = accept(listener, NULL, NULL);
-	ck_assert_ptr_nonnull(strstr(sent_on(fd), "STALE\t" USER "\n"));
+	ck_assert_ptr_nonnull(strstr(got, "STALE\t" USER "\n"));
 	close(fd);
 	end();
 }
@@ -544,6 +570,7 @@ static const TTest *const *const tests[] = {
 	&nobody_listens_and_nobody_waits,
 	&a_marker_is_left_where_nobody_listens,
 	&a_marker_is_left_where_it_hangs,
+	&a_marker_is_left_of_a_note_that_nobody_reads,
 	&a_marker_is_left_of_what_nobody_read,
 	&no_marker_where_it_is_read_a_little_late,
 	&a_marker_is_left_of_what_a_dead_one_read,
