@@ -16,9 +16,9 @@ os.environ.setdefault("STACK_DIR", "/srv/postern-bench")
 os.environ.setdefault("STACK_PORT_BASE", "41000")
 
 from tests.bench.indexer import Indexer  # noqa: E402
-from tests.bench.lmtp import Quota  # noqa: E402
 from tests.bench.milters import Milters  # noqa: E402
 from tests.bench.policy import Policy  # noqa: E402
+from tests.bench.quota import Quota  # noqa: E402
 from tests.bench.search import Search  # noqa: E402
 from tests.frame import assemble  # noqa: E402
 from tests.frame.stack import Stack  # noqa: E402

@@ -128,6 +128,34 @@ class Sample:
         return f"{min(self.rates):.0f}-{max(self.rates):.0f}"
 
 
+class Duel:
+    """Two ways of doing one thing, in short turns: A B B A, then B A A B, and so on.
+
+    What the machine does meanwhile hits both alike, and a ratio is made of four turns that
+    stood side by side; the median of those ratios is steadier than the ratio of two rates.
+    """
+
+    def __init__(self, base, other):
+        self.base, self.other, self.ratios = base, other, []
+
+    def block(self, turn):
+        """TURN(way) does its work once and returns the seconds that it took."""
+        first, second = (self.base, self.other) if len(self.ratios) % 2 == 0 else (self.other, self.base)
+        seconds = {self.base: 0.0, self.other: 0.0}
+        for way in (first, second, second, first):
+            seconds[way] += turn(way)
+        self.ratios.append(seconds[self.base] / seconds[self.other])
+
+    @property
+    def ratio(self):
+        return statistics.median(self.ratios)
+
+    def spread(self):
+        """The middle half of the ratios."""
+        low, _, high = statistics.quantiles(self.ratios, n=4, method="inclusive")
+        return f"{low:.2f}-{high:.2f}"
+
+
 def buckets(sample, family):
     """{upper bound: how many are not above it} of a histogram in SAMPLE, which scrape() gave."""
     found = re.compile(re.escape(family) + r'_bucket\{le="([^"]+)"\}').fullmatch
