@@ -160,8 +160,10 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long 
 	 * it comes at once: DNS is asked while the client still talks, and a stop
 	 * knows of the message.
 	 */
-	const unsigned long no_reply = SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_HDR | SMFIP_NR_BODY;
-	/* The body begins where the header ends: libmilter takes five system calls for each packet. */
+	const unsigned long no_reply = SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_HDR | SMFIP_NR_EOH |
+				       SMFIP_NR_BODY;
+	/* The body begins where the header ends: libmilter takes five system calls for each packet.
+	 * A client that tells the end all the same gets no reply that it does not wait for. */
 	const unsigned long no_step = SMFIP_NORCPT | SMFIP_NODATA | SMFIP_NOUNKNOWN | SMFIP_NOEOH;
 	(void)f2;
 	(void)f3;
@@ -281,12 +283,25 @@ static sfsistat on_header(SMFICTX *ctx, char *name, char *value)
 	return go_on(c, SMFIP_NR_HDR);
 }
 
+static void end_header(struct connection *c)
+{
+	struct dns_view view = view_of(c);
+	session_header_end(c->session, &view);
+}
+
+static sfsistat on_header_end(SMFICTX *ctx)
+{
+	struct connection *c = connection_of(ctx);
+	if (c != NULL && c->active)
+		end_header(c);
+	return go_on(c, SMFIP_NR_EOH);
+}
+
 static sfsistat on_body(SMFICTX *ctx, unsigned char *bytes, size_t len)
 {
 	struct connection *c = connection_of(ctx);
 	if (c != NULL && c->active) {
-		struct dns_view view = view_of(c);
-		session_header_end(c->session, &view);
+		end_header(c);
 		session_body(c->session, span_of(bytes, len));
 	}
 	return go_on(c, SMFIP_NR_BODY);
@@ -395,6 +410,7 @@ static int start(struct milter *m, int64_t packet_timeout_ms, struct sbuf *error
 		.xxfi_helo = on_helo,
 		.xxfi_envfrom = on_mail,
 		.xxfi_header = on_header,
+		.xxfi_eoh = on_header_end,
 		.xxfi_body = on_body,
 		.xxfi_eom = on_end,
 		.xxfi_abort = on_abort,
