@@ -12,11 +12,10 @@ import threading
 import time
 
 from tests.frame import mail
+from tests.frame.clock import WallClock
 from tests.frame.quota import KB, FaultCase, body
 
 DAEMON = "quotad"
-LIBRARY = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
-DAY_S = 86400
 SPARE_DESCRIPTORS = 6
 # The plug-in's 500 ms and what a busy machine needs for the delivery itself.
 MAX_S = 0.5 + 0.7
@@ -173,19 +172,17 @@ class Clock(TightCase):
     """Row 23."""
 
     def test_a_day_forward_and_back(self):
-        offset = self.stack.at.path("/run/offset")
-        offset.write_text("+0\n")
-        self.addCleanup(offset.unlink)
-        with self.unit(f"Environment=LD_PRELOAD={LIBRARY}", f"Environment=FAKETIME_TIMESTAMP_FILE={offset}",
-                       "Environment=FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1"):
+        clock = WallClock(self.stack.at.path("/run/offset"))
+        self.addCleanup(clock.path.unlink)
+        with self.unit(*(f"Environment={name}={value}" for name, value in clock.environment.items())):
             for days in (1, -1, 0, 3, -400):
                 with self.subTest(days=days):
-                    offset.write_text(f"{days * DAY_S:+d}\n")
+                    clock.set_days(days)
                     self.assert_unmoved(6)
                     self.assert_converged()  # an older stamp would not replace the row
             for days in (2, -2):  # and where it starts under another clock
                 with self.subTest(start=days):
-                    offset.write_text(f"{days * DAY_S:+d}\n")
+                    clock.set_days(days)
                     pid = self.stack.kill(DAEMON)
                     self.wait_until(lambda pid=pid: self.pid not in (None, pid), 30, "the next life")
                     self.assert_unmoved(6)
