@@ -96,7 +96,9 @@ static int lines_take(struct proto_request *r, struct proto_shape *shape, size_t
 	unsigned known = 0;
 	for (size_t i = 0, at = 0; i < count; at = r->ends[i++] + 1u) {
 		struct proto_line *line = &shape->lines[i];
-		if (at >= comparable || (bytemask_same(text + at, line->name) | line->beyond) != UINT32_MAX) {
+		/* Nothing is known of a line whose value_at is 0, though NULs would be the same as its name. */
+		if (at >= comparable || line->value_at == 0 ||
+		    (bytemask_same(text + at, line->name) | line->beyond) != UINT32_MAX) {
 			int rc = line_other(span_of(text + at, r->ends[i] - at), line);
 			if (rc < 0)
 				return rc;

@@ -204,6 +204,9 @@ START_TEST(a_new_shape_is_like_no_line)
 	ck_assert_int_eq(proto_request_parse_alike(span_of(text, sizeof(text) - 1), &shape, &r), ERR_SYNTAX);
 	memset(text, 0, sizeof(text) - 3);
 	ck_assert_int_eq(proto_request_parse_alike(span_of(text, sizeof(text) - 1), &shape, &r), ERR_SYNTAX);
+	/* Before its end has come, too. */
+	memset(&shape, 0, sizeof(shape));
+	ck_assert_int_eq(proto_request_parse_alike(span_of(text, sizeof(text) - 2), &shape, &r), ERR_SYNTAX);
 }
 END_TEST
 
