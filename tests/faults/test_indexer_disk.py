@@ -193,13 +193,14 @@ class SchemaBehind(FaultCase):
                 imap.select()
                 imap.ok(imap.client.uid("STORE", "1", "+FLAGS", r"(\Seen)"))
             self.wait_until(lambda: self.behind("SELECT flags FROM messages") == "\\\\Seen\n", 30)
-            # Dovecot may give the mail another UID when it loses sight of it for a moment: that is a move, with its flags.
             told = self.behind("SELECT type, JSON_EXTRACT(payload, '$.data.flags') FROM events ORDER BY seq").splitlines()
             told = [line.split("\t") for line in told]
             types = [kind for kind, _ in told]
             self.assertEqual((types[0], types.count("message.received")), ("message.received", 1), told)
-            self.assertIn(types[-1], ("message.flags", "message.moved"), told)
             self.assertIn("Seen", told[-1][1], told)
+            # Only where Dovecot lost sight of the mail and gave it another UID is it a move that tells the flags.
+            if types[-1] != "message.moved" or self.behind("SELECT uid FROM messages") == "1\n":
+                self.assertEqual(types[-1], "message.flags", told)
             self.assertIn("a message", self.stack.postern("-o", f"database_name={BEHIND}", "search", user, "message"))
 
 
