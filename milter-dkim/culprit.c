@@ -1,6 +1,7 @@
 /*
  * Of the body every guess is checked by the hash itself, so a named culprit is
- * certain; the work is bounded by CULPRIT_WORK_MAX however the message looks.
+ * certain; the work is bounded by CULPRIT_WORK_MAX however the message looks, and
+ * however many signatures it has.
  */
 #include "milter-dkim/culprit.h"
 
@@ -43,35 +44,34 @@ static struct span without_empty_end(enum canon canon, struct span text)
 }
 
 /* Takes lines off the end of canonical TEXT until the hash fits. */
-static size_t added_below(const struct sig *sig, struct span text)
+static size_t added_below(const struct sig *sig, struct span text, struct culprit_work *work)
 {
-	size_t work = 0;
-	for (size_t lines = 1; lines <= CULPRIT_LINES_MAX && text.len > 2 && work < CULPRIT_WORK_MAX; lines++) {
+	for (size_t lines = 1; lines <= CULPRIT_LINES_MAX && text.len > 2 && !culprit_is_spent(work); lines++) {
 		size_t line_end = span_rchr(span_take(text, text.len - 1), '\n');
 		text = span_take(text, line_end == SPAN_NPOS ? 0 : line_end + 1);
-		work += text.len;
+		work->done += text.len;
 		if (hash_fits(sig, without_empty_end(sig->body_canon, text)))
 			return lines;
 	}
 	return 0;
 }
 
-static size_t added_above(const struct sig *sig, struct span text)
+static size_t added_above(const struct sig *sig, struct span text, struct culprit_work *work)
 {
-	size_t work = 0;
-	for (size_t lines = 1; lines <= CULPRIT_LINES_MAX && text.len > 0 && work < CULPRIT_WORK_MAX; lines++) {
+	for (size_t lines = 1; lines <= CULPRIT_LINES_MAX && text.len > 0 && !culprit_is_spent(work); lines++) {
 		size_t line_end = span_chr(text, '\n');
 		text = span_skip(text, line_end == SPAN_NPOS ? text.len : line_end + 1);
-		work += text.len;
+		work->done += text.len;
 		if (hash_fits(sig, text))
 			return lines;
 	}
 	return 0;
 }
 
-static bool decoded_fits(const struct sig *sig, struct span decoded)
+static bool decoded_fits(const struct sig *sig, struct span decoded, struct culprit_work *work)
 {
 	struct sbuf text;
+	work->done += 2 * decoded.len;
 	sbuf_init_heap(&text, CULPRIT_BODY_MAX);
 	canonical(sig->body_canon, decoded, &text);
 	bool fits = sbuf_ok(&text) && hash_fits(sig, sbuf_span(&text));
@@ -100,11 +100,12 @@ static void decode_quoted_printable(struct span text, struct sbuf *out)
 
 /* The body was 8bit when it was signed and was encoded on the way. */
 static bool was_encoded(const struct sig *sig, const struct mail_header *header, struct span body,
-			struct span *encoding_out)
+			struct culprit_work *work, struct span *encoding_out)
 {
 	size_t at = mail_header_find(header, SPAN_LIT("Content-Transfer-Encoding"), 0);
-	if (at == SPAN_NPOS)
+	if (at == SPAN_NPOS || culprit_is_spent(work))
 		return false;
+	work->done += body.len;
 	struct span encoding = span_trim(header->fields[at].value);
 	struct sbuf decoded;
 	bool known = true;
@@ -113,30 +114,34 @@ static bool was_encoded(const struct sig *sig, const struct mail_header *header,
 		decode_quoted_printable(body, &decoded);
 	else
 		known = span_ieq(encoding, SPAN_LIT("base64")) && sbuf_add_unbase64(&decoded, body) == 0;
-	bool fits = known && decoded_fits(sig, sbuf_span(&decoded));
+	bool fits = known && decoded_fits(sig, sbuf_span(&decoded), work);
 	sbuf_done(&decoded);
 	*encoding_out = encoding;
 	return fits;
 }
 
-int culprit_body(const struct sig *sig, const struct mail_header *header, struct span body, struct sbuf *out)
+int culprit_body(const struct sig *sig, const struct mail_header *header, struct span body,
+		 struct culprit_work *work, struct sbuf *out)
 {
 	struct sbuf text;
 	struct span encoding;
 	int rc = 0;
 	size_t lines;
+	if (culprit_is_spent(work))
+		return ERR_LIMIT;
 	sbuf_init_heap(&text, CULPRIT_BODY_MAX);
 	canonical(sig->body_canon, body, &text);
+	work->done += body.len;
 	/* Of one that is cut off nobody can say what was added to it. */
 	const struct span whole = sbuf_ok(&text) ? sbuf_span(&text) : SPAN_EMPTY;
-	if ((lines = added_below(sig, whole)) > 0)
+	if ((lines = added_below(sig, whole, work)) > 0)
 		sbuf_addf(out, "%zu line%s added below the signed body (a footer)", lines, lines == 1 ? " was" : "s were");
-	else if ((lines = added_above(sig, whole)) > 0)
+	else if ((lines = added_above(sig, whole, work)) > 0)
 		sbuf_addf(out, "%zu line%s added above the signed body (a banner)", lines, lines == 1 ? " was" : "s were");
-	else if (was_encoded(sig, header, body, &encoding))
+	else if (was_encoded(sig, header, body, work, &encoding))
 		sbuf_addf(out, "the body was encoded as %.*s after it was signed", SPAN_ARG(encoding));
 	else
-		rc = ERR_NOT_FOUND;
+		rc = culprit_is_spent(work) ? ERR_LIMIT : ERR_NOT_FOUND;
 	sbuf_done(&text);
 	return rc;
 }

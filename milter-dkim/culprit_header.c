@@ -2,7 +2,8 @@
  * Of the header a guess is checked by the signature itself and so is certain, all
  * but one: what a field said that is gone nobody can know, so that one is missing is
  * only counted.  The tries are bounded by CULPRIT_LINES_MAX and CULPRIT_TOGETHER_MAX,
- * and by CULPRIT_WORK_MAX where fields are large.
+ * and by CULPRIT_WORK_MAX over all signatures: what it counts is what a hostile message
+ * can make much of, which is bytes, keys, and names times fields.
  */
 #include "milter-dkim/culprit.h"
 
@@ -12,6 +13,7 @@
 #define NAMES_SHOWN 4
 #define CHANGES_MAX 16 /* of values, that could be undone */
 #define UNDONE_MAX 2   /* of them at once */
+#define CHECK_BITS 2048 /* of the key that CULPRIT_CHECK_WORK stands for */
 
 enum change_kind { CHANGE_TAG, CHANGE_REWRITTEN, CHANGE_LABEL };
 
@@ -28,12 +30,14 @@ struct attempt {
 	const struct mail_header *header; /* what is signed, and the signature: nothing else costs a try anything */
 	size_t self;
 	const struct dns_view *view;
+	struct keycache *keys; /* to parse one costs more than to use it */
+	size_t names;	       /* in h= */
+	struct culprit_work *work;
 	/* what is undone */
 	size_t dropped[CULPRIT_DROPS_MAX];
 	size_t drops;
 	const struct change *undone[UNDONE_MAX];
 	size_t undos;
-	size_t work; /* bytes that were hashed */
 };
 
 /* The fields that h= names, and what could have happened to their values. */
@@ -75,6 +79,18 @@ static int undo(const struct attempt *t, struct mail_header *copy, size_t *self_
 	return rc;
 }
 
+/* Of an RSA key it grows with the square of its length. */
+static uint64_t check_work(const struct sig_verdict *v)
+{
+	const uint64_t times = (uint64_t)v->key_bits * v->key_bits / (CHECK_BITS * CHECK_BITS);
+	return v->keys_tried * (times > 0 ? times : 1) * CULPRIT_CHECK_WORK;
+}
+
+static uint64_t look_work(const struct attempt *t, size_t fields)
+{
+	return (uint64_t)t->names * fields * CULPRIT_LOOK_WORK;
+}
+
 static bool fits(struct attempt *t)
 {
 	struct arena a;
@@ -83,7 +99,7 @@ static bool fits(struct attempt *t)
 	struct sig_verdict v = {.result = AUTH_NONE};
 	uint8_t digest[CRYPTO_SHA256_BYTES];
 	size_t self;
-	if (t->work >= CULPRIT_WORK_MAX)
+	if (culprit_is_spent(t->work))
 		return false;
 	arena_init(&a, HEADER_ARENA);
 	mail_header_init(&copy, &a, &t->header->limits);
@@ -92,8 +108,8 @@ static bool fits(struct attempt *t)
 	if (rc == 0)
 		rc = sig_header_digest(t->sig, &copy, self, &t->header->fields[t->self], &scratch, digest);
 	if (rc == 0)
-		rc = sig_verify(t->sig, digest, t->view, NULL, &v);
-	t->work += scratch.len;
+		rc = sig_verify(t->sig, digest, t->view, t->keys, &v);
+	t->work->done += scratch.len + check_work(&v) + look_work(t, copy.count);
 	sbuf_done(&scratch);
 	arena_done(&a);
 	return rc == 0 && v.result == AUTH_PASS;
@@ -314,22 +330,35 @@ static int signed_only(const struct sig *sig, const struct mail_header *all, siz
 	return rc;
 }
 
-static bool find(struct attempt *t, const struct suspects *s, struct sbuf *out)
+static int find(struct attempt *t, const struct suspects *s, struct sbuf *out)
 {
 	size_t together = s->count <= CULPRIT_TOGETHER_MAX ? CULPRIT_DROPS_MAX : 1;
 	if (!changed(t, s, false) && !added(t, s->at, s->count, together) && !(together > 1 && changed(t, s, true)))
-		return missing(t, out);
+		/* Of what was not tried nobody can say that it is not the reason. */
+		return culprit_is_spent(t->work) ? ERR_LIMIT : missing(t, out) ? 0 : ERR_NOT_FOUND;
 	tell(t, out);
-	return true;
+	return 0;
+}
+
+static size_t count_names(const struct sig *sig)
+{
+	struct taglist_items items = {.rest = sig->names};
+	struct span name;
+	size_t count = 0;
+	while (taglist_item(&items, &name))
+		count++;
+	return count;
 }
 
 int culprit_header(const struct sig *sig, const struct mail_header *header, size_t self,
-		   const struct dns_view *view, struct sbuf *out)
+		   const struct dns_view *view, struct culprit_work *work, struct sbuf *out)
 {
 	struct arena a;
 	struct mail_header only;
-	struct attempt t = {.sig = sig, .header = &only, .view = view};
+	struct attempt t = {.sig = sig, .header = &only, .view = view, .names = count_names(sig), .work = work};
 	struct suspects s = {.count = 0};
+	if (culprit_is_spent(work))
+		return ERR_LIMIT;
 	if (sig_is_of_another_key(sig, view)) {
 		sbuf_adds(out, "b= was not made with the key in DNS, or was damaged on the way");
 		return 0;
@@ -337,10 +366,14 @@ int culprit_header(const struct sig *sig, const struct mail_header *header, size
 	arena_init(&a, HEADER_ARENA);
 	mail_header_init(&only, &a, &header->limits);
 	sbuf_init_heap(&s.untagged, header->limits.header_bytes);
+	t.keys = keycache_new(VERIFY_KEYS_MAX);
+	/* What is signed is looked for twice, and what is missing twice more. */
+	work->done += 2 * look_work(&t, header->count) + 2 * look_work(&t, t.names + header->count);
 	int rc = signed_only(sig, header, self, &only, &t.self);
 	collect(&s, &t, header);
-	if (rc == 0 && !find(&t, &s, out))
-		rc = ERR_NOT_FOUND;
+	if (rc == 0)
+		rc = find(&t, &s, out);
+	keycache_free(&t.keys);
 	sbuf_done(&s.untagged);
 	arena_done(&a);
 	return rc;

@@ -114,12 +114,14 @@ int sig_verify(const struct sig *sig, const uint8_t digest[CRYPTO_SHA256_BYTES],
 	if (answer->status == DNS_FAILED)
 		v = verdict(AUTH_TEMPERROR, "the key could not be asked for");
 	size_t tried = records_to_try(answer);
-	for (size_t i = 0; i < tried && v.result != AUTH_PASS; i++) {
+	unsigned i = 0;
+	for (; i < tried && v.result != AUTH_PASS; i++) {
 		struct sig_verdict next = try_record(sig, digest, answer->records[i].text, cache);
 		/* A record that has a key says more than one that has none. */
 		if (i == 0 || next.key_bits > 0 || v.key_bits == 0)
 			v = next;
 	}
+	v.keys_tried = i;
 	v.secure = v.key_bits > 0 && answer->authenticated;
 	*verdict_out = v;
 	return 0;

@@ -23,6 +23,7 @@ struct sig_verdict {
 	enum auth_result result;
 	const char *reason; /* static text; NULL for a plain pass */
 	unsigned key_bits;  /* 0: no key was found */
+	unsigned keys_tried; /* key records that were looked at */
 	bool testing;       /* the key record says t=y */
 	bool secure;        /* the key came with DNSSEC, as a trusted resolver says */
 };

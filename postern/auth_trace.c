@@ -69,20 +69,23 @@ static void show_canonical(FILE *err, const struct traced *t)
 	bodyhash_free(&bodies);
 }
 
-static void show_culprit(FILE *err, const struct traced *t, bool body_differs, const struct dns_view *view)
+static void show_culprit(FILE *err, const struct traced *t, bool body_differs, const struct dns_view *view,
+			 struct culprit_work *work)
 {
 	struct sbuf why;
 	sbuf_init_heap(&why, 4096);
-	int rc = body_differs ? culprit_body(t->sig, t->header, t->body, &why)
-			      : culprit_header(t->sig, t->header, t->field, view, &why);
+	int rc = body_differs ? culprit_body(t->sig, t->header, t->body, work, &why)
+			      : culprit_header(t->sig, t->header, t->field, view, work, &why);
 	fprintf(err, "  likely culprit: %s\n",
-		rc == 0	       ? sbuf_cstr(&why)
+		rc == 0		  ? sbuf_cstr(&why)
+		: rc == ERR_LIMIT ? "none that was found with as much work as is done for one message"
 		: body_differs ? "none that is known, in the body"
 			       : "none that is known, in the header: the body is as it was signed");
 	sbuf_done(&why);
 }
 
-static void show_signature(FILE *err, const struct verify *v, size_t i, struct span body, const struct dns_view *view)
+static void show_signature(FILE *err, const struct verify *v, size_t i, struct span body, const struct dns_view *view,
+			   struct culprit_work *work)
 {
 	const struct verify_signature *s = &v->signatures[i];
 	fprintf(err, "dkim %zu: %s%s%s\n", i + 1, auth_result_name(s->verdict.result),
@@ -94,7 +97,7 @@ static void show_signature(FILE *err, const struct verify *v, size_t i, struct s
 	show_canonical(err, &t);
 	/* Without a key it was the body hash that did not fit. */
 	if (s->verdict.result == AUTH_FAIL)
-		show_culprit(err, &t, s->verdict.key_bits == 0, view);
+		show_culprit(err, &t, s->verdict.key_bits == 0, view, work);
 }
 
 static void show_spf(FILE *err, const struct spf_verdict *v)
@@ -114,7 +117,8 @@ static void show_spf(FILE *err, const struct spf_verdict *v)
 }
 
 /* Of the signatures the newest one alone says something of the message as it is. */
-static void show_arc(FILE *err, const struct arc *arc, struct span body, const struct dns_view *view)
+static void show_arc(FILE *err, const struct arc *arc, struct span body, const struct dns_view *view,
+		     struct culprit_work *work)
 {
 	struct sbuf why;
 	fprintf(err, "arc: %s", auth_result_name(arc->result));
@@ -130,17 +134,18 @@ static void show_arc(FILE *err, const struct arc *arc, struct span body, const s
 	struct traced t = {&arc->signature, arc->header, arc->sets[arc->count - 1].signature, body};
 	show_canonical(err, &t);
 	if (arc->body_differs || arc->header_differs)
-		show_culprit(err, &t, arc->body_differs, view);
+		show_culprit(err, &t, arc->body_differs, view, work);
 }
 
 void auth_trace(FILE *err, const struct inbound *in, struct span body, const struct dns_view *view)
 {
+	struct culprit_work work = {0};
 	show_spf(err, &in->spf);
 	if (in->spf.identity == SPF_MAILFROM)
 		show_spf(err, &in->helo);
 	for (size_t i = 0; i < in->dkim.count; i++)
-		show_signature(err, &in->dkim, i, body, view);
-	show_arc(err, &in->arc, body, view);
+		show_signature(err, &in->dkim, i, body, view, &work);
+	show_arc(err, &in->arc, body, view, &work);
 	fprintf(err, "dmarc: %s%s%s\n", auth_result_name(in->dmarc.result), in->dmarc.reason == NULL ? "" : ": ",
 		in->dmarc.reason == NULL ? "" : in->dmarc.reason);
 }

@@ -169,6 +169,16 @@ class Tools(unittest.TestCase):
             self.assertIn("dkim 1: fail: the signature does not fit the header\n", trace)
             self.assertEqual("  likely culprit: b= was not made with the key in DNS, or was damaged on the way\n" in trace, told)
 
+    def test_trace_ends_its_search(self):
+        """Twenty signatures of 256 names, and thousands of fields: the work is bounded, and the trace says so."""
+        names = ":".join(["From", "Subject"] + ["X-A"] * 254)
+        signed = self.sign(b"".join(b"X-A: %d\n" % i for i in range(4000)) + MESSAGE, "--headers", names)
+        field = signed[:re.search(rb"\n[^ \t]", signed).end() - 1]
+        trace = self.trace(field * 19 + signed.replace(b"Subject: hi", b"Subject: ho"))
+        told = re.findall("\n  likely culprit: (.*)", trace)
+        self.assertEqual(len(told), 20)
+        self.assertEqual(told[-1], "none that was found with as much work as is done for one message")
+
     def test_trace_tells_the_culprit_of_a_chain(self):
         """The newest signature of ARC, as a signature of DKIM: its canonical bytes, its hashes, and what was done to it."""
         sealed = self.seal(MESSAGE)[1]

@@ -106,6 +106,7 @@ static void check_change(const struct change *c, const char *text)
 {
 	struct dns_table dns = {.rows = rows, .count = 1};
 	struct dns_view view = dns_table_view(&dns);
+	struct culprit_work work = {0};
 	struct dkim_message m;
 	struct sbuf changed, why;
 	sbuf_init_heap(&changed, 2 * CULPRIT_BODY_MAX);
@@ -114,8 +115,8 @@ static void check_change(const struct change *c, const char *text)
 	message_verify(&m, sbuf_span(&changed), &dns, 0);
 	const struct verify_signature *s = &m.verify.signatures[0];
 	ck_assert_msg(s->verdict.result == AUTH_FAIL, "%s", c->name);
-	int rc = s->verdict.key_bits == 0 ? culprit_body(&s->sig, &m.header, m.body, &why)
-					  : culprit_header(&s->sig, &m.header, s->field, &view, &why);
+	int rc = s->verdict.key_bits == 0 ? culprit_body(&s->sig, &m.header, m.body, &work, &why)
+					  : culprit_header(&s->sig, &m.header, s->field, &view, &work, &why);
 	ck_assert_msg((rc == 0) == (c->culprit != NULL), "%s: %s", c->name, rc == 0 ? sbuf_cstr(&why) : "none");
 	ck_assert_msg(rc < 0 || strcmp(sbuf_cstr(&why), c->culprit) == 0, "%s: %s", c->name, sbuf_cstr(&why));
 	sbuf_done(&why);
@@ -223,7 +224,105 @@ START_TEST(largest_body)
 }
 END_TEST
 
-static const TTest *const *const tests[] = {&known_changes, &changes_of_the_header, &fields_that_are_looked_through,
+/* Text under COUNT signatures, in which CHANGED became something else. */
+static void verify_changed(struct dkim_message *m, const char *text, const char *names, unsigned count, const char *changed,
+			   struct dns_table *dns, struct sbuf *all)
+{
+	struct sbuf once;
+	sign_text(text, names, &once);
+	sbuf_init_heap(all, 2 * CULPRIT_BODY_MAX);
+	const size_t field = span_find(sbuf_span(&once), SPAN_LIT("\r\nFrom:")) + 2;
+	for (unsigned i = 1; i < count; i++)
+		sbuf_add(all, span_take(sbuf_span(&once), field));
+	const size_t at = span_find(sbuf_span(&once), span_str(changed));
+	sbuf_add(all, span_take(sbuf_span(&once), at));
+	sbuf_addc(all, '#');
+	sbuf_add(all, span_skip(sbuf_span(&once), at + 1));
+	sbuf_done(&once);
+	message_verify(m, sbuf_span(all), dns, 0);
+	ck_assert_uint_eq(m->verify.count, count);
+}
+
+/* Twenty signatures, each with as many names as may be, none of which fits: the work for all of them is bounded. */
+START_TEST(work_of_all_signatures)
+{
+	struct dns_table dns = {.rows = rows, .count = 1};
+	struct dns_view view = dns_table_view(&dns);
+	struct culprit_work work = {0};
+	struct dkim_message m;
+	struct sbuf names, all, why;
+	sbuf_init_heap(&why, 4096);
+	sbuf_init_heap(&names, 8192);
+	sbuf_adds(&names, "From:Reply-To:Subject:Date");
+	for (unsigned i = 4; i < SIG_NAMES_MAX; i++)
+		sbuf_adds(&names, ":Received");
+	verify_changed(&m, "From: joe@example.com\r\nReply-To: l@list.example\r\nSubject: [l] hi\r\nDate: now\r\n"
+		       "Received: a\r\nReceived: b\r\nX-Original-From: x@y.example\r\n\r\nHello\r\n",
+		       sbuf_cstr(&names), VERIFY_SIGNATURES_MAX, "now", &dns, &all);
+	const uint64_t first = (uint64_t)SIG_NAMES_MAX * CULPRIT_LOOK_WORK * (4 * m.header.count + 2 * SIG_NAMES_MAX);
+	const uint64_t each = CULPRIT_CHECK_WORK + (uint64_t)SIG_NAMES_MAX * 6 * CULPRIT_LOOK_WORK; /* of at least six fields */
+	unsigned most = 0;
+	size_t spent = 0, looked = 0;
+	for (size_t i = 0; i < VERIFY_SIGNATURES_MAX; i++) {
+		const struct verify_signature *s = &m.verify.signatures[i];
+		const uint64_t before = work.done;
+		dns.asked = 0;
+		int rc = culprit_header(&s->sig, &m.header, s->field, &view, &work, &why);
+		if (rc == ERR_LIMIT) {
+			ck_assert(culprit_is_spent(&work));
+			spent++;
+		} else {
+			/* All that was checked and compared was counted. */
+			ck_assert_int_eq(rc, 0);
+			ck_assert_uint_gt(dns.asked, 50);
+			ck_assert_uint_ge(work.done - before, first + (dns.asked - 1) * each);
+			looked++;
+		}
+		if (i == 0) {
+			/* There is room for two more, and for a part of one. */
+			most = dns.asked;
+			work.done = CULPRIT_WORK_MAX - 2 * work.done - work.done / 2;
+		}
+		ck_assert_uint_le(dns.asked, most);
+	}
+	ck_assert_uint_eq(looked, 3);
+	ck_assert_uint_eq(spent, VERIFY_SIGNATURES_MAX - 3);
+	ck_assert_uint_lt(work.done, CULPRIT_WORK_MAX + 2 * CULPRIT_CHECK_WORK);
+	sbuf_done(&names);
+	sbuf_done(&all);
+	sbuf_done(&why);
+	message_close(&m);
+}
+END_TEST
+
+/* With a step left a search begins, and ends where it has taken that; with none it does not begin. */
+START_TEST(last_step_of_work)
+{
+	for (unsigned left = 0; left < 2; left++)
+		for (int body = 0; body < 2; body++) {
+			struct dns_table dns = {.rows = rows, .count = 1};
+			struct dns_view view = dns_table_view(&dns);
+			struct culprit_work work = {.done = CULPRIT_WORK_MAX - left};
+			struct dkim_message m;
+			struct sbuf all, why;
+			sbuf_init_heap(&why, 4096);
+			verify_changed(&m, "From: joe@example.com\r\nSubject: hi\r\n\r\nHello\r\n", "From:Subject", 1, body ? "Hello" : "hi", &dns, &all);
+			const struct verify_signature *s = &m.verify.signatures[0];
+			dns.asked = 0;
+			int rc = body ? culprit_body(&s->sig, &m.header, m.body, &work, &why)
+				      : culprit_header(&s->sig, &m.header, s->field, &view, &work, &why);
+			ck_assert_int_eq(rc, ERR_LIMIT);
+			ck_assert_uint_eq(why.len, 0);
+			ck_assert_int_eq(work.done > CULPRIT_WORK_MAX, left);
+			ck_assert_int_eq(dns.asked, body ? 0 : left);
+			sbuf_done(&all);
+			sbuf_done(&why);
+			message_close(&m);
+		}
+}
+END_TEST
+
+static const TTest *const *const tests[] = {&known_changes, &work_of_all_signatures, &last_step_of_work, &changes_of_the_header, &fields_that_are_looked_through,
 					   &footer_below_nothing, &largest_body, NULL};
 
 TEST_MAIN("culprit", tests)
