@@ -17,9 +17,11 @@
 #define FLAG_RESPONSE 0x80 /* of the third byte */
 #define FLAG_CUT 0x02
 #define RCODE_MASK 0x0f /* of the fourth */
+#define RCODE_FORMERR 1
 #define RCODE_SERVFAIL 2
 #define RCODE_NOTIMP 4
 #define RCODE_REFUSED 5
+#define ADDITIONAL_AT 11 /* the low byte of how many records stand behind the question */
 #define OPT_BYTES 11 /* at the end of our query, behind the question */
 #define LENGTH_BYTES 2
 #define REPLY_MAX 65535
@@ -30,11 +32,12 @@ struct ask {
 	int fd;
 	bool tcp;
 	bool reached; /* some server was asked */
+	bool plain; /* this try is without EDNS: its server has refused the same question with it */
 	unsigned tries; /* that are over */
 	unsigned forged; /* came to this socket */
 	int64_t due_ms;
 	char query[LENGTH_BYTES + DNSMSG_QUERY_MAX]; /* as TCP wants it */
-	size_t query_len, sent;
+	size_t question_len, query_len, sent;
 	char *in; /* of TCP, length first; owned */
 	size_t in_len;
 };
@@ -107,15 +110,31 @@ static bool open_socket(const struct direct *d, struct ask *a, int type)
 	return a->fd >= 0 && (connect(a->fd, addr, d->servers[server].len) == 0 || errno == EINPROGRESS);
 }
 
+/* Puts OPT, which stays behind the question, into the query or takes it out. */
+static void use_edns(struct ask *a, bool edns)
+{
+	const size_t len = HEADER_BYTES + a->question_len + (edns ? OPT_BYTES : 0);
+	a->plain = !edns;
+	a->query[0] = (char)(len >> 8);
+	a->query[1] = (char)(len & 0xff);
+	a->query[LENGTH_BYTES + ADDITIONAL_AT] = (char)edns;
+	a->query_len = LENGTH_BYTES + len;
+}
+
+/* Asks the server whose turn it is, under another id and from another port than before. */
+static bool ask_once(const struct direct *d, struct ask *a)
+{
+	const ssize_t len = (ssize_t)(a->query_len - LENGTH_BYTES);
+	return getrandom(a->query + LENGTH_BYTES, ID_BYTES, 0) == ID_BYTES && open_socket(d, a, SOCK_DGRAM) &&
+	       send(a->fd, a->query + LENGTH_BYTES, (size_t)len, MSG_NOSIGNAL) == len;
+}
+
 /* The next try that gets as far as a server; false, and no socket, where all are over. */
 static bool ask_someone(const struct direct *d, struct ask *a)
 {
-	for (; a->tries < DIRECT_ROUNDS * d->server_count; a->tries++) {
-		ssize_t len = (ssize_t)(a->query_len - LENGTH_BYTES);
-		if (getrandom(a->query + LENGTH_BYTES, ID_BYTES, 0) == ID_BYTES && open_socket(d, a, SOCK_DGRAM) &&
-		    send(a->fd, a->query + LENGTH_BYTES, (size_t)len, MSG_NOSIGNAL) == len)
+	for (; a->tries < DIRECT_ROUNDS * d->server_count; a->tries++)
+		if (ask_once(d, a))
 			return true;
-	}
 	let_go(a);
 	return false;
 }
@@ -123,6 +142,7 @@ static bool ask_someone(const struct direct *d, struct ask *a)
 static void try_next(const struct direct *d, struct ask *a)
 {
 	a->tries++;
+	use_edns(a, true); /* another server may know it, and this one may have been busy */
 	if (!ask_someone(d, a))
 		end(a, a->reached ? DIRECT_SILENT : DIRECT_UNREACHABLE, SPAN_EMPTY);
 }
@@ -134,23 +154,48 @@ int direct_send(struct direct *d, struct span message, direct_fn *fn, void *arg)
 		a++;
 	if (a == d->asks + DIRECT_MAX || message.len > DNSMSG_QUERY_MAX || message.len < HEADER_BYTES + OPT_BYTES)
 		return ERR_LIMIT;
-	*a = (struct ask){.fn = fn, .arg = arg, .fd = -1, .query_len = LENGTH_BYTES + message.len};
-	a->query[0] = (char)(message.len >> 8);
-	a->query[1] = (char)(message.len & 0xff);
+	*a = (struct ask){.fn = fn, .arg = arg, .fd = -1, .question_len = message.len - HEADER_BYTES - OPT_BYTES};
 	memcpy(a->query + LENGTH_BYTES, message.ptr, message.len);
+	use_edns(a, true);
 	if (!ask_someone(d, a))
 		a->due_ms = 0; /* direct_serve() tells */
 	return 0;
+}
+
+static bool has_our_id(const struct ask *a, struct span reply)
+{
+	return reply.len >= HEADER_BYTES && memcmp(reply.ptr, a->query + LENGTH_BYTES, ID_BYTES) == 0 &&
+	       ((unsigned char)reply.ptr[2] & FLAG_RESPONSE) != 0;
 }
 
 /* Whether REPLY is one to the question of A; letters may have changed their case. */
 static bool answers(const struct ask *a, struct span reply)
 {
 	const char *query = a->query + LENGTH_BYTES;
-	size_t question = a->query_len - LENGTH_BYTES - OPT_BYTES - HEADER_BYTES;
-	return reply.len >= HEADER_BYTES + question && memcmp(reply.ptr, query, ID_BYTES) == 0 &&
-	       ((unsigned char)reply.ptr[2] & FLAG_RESPONSE) != 0 &&
-	       span_ieq(span_of(reply.ptr + HEADER_BYTES, question), span_of(query + HEADER_BYTES, question));
+	return has_our_id(a, reply) && reply.len >= HEADER_BYTES + a->question_len &&
+	       span_ieq(span_of(reply.ptr + HEADER_BYTES, a->question_len), span_of(query + HEADER_BYTES, a->question_len));
+}
+
+static unsigned code_of(struct span reply)
+{
+	return (unsigned char)reply.ptr[3] & RCODE_MASK;
+}
+
+/* Whether REPLY may say that its server does not know EDNS (RFC 6891 section 7); some that could not
+ * read the question give back the header alone. */
+static bool refuses_edns(const struct ask *a, struct span reply)
+{
+	return !a->plain && has_our_id(a, reply) && (answers(a, reply) || reply.len == HEADER_BYTES) &&
+	       (code_of(reply) == RCODE_FORMERR || code_of(reply) == RCODE_NOTIMP);
+}
+
+/* Asks the same server once more, without EDNS. */
+static void ask_plainly(const struct direct *d, struct ask *a)
+{
+	a->reached = true;
+	use_edns(a, false);
+	if (!ask_once(d, a))
+		try_next(d, a);
 }
 
 static bool is_cut(struct span reply)
@@ -161,7 +206,7 @@ static bool is_cut(struct span reply)
 /* Ends A with REPLY, unless another server may know better. */
 static void take(const struct direct *d, struct ask *a, struct span reply)
 {
-	unsigned code = (unsigned char)reply.ptr[3] & RCODE_MASK;
+	unsigned code = code_of(reply);
 	bool refused = code == RCODE_SERVFAIL || code == RCODE_NOTIMP || code == RCODE_REFUSED;
 	if (refused && d->server_count > 1 && a->tries + 1 < DIRECT_ROUNDS * d->server_count)
 		try_next(d, a);
@@ -184,6 +229,8 @@ static void serve_udp(const struct direct *d, struct ask *a)
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR)
 			try_next(d, a); /* nobody is there */
+	} else if (refuses_edns(a, reply)) {
+		ask_plainly(d, a);
 	} else if (!answers(a, reply)) {
 		/* What somebody else made up is not waited for any less, but not for ever. */
 		if (++a->forged > DIRECT_FORGED_MAX)
@@ -222,7 +269,7 @@ static int tcp_read(struct ask *a, struct span *reply_out)
 	rc = tcp_fill(a, LENGTH_BYTES + len);
 	*reply_out = span_of(a->in + LENGTH_BYTES, len);
 	/* One that is cut off here, too, lacks records that nobody can ask for. */
-	return rc == 0 && (!answers(a, *reply_out) || is_cut(*reply_out)) ? ERR_SYNTAX : rc;
+	return rc == 0 && !refuses_edns(a, *reply_out) && (!answers(a, *reply_out) || is_cut(*reply_out)) ? ERR_SYNTAX : rc;
 }
 
 static int tcp_write(struct ask *a)
@@ -240,7 +287,9 @@ static void serve_tcp(const struct direct *d, struct ask *a)
 	int rc = a->sent < a->query_len ? tcp_write(a) : 0;
 	if (rc == 0)
 		rc = tcp_read(a, &reply);
-	if (rc == 0)
+	if (rc == 0 && refuses_edns(a, reply))
+		ask_plainly(d, a);
+	else if (rc == 0)
 		take(d, a, reply);
 	else if (rc != ERR_AGAIN)
 		try_next(d, a);

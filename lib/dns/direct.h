@@ -2,11 +2,14 @@
  * Questions whose names c-ares refuses: since 1.34 it asks for the names of hosts
  * only, but the macros of SPF (RFC 7208 section 7) make names of whatever stands in
  * a local part.  Asked by UDP and, where a reply is cut off, by TCP (RFC 7766), in
- * turn of the servers and with the patience of the channel beside it.
+ * turn of the servers and with the patience of the channel beside it; once more without
+ * EDNS where a server does not know that.
  *
  * What is guessed must guess much (RFC 5452): each try has a socket, and so a port, and
  * an id of its own, the socket hears its server alone, and where somebody sends what
- * is no reply to the question, it is soon asked by TCP.  One thread.
+ * is no reply to the question, it is soon asked by TCP.  So letters need not be mixed
+ * (0x20): that would add a bit for each, and take servers for forgers that give them back
+ * in lower case.  One thread.
  */
 #ifndef DNS_DIRECT_H
 #define DNS_DIRECT_H

@@ -388,6 +388,93 @@ START_TEST(a_server_that_fails_is_passed_over)
 }
 END_TEST
 
+#define OPT_BYTES 11
+
+/* Servers that do not know EDNS, and say so in several ways, are asked once more without it. */
+START_TEST(a_server_without_edns)
+{
+	static const struct {
+		unsigned code;
+		bool header_only, again;
+	} rows[] = {{1, false, true}, {1, true, true}, {4, false, true}, {4, true, true}, {2, false, false}, {5, false, false}, {3, false, false}};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct sockaddr_in from;
+		char first[512];
+		setup_patient(1, LONG_PATIENCE_MS);
+		ask(7);
+		struct span query = receive(&t.servers[0], &from);
+		const size_t len = query.len;
+		memcpy(first, query.ptr, len);
+		ck_assert_int_eq(first[11], 1);
+		answer(&t.servers[0], &from, span_take(query, rows[i].header_only ? 12 : len), 0, rows[i].code);
+		if (rows[i].again) {
+			query = receive(&t.servers[0], &from);
+			ck_assert_uint_eq(query.len, len - OPT_BYTES);
+			ck_assert_mem_eq(query.ptr + 2, first + 2, 9);
+			ck_assert_int_eq(query.ptr[11], 0);
+			ck_assert_mem_eq(query.ptr + 12, first + 12, query.len - 12);
+			answer(&t.servers[0], &from, query, 0, 0);
+		}
+		pump_until_ended(1);
+		ck_assert_int_eq(t.how, DIRECT_REPLY);
+		ck_assert_uint_eq((unsigned char)t.reply[3], rows[i].again ? 0 : rows[i].code);
+		teardown();
+	}
+}
+END_TEST
+
+/* Where that does not help either it is the answer; another server is asked with EDNS again. */
+START_TEST(a_server_that_refuses_the_plain_question_too)
+{
+	struct sockaddr_in from;
+	setup_patient(2, LONG_PATIENCE_MS);
+	ask(7);
+	struct span query = receive(&t.servers[0], &from);
+	const size_t len = query.len;
+	answer(&t.servers[0], &from, query, 0, 4);
+	answer(&t.servers[0], &from, receive(&t.servers[0], &from), 0, 4);
+	query = receive(&t.servers[1], &from);
+	ck_assert_uint_eq(query.len, len);
+	ck_assert_int_eq(query.ptr[11], 1);
+	answer(&t.servers[1], &from, query, 0, 1);
+	query = receive(&t.servers[1], &from);
+	ck_assert_uint_eq(query.len, len - OPT_BYTES);
+	answer(&t.servers[1], &from, query, 0, 1);
+	pump_until_ended(1);
+	ck_assert_int_eq(t.reply[3], 1);
+	teardown();
+}
+END_TEST
+
+/* What was cut off without EDNS is asked for by TCP without it; and who refuses it by TCP is asked anew. */
+START_TEST(a_server_without_edns_by_tcp)
+{
+	for (int late = 0; late < 2; late++) {
+		struct sockaddr_in from;
+		char out[2 + 512];
+		setup_patient(1, LONG_PATIENCE_MS);
+		ask(7);
+		struct span query = receive(&t.servers[0], &from);
+		if (!late) {
+			answer(&t.servers[0], &from, query, 0, 1);
+			query = receive(&t.servers[0], &from);
+		}
+		answer(&t.servers[0], &from, query, 0x02, 0);
+		int fd = turned_to_tcp(&t.servers[0], query.len);
+		out[0] = 0;
+		out[1] = (char)respond(query, 0, late ? 1 : 0, out + 2);
+		ck_assert_int_eq(send(fd, out, 2 + query.len, 0), (ssize_t)(2 + query.len));
+		if (late)
+			answer(&t.servers[0], &from, receive(&t.servers[0], &from), 0, 0);
+		pump_until_ended(1);
+		ck_assert_int_eq(t.how, DIRECT_REPLY);
+		ck_assert_int_eq(t.reply[3], 0);
+		close(fd);
+		teardown();
+	}
+}
+END_TEST
+
 START_TEST(caps)
 {
 	char mem[DNSMSG_QUERY_MAX + 1] = {0};
@@ -420,6 +507,9 @@ static const TTest *const *const tests[] = {
 	&nobody_there,
 	&no_way_to_the_server,
 	&a_server_that_fails_is_passed_over,
+	&a_server_without_edns,
+	&a_server_that_refuses_the_plain_question_too,
+	&a_server_without_edns_by_tcp,
 	&caps,
 	NULL,
 };
