@@ -334,6 +334,19 @@ static bool takes_part(const struct rotating *r, bool ed25519)
 	return !some && !ed25519 && r->asked;
 }
 
+/* A name that is mistyped gets no key: the first one is made for a domain of ours only, or where it is said
+ * that it need not be one. */
+static int check_hosted(struct rotating *r)
+{
+	uint64_t id;
+	size_t i;
+	json_t *key;
+	json_array_foreach(r->keys, i, key)
+		if (strcmp(text_of(key, "state"), "retired") != 0)
+			return EX_OK;
+	return !r->asked || cli_has(r->cli, "unhosted") ? EX_OK : lookup_domain_id(r->cli, r->domain, &id);
+}
+
 static int rotate_domain(struct rotating *r, const char *domain)
 {
 	static const char *const columns[] = {
@@ -347,6 +360,8 @@ static int rotate_domain(struct rotating *r, const char *domain)
 				 "IFNULL(UNIX_TIMESTAMP(activated_at), 0), IFNULL(UNIX_TIMESTAMP(retiring_at), 0), key_bits "
 				 "FROM dkim_keys WHERE domain = ? ORDER BY id DESC",
 				 &param, 1, columns, &r->keys);
+	if (status == EX_OK)
+		status = check_hosted(r);
 	for (int ed25519 = 0; ed25519 < ALGORITHMS && status == EX_OK; ed25519++) {
 		if (!takes_part(r, ed25519))
 			continue;
@@ -459,6 +474,8 @@ static int dkim_rotate(struct cli *cli)
 	char domain[LOOKUP_NAME_SIZE];
 	if ((cli_arg(cli, 0) == NULL) != cli_has(cli, "all"))
 		return cli_fail(cli, EX_USAGE, "expected a DOMAIN or --all");
+	if (cli_has(cli, "unhosted") && cli_has(cli, "all"))
+		return cli_fail(cli, EX_USAGE, "--unhosted is for one DOMAIN");
 	if (algorithm != NULL && strcmp(algorithm, "rsa") != 0 && strcmp(algorithm, "ed25519") != 0)
 		return cli_fail(cli, EX_USAGE, "--algorithm is rsa or ed25519");
 	int status = r.asked ? lookup_domain_arg(cli, cli_arg(cli, 0), domain) : EX_OK;
@@ -473,6 +490,7 @@ static const struct cli_option options[] = {
 	{"all", NULL, "all domains with keys; new keys are made only where one is due", 0},
 	{"dry-run", NULL, "only say what would be done", 0},
 	{"algorithm", "NAME", "rsa or ed25519 only", 0},
+	{"unhosted", NULL, "make the first key of a domain that has no mailboxes here, too", 0},
 	{"resolver", "HOST:PORT,...", "DNS servers that must all show a new record, instead of dkim_resolvers", 0},
 	{NULL, NULL, NULL, 0},
 };

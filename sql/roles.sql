@@ -58,6 +58,7 @@ GRANT INSERT ON tlsrpt_reports_received_failures TO postern_dmarc_import;
 -- `postern dkim rotate`, run by a timer; the counter is raised by trigger.
 CREATE ROLE IF NOT EXISTS postern_rotate;
 GRANT SELECT, INSERT, UPDATE ON dkim_keys TO postern_rotate;
+GRANT SELECT (id, name) ON virtual_domains TO postern_rotate;
 
 -- `postern dmarc report send`, run by a timer.
 CREATE ROLE IF NOT EXISTS postern_report;

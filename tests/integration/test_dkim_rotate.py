@@ -30,7 +30,9 @@ class KeysCase(unittest.TestCase):
         self.domain = f"r{uuid.uuid4().hex[:12]}.example"
         self.dns = Server({self.domain: []})
         self.addCleanup(self.dns.close)
-        self.addCleanup(self.stack.mariadb, f"DELETE FROM dkim_keys WHERE domain = '{self.domain}'")
+        self.sql(f"INSERT INTO virtual_domains (name) VALUES ('{self.domain}')")
+        self.addCleanup(self.sql, f"DELETE FROM virtual_domains WHERE name = '{self.domain}'")
+        self.addCleanup(self.sql, f"DELETE FROM dkim_keys WHERE domain = '{self.domain}'")
 
     def postern(self, *words, status=0, conf=(), resolver=True):
         argv = [self.stack.at.build / "bin/postern", "--json", "-c", self.stack.at.path("/etc/postern/postern.conf")]
@@ -42,7 +44,7 @@ class KeysCase(unittest.TestCase):
         return json.loads(done.stdout)
 
     def keygen(self, selector, *more):
-        return self.postern("dkim", "keygen", self.domain, selector, "--unhosted", *more, resolver=False)
+        return self.postern("dkim", "keygen", self.domain, selector, *more, resolver=False)
 
     def publish(self, made, **changes):
         value = changes.pop("value", made["record_value"])
@@ -342,6 +344,22 @@ class Rotate(KeysCase):
         new = self.rotate()[0]["selector"]
         rows = self.postern("dkim", "list", self.domain, resolver=False)
         self.assertEqual({r["selector"]: r["key_bits"] for r in rows}[new], 3072)
+
+    def test_a_domain_that_is_not_hosted(self):
+        """Mistyped, it gets no key; with keys, or --unhosted, it is rotated like others."""
+        self.sql(f"DELETE FROM virtual_domains WHERE name = '{self.domain}'")
+        for words in ((), ("--dry-run",), ("--algorithm", "ed25519")):
+            self.assertIn(f"there is no domain {self.domain}", self.rotate(*words, status=68)["error"])
+        self.assertEqual(self.states(), [])
+        made = self.rotate("--unhosted")[0]
+        self.assertEqual(made["action"], "made")
+        self.publish(made)
+        self.sql(f"UPDATE dkim_keys SET absent_until = NULL WHERE domain = '{self.domain}'")
+        self.assertEqual(self.rotate()[0]["action"], "activated")
+        # One that was given up is not taken up again by mistake.
+        self.sql(f"UPDATE dkim_keys SET state = 'retired' WHERE domain = '{self.domain}'")
+        self.rotate(status=68)
+        self.assertIn("error", self.postern("dkim", "rotate", "--all", "--unhosted", status=64))
 
     def test_dry_run_changes_nothing(self):
         before = self.sql("SELECT * FROM dkim_keys; SELECT value FROM change_counters")

@@ -208,6 +208,7 @@ class Accounts(SqlCase):
         "dkim-rotate": [
             "SELECT private_key FROM dkim_keys WHERE id = 0",
             "UPDATE dkim_keys SET visible_at = NULL, absent_until = NULL WHERE id = 0",
+            "SELECT id FROM virtual_domains WHERE name = 'x'",
         ],
         "mailuser": [
             "SELECT password FROM virtual_users",
