@@ -260,9 +260,9 @@ class Administration(PolicyCase):
         local, _, domain = self.new_user().partition("@")
         rows = [("sender", f"{local}+news@{domain}", "address extension"), ("account_domain", f"{local}@{domain}", "key is none"),
                 ("client_ip", "192.0.2.0/40", "key is none")]
-        for scope, key, _ in rows:
-            self.rows("INSERT INTO rate_limits (scope, rate_key, unit, max_count, window_s, action) "
-                      "VALUES (%s, %s, 'messages', 2, 3600, 'REJECT')", scope, key)
+        # In one statement: a look between two of them would tell of the first ones twice.
+        self.rows("INSERT INTO rate_limits (scope, rate_key, unit, max_count, window_s, action) VALUES "
+                  + ", ".join(["(%s, %s, 'messages', 2, 3600, 'REJECT')"] * len(rows)), *(part for row in rows for part in row[:2]))
         numbers = {key: self.rows("SELECT id FROM rate_limits WHERE rate_key = %s", key)[0][0] for _, key, _ in rows}
         told = lambda key, why: len(re.findall(rf"override_ignored .*row={numbers[key]} .*key=\"?{re.escape(key)}\"? .*{why}",
                                                self.log_text()))
