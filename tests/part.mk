@@ -84,6 +84,14 @@ bench: all helpers
 	$(Q)$(DEPS) install tools/deps-bench.txt
 	$(Q)POSTERN_BUILD=$(abspath $(BUILD)) tests/bench/bench.py $(SECTIONS)
 
+# bench-trixie: the section of the quota drivers on Debian 13's Dovecot, in the chroot of check-trixie (root)
+.PHONY: bench-trixie
+bench-trixie:
+	$(Q)$(DEPS) install tools/deps-trixie.txt
+	$(Q)$(TRIXIE) prepare tools/deps.txt
+	$(Q)$(TRIXIE) run env BENCH_ROUNDS=$${BENCH_ROUNDS:-3} BENCH_SCALE=$${BENCH_SCALE:-1} \
+		make --no-print-directory DEPS=true BUILD=build/trixie bench SECTIONS=quota
+
 # Each fuzz target once more without the fuzzer, to be fed with its corpus.
 REPLAYS := $(FUZZERS:fuzz_%=%)
 define replay_settings

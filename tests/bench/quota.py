@@ -8,8 +8,10 @@ import re
 
 from tests.bench.lmtp import CONNECTIONS, USER_COUNT, Lmtp, Variant
 from tests.bench.measure import ROUNDS, SCALE, Duel, Sample, cpu_seconds, table
+from tests.frame.assemble import dovecot_is_24
 from tests.frame.layout import HOST
 from tests.frame.stack import run
+from tests.frame.wait import wait_until
 
 FIRST_PORT = 700
 TURN = 100  # messages
@@ -24,7 +26,7 @@ state_dir = {base}/state
 instance_name = {base}
 log_path = {base}/dovecot.log
 protocols = lmtp
-mail_home = {base}/mail/%d/%n
+mail_home = {base}/mail/{home}
 service lmtp {{
   inet_listener lmtp {{
     port = {port}
@@ -42,6 +44,8 @@ service auth {{
 }}
 {more}
 """
+HOME = "%d/%n"
+HOME_24 = "%{user | domain}/%{user | username}"
 
 NO_QUOTA = "mail_plugins ="
 USAGE = "mail_plugins = quota quota_usage"
@@ -52,6 +56,15 @@ plugin {
   quota_vsizes = yes
 }
 """
+COUNT_24 = """
+mail_plugins = quota
+quota "User quota" {
+  driver = count
+  # Without a limit 2.4 counts nothing.
+  storage_size = 10G
+}
+"""
+# Dovecot 2.4 has no quotas in a dict any more.
 DICT = """
 mail_plugins = quota
 plugin {{
@@ -129,16 +142,22 @@ class Quota(Lmtp):
         shipped = "\n".join(path.read_text() for path in sorted(self.stack.at.path("/etc/dovecot/conf.d").glob("*.conf")))
         shipped = re.sub(r"\bport = \d+", "port = 0", shipped)  # those of the stack listen already
         top = re.sub(r"^!include.*$", "", self.stack.dovecot_conf.read_text(), flags=re.M)
-        own = OWN_INSTANCE.format(base=base, port=port, old_auth=self.stack.at.path("/var/spool/postfix/private/auth"), more=more)
+        own = OWN_INSTANCE.format(base=base, port=port, old_auth=self.stack.at.path("/var/spool/postfix/private/auth"), more=more,
+                                  home=HOME_24 if dovecot_is_24() else HOME)
         (base / "dict.conf").write_text(DICT_SQL.format(socket=self.stack.mysql_socket))
         (base / "dict.conf").chmod(0o644)
         (base / "dovecot.conf").write_text(f"{top}\n{shipped}\n{own}")
         run(["dovecot", "-c", base / "dovecot.conf"])
-        return base, f"{HOST}:{port}", int((base / "run/master.pid").read_text())
+        pid_file = base / "run/master.pid"
+        master = wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), 20, f"Dovecot {number} ready")
+        return base, f"{HOST}:{port}", int(master)
 
     def kinds(self):
         """(name, what is configured), the one without quotas first."""
-        return [("no quota", NO_QUOTA), (OURS, USAGE), ("count", COUNT), ("dict:sql", DICT.format(base=self.folder / "dovecot-3")),
+        ours = [("no quota", NO_QUOTA), (OURS, USAGE)]
+        if dovecot_is_24():
+            return [*ours, ("count", COUNT_24)]
+        return [*ours, ("count", COUNT), ("dict:sql", DICT.format(base=self.folder / "dovecot-3")),
                 ("count + quota_clone", CLONE.format(base=self.folder / "dovecot-4"))]
 
     def contests(self, names, targets, masters):
