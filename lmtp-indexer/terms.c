@@ -10,7 +10,7 @@
 
 struct term {
 	uint32_t at, len; /* in `bytes` */
-	uint64_t hash;
+	uint64_t hash, last; /* last_piece() */
 	unsigned mark;
 };
 
@@ -73,23 +73,46 @@ static uint64_t mix(uint64_t a, uint64_t b)
 	return (uint64_t)wide ^ (uint64_t)(wide >> 64);
 }
 
-/* Keyed, since the words are chosen by others, and cheaper than SipHash: the
- * table lives for one message, and nobody outside sees what collides. */
-static uint64_t hash_word(const struct terms *t, struct span word)
+static uint64_t piece_at(const char *at, size_t len)
 {
-	uint64_t h = t->key.k0 ^ word.len, piece = 0;
-	const char *at = word.ptr;
-	size_t left = word.len;
-	for (; left > sizeof(piece); at += sizeof(piece), left -= sizeof(piece)) {
-		memcpy(&piece, at, sizeof(piece));
-		h = mix(h ^ piece, t->key.k1);
-	}
-	piece = 0;
-	memcpy(&piece, at, left);
-	return mix(h ^ piece, t->key.k1);
+	uint64_t piece = 0;
+	memcpy(&piece, at, len);
+	return piece;
 }
 
-static bool append(struct terms *t, struct span word, uint64_t hash, size_t slot)
+/*
+ * The last eight bytes, or all there are: those as two halves that may overlap, so that no
+ * length takes a call.  With its length it tells a word of up to eight bytes from all others.
+ */
+static uint64_t last_piece(struct span word)
+{
+	const char *end = word.ptr + word.len;
+	if (word.len >= 8)
+		return piece_at(end - 8, 8);
+	if (word.len >= 4)
+		return piece_at(word.ptr, 4) << 32 | piece_at(end - 4, 4);
+	if (word.len >= 2)
+		return piece_at(word.ptr, 2) << 32 | piece_at(end - 2, 2);
+	return word.len == 0 ? 0 : (unsigned char)*word.ptr;
+}
+
+/* Keyed, since the words are chosen by others, and cheaper than SipHash: the
+ * table lives for one message, and nobody outside sees what collides. */
+static uint64_t hash_word(const struct terms *t, struct span word, uint64_t last)
+{
+	uint64_t h = t->key.k0 ^ word.len;
+	for (size_t i = 0; i + 8 < word.len; i += 8)
+		h = mix(h ^ piece_at(word.ptr + i, 8), t->key.k1);
+	return mix(h ^ last, t->key.k1);
+}
+
+static bool is_word(const struct terms *t, const struct term *seen, struct span word, uint64_t last)
+{
+	return seen->len == word.len && seen->last == last &&
+	       (word.len <= 8 || memcmp(t->bytes.ptr + seen->at, word.ptr, word.len) == 0);
+}
+
+static bool append(struct terms *t, struct span word, uint64_t last, uint64_t hash, size_t slot)
 {
 	sbuf_add(&t->bytes, word);
 	if (!sbuf_ok(&t->bytes))
@@ -99,7 +122,7 @@ static bool append(struct terms *t, struct span word, uint64_t hash, size_t slot
 		t->list = mem_realloc(t->list, t->list_size * sizeof(*t->list));
 	}
 	t->list[t->count++] = (struct term){.at = (uint32_t)(t->bytes.len - word.len), .len = (uint32_t)word.len,
-					    .hash = hash, .mark = t->place};
+					    .hash = hash, .last = last, .mark = t->place};
 	t->slots[slot] = (uint32_t)t->count;
 	if (t->count * 2 > t->slot_count)
 		grow_slots(t);
@@ -110,16 +133,16 @@ static bool see(void *arg, struct span word, enum tokens_kind kind)
 {
 	(void)kind;
 	struct terms *t = arg;
-	uint64_t hash = hash_word(t, word);
+	uint64_t last = last_piece(word), hash = hash_word(t, word, last);
 	size_t slot = (size_t)hash & (t->slot_count - 1);
 	for (; t->slots[slot] != 0; slot = (slot + 1) & (t->slot_count - 1)) {
 		struct term *seen = &t->list[t->slots[slot] - 1];
-		if (seen->hash == hash && span_eq(span_of(t->bytes.ptr + seen->at, seen->len), word)) {
+		if (is_word(t, seen, word, last)) {
 			seen->mark |= t->place;
 			return true;
 		}
 	}
-	return append(t, word, hash, slot);
+	return append(t, word, last, hash, slot);
 }
 
 void terms_add(struct terms *t, struct span text, unsigned place)

@@ -156,25 +156,36 @@ static const char lower_alnum[256] = {
 	['u'] = 'u', ['v'] = 'v', ['w'] = 'w', ['x'] = 'x', ['y'] = 'y', ['z'] = 'z',
 };
 
+/* Letters and digits at AT into the word, as many as it has room for; returns where they end. */
+static const char *add_ascii_word(struct word *w, const char *at, const char *end)
+{
+	const size_t room = TOKENS_MAX - w->chars;
+	const char *const full = (size_t)(end - at) > room ? at + room : end, *const from = at;
+	char *to = w->text + w->len;
+	char lower;
+	for (; at < full && (lower = lower_alnum[(unsigned char)*at]) != 0; at++)
+		*to++ = lower;
+	w->len += (size_t)(at - from);
+	w->chars += (size_t)(at - from);
+	while (at < end && lower_alnum[(unsigned char)*at] != 0)
+		at++;
+	return at;
+}
+
 /* A run of ASCII from I on: what is a word, and what separates; returns its end. */
 static size_t add_ascii(struct word *w, struct span text, size_t i)
 {
-	while (i < text.len) {
-		char *to = w->text + w->len;
-		char *const end = to + (TOKENS_MAX - w->chars);
-		for (char lower; i < text.len && (lower = lower_alnum[(unsigned char)text.ptr[i]]) != 0; i++)
-			if (to < end)
-				*to++ = lower;
-		w->chars += (size_t)(to - w->text) - w->len;
-		w->len = (size_t)(to - w->text);
-		if (i == text.len || (unsigned char)text.ptr[i] >= 0x80)
+	const char *at = text.ptr + i, *const end = text.ptr + text.len;
+	while (at < end) {
+		at = add_ascii_word(w, at, end);
+		if (at == end || (unsigned char)*at >= 0x80)
 			break;
 		flush_word(w, TOKEN_WORD);
 		if (w->stopped)
 			break;
-		i++;
+		at++;
 	}
-	return i;
+	return (size_t)(at - text.ptr);
 }
 
 static void add_text(struct word *w, struct span text)

@@ -61,7 +61,8 @@ static struct arena_block *add_block(struct arena *a, size_t need)
 	return block;
 }
 
-void *arena_alloc(struct arena *a, size_t size)
+/* Memory as it is. */
+static void *take(struct arena *a, size_t size)
 {
 	const size_t align = alignof(max_align_t);
 	if (size > a->max)
@@ -75,7 +76,13 @@ void *arena_alloc(struct arena *a, size_t size)
 	void *ptr = block->data + block->used;
 	block->used += need;
 	a->used += need;
-	return memset(ptr, 0, need);
+	return ptr;
+}
+
+void *arena_alloc(struct arena *a, size_t size)
+{
+	void *ptr = take(a, size);
+	return ptr == NULL ? NULL : memset(ptr, 0, size);
 }
 
 void *arena_calloc(struct arena *a, size_t count, size_t size)
@@ -102,9 +109,12 @@ void *arena_grow(struct arena *a, void *items, size_t count, size_t *size, size_
 
 char *arena_strdup(struct arena *a, struct span s)
 {
-	char *copy = arena_alloc(a, s.len + 1);
-	if (copy != NULL && s.len > 0)
+	char *copy = take(a, s.len + 1);
+	if (copy == NULL)
+		return NULL;
+	if (s.len > 0)
 		memcpy(copy, s.ptr, s.len);
+	copy[s.len] = '\0';
 	return copy;
 }
 

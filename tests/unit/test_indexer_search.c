@@ -31,6 +31,78 @@ START_TEST(words_once_with_their_places)
 }
 END_TEST
 
+/* Words of each length that differ in one letter, at each of its places, and each of them twice. */
+START_TEST(words_that_differ_in_a_letter)
+{
+	for (size_t len = 1; len <= 20; len++) {
+		char word[32];
+		struct sbuf text, out;
+		struct terms *t = terms_new(1000);
+		sbuf_init_heap(&text, 2000);
+		sbuf_init_heap(&out, 2000);
+		for (size_t i = 0; i < 2 * (len + 1); i++) {
+			size_t at = i % (len + 1);
+			memset(word, 'a', len);
+			if (at < len)
+				word[at] = 'b';
+			sbuf_addf(&text, "%.*s ", (int)len, word);
+		}
+		terms_add(t, sbuf_span(&text), 0);
+		ck_assert(terms_write(t, &out));
+		struct span once = span_take(sbuf_span(&text), (len + 1) * (len + 1) - 1);
+		ck_assert_msg(span_eq(sbuf_span(&out), once), "%zu letters: %s", len, sbuf_cstr(&out));
+		terms_free(&t);
+		sbuf_done(&text);
+		sbuf_done(&out);
+	}
+}
+END_TEST
+
+/* So many of one length and end that they meet in the table. */
+START_TEST(words_with_one_end)
+{
+	struct sbuf text, out;
+	struct terms *t = terms_new(1u << 20);
+	sbuf_init_heap(&text, 1u << 20);
+	sbuf_init_heap(&out, 1u << 20);
+	for (int i = 1000; i < 5000; i++)
+		sbuf_addf(&text, "%dcommonend%s", i, i < 4999 ? " " : "");
+	terms_add(t, sbuf_span(&text), 0);
+	ck_assert(terms_write(t, &out));
+	ck_assert(span_eq(sbuf_span(&out), sbuf_span(&text)));
+	terms_free(&t);
+	sbuf_done(&text);
+	sbuf_done(&out);
+}
+END_TEST
+
+/* Runs longer than a word may be, before and behind others, and at the end of the text. */
+START_TEST(long_runs_are_cut)
+{
+	for (size_t len = TOKENS_MAX - 1; len <= TOKENS_MAX + 2; len++) {
+		char run[TOKENS_MAX + 3];
+		struct sbuf text, out, want;
+		struct terms *t = terms_new(1000);
+		memset(run, 'x', len);
+		sbuf_init_heap(&text, 1000);
+		sbuf_init_heap(&out, 1000);
+		sbuf_init_heap(&want, 1000);
+		sbuf_addf(&text, "a %.*s b.%.*sY", (int)len, run, (int)len, run);
+		terms_add(t, sbuf_span(&text), 0);
+		ck_assert(terms_write(t, &out));
+		size_t kept = len < TOKENS_MAX ? len : TOKENS_MAX;
+		sbuf_addf(&want, "a %.*s b", (int)kept, run);
+		if (len < TOKENS_MAX)
+			sbuf_addf(&want, " %.*sy", (int)len, run);
+		ck_assert_str_eq(sbuf_cstr(&out), sbuf_cstr(&want));
+		terms_free(&t);
+		sbuf_done(&text);
+		sbuf_done(&out);
+		sbuf_done(&want);
+	}
+}
+END_TEST
+
 START_TEST(terms_cap)
 {
 	for (size_t max = 8; max <= 9; max++) {
@@ -386,6 +458,9 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&words_once_with_their_places,
+	&words_that_differ_in_a_letter,
+	&words_with_one_end,
+	&long_runs_are_cut,
 	&terms_cap,
 	&many_words,
 	&block_finds_each_word,
