@@ -23,7 +23,7 @@
 
 int quota_client_init(struct quota_client *c, const char *path, const char *marker_dir)
 {
-	*c = (struct quota_client){.fd = -1};
+	*c = (struct quota_client){.fd = -1, .linger_ms = QUOTA_CLIENT_LINGER_MS};
 	const int rc = span_copy_cstr(span_str(marker_dir), c->marker_dir, sizeof(c->marker_dir));
 	return rc < 0 ? rc : span_copy_cstr(span_str(path), c->path, sizeof(c->path));
 }
@@ -54,13 +54,13 @@ static bool has_read(int fd)
 }
 
 /* One that is only busy has not read what was sent a moment ago. */
-static bool reads_soon(int fd)
+static bool reads_soon(const struct quota_client *c)
 {
-	const int64_t deadline_ms = mono_ms() + QUOTA_CLIENT_LINGER_MS;
-	bool read = fd >= 0 && has_read(fd);
-	while (fd >= 0 && !read && mono_ms() < deadline_ms) {
+	const int64_t deadline_ms = mono_ms() + c->linger_ms;
+	bool read = c->fd >= 0 && has_read(c->fd);
+	while (c->fd >= 0 && !read && mono_ms() < deadline_ms) {
 		(void)poll(NULL, 0, 1);
-		read = has_read(fd);
+		read = has_read(c->fd);
 	}
 	return read;
 }
@@ -68,7 +68,7 @@ static bool reads_soon(int fd)
 /* What is owed goes down with us: one that hangs may end before it reads it. */
 static void leave_owed(const struct quota_client *c)
 {
-	if (c->owed_count == 0 || c->pid != getpid() || c->marker_dir[0] == '\0' || reads_soon(c->fd))
+	if (c->owed_count == 0 || c->pid != getpid() || c->marker_dir[0] == '\0' || reads_soon(c))
 		return;
 	for (size_t i = 0; i < c->owed_count; i++) {
 		struct quota_request change;
@@ -317,7 +317,7 @@ int quota_client_doubt(struct quota_client *c, struct span user)
 	for (int i = 0; i < 2 && !told; i++)
 		told = quota_client_note(c, &stale) == 0;
 	/* One that hangs may end before it reads, whether or not a reply was missed yet. */
-	if (told && !c->mute && reads_soon(c->fd))
+	if (told && !c->mute && reads_soon(c))
 		return 0;
 	const int rc = c->marker_dir[0] != '\0' ? marker_leave(c->marker_dir, user) : ERR_PERM;
 	return told ? 0 : rc;

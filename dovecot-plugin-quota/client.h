@@ -37,6 +37,7 @@ struct quota_client {
 	} owed[QUOTA_CLIENT_OWED_MAX];
 	size_t owed_count;
 	int64_t down_until_ms; /* monotonic; no calls before */
+	int64_t linger_ms;     /* QUOTA_CLIENT_LINGER_MS, unless a test cannot be sure to read so soon */
 };
 
 /* Connects to the unix socket PATH later; leaves markers (lib/run/marker.h) in
