@@ -4,7 +4,8 @@
  * more wait, the fewer syncs a message.  Where several transactions are open, it
  * gives their records GATHER_MS to come, as long as so many of them are elsewhere that
  * the processors have something to do.  A DONE alone is not worth a write then; where
- * none is open, it waits DONE_MS for others, of a backlog.
+ * none is open, it waits DONE_MS for others, of a backlog.  So many as SPOOL_WAITING_MAX
+ * wait for nothing, lest a transaction that lasts has them all in memory.
  *
  * `open` mirrors which PREPARED records are still needed; the log is trimmed
  * up to the first of them.  A RESULT or DONE that cannot be written is not a
@@ -191,11 +192,11 @@ static void write_group(struct spool *s, struct spool_job *group)
 /* With the lock, which is let go meanwhile. */
 static void gather(struct spool *s)
 {
-	if (s->awaited == 0 && !s->log_queue.stopping)
+	if (s->awaited == 0 && s->waiting < SPOOL_WAITING_MAX && !s->log_queue.stopping)
 		worker_cond_wait(&s->log_queue.filled, &s->log_queue.lock, DONE_MS);
 	size_t open = atomic_load(&s->transactions);
 	size_t enough = open < s->processors ? 1 : open + 1 - s->processors;
-	if (open < GATHER_TRANSACTIONS || s->awaited >= enough)
+	if (open < GATHER_TRANSACTIONS || s->awaited >= enough || s->waiting >= SPOOL_WAITING_MAX)
 		return;
 	s->enough = enough;
 	worker_cond_wait(&s->log_queue.filled, &s->log_queue.lock, GATHER_MS);
@@ -216,7 +217,7 @@ static void *run(void *arg)
 		struct spool_job *group = s->jobs;
 		s->jobs = NULL;
 		s->jobs_end = &s->jobs;
-		s->awaited = 0;
+		s->awaited = s->waiting = 0;
 		pthread_mutex_unlock(&q->lock);
 		write_group(s, group);
 		pthread_mutex_lock(&q->lock);
@@ -232,8 +233,9 @@ void spool_submit(struct spool *s, struct spool_job *job)
 	bool first = s->jobs == NULL;
 	*s->jobs_end = job;
 	s->jobs_end = &job->next;
+	s->waiting++;
 	s->awaited += job->kind != RECORD_DONE;
-	bool wake = s->awaited >= s->enough || (first && atomic_load(&s->transactions) == 0);
+	bool wake = s->awaited >= s->enough || s->waiting == SPOOL_WAITING_MAX || (first && atomic_load(&s->transactions) == 0);
 	pthread_mutex_unlock(&s->log_queue.lock);
 	/* Not under the lock, for which the woken thread would only fall asleep again. */
 	if (wake)

@@ -26,6 +26,7 @@ struct spool_config {
 
 #define SPOOL_SEGMENT_BYTES (32u << 20)
 #define SPOOL_AHEAD_BYTES (1u << 20) /* zeros behind the log's records */
+#define SPOOL_WAITING_MAX 1024 /* records that nobody waits for are written at the latest when there are so many */
 #define SPOOL_FILE_WAITING_MAX (1u << 20) /* bytes of one file that may wait for the disk */
 
 /* On the loop: the record is durable, or (KEPT false) it is not in the spool. */

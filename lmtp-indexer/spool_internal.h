@@ -48,6 +48,7 @@ struct spool {
 
 	struct spool_queue log_queue;
 	struct spool_job *jobs, **jobs_end;
+	size_t waiting; /* how many */
 	size_t awaited; /* of them: somebody waits for the answer */
 	size_t enough;	/* so many of those wake the thread */
 	size_t processors;
