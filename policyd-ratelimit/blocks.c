@@ -1,5 +1,8 @@
-/* The index is made anew on each change: administrators change it, not mail. */
+/* The index is made anew on each change: administrators change it, not mail.  Addresses are kept
+ * in one spelling, which is also that of replies, so that whoever reads it there can end the block. */
 #include "blocks.h"
+
+#define NET_TEXT_SIZE 64
 
 void blocks_init(struct blocks *blocks)
 {
@@ -24,6 +27,19 @@ void blocks_done(struct blocks *blocks)
 	*blocks = (struct blocks){0};
 }
 
+/* KEY in that spelling, which may lie in MEM. */
+static struct span as_kept(enum rule_scope scope, struct span key, struct sbuf *mem)
+{
+	struct ip_net net;
+	if ((scope != SCOPE_CLIENT_IP && scope != SCOPE_CLIENT_NET) || ip_net_parse(key, &net) < 0)
+		return key;
+	if (net.prefix == net.base.bits)
+		ip_format(&net.base, mem);
+	else
+		ip_net_format(&net, mem);
+	return sbuf_span(mem);
+}
+
 static size_t find(const struct blocks *blocks, enum rule_scope scope, struct span key)
 {
 	size_t i = 0;
@@ -35,6 +51,10 @@ static size_t find(const struct blocks *blocks, enum rule_scope scope, struct sp
 int blocks_add(struct blocks *blocks, enum rule_scope scope, struct span key)
 {
 	uint32_t value = 1;
+	char text[NET_TEXT_SIZE];
+	struct sbuf mem;
+	sbuf_init(&mem, text, sizeof(text));
+	key = as_kept(scope, key, &mem);
 	if (key.len > BLOCKS_KEY_MAX || (key.len > 0 && memchr(key.ptr, '\0', key.len) != NULL))
 		return ERR_SYNTAX; /* it is kept as a string */
 	if (find(blocks, scope, key) < blocks->count)
@@ -53,7 +73,10 @@ int blocks_add(struct blocks *blocks, enum rule_scope scope, struct span key)
 
 int blocks_remove(struct blocks *blocks, enum rule_scope scope, struct span key)
 {
-	size_t at = find(blocks, scope, key);
+	char text[NET_TEXT_SIZE];
+	struct sbuf mem;
+	sbuf_init(&mem, text, sizeof(text));
+	size_t at = find(blocks, scope, as_kept(scope, key, &mem));
 	if (at == blocks->count)
 		return ERR_NOT_FOUND;
 	free(blocks->items[at].key);

@@ -238,6 +238,32 @@ START_TEST(blocked_keys)
 }
 END_TEST
 
+/* However an address is written, it is one block, under the name that replies give it. */
+START_TEST(spellings_of_a_block)
+{
+	static const char *const rows[][3] = {
+		{"::ffff:192.0.2.1", "192.0.2.1/32", "192.0.2.1"},
+		{"192.0.2.9/24", "[::ffff:192.0.2.0]/120", "192.0.2.0/24"},
+		{"2001:DB8:0:0::1", "[2001:db8::1]", "2001:db8::1"},
+		{"2001:db8::1/64", "2001:DB8::/64", "2001:db8::/64"},
+	};
+	struct blocks blocks;
+	blocks_init(&blocks);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		for (size_t j = 0; j < 3; j++) {
+			const enum rule_scope scope = j == 0 ? SCOPE_CLIENT_IP : SCOPE_CLIENT_NET;
+			ck_assert_int_eq(blocks_add(&blocks, scope, span_str(rows[i][j])), 0);
+			ck_assert_str_eq(blocks.items[0].key, rows[i][2]);
+			for (size_t k = 0; k < 3; k++)
+				ck_assert_int_eq(blocks_add(&blocks, scope, span_str(rows[i][k])), ERR_EXISTS);
+			ck_assert_int_eq(blocks_remove(&blocks, scope, span_str(rows[i][(j + 1) % 3])), 0);
+			ck_assert_uint_eq(blocks.count, 0);
+		}
+	ck_assert_int_eq(blocks_add(&blocks, SCOPE_CLIENT_IP, SPAN_LIT("192.0.2.1/33")), ERR_SYNTAX);
+	blocks_done(&blocks);
+}
+END_TEST
+
 /* OVERRIDES_MAX rows; KEYMAP_MAX, the cap of their keys, is the same. */
 START_TEST(rows_of_overrides)
 {
@@ -407,7 +433,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&ended_messages_that_are_kept, &verdicts_that_are_kept, &texts_and_lines_of_limits, &exemptions,
-	&refusals_that_are_told, &keys_in_texts_and_lists, &classes_of_windows, &blocked_keys, &rows_of_overrides,
+	&refusals_that_are_told, &keys_in_texts_and_lists, &classes_of_windows, &blocked_keys, &spellings_of_a_block, &rows_of_overrides,
 	&boots_of_a_log, &streaks_at_once, &counts_saturate, &rows_of_a_replay, &connections_of_a_replay, &a_transaction_begins_anew, NULL,
 };
 
