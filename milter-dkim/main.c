@@ -6,6 +6,7 @@
 #include "lib/run/skel.h"
 #include "milter-dkim/milter.h"
 
+#define MEMORY_EVERY_S 1.
 #define DRAIN_POLL_S 0.02
 /* Without a message in hand for so many polls the last reply has been written. */
 #define DRAIN_QUIET_POLLS 10
@@ -23,7 +24,7 @@ struct daemon {
 	struct keysource *source;
 	struct results *results;
 	struct milter *milter;
-	ev_timer drain;
+	ev_timer memory, drain;
 	unsigned quiet_polls;
 };
 
@@ -37,6 +38,13 @@ static void collect(void *arg)
 	metrics_set(METRIC_DNS_CACHE_ENTRIES, (int64_t)stats.entries);
 	metrics_set(METRIC_ACTIVE_MESSAGES, milter_active(d->milter));
 	keysource_collect(d->source);
+}
+
+/* A connection that gets no thread tells nobody of it. */
+static void on_memory(struct ev_loop *ev, ev_timer *timer, int events)
+{
+	(void)ev, (void)timer, (void)events;
+	milter_check_memory();
 }
 
 static int open_socket(struct daemon *d, const struct milter_config *config, struct sbuf *error)
@@ -76,6 +84,8 @@ static int start(struct skel *skel, struct sbuf *error)
 		return rc;
 	}
 	metrics_on_collect(collect, d);
+	ev_timer_init(&d->memory, on_memory, MEMORY_EVERY_S, MEMORY_EVERY_S);
+	ev_timer_start(loop_ev(skel->loop), &d->memory);
 	skel->arg = d;
 	return 0;
 }

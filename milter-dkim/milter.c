@@ -122,10 +122,8 @@ static void end_message(struct connection *c)
  * Where libmilter gets no memory, or no thread, it drops the connection, logs to
  * nobody and goes on so for good.  A new process gets what this one cannot.
  */
-static void check_memory(const struct connection *c)
+void milter_check_memory(void)
 {
-	if (!c->active)
-		return;
 	void *probe = mmap(NULL, MEMORY_NEEDED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (probe != MAP_FAILED) {
 		munmap(probe, MEMORY_NEEDED);
@@ -369,9 +367,10 @@ static sfsistat on_abort(SMFICTX *ctx)
 	struct connection *c = connection_of(ctx);
 	if (c == NULL)
 		return SMFIS_CONTINUE;
-	check_memory(c);
-	if (c->active)
+	if (c->active) {
+		milter_check_memory();
 		metrics_inc(METRIC_MESSAGES_ABORTED);
+	}
 	end_message(c);
 	return SMFIS_CONTINUE;
 }
@@ -381,7 +380,8 @@ static sfsistat on_close(SMFICTX *ctx)
 	struct connection *c = connection_of(ctx);
 	if (c == NULL)
 		return SMFIS_CONTINUE;
-	check_memory(c);
+	if (c->active)
+		milter_check_memory();
 	smfi_setpriv(ctx, NULL);
 	metrics_dec(METRIC_CONNECTIONS);
 	end_message(c);

@@ -18,11 +18,13 @@ struct milter;
  * Serves the listening socket FD (borrowed) in threads of its own.  Takes
  * SETTINGS; SOURCE and RESULTS are borrowed.  A packet of the MTA that is not whole after
  * PACKET_TIMEOUT_MS without a byte (rounded down to seconds) ends its connection.
- * Where memory runs out the process ends, to be started anew.  The calling thread's blocked signals are those
+ * Where memory runs out in a message the process ends, to be started anew.  The calling thread's blocked signals are those
  * of the new threads.
  */
 int milter_open(int fd, int64_t packet_timeout_ms, struct settings *settings, struct keysource *source,
 		struct results *results, struct milter **milter_out, struct sbuf *error) MUST_CHECK;
+/* The same where it has run out before any connection got a thread: to be called now and then. */
+void milter_check_memory(void);
 /* New messages use SETTINGS, which is taken; those in hand keep theirs. */
 void milter_use(struct milter *milter, struct settings *settings);
 /* A reference to the settings in use. */

@@ -146,7 +146,7 @@ class Stopped(FaultCase):
                 began = time.monotonic()
                 self.assertEqual(client.data(data)[0], 451)
             self.assertEqual(self.refusal(send) // 100, 4)
-            self.assertLess(time.monotonic() - began, 10)
+            self.assertLess(time.monotonic() - began, 30, "those of the design would take 60 s")
         finally:
             self.stack.kill("milter-dkim", signal.SIGCONT)
             self.stack.postconf(f"postern_milter={wiring}")
@@ -161,7 +161,7 @@ class Stopped(FaultCase):
         data = mail.message(SENDER, self.user)
         self.assertRegex(before, r"\nWatchdogSec=30s\n")
         try:
-            unit.write_text(before.replace("WatchdogSec=30s", "WatchdogSec=2s"))
+            unit.write_text(before.replace("WatchdogSec=30s", "WatchdogSec=5s"))
             self.stack.restart("milter-dkim")
             with self.submission() as client:
                 client.ehlo_or_helo_if_needed()
@@ -169,7 +169,7 @@ class Stopped(FaultCase):
                 client.rcpt(self.user)
                 pid = self.stack.kill("milter-dkim", signal.SIGSTOP)
                 self.assertEqual(client.data(data)[0], 451)
-            self.wait_until(lambda: self.stack.pid("milter-dkim") not in (None, pid), 15, "the next milter-dkim")
+            self.wait_until(lambda: self.stack.pid("milter-dkim") not in (None, pid), what="the next milter-dkim")
             self.assertIn("supervise: milter-dkim: watchdog", self.log())
             self.send_until_accepted(lambda: mail.submit(self.stack, SENDER, [self.user], data, source=self.new_source()))
         finally:
@@ -184,6 +184,7 @@ class OutOfMemory(FaultCase):
     CLIENTS = 6
 
     def test_data_limit(self):
+        self.stack.restart("milter-dkim")  # what it had for earlier messages, and kept, would do for these
         pid = self.stack.pid("milter-dkim")
         with open(f"/proc/{pid}/status", encoding="ascii") as status:
             size = int(re.search(r"VmData:\s+(\d+) kB", status.read()).group(1)) << 10
