@@ -484,9 +484,10 @@ void follow_status(struct follow *f, json_t *object)
 {
 	pthread_mutex_lock(&f->lock);
 	json_int_t users = (json_int_t)f->queue.users.count;
+	json_int_t running = (json_int_t)f->queue.running;
 	json_int_t waiting_ms = (json_int_t)follow_queue_wait(&f->queue, clock_boot_ms(), true);
 	pthread_mutex_unlock(&f->lock);
-	json_object_set_new(object, "follow", json_pack("{s:I, s:I}", "users", users, "next_in_ms", waiting_ms));
+	json_object_set_new(object, "follow", json_pack("{s:I, s:I, s:I}", "users", users, "running", running, "next_in_ms", waiting_ms));
 }
 
 /* ---- Open and close ---- */

@@ -105,6 +105,7 @@ struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bo
 		return NULL;
 	unlink_user(list_of(q, u), u);
 	u->state = FOLLOW_RUNNING;
+	q->running++;
 	u->again = false;
 	u->not_before_ms = now_ms + q->gap_ms;
 	return u;
@@ -130,6 +131,7 @@ bool follow_queue_again(struct follow_user *u, int64_t now_ms)
 
 void follow_queue_end(struct follow_queue *q, struct follow_user *u, int64_t now_ms, int64_t retry_ms)
 {
+	q->running--;
 	if (u->again) {
 		schedule(q, u, due_at(q, now_ms, u->again_why), u->again_why == FOLLOW_PLACE);
 	} else if (retry_ms > 0) {

@@ -47,6 +47,7 @@ struct follow_queue {
 	struct htab users;
 	struct follow_list waiting, placing, cooling; /* by due_ms */
 	int64_t delay_ms, gap_ms;
+	size_t running; /* users whose pass is under way */
 };
 
 void follow_queue_init(struct follow_queue *q, int64_t delay_ms, int64_t gap_ms, size_t users_max);

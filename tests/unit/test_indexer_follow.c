@@ -305,8 +305,10 @@ START_TEST(queue_keeps_its_distance)
 	follow_queue_init(&q, 250, 500, 10);
 	touch(&q, "u", 1000, true);
 	struct follow_user *u = follow_queue_take(&q, 1000, true);
+	ck_assert_uint_eq(q.running, 1);
 	touch(&q, "u", 1010, true); /* while it runs */
 	follow_queue_end(&q, u, 1020, 0);
+	ck_assert_uint_eq(q.running, 0);
 	ck_assert_ptr_null(follow_queue_take(&q, 1499, true));
 	u = follow_queue_take(&q, 1500, true);
 	ck_assert_ptr_nonnull(u);
