@@ -25,6 +25,7 @@ Names that have names below them exist (NODATA, not NXDOMAIN).
 """
 import argparse
 import json
+import random
 import signal
 import socket
 import struct
@@ -37,6 +38,7 @@ NXDOMAIN = 3
 TTL = 60
 NEGATIVE_TTL = 30
 PORT_ATTEMPTS = 50
+PORTS = range(1100, 5000)
 
 
 def normal(name):
@@ -157,22 +159,21 @@ class Zone:
 
 
 def bind_both(host, port):
-    """Sockets for UDP and TCP on one port.  Where any will do, one that is free for
-    UDP may be taken for TCP, by a listener or by the end of a connection."""
-    attempts = 1 if port else PORT_ATTEMPTS
-    while True:
+    """Sockets for UDP and TCP on one port.  Where any will do it is one below those that sockets
+    get by themselves: a server that went away may be there again."""
+    candidates = [port] if port else random.sample(PORTS, PORT_ATTEMPTS)
+    for candidate in candidates:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            udp.bind((host, port))
+            udp.bind((host, candidate))
             tcp.bind(udp.getsockname())
             return udp, tcp
         except OSError:
             udp.close()
             tcp.close()
-            attempts -= 1
-            if attempts == 0:
+            if candidate == candidates[-1]:
                 raise
 
 

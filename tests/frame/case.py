@@ -13,12 +13,14 @@ class.
 """
 import contextlib
 import itertools
+import json
 import os
+import socket
 import unittest
 
 from tests.frame import metrics, sql
 from tests.frame.stack import PARTS, Stack
-from tests.frame.wait import wait_until
+from tests.frame.wait import PATIENCE_S, wait_until
 
 NUMBERS = itertools.count(1)
 
@@ -67,9 +69,18 @@ class StackCase(unittest.TestCase):
     def value(self, statement, *values):
         return sql.value(self.stack, statement, *values)
 
+    def status(self, daemon):
+        """What DAEMON tells on its control socket."""
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(metrics.TIMEOUT_S)
+            control.connect(str(self.stack.at.path(f"/run/postern/{daemon}.control.sock")))
+            control.sendall(b"status\n")
+            with control.makefile() as answer:
+                return json.load(answer)["result"]
+
     def metric(self, sample, daemon="milter-dkim"):
         return metrics.scrape(self.stack, daemon)[sample]
 
     @staticmethod
-    def wait_until(condition, timeout=15.0, what=None, interval=0.02):
+    def wait_until(condition, timeout=PATIENCE_S, what=None, interval=0.02):
         return wait_until(condition, timeout, what, interval)

@@ -50,7 +50,7 @@ def main():
     os.makedirs("/run/systemd/journal")
     journald = subprocess.Popen([shutil.which(JOURNALD)], stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: os.path.exists("/run/systemd/journal/socket"), 10, "journald")
+        wait_until(lambda: os.path.exists("/run/systemd/journal/socket"), what="journald")
         subprocess.run(program, check=True, stdout=sys.stderr)
         output("journalctl", "--sync")
         lines = output("journalctl", "-o", "json", "--no-pager", "_TRANSPORT=journal").splitlines()

@@ -5,7 +5,7 @@ import time
 
 from tests.frame.mail import message, new_message_id, smtp
 
-TRIES = 60
+TRIES = 240
 PAUSE_S = 0.5
 
 

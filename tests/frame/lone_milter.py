@@ -71,13 +71,13 @@ class LoneMilter:
     def stop(self, number=signal.SIGTERM):
         if self.process and self.process.poll() is None:
             self.process.send_signal(number)
-            self.process.wait(30)
+            self.process.wait(60)
 
     def reload(self, **options):
         before = self.text()
         self.configure(**options)
         self.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: re.search("reload|configuration", self.text()[len(before):]), 15, "reload")
+        wait_until(lambda: re.search("reload|configuration", self.text()[len(before):]), what="reload")
 
     def text(self):
         return self.log.read_text(errors="replace")
@@ -101,8 +101,8 @@ class LoneMilter:
                 signatures.append({key: value for key, _, value in tags})
         return signatures
 
-    def wait_signed(self, author, timeout=30):
-        return wait_until(lambda: self.sign(author), timeout, f"a signature for {author}")
+    def wait_signed(self, author):
+        return wait_until(lambda: self.sign(author), what=f"a signature for {author}")
 
 
 def openssl(*argv, data=None):

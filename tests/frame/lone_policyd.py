@@ -9,11 +9,11 @@ import tempfile
 
 from tests.frame.layout import Layout
 from tests.frame.metrics import scrape_socket
-from tests.frame.policy import PolicyClient
+from tests.frame.policy import PATIENCE_S, PolicyClient
 from tests.frame.stack import run
 from tests.frame.wait import wait_until
 
-READY_S = 30
+READY_S = 120
 
 
 class LonePolicyd:
@@ -70,7 +70,7 @@ class LonePolicyd:
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return int(children[0]) if self.prefix and children else self.process.pid
 
-    def client(self, timeout=10):
+    def client(self, timeout=PATIENCE_S):
         return PolicyClient(self.socket, timeout)
 
     def text(self):
@@ -90,7 +90,7 @@ class LonePolicyd:
     def kill(self, number=signal.SIGKILL):
         os.kill(self.pid, number)
         if number == signal.SIGKILL:
-            self.process.wait(30)
+            self.process.wait(60)
 
     def reload(self, **options):
         self.configure(**options)
@@ -99,4 +99,4 @@ class LonePolicyd:
     def stop(self):
         if self.process and self.process.poll() is None:
             os.kill(self.pid, signal.SIGTERM)
-            self.process.wait(30)
+            self.process.wait(60)

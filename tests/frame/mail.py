@@ -1,4 +1,5 @@
 """Messages, and clients for SMTP, LMTP and IMAP on a stack."""
+import contextlib
 import email
 import email.message
 import email.policy
@@ -14,7 +15,7 @@ from tests.frame.wait import wait_until
 
 # Clients with this address are outside of mynetworks, hence strangers.
 OUTSIDE = "127.0.0.50"
-TIMEOUT_S = 30
+TIMEOUT_S = 120
 POLICY = email.policy.SMTP.clone(max_line_length=76)
 
 
@@ -135,22 +136,29 @@ class Imap:
         return self.ok(self.client.getquotaroot(mailbox))
 
 
-def wait_for_mail(stack, user, message_id, timeout=30, count=1):
+def wait_for_mail(stack, user, message_id, count=1):
     """Waits until USER's inbox has the message; returns its bytes."""
     with Imap(stack, user) as imap:
         uids = wait_until(
             lambda: (found := imap.find(message_id)) and len(found) >= count and found,
-            timeout, f"{message_id} in the inbox of {user}", interval=0.1,
+            what=f"{message_id} in the inbox of {user}", interval=0.1,
         )
         return imap.fetch(uids[-1])
 
 
 def maildir_ids(stack, user):
-    """Message-IDs of all files in USER's maildir, with repetitions."""
-    ids = []
+    """Message-IDs of all files in USER's maildir, with repetitions.  Dovecot may move a file from new to
+    cur, or rename it, at any moment: then it is looked for again."""
     root = stack.mail_dir(user)
-    for path in [*root.glob("**/cur/*"), *root.glob("**/new/*")]:
-        with open(path, "rb") as file:
-            mail = email.message_from_binary_file(file)
-        ids.append(mail["Message-ID"])
-    return ids
+
+    def files():
+        return {(path.parents[1], path.name.partition(":")[0]): path
+                for part in ("new", "cur") for path in root.glob(f"**/{part}/*")}
+
+    while True:
+        found, ids = files(), {}
+        for mail, path in found.items():
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                ids[mail] = email.message_from_binary_file(file)["Message-ID"]
+        if ids.keys() == found.keys() == files().keys():
+            return list(ids.values())

@@ -1,7 +1,7 @@
 """The OpenMetrics of a daemon on the stack."""
 import socket
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 
 
 def metrics_socket(stack, daemon):

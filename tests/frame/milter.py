@@ -7,7 +7,7 @@ import struct
 import threading
 
 SOCKET = "/var/spool/postfix/postern/milter-dkim.sock"
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 VERSION = 6
 ACTIONS = 0x1FF
 STEPS = 0x1FFFFF

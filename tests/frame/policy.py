@@ -3,12 +3,13 @@ import itertools
 import socket
 
 COUNTER = itertools.count(1)
+PATIENCE_S = 30
 
 
 class PolicyClient:
     """One connection to a policy server, at the path of a socket or at (address, port)."""
 
-    def __init__(self, where, timeout=10):
+    def __init__(self, where, timeout=PATIENCE_S):
         inet = isinstance(where, tuple)
         self.socket = socket.socket(socket.AF_INET if inet else socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)

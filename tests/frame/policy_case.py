@@ -4,7 +4,7 @@ import json
 import re
 
 from tests.frame.case import StackCase
-from tests.frame.policy import PolicyClient, new_instance
+from tests.frame.policy import PATIENCE_S, PolicyClient, new_instance
 
 RECIPIENT = "office@example.net"
 SENDER = "stranger@example.org"
@@ -17,7 +17,7 @@ class PolicyCase(StackCase):
     def socket_path(self):
         return self.stack.at.path("/var/spool/postfix/postern/policyd-ratelimit.sock")
 
-    def client(self, timeout=10):
+    def client(self, timeout=PATIENCE_S):
         return PolicyClient(self.socket_path, timeout)
 
     def limits(self, *words):

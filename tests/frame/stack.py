@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 from tests.frame import assemble
 from tests.frame.layout import HOST, REPO, Layout
@@ -29,7 +28,7 @@ DATABASE = "postern"
 DOMAINS = ("example.com", "example.net")
 USERS = ("sales@example.com", "office@example.net")
 PASSWORD = "secret"
-START_S = 30
+START_S = 120
 
 
 class StackError(Exception):
@@ -121,7 +120,7 @@ class Stack:
             raise StackError(f"{part} does not run")
         os.kill(pid, number)
         if number == signal.SIGKILL:  # who asks for the next life must not see this one
-            wait_until(lambda: not alive(pid), 10, f"end of {part}")
+            wait_until(lambda: not alive(pid), what=f"end of {part}")
         return pid
 
     def limit(self, part, what, value):
@@ -203,7 +202,7 @@ class Stack:
         self.end(self.supervisor(part), signal.SIGTERM)
 
     @staticmethod
-    def end(pid, number, timeout=40):
+    def end(pid, number, timeout=100):
         if not pid:
             return
         os.kill(pid, number)
@@ -417,7 +416,7 @@ class Stack:
         local, _, domain = address.partition("@")
         return self.at.path(f"/var/mail/vhosts/{domain}/{local}")
 
-    def wait_queue_empty(self, timeout=60):
+    def wait_queue_empty(self, timeout=120):
         """Flushes until nothing is left.  A message that moves between two
         directories of the queue can escape one look, hence two."""
 

@@ -24,8 +24,9 @@ class WebhookReceiver:
 
             def do_POST(self):  # noqa: N802, the name is the library's
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                refuse = receiver.refuse  # before a test can see that it came, and change its mind
                 receiver.received.append(Received(time.time(), dict(self.headers.items()), body))
-                self.send_response(500 if receiver.refuse is True else receiver.refuse or 200)
+                self.send_response(500 if refuse is True else refuse or 200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

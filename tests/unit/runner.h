@@ -12,7 +12,7 @@
 
 #include "tests/unit/tmpdir.h"
 
-#define TEST_TIMEOUT_S 60
+#define TEST_TIMEOUT_S 300
 
 static inline int run_tests(const char *name, const TTest *const *const *list)
 {

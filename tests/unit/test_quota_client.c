@@ -231,7 +231,7 @@ START_TEST(a_hanging_quotad_costs_one_wait)
 	}
 	const int64_t took = mono_ms() - since;
 	ck_assert_int_ge(took, QUOTA_CLIENT_TIMEOUT_MS - 5);
-	ck_assert_int_le(took, 500);
+	ck_assert_int_lt(took, 2 * QUOTA_CLIENT_TIMEOUT_MS);
 	/* the limit holds by the count, for what the transaction has already, too */
 	struct usage_save save = {0};
 	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
@@ -264,7 +264,7 @@ START_TEST(nobody_listens_and_nobody_waits)
 		usage_intent(&u);
 		usage_freed(&u, 1, 1);
 	}
-	ck_assert_int_le(mono_ms() - since, 200);
+	ck_assert_int_lt(mono_ms() - since, QUOTA_CLIENT_TIMEOUT_MS);
 }
 END_TEST
 
