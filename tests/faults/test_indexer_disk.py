@@ -10,7 +10,7 @@ import unittest
 
 from tests.frame.layout import REPO
 from tests.frame.mail import Imap, deliver, maildir_ids, message, new_message_id
-from tests.frame.wait import wait_until
+from tests.frame.wait import traced, wait_until
 from tests.faults.test_indexer_faults import FaultCase
 from tests.integration.test_indexer import Dialogue
 
@@ -18,20 +18,15 @@ BEHIND = "postern_behind"
 CALL = re.compile(r"^(\d+) +(?:<\.\.\. )?(\w+)(?:\(| resumed>)(.*)$")
 
 
-def tracer_of(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return next(line.split()[1] for line in status if line.startswith("TracerPid"))
-
-
 @contextlib.contextmanager
-def traced(pids, *options, output="/dev/null"):
+def tracing(pids, *options, output="/dev/null"):
     """strace on the processes PIDS."""
     argv = ["strace", "-f", "-q", "-o", str(output), *options]
     for pid in pids:
         argv += ["-p", str(pid)]
     with subprocess.Popen(argv) as tracer:
         try:
-            wait_until(lambda: all(tracer_of(pid) != "0" for pid in pids), 10, "the tracer")
+            wait_until(lambda: all(map(traced, pids)), what="the tracer")
             yield tracer
         finally:
             tracer.terminate()
@@ -60,11 +55,12 @@ class Order(FaultCase):
     def test_synced_before_the_last_chunk_and_before_the_reply(self):
         user, ident = self.new_user(), new_message_id()
         pid = self.stack.pid("lmtp-indexer")
+        self.wait_until(lambda: self.open_deliveries() == 0, what="no other delivery that is synced")
         output = self.stack.at.path("/run/postern/lmtp-indexer.trace")
         with Dialogue(self.stack) as d:
             d.envelope(user)
             d.client.docmd("DATA")
-            with traced([pid], "-s", "300", "-e", "trace=fdatasync,read,recvfrom,recvmsg,write,writev,sendto,sendmsg", output=output):
+            with tracing([pid], "-s", "300", "-e", "trace=fdatasync,read,recvfrom,recvmsg,write,writev,sendto,sendmsg", output=output):
                 d.client.send(message("a@example.org", user, message_id=ident) + b".\r\n")
                 self.assertEqual(d.client.getreply()[0], 250)
                 self.wait_until(lambda: "reply" in self.order(output.read_text(errors="replace")))
@@ -94,11 +90,11 @@ class Broken(FaultCase):
         user = self.new_user()
         self.send(user)
         before = self.gaps()
-        with traced([self.stack.pid("lmtp-indexer")], "-e", f"trace={what.partition(':')[0]}", "-e", f"inject={what}"):
+        with tracing([self.stack.pid("lmtp-indexer")], "-e", f"trace={what.partition(':')[0]}", "-e", f"inject={what}"):
             self.send(user)
             self.send(user)
         self.assertEqual(self.gaps() - before, 2)
-        self.wait_until(lambda: self.count(user) == 3, 30)
+        self.wait_until(lambda: self.count(user) == 3)
         self.filled(user)
         self.assertEqual(len(maildir_ids(self.stack, user)), 3)
         return user
@@ -113,7 +109,7 @@ class Broken(FaultCase):
         """As soon as the disk takes it, in the same life of the daemon."""
         before = self.gaps()
         self.send(user)
-        self.wait_until(lambda: self.count(user) == 4, 30)
+        self.wait_until(lambda: self.count(user) == 4)
         self.assertEqual(self.gaps(), before)
 
 
@@ -122,15 +118,15 @@ class Committed(FaultCase):
         """The rows are there, and the spool does not know: one row, one event."""
         user = self.new_user()
         self.send(user)
-        self.wait_until(lambda: self.count(user) == 1)
+        self.wait_until(lambda: self.count(user) == 1 and self.open_deliveries() == 0)
         pid = self.stack.pid("lmtp-indexer")
-        # The note, the result, and that it is done.
-        with traced([pid], "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=15000000:when=3"):
+        # The note, the result, and that it is done: which takes longer than anybody waits.
+        with tracing([pid], "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=300000000:when=3"):
             self.send(user)
             self.wait_until(lambda: self.count(user) == 2)
             self.stack.kill("lmtp-indexer")
-        self.wait_until(lambda: self.stack.pid("lmtp-indexer") not in (None, pid), 30)
-        self.wait_until(lambda: self.metric('postern_index_messages_total{result="repeated"}', "lmtp-indexer") == 1, 30)
+        self.wait_until(lambda: self.stack.pid("lmtp-indexer") not in (None, pid))
+        self.wait_until(lambda: self.metric('postern_index_messages_total{result="repeated"}', "lmtp-indexer") == 1)
         self.assertEqual(self.count(user), 2)
         self.assertEqual(self.types(user), ["message.received"] * 2)
 
@@ -148,9 +144,9 @@ class Backend(FaultCase):
         self.send(user)  # a connection that is kept
         processes = self.stack.children("dovecot", "lmtp")
         self.assertTrue(processes)
-        with traced(processes, "-e", f"trace={self.SAVED}", "-e", f"inject={self.SAVED}:delay_exit=5000000"):
+        with tracing(processes, "-e", f"trace={self.SAVED}", "-e", f"inject={self.SAVED}:delay_exit=20000000"):
             deliver(self.stack, "a@example.org", [user], message("a@example.org", user, message_id=ident), self.new_source())
-            self.wait_until(lambda: self.copies(user, ident) == 1, 30)
+            self.wait_until(lambda: self.copies(user, ident) == 1)
             for pid in processes:
                 os.kill(int(pid), signal.SIGKILL)
         self.stack.wait_queue_empty()
@@ -188,11 +184,12 @@ class SchemaBehind(FaultCase):
                     f"(domain_id, email, password) SELECT id, '{user}', '' FROM virtual_domains")
         with self.configured("lmtp-indexer", database_name=BEHIND):
             self.send(user)
-            self.wait_until(lambda: self.behind("SELECT parse_state, mailbox_name FROM messages") == "parsed\tINBOX\n", 30)
+            self.wait_until(lambda: self.behind("SELECT parse_state, mailbox_name FROM messages") == "parsed\tINBOX\n")
+            self.follower_rests()
             with Imap(self.stack, user) as imap:
                 imap.select()
                 imap.ok(imap.client.uid("STORE", "1", "+FLAGS", r"(\Seen)"))
-            self.wait_until(lambda: self.behind("SELECT flags FROM messages") == "\\\\Seen\n", 30)
+            self.wait_until(lambda: self.behind("SELECT flags FROM messages") == "\\\\Seen\n")
             told = self.behind("SELECT type, JSON_EXTRACT(payload, '$.data.flags') FROM events ORDER BY seq").splitlines()
             told = [line.split("\t") for line in told]
             types = [kind for kind, _ in told]

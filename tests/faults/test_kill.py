@@ -39,7 +39,7 @@ class Kill(StackCase):
         for turn in range(times):
             self.after_messages((turn + 1) * MESSAGES // (times + 1))
             old = self.stack.kill(part)
-            wait_until(lambda old=old: self.stack.pid(part) not in (None, old), 30, f"{part} is back")
+            wait_until(lambda old=old: self.stack.pid(part) not in (None, old), what=f"{part} is back")
 
     def kill_daemon(self, part):
         self.load.start()
@@ -104,7 +104,7 @@ class Kill(StackCase):
 
     def check_index(self, user, copies):
         try:
-            wait_until(lambda: self.indexed(user) == copies, 30, "index complete", interval=0.2)
+            wait_until(lambda: self.indexed(user) == copies, what="index complete", interval=0.2)
         except AssertionError:
             found = self.indexed(user)
             missing, surplus = copies - found, found - copies
@@ -120,7 +120,7 @@ class Kill(StackCase):
             return self.rows("SELECT usage_bytes, messages FROM mailbox_usage WHERE email = %s", user)
 
         try:
-            wait_until(lambda: usage() == [wanted], 30, "usage equals the mailbox", interval=0.2)
+            wait_until(lambda: usage() == [wanted], what="usage equals the mailbox", interval=0.2)
         except AssertionError:
             self.fail(f"usage of {user}: {usage()} instead of {wanted}")
 

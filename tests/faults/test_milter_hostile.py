@@ -216,7 +216,7 @@ class Peer(HostileCase):
                     client.begin(b"<a@sender.example>")
                     client.send(*client.fields((n.encode(), v.encode()) for n, v in header("d.example")),
                                 client.body(BODY), packet(b"E"))
-            self.wait_until(lambda: self.metric("postern_milter_active_messages") == 0, 10, "no message left")
+            self.wait_until(lambda: self.metric("postern_milter_active_messages") == 0, what="no message left")
         self.pid = self.stack.pid("milter-dkim")
 
     def test_random_sessions(self):
@@ -224,8 +224,8 @@ class Peer(HostileCase):
         rng = random.Random(20261123)
         for _ in range(RANDOM_SESSIONS):
             self.session(*self.random_packets(rng), half_close=True)
-        self.wait_until(lambda: self.metric("postern_milter_active_messages") == 0, 10, "no message left")
-        self.wait_until(lambda: self.metric("postern_connections") == 0, 30, "no connection left")
+        self.wait_until(lambda: self.metric("postern_milter_active_messages") == 0, what="no message left")
+        self.wait_until(lambda: self.metric("postern_connections") == 0, what="no connection left")
 
     @staticmethod
     def random_packets(rng):

@@ -9,7 +9,7 @@ import unittest
 from tests.frame.lone_policyd import LonePolicyd
 from tests.frame.policy import new_instance
 from tests.frame.stack import run
-from tests.frame.wait import wait_until
+from tests.frame.wait import traced, wait_until
 
 LIMIT = "account messages 50/1h"
 SYNC_S = 0.1
@@ -40,29 +40,24 @@ class Disk(unittest.TestCase):
                                    "-e", f"inject={what}", "-e", f"trace={what.partition(':')[0]}"])
         self.addCleanup(tracer.wait)
         self.addCleanup(tracer.kill)
-        wait_until(lambda: "TracerPid:\t0" not in self.status(daemon), 10, "the tracer")
+        wait_until(lambda: traced(daemon.pid), what="the tracer")
         return tracer
-
-    @staticmethod
-    def status(daemon):
-        with open(f"/proc/{daemon.pid}/status", encoding="ascii") as file:
-            return file.read()
 
     def broken_and_mended(self, what):
         """What must hold while WHAT fails, and after it."""
         with LonePolicyd(limit=LIMIT, journal_sync=f"{int(SYNC_S * 1000)}ms") as daemon:
             self.assertEqual(self.timed(daemon, "before", 20)[0], ["DUNN"] * 20)
             tracer = self.inject(daemon, what)
-            wait_until(lambda: self.timed(daemon, next(self.accounts), 1) and "journal_failed" in daemon.text(), 20,
-                       "the failure is told", interval=0.05)
+            wait_until(lambda: self.timed(daemon, next(self.accounts), 1) and "journal_failed" in daemon.text(),
+                       what="the failure is told", interval=0.05)
             answers, slowest = self.timed(daemon, "during", 60)
             self.assertEqual(answers, ["DUNN"] * 50 + ["450 "] * 10)
             self.assertLess(slowest, ANSWER_S)
             self.assertGreater(daemon.metric("postern_policy_journal_failures_total"), 0)
             snapshots = daemon.metric("postern_policy_snapshots_total")
             tracer.send_signal(signal.SIGTERM)
-            tracer.wait(10)
-            wait_until(lambda: daemon.metric("postern_policy_snapshots_total") > snapshots, 40, "a snapshot")
+            tracer.wait(60)
+            wait_until(lambda: daemon.metric("postern_policy_snapshots_total") > snapshots, what="a snapshot")
             daemon.kill()
             daemon.start()
             # What was counted while the disk was broken is in it.
@@ -94,7 +89,7 @@ class Disk(unittest.TestCase):
     @staticmethod
     def wait_for_call(daemon, name):
         """Until the tracer has seen the daemon call NAME."""
-        wait_until(lambda: name in (daemon.base / "trace").read_text(), 10, f"{name} is called", interval=0.01)
+        wait_until(lambda: name in (daemon.base / "trace").read_text(), what=f"{name} is called", interval=0.01)
 
     def test_sync_hangs(self):
         self.hanging("fdatasync")
@@ -158,14 +153,14 @@ class Disk(unittest.TestCase):
                 with open(filler, "wb", buffering=0) as file, self.assertRaises(OSError):
                     while True:
                         file.write(b"x" * 4096)
-                wait_until(lambda: self.timed(daemon, next(self.accounts), 20) and "journal_failed" in daemon.text(), 30,
-                           "the failure is told", interval=0.01)
+                wait_until(lambda: self.timed(daemon, next(self.accounts), 20) and "journal_failed" in daemon.text(),
+                           what="the failure is told", interval=0.01)
                 answers, slowest = self.timed(daemon, "during", 60)
                 self.assertEqual(answers, ["DUNN"] * 50 + ["450 "] * 10)
                 self.assertLess(slowest, ANSWER_S)
                 snapshots = daemon.metric("postern_policy_snapshots_total")
                 filler.unlink()
-                wait_until(lambda: daemon.metric("postern_policy_snapshots_total") > snapshots, 40, "a snapshot")
+                wait_until(lambda: daemon.metric("postern_policy_snapshots_total") > snapshots, what="a snapshot")
                 daemon.kill()
                 daemon.start()
                 self.assertEqual((daemon.used("account:before"), daemon.used("account:during")), (20, 50))

@@ -30,7 +30,7 @@ class KillCase(PolicyCase):
         self.source, self.user = self.new_source(), self.new_user()
 
     def next_life(self, before=None):
-        self.wait_until(lambda: self.stack.pid(DAEMON) not in (None, before), 30, what="the next life")
+        self.wait_until(lambda: self.stack.pid(DAEMON) not in (None, before), what="the next life")
 
     def pause(self, seconds):
         """Lets the load run on for a while."""
@@ -84,7 +84,7 @@ class InARequest(KillCase):
         with self.client() as client:
             self.send_message(client, client_address=self.source)
         self.stack.stop(DAEMON)
-        unit.write_text(text.replace("WatchdogSec=30s", "WatchdogSec=2s"))
+        unit.write_text(text.replace("WatchdogSec=30s", "WatchdogSec=5s"))
         try:
             self.stack.start(DAEMON)
             pid = self.stack.kill(DAEMON, signal.SIGSTOP)
@@ -103,7 +103,7 @@ class UnderLoad(KillCase):
             for _ in range(KILLS):
                 counted = self.used(self.source)
                 with PolicyLoad(self.socket_path, self.source, one_life=True) as load:
-                    self.wait_until(lambda load=load: load.acknowledged > 10, 30, "load")
+                    self.wait_until(lambda load=load: load.acknowledged > 10, what="load")
                     self.pause(random.uniform(0, 0.3))
                     pid = self.stack.kill(DAEMON)
                     load.stop()
@@ -152,6 +152,7 @@ class UnderLoad(KillCase):
             for number in range(rounds):
                 act(number)
                 self.pause(EVERY_S)
+            self.wait_until(lambda: load.acknowledged > rounds or load.refused or load.other, what="load enough")
             stopped.set()
             for thread in senders:
                 thread.join(60)

@@ -68,7 +68,7 @@ class Descriptors(LimitCase):
                 self.assertLess(self.cpu_seconds() - before, 0.3, "it spins")
                 with smtp(self.stack, self.new_source()) as mail:  # Postfix passes mail meanwhile
                     self.assertEqual(mail.sendmail(SENDER, [user], message(SENDER, user)), {})
-            self.wait_until(self.served, 15, "those who waited are served")
+            self.wait_until(self.served, what="those who waited are served")
             self.assertEqual(self.pid, pid)
         finally:
             self.stack.limit(DAEMON, "nofile", 16384)
@@ -102,7 +102,7 @@ class Memory(LimitCase):
                     break
         with smtp(self.stack, self.new_source()) as mail:
             self.assertEqual(mail.sendmail(SENDER, [user], message(SENDER, user)), {})
-        self.wait_until(lambda: self.pid not in (None, pid), 30, "the next life")
+        self.wait_until(lambda: self.pid not in (None, pid), what="the next life")
         self.assertEqual(self.used(source), 3)
         self.assert_works()
 
@@ -133,23 +133,25 @@ class Many(LimitCase):
                 with contextlib.suppress(OSError):
                     self.assertIsNone(more.ask(instance=new_instance()))
             self.assertEqual(clients[0].ask(instance=new_instance(), client_address="10.1.0.0"), "DUNNO")
-        self.wait_until(lambda: self.metric("postern_connections", DAEMON) < 100, 30, "their end")
+        self.wait_until(lambda: self.metric("postern_connections", DAEMON) < 100, what="their end")
         self.assert_works()
 
     def test_half_a_request_is_closed_after_the_idle_timeout(self):
-        with self.configured(DAEMON, idle_timeout="2s"), contextlib.ExitStack() as stack:
+        with self.configured(DAEMON, idle_timeout="4s"), contextlib.ExitStack() as stack:
             slow = [stack.enter_context(self.client()) for _ in range(50)]
             for client in slow:
                 client.socket.sendall(b"request=smtpd_access_policy\nprotocol_st")
             self.assert_works()
             began = time.monotonic()
             self.assertEqual({client.receive() for client in slow}, {None})
-            self.assertLess(time.monotonic() - began, 10)
+            self.assertLess(time.monotonic() - began, 20)
             # A byte now and then keeps a connection, and nothing grows.
             with self.client() as client:
-                for byte in b"request=smtpd_access_policy\n\n"[:20]:
+                began = time.monotonic()
+                for number, byte in enumerate(b"request=smtpd_access_policy\n\n"[:20], 1):
                     client.socket.sendall(bytes([byte]))
                     self.assert_works()
+                    self.wait_until(lambda n=number: time.monotonic() - began >= n * 0.3)
 
     def test_one_that_does_not_read_its_answers(self):
         with self.client() as client:
@@ -196,7 +198,7 @@ class Configuration(LimitCase):
                 path.write_text(f"{before}\n{line}\n")
                 try:
                     self.stack.reload(DAEMON)
-                    self.wait_until(lambda seen=seen: self.log_text().count("config_rejected") > seen, 10, "config_rejected")
+                    self.wait_until(lambda seen=seen: self.log_text().count("config_rejected") > seen, what="config_rejected")
                 finally:
                     path.write_text(before)
                 with self.client() as client:
@@ -234,7 +236,7 @@ class Journal(LimitCase):
         layout = Layout()
         env = os.environ | {"POSTERN_BUILD": str(layout.build), "PYTHONPATH": str(REPO)}
         done = subprocess.run(["unshare", "-m", sys.executable, "-m", "tests.faults.test_policyd_limits"], env=env, cwd=REPO,
-                              capture_output=True, text=True, timeout=120, check=False)
+                              capture_output=True, text=True, timeout=300, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertLess(float(done.stdout), PATIENCE_S)
 

@@ -48,7 +48,7 @@ class Database(FaultCase):
     def test_no_connection_free(self):
         with database_faults.no_connection_free(self.stack, DAEMON):
             self.assert_unmoved(MESSAGES)
-            self.wait_until(lambda: "Too many connections" in self.log_text(), 20, "the event")
+            self.wait_until(lambda: "Too many connections" in self.log_text(), what="the event")
         self.assert_converged()
 
     def test_deadlock_is_tried_again(self):
@@ -89,8 +89,8 @@ class OlderSchema(QuotaCase):
         with self.configured(DAEMON, database_name="behind"):
             codes = [self.deliver(user, body(100 * KB))[0] for _ in range(12)]
             self.assertEqual(codes, [250] * 10 + [552] * 2)
-            self.wait_until(lambda: [tuple(map(int, found)) for found in self.rows(row)] == [self.files(user)], 20,
-                            "the row in the older schema")
+            self.wait_until(lambda: [tuple(map(int, found)) for found in self.rows(row)] == [self.files(user)],
+                            what="the row in the older schema")
 
     def test_one_behind(self):
         self.assert_works_beside(sorted(path.name[:3] for path in (REPO / "sql").glob("[0-9]*.sql"))[-2])

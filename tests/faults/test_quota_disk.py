@@ -2,12 +2,12 @@
 it or is refused, the limits hold in memory, and when the disk works again the rows become those of the
 mailboxes without anybody's help."""
 import contextlib
-import pathlib
 import subprocess
 
 from tests.frame import mail, metrics
 from tests.frame.layout import USERS
 from tests.frame.quota import KB, FaultCase, body
+from tests.frame.wait import traced
 
 DAEMON = "quotad"
 MESSAGES = 30
@@ -23,12 +23,11 @@ class Disk(FaultCase):
         tracer = subprocess.Popen(["strace", "-f", "-q", "-o", "/dev/null", "-p", str(pid), "-e", f"inject={what}",
                                    "-e", f"trace={what.partition(':')[0]}"])
         try:
-            status = pathlib.Path(f"/proc/{pid}/status")
-            self.wait_until(lambda: "TracerPid:\t0" not in status.read_text(), 10, "the tracer")
+            self.wait_until(lambda: traced(pid), what="the tracer")
             yield
         finally:
             tracer.terminate()
-            tracer.wait(10)
+            tracer.wait(60)
         self.assertEqual(self.stack.pid(DAEMON), pid)
 
     def unjournalled(self):
@@ -38,7 +37,7 @@ class Disk(FaultCase):
         before = self.unjournalled()
         with self.injected(what):
             self.assert_unmoved(MESSAGES)
-            self.wait_until(lambda: self.unjournalled() > before, 20, "a change that is not in the journal")
+            self.wait_until(lambda: self.unjournalled() > before, what="a change that is not in the journal")
             self.assertIn("a change is not in the journal", self.stack.log_tail(DAEMON, 200))
         self.assert_converged()
 

@@ -70,7 +70,7 @@ class Stopped(TightCase):
             self.stack.restart(DAEMON)
             pid = self.stack.kill(DAEMON, signal.SIGSTOP)
             self.assert_unmoved()
-            self.wait_until(lambda: self.pid not in (None, pid), 30, "the next life")
+            self.wait_until(lambda: self.pid not in (None, pid), what="the next life")
             self.assert_converged()
 
     def test_what_a_session_expunged_meanwhile(self):
@@ -82,7 +82,7 @@ class Stopped(TightCase):
             imap.expunge(uids)
         self.taken -= len(uids)
         self.stack.kill(DAEMON)
-        self.wait_until(lambda: self.pid not in (None, pid), 30, "the next life")
+        self.wait_until(lambda: self.pid not in (None, pid), what="the next life")
         self.assertEqual(self.files(self.names[0]), (0, 0))
         self.assert_converged()
 
@@ -107,7 +107,7 @@ class Counting(TightCase):
             dovecot.bind(str(path))
             path.chmod(0o666)
             dovecot.listen()
-            dovecot.settimeout(10)
+            dovecot.settimeout(60)
             self.client().sendall(f"STALE\t{self.names[0]}\n".encode())
             with dovecot.accept()[0]:
                 began = time.monotonic()
@@ -143,7 +143,7 @@ class Descriptors(TightCase):
                 self.wait_until(lambda: time.monotonic() - began >= 1, 5)
                 self.assertLess(self.cpu_seconds() - before, 0.3, "it spins")
                 self.assert_unmoved()
-            self.wait_until(lambda: self.ask(self.client(), self.names[0]), 15, "those who waited are served")
+            self.wait_until(lambda: self.ask(self.client(), self.names[0]), what="those who waited are served")
         finally:
             self.stack.limit(DAEMON, "nofile", 16384)
         self.assert_unmoved()
@@ -163,7 +163,7 @@ class Memory(TightCase):
             if not self.ask(client, f"nobody{number}@nowhere.example"):
                 break
         self.assert_unmoved()
-        self.wait_until(lambda: self.pid not in (None, pid), 30, "the next life")
+        self.wait_until(lambda: self.pid not in (None, pid), what="the next life")
         self.assert_unmoved()
         self.assert_converged()
 
@@ -184,7 +184,7 @@ class Clock(TightCase):
                 with self.subTest(start=days):
                     clock.set_days(days)
                     pid = self.stack.kill(DAEMON)
-                    self.wait_until(lambda pid=pid: self.pid not in (None, pid), 30, "the next life")
+                    self.wait_until(lambda pid=pid: self.pid not in (None, pid), what="the next life")
                     self.assert_unmoved(6)
                     self.assert_converged()
         self.assert_unmoved(6)
@@ -226,8 +226,8 @@ class Reload(TightCase):
                 path.write_text(f"{before}\n{line}\n")
                 try:
                     self.stack.reload(DAEMON)
-                    self.wait_until(lambda seen=seen: log.read_text(errors="replace").count("config_rejected") > seen, 10,
-                                    "config_rejected")
+                    self.wait_until(lambda seen=seen: log.read_text(errors="replace").count("config_rejected") > seen,
+                                    what="config_rejected")
                     self.assert_unmoved(3)
                 finally:
                     path.write_text(before)

@@ -11,7 +11,7 @@ class Conformance(unittest.TestCase):
     def cases(self, module, at_least, *options):
         """The module's own line tells; a case that vanished is a failure, too."""
         done = subprocess.run([REPO / "tests/conformance" / module, "--postern", Layout().build / "bin/postern", *options],
-                              capture_output=True, text=True, timeout=200, check=False)
+                              capture_output=True, text=True, timeout=600, check=False)
         counts = re.search(r"^\w+: (\d+) passed, (\d+) failed$", done.stdout, re.MULTILINE)
         self.assertTrue(counts, done.stdout + done.stderr)
         self.assertEqual((done.returncode, int(counts.group(2))), (0, 0), done.stdout)

@@ -64,7 +64,7 @@ class KeysCase(unittest.TestCase):
     @staticmethod
     def saved(milter):
         path = milter.state / "dkim-keys"
-        wait_until(path.exists, 20, "the copy on disk")
+        wait_until(path.exists, what="the copy on disk")
         return path
 
 
@@ -133,7 +133,7 @@ class Changes(KeysCase):
             self.assertEqual(milter.sign(b"a@one.example")[0]["s"], "c")
             since = time.monotonic()
             self.change(f"DELETE FROM {TABLE}")
-            wait_until(lambda: milter.sign(b"a@two.example") == [], 30, "deleted")
+            wait_until(lambda: milter.sign(b"a@two.example") == [], what="deleted")
             self.assert_within(CHANGE_S, since, "deleted")
 
     def test_sizes(self):
@@ -176,7 +176,7 @@ class LastGoodSet(KeysCase):
         milter.start()
         milter.wait_signed(b"a@one.example")
         self.assertEqual(stat.S_IMODE(self.saved(milter).stat().st_mode), 0o600)
-        wait_until(lambda: not left.exists(), 10, "renamed")
+        wait_until(lambda: not left.exists(), what="renamed")
 
     def test_damaged_copy_is_refused_and_told(self):
         self.insert(("one.example", "a", self.text))
@@ -197,7 +197,7 @@ class LastGoodSet(KeysCase):
             milter.configure(database_socket=self.stack.mysql_socket)
             milter.start()
             milter.wait_signed(b"a@one.example")
-            wait_until(lambda: path.read_bytes() == good, 10, "mended")
+            wait_until(lambda: path.read_bytes() == good, what="mended")
 
     def test_rows_that_are_cut_off(self):
         self.insert(("one.example", "a", self.text), ("two.example", "a", self.text[:500]))
@@ -207,7 +207,7 @@ class LastGoodSet(KeysCase):
             for bad in (self.text[:900], "", "garbage"):
                 before = len(milter.text())
                 self.change(f"UPDATE {TABLE} SET private_key = '{bad}' WHERE domain = 'one.example'")
-                wait_until(lambda: "used on" in milter.text()[before:], 20, "told")
+                wait_until(lambda: "used on" in milter.text()[before:], what="told")
                 self.assertEqual(milter.sign(b"a@one.example")[0]["s"], "a")
             self.change(f"UPDATE {TABLE} SET private_key = '{self.other}' WHERE domain = 'two.example'")
             milter.wait_signed(b"a@two.example")

@@ -13,7 +13,7 @@ COUNT = int(os.environ.get("PEER_MESSAGES", "250"))
 class Peers(unittest.TestCase):
     def test_what_was_made_is_what_is_said(self):
         done = subprocess.run([REPO / "tests/conformance/dkim_peers.py", Layout().build / "bin/postern", "--count", str(COUNT)],
-                              capture_output=True, timeout=30 + COUNT, check=False)
+                              capture_output=True, timeout=300 + COUNT, check=False)
         self.assertTrue(done.stdout, done.stderr)
         result = json.loads(done.stdout)
         self.assertEqual(result["wrong"], [])

@@ -10,6 +10,7 @@ import unittest
 import uuid
 
 from tests.dns.dnsd import Server
+from tests.frame.clock import clear_of_midnight
 from tests.frame.lone_milter import LoneMilter, private_key
 from tests.frame.stack import Stack
 
@@ -194,6 +195,7 @@ class Rotate(KeysCase):
         self.sql(f"UPDATE dkim_keys SET {column} = {column} - INTERVAL {seconds} SECOND WHERE domain = '{self.domain}'")
 
     def test_whole_life(self):
+        clear_of_midnight()  # the names of selectors have the day in them
         self.publish(self.keygen("old", "--activate"))
         step = self.rotate()[0]
         self.assertEqual((step["action"], step["state"]), ("made", "pending"))
@@ -441,7 +443,7 @@ class Rotate(KeysCase):
     @staticmethod
     def stack_wait(condition):
         from tests.frame.wait import wait_until
-        wait_until(condition, 20, "the new key signs")
+        wait_until(condition, what="the new key signs")
 
 
 if __name__ == "__main__":

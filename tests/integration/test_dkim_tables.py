@@ -73,7 +73,7 @@ class Tables(unittest.TestCase):
             f"MultipleSignatures {multiple}\n")
         (self.base / "mail").write_text(f"From: {sender}\r\nTo: b@c.example\r\nSubject: x\r\n\r\nx\r\n")
         done = subprocess.run(["opendkim", "-x", self.base / "conf", "-vv", "-t", self.base / "mail"],
-                              capture_output=True, timeout=20, check=False)
+                              capture_output=True, timeout=120, check=False)
         text = re.sub(r"\s", "", (done.stdout + done.stderr).decode())
         if "SMFIS_TEMPFAIL" in text:
             return None
@@ -176,7 +176,7 @@ class Tables(unittest.TestCase):
     def test_other_databases_are_refused(self):
         for value in ("db:/etc/t", "/etc/t.db", "dsn:mysql://u@h/d", "ldap://h/b", "lua:/x", "mdb:/x"):
             done = subprocess.run([Layout().build / "bin/milter-dkim", "-t", "-o", f"key_table={value}", "-o", "signing_table=/x"],
-                                  capture_output=True, text=True, timeout=20, check=False)
+                                  capture_output=True, text=True, timeout=120, check=False)
             self.assertEqual(done.returncode, 78, value)
             self.assertIn("key_table: tables of the type", done.stderr)
 

@@ -101,7 +101,7 @@ class Send(FailureCase):
                         b"; s=sel; i=secret.signer@" + domain.encode() + b"; h=from; bh=" + b"A" * 43 + \
                         b"=; b=" + b"B" * 344 + b"\r\n" + data
                     client.sendmail(f"secret.sender@{domain}", [self.user_for(data)], data)
-            self.wait_until(lambda: len(self.states()) == 2, 20, "two failures")
+            self.wait_until(lambda: len(self.states()) == 2, what="two failures")
         out = self.send(dmarc_failure_wait="0", sendmail=self.real)
         self.assertEqual((out["sent"], out["failed"]), (1, 0), out)
         self.assertEqual(self.states(), ["reported", "reported"])
@@ -142,7 +142,7 @@ class Send(FailureCase):
             def look():
                 imap.select()
                 return imap.uids('SUBJECT "failure report"')
-            return email.message_from_bytes(imap.fetch(self.wait_until(look, 30, "the report")[-1]))
+            return email.message_from_bytes(imap.fetch(self.wait_until(look, what="the report")[-1]))
 
     def test_like_incidents_are_one_report(self):
         self.add(5)
@@ -216,7 +216,7 @@ class Send(FailureCase):
         self.assertEqual(done.returncode, -9)
         self.assertEqual(self.states(), ["reported", "reported"])
         # The server ends the dead run's lock as soon as it sees that it is gone.
-        self.wait_until(lambda: self.call("preview")[0] == 0 and self.call("send")[0] == 0, 10, "the next run")
+        self.wait_until(lambda: self.call("preview")[0] == 0 and self.call("send")[0] == 0, what="the next run")
         self.assertEqual(self.send()["reports"], [])
         self.assertEqual(len(self.mails()), 1)
         self.assertEqual(self.rows("SELECT state FROM dmarc_failure_reports"), [("sending",)])

@@ -17,6 +17,7 @@ import xml.etree.ElementTree as ET
 
 from tests.frame import mail
 from tests.frame.case import StackCase
+from tests.frame.clock import clear_of_midnight
 from tests.frame.layout import HOST, REPO, USERS
 from tests.frame.sql import quote
 from tests.frame.supervise import read_unit, setting
@@ -123,6 +124,11 @@ class ReportCase(StackCase):
         self.assertEqual(status, 0, err)
         return json.loads(out)
 
+    def dead_run_is_gone(self):
+        """The server ends the lock of a run that was killed as soon as it sees that it is gone."""
+        self.wait_until(lambda: self.value("SELECT IS_FREE_LOCK(CONCAT('postern-dmarc-report-', LEFT(MD5(DATABASE()), 16)))") == "1",
+                        what="the lock of the dead run is free")
+
     def states(self, domain):
         return self.rows("SELECT destination, state, attempts FROM dmarc_reports_sent WHERE domain = %s ORDER BY id",
                          domain)
@@ -134,7 +140,7 @@ class ReportCase(StackCase):
                 imap.select()
                 uids = imap.uids('HEADER Subject "Report Domain:"')
                 return uids if len(uids) >= count else None
-            uids = self.wait_until(look, 30, f"{count} reports") if count else look() or []
+            uids = self.wait_until(look, what=f"{count} reports") if count else look() or []
             return [mail.parse(imap.fetch(uid)) for uid in uids]
 
     def xml_of(self, message):
@@ -210,7 +216,7 @@ class Sending(ReportCase):
         self.add_rows(dmarc_domain=self.domain())
         self.assertEqual(self.send()["sent"], 1)
         with mail.Imap(self.stack, self.box) as imap:
-            self.wait_until(lambda: imap.select() or imap.uids(), 30, "the report")
+            self.wait_until(lambda: imap.select() or imap.uids(), what="the report")
             data = imap.fetch(imap.uids()[0])
         verdict = json.loads(subprocess.run(
             [str(self.stack.at.path("/bin/postern")), "auth", "check", "--ip", "192.0.2.99", "--helo", "x.example",
@@ -442,6 +448,7 @@ class Faults(ReportCase):
         status, _, _ = self.call("send", "--day", self.day, sendmail=script)
         self.assertEqual(status, -signal.SIGKILL)
         self.mails()
+        self.dead_run_is_gone()
         done = self.send()
         self.assertEqual((done["sent"], done["doubtful"]), (0, 1))
         self.assertEqual(self.states(domain), [(self.box, "sending", "1")])
@@ -461,6 +468,7 @@ class Faults(ReportCase):
             self.add_rows(dmarc_domain=domain)
         script = self.script(f"cat >/dev/null; echo x >>{log}; [ $(wc -l <{log}) != 3 ] || kill -9 $PPID")
         self.assertEqual(self.call("send", "--day", self.day, sendmail=script)[0], -signal.SIGKILL)
+        self.dead_run_is_gone()
         self.assertEqual(self.send(sendmail=script)["sent"], 2)
         with open(log, encoding="utf-8") as file:
             self.assertEqual(len(file.readlines()), 5)
@@ -484,7 +492,7 @@ class Faults(ReportCase):
         os.mkfifo(go)
         script = self.script(f"cat >/dev/null; : >{here}; read x <{go}")
         first = subprocess.Popen(self.argv("send", "--day", self.day, sendmail=script), stdout=subprocess.DEVNULL)
-        self.wait_until(lambda: os.path.exists(here), 30, "the first run in its sendmail")
+        self.wait_until(lambda: os.path.exists(here), what="the first run in its sendmail")
         status, _, err = self.call("send", "--day", self.day)
         with open(go, "w", encoding="utf-8") as pipe:
             pipe.write("x\n")
@@ -557,6 +565,7 @@ class Days(ReportCase):
 
     def setUp(self):
         super().setUp()
+        clear_of_midnight(120)
         today = int(time.time()) // DAY_S * DAY_S
         self.days = [self.day_of(today - n * DAY_S) for n in range(10)]
         for day in self.days[1:]:
@@ -616,6 +625,7 @@ class RealMail(ReportCase):
 
     def test_what_came_in_is_told(self):
         domain, source = self.domain("example"), self.new_source()
+        clear_of_midnight()
         for name, text in ((f"_dmarc.{domain}", f"v=DMARC1; p=quarantine; rua=mailto:{self.box}"),
                            (domain, f"v=spf1 ip4:{source} -all"),
                            (f"{domain}._report._dmarc.example.net", "v=DMARC1")):
@@ -628,8 +638,7 @@ class RealMail(ReportCase):
             mail.deliver(self.stack, sender, [self.box], data, source)
             wanted.append(mail.parse(data)["message-id"])
         ids = ", ".join(quote(i) for i in wanted)
-        self.wait_until(lambda: self.value(f"SELECT COUNT(*) FROM auth_results WHERE message_id_header IN ({ids})") == "4",
-                        30, "four rows")
+        self.wait_until(lambda: self.value(f"SELECT COUNT(*) FROM auth_results WHERE message_id_header IN ({ids})") == "4", what="four rows")
         today = self.day_of(int(time.time()))
         status, out, err = self.call("preview", domain, "--day", today)
         self.assertEqual((status, validate(out.encode())), (0, ""), err)

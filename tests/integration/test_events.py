@@ -82,7 +82,7 @@ class DeadLetters(EventsCase):
             hook.refuse = 400
             self.send(user, "unwanted")
             self.send(other, "unwanted, too")
-            dead = self.wait_until(lambda: self.events("list", "--dead", other) and self.events("list", "--dead", user), 30)
+            dead = self.wait_until(lambda: self.events("list", "--dead", other) and self.events("list", "--dead", user))
             self.assertEqual([(d["user"], d["state"], d["attempts"], d["status_code"], d["seq"]) for d in dead],
                              [(user, "dead", 2, 400, 1)])
             self.assertLessEqual({user, other}, {d["user"] for d in self.events("list")})
@@ -100,7 +100,7 @@ class DeadLetters(EventsCase):
         before = len(posts())
         self.assertEqual(self.events("retry", "--id", ident), {"retried": 1})
         # Still refused: dead again after as many attempts.
-        self.wait_until(lambda: self.events("list", "--dead", user)[0]["state"] == "dead", 30)
+        self.wait_until(lambda: self.events("list", "--dead", user)[0]["state"] == "dead")
         self.assertEqual(len(posts()), before + 2)
         hook.refuse = False
         self.assertEqual(self.events("retry", user), {"retried": 1})

@@ -108,7 +108,7 @@ def scene(**more):
         with subprocess.Popen([Layout().build / "bin/milter-dkim", "-c", "/dev/null", *words],
                               stderr=subprocess.DEVNULL) as daemon:
             try:
-                wait_until(lambda: (played.folder / "milter.sock").exists(), 10, "milter-dkim")
+                wait_until(lambda: (played.folder / "milter.sock").exists(), what="milter-dkim")
                 played.play()
                 return scrape(played, "milter-dkim")
             finally:
@@ -125,7 +125,7 @@ class Journal(unittest.TestCase):
         cls.catalog = Layout().build / "postern.catalog"
         done = subprocess.run(
             ["unshare", "-m", sys.executable, "-m", "tests.frame.journal", cls.catalog, "--", sys.executable, __file__,
-             "scene"], cwd=REPO, check=True, stdout=subprocess.PIPE, timeout=60,
+             "scene"], cwd=REPO, check=True, stdout=subprocess.PIPE, timeout=300,
             env=os.environ | {"PYTHONPATH": str(REPO)})
         journal = json.loads(done.stdout)
         # The first of each kind.

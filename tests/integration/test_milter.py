@@ -52,7 +52,7 @@ class MilterCase(StackCase):
             def look():
                 imap.select()
                 return imap.uids(criteria)
-            return imap.fetch(self.wait_until(look, 30, criteria)[-1])
+            return imap.fetch(self.wait_until(look, what=criteria)[-1])
 
     def submit(self, sender=SENDER, **more):
         """A message that SENDER submits, as it was stored."""
@@ -128,7 +128,7 @@ class Signing(MilterCase):
             data = self.local_mail(f"a@{domain}")
             return len(fields(data, "DKIM-Signature")) == 2 and data
 
-        data = self.wait_until(signed, 10, "both keys in use")
+        data = self.wait_until(signed, what="both keys in use")
         judged = self.results(self.receive(from_signature(data)))
         self.assertEqual(judged.count("dkim=pass"), 2)
         self.assertIn("header.a=ed25519-sha256", judged)
@@ -161,7 +161,7 @@ class Signing(MilterCase):
                 client.rcpt(self.user)
                 return client.data(data)[0] == 451
 
-        self.wait_until(refused, 10, "451")
+        self.wait_until(refused, what="451")
         self.assertRegex(self.log(), f"key_unusable level=error .*domain={domain}")
         self.stack.mariadb(f"DELETE FROM dkim_keys WHERE domain = '{domain}'")
 
@@ -169,8 +169,8 @@ class Signing(MilterCase):
         """Away for the milter only: Postfix needs it for its mailboxes."""
         seen = self.log().count("keys_from_disk")
         with self.configured("milter-dkim", database_socket="/nonexistent/mysqld.sock"):
-            self.wait_until(lambda: self.log().count("keys_from_disk") > seen, 10, "keys from disk")
-            self.wait_until(lambda: "keys_unreachable" in self.log(), 10, "a log line")
+            self.wait_until(lambda: self.log().count("keys_from_disk") > seen, what="keys from disk")
+            self.wait_until(lambda: "keys_unreachable" in self.log(), what="a log line")
             self.assertEqual(len(fields(self.submit(), "DKIM-Signature")), 1)
 
     def test_without_any_keys_mail_is_deferred(self):
@@ -284,7 +284,7 @@ class Operation(MilterCase):
             def arrived():
                 imap.select()
                 return len(imap.uids()) == 30
-            self.wait_until(arrived, 30, "30 messages")
+            self.wait_until(arrived, what="30 messages")
             for uid in imap.uids():
                 self.assertIn("dkim=none", self.results(imap.fetch(uid)))
 
@@ -295,7 +295,7 @@ class Operation(MilterCase):
             seen = self.log().count("config_rejected")
             path.write_text(before + "role = both\n")
             pid = self.stack.kill("milter-dkim", signal.SIGHUP)
-            self.wait_until(lambda: self.log().count("config_rejected") > seen, 10, "config_rejected")
+            self.wait_until(lambda: self.log().count("config_rejected") > seen, what="config_rejected")
         finally:
             path.write_text(before)
         self.assertEqual(self.stack.pid("milter-dkim"), pid)
@@ -309,7 +309,7 @@ class Operation(MilterCase):
             client.rcpt(self.user)
             self.stack.kill("milter-dkim")
             self.assertEqual(client.data(data)[0], 451)
-        self.wait_until(lambda: self.stack.pid("milter-dkim"), 10, "milter-dkim again")
+        self.wait_until(lambda: self.stack.pid("milter-dkim"), what="milter-dkim again")
         self.assertEqual(len(fields(self.submit(), "DKIM-Signature")), 1)
 
     def test_stop_finishes_the_message_in_hand(self):
@@ -320,7 +320,7 @@ class Operation(MilterCase):
             client.rcpt(self.user)
             pid = self.stack.kill("milter-dkim", signal.SIGTERM)
             self.assertEqual(client.data(data)[0], 250)
-        self.wait_until(lambda: self.stack.pid("milter-dkim") not in (None, pid), 15, "the next milter-dkim")
+        self.wait_until(lambda: self.stack.pid("milter-dkim") not in (None, pid), what="the next milter-dkim")
         stored = mail.wait_for_mail(self.stack, self.user, mail.parse(data)["message-id"])
         self.assertEqual(len(fields(stored, "DKIM-Signature")), 1)
 

@@ -86,7 +86,7 @@ class Memory(unittest.TestCase):
         with open(self.folder / "log", "wb") as log:
             milter = subprocess.Popen([BUILD / "bin/milter-dkim", "-c", config], stderr=log)
         self.addCleanup(self.end, milter)
-        wait_until(lambda: milter.poll() is not None or self.socket.exists(), 20, "the milter's socket")
+        wait_until(lambda: milter.poll() is not None or self.socket.exists(), what="the milter's socket")
         return milter
 
     @staticmethod
@@ -130,7 +130,7 @@ class Memory(unittest.TestCase):
         grown = (step["memory_kb"] - before["memory_kb"]) * 1024
         self.assertLess(grown, LEAK_BYTES * MESSAGES + NOISE_BYTES)
         # The last connections may still be closing; UDP sockets go when their answers are there.
-        wait_until(lambda: self.files() <= at_rest, 10, f"no more than {at_rest} descriptors")
+        wait_until(lambda: self.files() <= at_rest, what=f"no more than {at_rest} descriptors")
 
     def test_a_body_without_lines_takes_no_memory(self):
         self.load(100)

@@ -236,7 +236,7 @@ class Administration(PolicyCase):
             self.assertRegex(self.send_message(client, sasl_username=account), r"^550 5\.7\.1 ")
         self.stack.start("mysql")
         self.rows("DELETE FROM rate_limits WHERE rate_key = %s", account)
-        self.wait_until(lambda: ask()["max"] == 1000, 10, "the end of the override")
+        self.wait_until(lambda: ask()["max"] == 1000, what="the end of the override")
 
     def test_override_of_a_window_without_limit(self):
         account, other = self.new_user(), self.new_user()
@@ -268,11 +268,11 @@ class Administration(PolicyCase):
                                                self.log_text()))
         try:
             for _, key, why in rows:
-                self.wait_until(lambda key=key, why=why: told(key, why) == 1, 10, f"{key} is told")
+                self.wait_until(lambda key=key, why=why: told(key, why) == 1, what=f"{key} is told")
             self.rows("INSERT INTO rate_limits (scope, rate_key, unit, max_count, window_s, action) "
                       "VALUES ('account_domain', %s, 'messages', 2, 3600, 'REJECT')", f"@{local}.{domain}")
             account = f"a@{local}.{domain}"
-            self.wait_until(lambda: self.limits("explain", f"account_domain:{account}")["windows"], 10, "a domain with its @")
+            self.wait_until(lambda: self.limits("explain", f"account_domain:{account}")["windows"], what="a domain with its @")
             self.assertEqual([told(key, why) for _, key, why in rows], [1, 1, 1])
         finally:
             self.rows("DELETE FROM rate_limits WHERE rate_key LIKE %s", f"%{local}%")
@@ -319,7 +319,7 @@ class Administration(PolicyCase):
 
     def test_all_options_of_a_limit_at_once(self):
         limits = ["client_net messages 2/1h, 3/1d REJECT when server_port=25 text=\"{key} is over {limit}\"",
-                  "sender_domain bytes 10K/1h HOLD", "global recipients 1/10s shadow = yes"]
+                  "sender_domain bytes 10K/1h HOLD", "global recipients 1/10m shadow = yes"]
         with self.configured(DAEMON, limit=limits, allow="127.99.0.0/16, account:@example.net"), \
                 self.client() as client:
             source = self.new_source()
@@ -335,7 +335,7 @@ class Administration(PolicyCase):
                     for w in self.limits("explain", source)["windows"]]
             self.assertEqual(rows, [("client_net", "messages", 3600, 2, 0, False),
                                     ("client_net", "messages", 86400, 2, 1, False),
-                                    ("global", "recipients", 10, 1, 0, True)])
+                                    ("global", "recipients", 600, 1, 0, True)])
             self.assertEqual(self.limits("show", source)["windows"], [])
 
 

@@ -44,7 +44,7 @@ class Events(PolicyCase):
                 self.wait_until(lambda: self.stack.pid(DAEMON), what="the next life")
             finally:
                 self.stack.start("mysql")
-            self.wait_until(lambda: self.events(source), 20, "the row")
+            self.wait_until(lambda: self.events(source), what="the row")
             self.assertEqual([row[0] for row in self.events(source)], ["limited"])
 
     def test_no_rows_where_none_are_wanted(self):

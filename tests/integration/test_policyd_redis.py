@@ -80,7 +80,7 @@ class RedisCase(unittest.TestCase):
     def until_shared(self):
         """Until Redis is there for all, and each knows of each."""
         for daemon in self.daemons:
-            wait_until(lambda d=daemon: self.shares(d), 30, f"shared limits: {daemon.text()}")
+            wait_until(lambda d=daemon: self.shares(d), what=f"shared limits: {daemon.text()}")
 
     def shares(self, daemon):
         now = daemon.metrics()
@@ -88,7 +88,7 @@ class RedisCase(unittest.TestCase):
 
     def until_away(self):
         for daemon in self.daemons:
-            wait_until(lambda d=daemon: d.metric("postern_policy_redis_up") == 0, 30, "Redis away")
+            wait_until(lambda d=daemon: d.metric("postern_policy_redis_up") == 0, what="Redis away")
 
     @staticmethod
     def message(client, account):
@@ -176,7 +176,7 @@ class Shared(RedisCase):
     def test_a_flood_at_all_three_passes_the_limit_by_none(self):
         passed = self.flood("flood@example.com", 200)
         self.assertEqual(sum(passed), self.LIMIT, passed)
-        wait_until(lambda: self.window("flood@example.com")["used"] == self.LIMIT, 10, "all counted")
+        wait_until(lambda: self.window("flood@example.com")["used"] == self.LIMIT, what="all counted")
 
     def test_taking_turns_the_first_refusal_is_the_limits(self):
         with contextlib.ExitStack() as stack:
@@ -199,19 +199,19 @@ class Shared(RedisCase):
             self.assertEqual(client.ask(instance=new_instance(), sasl_username="back@example.com"), "DUNNO")
             self.assertRegex(self.one(1, "back@example.com"), DEFERRED)
         # The connection is gone, and with it the reservation.
-        wait_until(lambda: self.one(1, "back@example.com") == "DUNNO", 10, "the refund seen elsewhere")
+        wait_until(lambda: self.one(1, "back@example.com") == "DUNNO", what="the refund seen elsewhere")
         self.assertRegex(self.one(2, "back@example.com"), DEFERRED)
 
     def test_leases_are_told_and_end_with_the_daemon(self):
         self.assertEqual(self.one(0, "lease@example.com"), "DUNNO")
-        wait_until(lambda: self.window("lease@example.com", at=1)["used"] == 1, 10, "the count of another daemon")
+        wait_until(lambda: self.window("lease@example.com", at=1)["used"] == 1, what="the count of another daemon")
         window = self.window("lease@example.com", at=1)
         self.assertEqual(window["used_here"], 0)
         # 10 % of what is free, at most 5 % of the limit; one of it is used.
         self.assertIn(window["leased"], (self.LIMIT // 20 - 1, self.LIMIT // 20))
         self.assertGreater(self.daemons[0].metric('postern_policy_leased{unit="messages"}'), 0)
         self.daemons[0].stop()
-        wait_until(lambda: self.window("lease@example.com", at=1)["leased"] == 0, 10, "the lease given back")
+        wait_until(lambda: self.window("lease@example.com", at=1)["leased"] == 0, what="the lease given back")
         self.assertEqual(self.window("lease@example.com", at=1)["used"], 1)
         self.daemons[0].start()
         self.until_shared()
@@ -226,27 +226,27 @@ class Shared(RedisCase):
         with self.daemons[0].client() as client:
             self.assertEqual(self.accepted(client, "kill@example.com", 1), 1)
         # Its lease lapses, or is told anew with the counts from its disk.
-        wait_until(lambda: self.window("kill@example.com", at=1)["used"] == 51, 15, "51 messages")
+        wait_until(lambda: self.window("kill@example.com", at=1)["used"] == 51, what="51 messages")
         self.assertEqual(sum(self.flood("kill@example.com", 120)), self.LIMIT - 51)
 
     def test_administrators_act_for_all(self):
         self.assertEqual(sum(self.flood("admin@example.com", 110)), self.LIMIT)
         self.assertEqual(self.daemons[2].limits("reset", "admin@example.com")["reset"], 1)
-        wait_until(lambda: self.one(0, "admin@example.com") == "DUNNO", 10, "reset seen at another daemon")
-        wait_until(lambda: self.window("admin@example.com", at=1)["used"] == 1, 10, "all counts gone")
+        wait_until(lambda: self.one(0, "admin@example.com") == "DUNNO", what="reset seen at another daemon")
+        wait_until(lambda: self.window("admin@example.com", at=1)["used"] == 1, what="all counts gone")
         self.daemons[0].limits("block", "admin@example.com")
         for at in range(DAEMONS):
-            wait_until(lambda a=at: "blocked" in self.one(a, "admin@example.com"), 10, "block seen everywhere")
+            wait_until(lambda a=at: "blocked" in self.one(a, "admin@example.com"), what="block seen everywhere")
         self.daemons[1].limits("release", "admin@example.com")
         for at in range(DAEMONS):
-            wait_until(lambda a=at: self.one(a, "admin@example.com") == "DUNNO", 10, "release seen everywhere")
+            wait_until(lambda a=at: self.one(a, "admin@example.com") == "DUNNO", what="release seen everywhere")
 
     def test_orders_reach_a_daemon_that_was_down(self):
         self.daemons[2].stop()
         self.daemons[0].limits("block", "late@example.com")
         self.daemons[2].start()
         self.until_shared()
-        wait_until(lambda: "blocked" in self.one(2, "late@example.com"), 10, "block seen after the start")
+        wait_until(lambda: "blocked" in self.one(2, "late@example.com"), what="block seen after the start")
 
     def test_scripts_are_sent_again_when_redis_forgot_them(self):
         self.assertEqual(self.one(0, "scripts@example.com"), "DUNNO")
@@ -265,7 +265,7 @@ class Exact(RedisCase):
 
     def test_the_limit_holds_exactly_and_nothing_is_leased(self):
         self.assertEqual(sum(self.flood("exact@example.com", 30)), self.LIMIT)
-        wait_until(lambda: self.window("exact@example.com")["used"] == self.LIMIT, 10, "all counted")
+        wait_until(lambda: self.window("exact@example.com")["used"] == self.LIMIT, what="all counted")
         self.assertEqual(self.window("exact@example.com")["leased"], 0)
 
 
@@ -293,11 +293,11 @@ class Away(RedisCase):
         threads = [threading.Thread(target=send, args=(at,)) for at in range(DAEMONS)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: sum(passed) > 60, 20, "load")
+        wait_until(lambda: sum(passed) > 60, what="load")
         self.redis.kill()
         self.until_away()
         # Each daemon has used its share when it has refused twice in a row.
-        wait_until(lambda: all(n >= self.LIMIT // DAEMONS for n in passed), 30, f"each its share: {passed}")
+        wait_until(lambda: all(n >= self.LIMIT // DAEMONS for n in passed), what=f"each its share: {passed}")
         stop.set()
         for thread in threads:
             thread.join()
@@ -311,8 +311,8 @@ class Away(RedisCase):
         self.until_shared()
         for daemon in self.daemons:
             self.assertIn("redis_back level=notice", daemon.text())
-        wait_until(lambda: self.window("share@example.com")["used"] == sum(passed), 10, "all counted")
-        wait_until(lambda: self.window("other@example.com", at=1)["used"] == before, 10, "all counted")
+        wait_until(lambda: self.window("share@example.com")["used"] == sum(passed), what="all counted")
+        wait_until(lambda: self.window("other@example.com", at=1)["used"] == before, what="all counted")
         more = sum(self.flood("share@example.com", 10))
         self.assertEqual(more, max(0, self.LIMIT - sum(passed)))
         self.assertEqual(sum(self.flood("other@example.com", 60)), self.LIMIT - before)
@@ -327,7 +327,7 @@ class Away(RedisCase):
         self.until_shared()
         self.assertLessEqual(passed, self.LIMIT + DAEMONS * self.LIMIT * 5 // 100)
         self.assertGreaterEqual(passed, self.LIMIT - DAEMONS)
-        wait_until(lambda: self.window("hang@example.com")["used"] == passed, 10, "all counted")
+        wait_until(lambda: self.window("hang@example.com")["used"] == passed, what="all counted")
 
     def test_started_without_redis(self):
         self.redis.kill()
@@ -337,7 +337,7 @@ class Away(RedisCase):
         self.assertEqual(self.flood("alone@example.com", 60), [self.LIMIT // DAEMONS] * DAEMONS)
         self.redis.start()
         self.until_shared()
-        wait_until(lambda: self.window("alone@example.com")["used"] == self.LIMIT, 10, "all counted")
+        wait_until(lambda: self.window("alone@example.com")["used"] == self.LIMIT, what="all counted")
 
     def test_orders_given_meanwhile_are_passed_on(self):
         self.redis.kill()
@@ -346,7 +346,7 @@ class Away(RedisCase):
         self.assertEqual(self.one(1, "meanwhile@example.com"), "DUNNO")
         self.redis.start()
         self.until_shared()
-        wait_until(lambda: "blocked" in self.one(1, "meanwhile@example.com"), 10, "block seen")
+        wait_until(lambda: "blocked" in self.one(1, "meanwhile@example.com"), what="block seen")
 
 
 class LocalShare(RedisCase):
@@ -383,8 +383,8 @@ class Socket(RedisCase):
         self.daemons[0].stop()
         (self.redis.dir / "password").write_text("wrong\n")
         self.daemons[0].start()
-        wait_until(lambda: re.search(r'redis_away .*reason="(WRONGPASS|NOAUTH)', self.daemons[0].text()), 15,
-                   "the reason in the log")
+        wait_until(lambda: re.search(r'redis_away .*reason="(WRONGPASS|NOAUTH)', self.daemons[0].text()),
+                   what="the reason in the log")
 
 
 class OnCluster(RedisCase):
@@ -404,11 +404,10 @@ class OnCluster(RedisCase):
     def test_windows_of_a_key_meet(self):
         for daemon in self.daemons:
             daemon.reload(limit=[daemon.options["limit"], "account messages 1000/1d", "account recipients 500/1h"])
-            wait_until(lambda d=daemon: d.limits("explain", "meet@example.com")["limited_by"] == 3, 10, "reload")
+            wait_until(lambda d=daemon: d.limits("explain", "meet@example.com")["limited_by"] == 3, what="reload")
         self.assertEqual(self.one(0, "meet@example.com"), "DUNNO")
         holder = self.cluster.server_of("postern/{account:meet@example.com}")
-        wait_until(lambda: len([k for k in holder.ask("KEYS", "*").split() if "{account:meet@example.com}" in k]) == 3,
-                   10, "three windows on one node")
+        wait_until(lambda: len([k for k in holder.ask("KEYS", "*").split() if "{account:meet@example.com}" in k]) == 3, what="three windows on one node")
 
     def test_a_slot_that_moves_is_followed(self):
         account = "moves@example.com"
@@ -448,9 +447,9 @@ class OnFailingCluster(RedisCase):
         alive = next(s for s in self.cluster.servers if s is not master)
         wait_until(lambda: "cluster_state:ok" in alive.ask("CLUSTER", "INFO") and
                    any("master" in line and "fail" not in line.split()[2] and f":{master.port}@" not in line
-                       for line in alive.ask("CLUSTER", "NODES").splitlines()), 30, "failover")
+                       for line in alive.ask("CLUSTER", "NODES").splitlines()), what="failover")
         self.until_shared()
-        wait_until(lambda: self.window(account, at=1)["used"] == passed, 30, "counts at the replica")
+        wait_until(lambda: self.window(account, at=1)["used"] == passed, what="counts at the replica")
         total = passed + sum(self.flood(account, 20))
         # A busy machine may let the cluster fail once more meanwhile: no more than what is leased passes then.
         self.assertGreaterEqual(total, self.LIMIT)
@@ -473,9 +472,9 @@ class OnSentinel(RedisCase):
         self.sentinels.servers[0].kill()
         self.until_away()
         passed += sum(self.flood(account, 5, connections=1))  # by the share
-        wait_until(lambda: self.sentinels.master_port() != old, 30, "failover")
+        wait_until(lambda: self.sentinels.master_port() != old, what="failover")
         self.until_shared()
         for daemon in self.daemons:
             self.assertIn(f":{self.sentinels.master_port()}", daemon.limits("explain", account)["store"]["server"])
-        wait_until(lambda: self.window(account)["used"] == passed, 10, "counts at the new master")
+        wait_until(lambda: self.window(account)["used"] == passed, what="counts at the new master")
         self.assertEqual(passed + sum(self.flood(account, 50)), self.LIMIT)

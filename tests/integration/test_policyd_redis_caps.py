@@ -40,7 +40,7 @@ class RedisAndOne(unittest.TestCase):
     @staticmethod
     def until_shared(daemon, others=1):
         wait_until(lambda: daemon.metric("postern_policy_redis_up") == 1 and
-                   daemon.metric("postern_policy_redis_daemons") == others, 30, "shared limits")
+                   daemon.metric("postern_policy_redis_daemons") == others, what="shared limits")
 
     @staticmethod
     def control(daemon, lines):
@@ -72,7 +72,7 @@ class Orders(RedisAndOne):
         self.until_shared(first, 2)
         self.until_shared(second, 2)
         blocked = lambda daemon: {item["key"] for item in daemon.limits("list")["blocked"]}
-        wait_until(lambda: len(blocked(second)) >= most, 30, "the orders at the other daemon")
+        wait_until(lambda: len(blocked(second)) >= most, what="the orders at the other daemon")
         self.assertEqual(blocked(second), {f"{number}@example.com" for number in range(most)})
         self.assertEqual(len(blocked(first)), most + 1)  # where it was given it holds
 
@@ -88,10 +88,10 @@ class Orders(RedisAndOne):
         count = lambda: int(self.redis.ask("HLEN", ORDERS))
         self.assertEqual(count(), most - 1)
         self.control(daemon, ["limits block account:n@example.com"])
-        wait_until(lambda: self.redis.ask("HEXISTS", ORDERS, "block:account:n@example.com") == "1", 10, "the order")
+        wait_until(lambda: self.redis.ask("HEXISTS", ORDERS, "block:account:n@example.com") == "1", what="the order")
         self.assertEqual(count(), most)
         self.control(daemon, ["limits block account:more@example.com"])
-        wait_until(lambda: self.redis.ask("HEXISTS", ORDERS, "block:account:more@example.com") == "1", 10, "the order")
+        wait_until(lambda: self.redis.ask("HEXISTS", ORDERS, "block:account:more@example.com") == "1", what="the order")
         self.assertLess(count(), most * 2 // 3)
         kept = self.redis.ask("HKEYS", ORDERS).split()
         self.assertIn(f"reset:account:u{most - 3}", kept)
@@ -118,14 +118,14 @@ class ServerClock(RedisAndOne):
             self.until_shared(daemon, 2)
         self.assertEqual(self.send(daemons[0], 30), ["DUNN"] * 30)
         used = lambda daemon: max((w["used"] for w in daemon.limits("show", "account:bob")["windows"]), default=0)
-        wait_until(lambda: used(daemons[1]) == 30, 20, "the other one knows")
+        wait_until(lambda: used(daemons[1]) == 30, what="the other one knows")
         for step, offset_ms in enumerate((DAY_MS, -DAY_MS, -DAY_MS + 500, 0), 1):
             clock.offset_ms = offset_ms
             told = step - (step >= 3)  # half a second is no step
             for daemon in daemons:
-                wait_until(lambda d=daemon: d.text().count("redis_clock level=warning") >= told, 30, "it is told")
+                wait_until(lambda d=daemon: d.text().count("redis_clock level=warning") >= told, what="it is told")
                 self.until_shared(daemon, 2)
             for daemon in daemons:
-                wait_until(lambda d=daemon: used(d) == 30, 20, "all is counted, and once")
+                wait_until(lambda d=daemon: used(d) == 30, what="all is counted, and once")
         self.assertEqual([d.text().count("redis_clock level=warning") for d in daemons], [3, 3])
         self.assertEqual(self.send(daemons[1], 75), ["DUNN"] * 70 + ["450 "] * 5)

@@ -119,7 +119,7 @@ class NewConnection(TransactionCase):
         return sum(line.rstrip().endswith(str(self.socket_path)) for line in pathlib.Path("/proc/net/unix").read_text().splitlines())
 
     def test_the_connection_ends_between_rcpt_and_data(self):
-        with self.recorded(limit=["client_ip messages 100/1h", "client_ip recipients 100/1h"], idle_timeout="1s") as requests:
+        with self.recorded(limit=["client_ip messages 100/1h", "client_ip recipients 100/1h"], idle_timeout="3s") as requests:
             with self.patient(3), smtp(self.stack, self.source) as client:
                 before = self.sockets()
                 self.assertEqual(self.begin(client), [250])
@@ -140,7 +140,7 @@ class NewConnection(TransactionCase):
         self.stack.kill(DAEMON, signal.SIGSTOP)
         try:
             thread.start()
-            self.wait_until(lambda: self.sockets() > before, 30, what="Postfix asks again")
+            self.wait_until(lambda: self.sockets() > before, what="Postfix asks again")
         finally:
             self.stack.kill(DAEMON, signal.SIGCONT)
         thread.join(60)
@@ -173,8 +173,8 @@ class Refused(TransactionCase):
         full = self.new_user(quota_mb=1)
         with smtp(self.stack, self.new_source()) as client:  # its usage is known then
             self.assertEqual(self.send(client, SENDER, full), 250)
-        self.wait_until(lambda: self.large_rcpt(full) == 552, 30, what="quotad knows the mailbox")
-        with self.configured(DAEMON, limit="client_ip messages 1/1h"), smtp(self.stack, self.source) as client:
+        self.wait_until(lambda: self.large_rcpt(full) == 552, what="quotad knows the mailbox")
+        with self.configured(DAEMON, limit="client_ip messages 1/1h", quota_timeout="2s"), smtp(self.stack, self.source) as client:
             self.assertEqual(self.begin(client), [250])
             client.rset()
             client.mail(SENDER, [LARGE])

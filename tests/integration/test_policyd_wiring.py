@@ -41,18 +41,17 @@ class Wiring(PolicyCase):
         return self.limits("list")["warnings"]
 
     def expect(self, words, event):
-        log = self.stack.log_file(DAEMON)
-        begin = log.stat().st_size
+        begin = len(self.log_text())
         self.send(SAMPLE + 1)
         self.wait_until(self.warnings, what="the warning")
         self.assertEqual(len(self.warnings()), 1)
         self.assertIn(words, self.warnings()[0])
         self.assertIn("warning: " + self.warnings()[0], self.stack.postern("limits", "list"))
         self.assertIn(self.warnings()[0], self.stack.postern("status", DAEMON))
-        self.wait_until(lambda: event in log.read_text(errors="replace")[begin:], what="the event")
+        self.wait_until(lambda: event in self.log_text()[begin:], what="the event")
         self.assertEqual(self.metric("postern_policy_wiring", DAEMON), 1)
         self.send(SAMPLE + 1)
-        self.assertEqual(log.read_text(errors="replace")[begin:].count(event), 1, "told once")
+        self.assertEqual(self.log_text()[begin:].count(event), 1, "told once")
 
     def test_no_end(self):
         with self.wired(**{END: ""}):

@@ -1,11 +1,11 @@
 """Quotas through quotad and its plug-in, on a real Dovecot."""
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import threading
-import time
 import unittest
 
 from tests.frame import mail
@@ -150,9 +150,7 @@ class Enforcement(QuotaCase):
         with mail.Imap(self.stack, user) as imap:
             self.assertIn("1024", str(imap.quota_root()))
             self.stack.mariadb(f"UPDATE virtual_users SET quota_mb = 7 WHERE email = '{user}'")
-            since = time.monotonic()
-            self.wait_until(lambda: "7168" in str(imap.quota_root()), 4)
-            self.assertLess(time.monotonic() - since, 2)
+            self.wait_until(lambda: "7168" in str(imap.quota_root()), 2, "the new limit")
 
 
 class Exactness(QuotaCase):
@@ -162,7 +160,7 @@ class Exactness(QuotaCase):
         self.assertEqual(codes.count(250), 500)
         stem = users[0].rpartition("-")[0]
         count = f"SELECT COUNT(*) FROM mailbox_usage WHERE email LIKE '{stem}-%' AND usage_bytes >= 2048 AND messages = 1"
-        self.wait_until(lambda: self.stack.mariadb(count).strip() == "500", 10)
+        self.wait_until(lambda: self.stack.mariadb(count).strip() == "500")
 
     def test_a_mixed_run_stays_exact(self):
         user = self.new_user(quota_mb=50)
@@ -210,13 +208,13 @@ class Exactness(QuotaCase):
     def test_an_account_made_anew_begins_with_what_is_there(self):
         user = self.new_user(quota_mb=2)
         self.assertEqual(self.deliver(user, body(700 * KB))[0], 250)
-        self.wait_until(lambda: self.row(user), 10)
+        self.wait_until(lambda: self.row(user))
         self.stack.mariadb(f"DELETE FROM virtual_users WHERE email = '{user}'")
         shutil.rmtree(self.stack.at.path("/var/mail/vhosts") / "example.net" / user.partition("@")[0])
         self.stack.mariadb(
             "INSERT INTO virtual_users (domain_id, email, password, quota_mb) "
             f"SELECT domain_id, '{user}', password, 1 FROM virtual_users WHERE email = 'office@example.net'")
-        self.wait_until(lambda: "\t1024\t" in self.stack.doveadm("-f", "tab", "quota", "get", "-u", user), 10)
+        self.wait_until(lambda: "\t1024\t" in self.stack.doveadm("-f", "tab", "quota", "get", "-u", user))
         self.assertEqual(self.deliver(user, body(700 * KB))[0], 250)
         self.assert_exact(user)
 
@@ -284,7 +282,7 @@ class Faults(QuotaCase):
         users = self.users(5)
         codes = self.run_with_fault(users, lambda: self.stack.kill("quotad"))
         self.assertEqual(codes.count(250), 200, codes)
-        self.wait_until(lambda: self.stack.pid("quotad"), 10)
+        self.wait_until(lambda: self.stack.pid("quotad"))
         self.assert_all_exact(users)
 
     def test_quotad_killed_again_and_again_never_overruns_much(self):
@@ -298,13 +296,15 @@ class Faults(QuotaCase):
 
         worker = threading.Thread(target=killer)
         worker.start()
-        codes = self.deliver_all([(user, body(20 * KB))] * 100, threads=4)
+        at_once = 4
+        codes = self.deliver_all([(user, body(20 * KB))] * 100, threads=at_once)
         stop.set()
         worker.join()
         self.assertEqual({250, 552} | set(codes), {250, 552}, codes)
-        # 50 fit; without quotad the processes may decide at once, each for itself.
-        self.assertIn(codes.count(250), range(50, 50 + 5))
-        self.wait_until(lambda: self.stack.pid("quotad"), 10)
+        # 50 fit; what quotad had not written down when it was killed, one of each process, is counted a moment
+        # later, and without quotad the processes may decide at once, each for itself.
+        self.assertIn(codes.count(250), range(50, 50 + 2 * at_once + 1))
+        self.wait_until(lambda: self.stack.pid("quotad"))
         self.quota_get(user)
         self.assert_exact(user)
 
@@ -327,29 +327,26 @@ class Faults(QuotaCase):
         self.assertEqual(codes.count(250), 50, codes)
         # Nothing but the journal knows of them, and nobody asks afterwards.
         # No delivery waits for the journal, which gathers for some milliseconds.
-        self.wait_until(lambda: self.status()["journal_records"] == 50)
+        self.wait_until(lambda: self.status("quotad")["journal_records"] == 50)
         pid = self.stack.kill("quotad")
         self.wait_until(lambda: self.stack.pid("quotad") not in (None, pid))
         self.stack.start("mysql")
         for user in users:
             there = self.in_mailbox(user)
             self.assertEqual(there[1], 11)
-            self.wait_until(lambda: self.row(user) == there, 10)
+            self.wait_until(lambda: self.row(user) == there)
 
     def test_quotad_hangs_and_mail_goes_on(self):
         user = self.new_user(quota_mb=10)
         self.deliver(user, body(5 * KB))
         pid = self.stack.kill("quotad", signal.SIGSTOP)
         try:
-            slowest = 0
-            for _ in range(8):
-                since = time.monotonic()
-                self.assertEqual(self.deliver(user, body(5 * KB))[0], 250)
-                slowest = max(slowest, time.monotonic() - since)
+            codes, slowest = self.deliver_timed([user], 8, 5 * KB)
+            self.assertEqual(codes, [250] * 8)
             self.assertLess(slowest, HANG_S + SLACK_S)
         finally:
             os.kill(pid, signal.SIGCONT)
-        self.wait_until(lambda: self.quota_get(user)[1] == 9, 10)
+        self.wait_until(lambda: self.quota_get(user)[1] == 9)
         self.assert_exact(user)
 
     def test_quotad_away_and_the_limit_still_holds(self):
@@ -370,7 +367,8 @@ class Faults(QuotaCase):
             text = subprocess.run(["pgrep", "-f", f"dovecot-{self.stack.at.root}/lmtp"],
                                   capture_output=True, text=True, check=False).stdout
             for pid in text.split():
-                os.kill(int(pid), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
 
         codes = self.run_with_fault(users, kill_lmtp)
         self.assertGreater(codes.count(250), 150, codes)

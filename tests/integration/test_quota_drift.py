@@ -1,6 +1,7 @@
 """Usage that is in doubt, or wrong: found, told and mended without anybody's help."""
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import unittest
 
 from tests.frame import mail
+from tests.frame.clock import clear_of_midnight
 from tests.frame.quota import KB, QuotaCase, body
 from tests.frame.stack import StackError
 
@@ -68,14 +70,14 @@ class ByItself(QuotaCase):
     def test_what_was_in_the_air_when_quotad_died(self):
         user = self.new_user()
         self.assertEqual(self.deliver(user, body(5 * KB))[0], 250)
-        self.wait_until(lambda: self.row(user) == self.files(user), 10)
+        self.wait_until(lambda: self.row(user) == self.files(user))
         with socket.socket(socket.AF_UNIX) as client:  # a mail process that saves
             client.connect(str(self.stack.at.path("/run/postern/quotad.sock")))
             client.sendall(f"HELLO\t2\t77\nRESERVE\t{user}\t0\t1000\t0\t0\t0\t0\t0\t0\t\n".encode())
             self.assertTrue(client.recv(1024).startswith(b"OK\t"))
             self.put_there(user)  # its mail is there, but nobody has told
             self.stack.kill("quotad")
-        self.wait_until(lambda: self.row(user) == self.files(user), 20)
+        self.wait_until(lambda: self.row(user) == self.files(user))
         self.assertEqual(self.row(user)[1], 2)
 
     def put_there(self, user):
@@ -102,8 +104,8 @@ class ByItself(QuotaCase):
                     client.connect(str(self.stack.at.path("/run/postern/quotad.sock")))
                     client.sendall(f"HELLO\t2\t78\nINTENT\t{user}\nLOOKUP\t{user}\n".encode())
                     self.assertTrue(client.recv(1024).startswith(b"OK\t"))
-            self.wait_until(lambda: self.metric('quotad_own_recounts_total{result="failed"}', "quotad") >= failed + 3, 30,
-                            "the third try")
+            self.wait_until(lambda: self.metric('quotad_own_recounts_total{result="failed"}', "quotad") >= failed + 3,
+                            what="the third try")
             self.assertIn("Dovecot counts no mailbox for us", self.stack.log_tail("quotad", 50))
             self.assertGreaterEqual(self.metric("quotad_recounts_waiting", "quotad"), 3)
             for user in users:
@@ -111,13 +113,13 @@ class ByItself(QuotaCase):
         finally:
             away.rename(there)
         self.assert_converges(users)
-        self.wait_until(lambda: self.metric("quotad_recounts_waiting", "quotad") == 0, 20, "an empty queue")
+        self.wait_until(lambda: self.metric("quotad_recounts_waiting", "quotad") == 0, what="an empty queue")
 
     def test_every_change_without_quotad(self):
         delivered, appended, expunged, moved = self.users(4)
         for user in (expunged, moved):
             self.assertEqual(self.deliver(user, body(5 * KB))[0], 250)
-            self.wait_until(lambda user=user: self.row(user), 20)
+            self.wait_until(lambda user=user: self.row(user))
         self.stack.stop("quotad")
         self.assertEqual(self.deliver(delivered, body(3 * KB))[0], 250)
         with mail.Imap(self.stack, appended) as imap:
@@ -134,12 +136,13 @@ class ByItself(QuotaCase):
         self.assert_converges((delivered, appended, expunged, moved))
         self.assertEqual(self.row(expunged), (0, 0))
         self.assertEqual(self.row(moved)[1], 2)
-        self.assertEqual(list(self.stack.at.path("/run/postern/quota-dirty").iterdir()), [])
+        markers = self.stack.at.path("/run/postern/quota-dirty")
+        self.wait_until(lambda: not list(markers.iterdir()), what="no marker")
 
     def test_a_folder_of_markers_that_is_not_there_is_told(self):
         for daemon, option in (("quotad", "marker_dir"), ("lmtp-indexer", "hints_marker_dir")):
             with self.subTest(daemon), self.configured(daemon, **{option: "/nonexistent"}):
-                self.assertRegex(self.stack.log_tail(daemon), "markers_unread .*/nonexistent")
+                self.wait_until(lambda: re.search("markers_unread .*/nonexistent", self.stack.log_tail(daemon)), what="the event")
             self.assertNotIn("markers_unread", self.stack.log_tail(daemon, 1))
 
 
@@ -163,19 +166,19 @@ class Login(QuotaCase):
         there = self.fill(user, 30)
         self.assertIsNone(self.row(user))
         with mail.Imap(self.stack, user):  # no command but the login
-            self.wait_until(lambda: self.row(user) == there, 20, lambda: f"{self.row(user)} like {there}")
+            self.wait_until(lambda: self.row(user) == there, what=lambda: f"{self.row(user)} like {there}")
 
     def test_drift_before_a_restart(self):
         user = self.new_user()
         self.assertEqual(self.deliver(user, body(5 * KB))[0], 250)
-        self.wait_until(lambda: self.row(user) == self.files(user), 10)
+        self.wait_until(lambda: self.row(user) == self.files(user))
         self.stack.stop("quotad")
         size, number = self.files(user)
         there = self.fill(user, 3)
         self.stack.start("quotad")
         with mail.Imap(self.stack, user):
             wanted = (size + there[0], number + there[1])
-            self.wait_until(lambda: self.row(user) == wanted, 20, lambda: f"{self.row(user)} like {wanted}")
+            self.wait_until(lambda: self.row(user) == wanted, what=lambda: f"{self.row(user)} like {wanted}")
 
     def test_no_login_waits_for_quotad(self):
         user = self.new_user()
@@ -242,7 +245,7 @@ class Verify(QuotaCase):
         code, found = self.verify(user, "--fix")
         self.assertEqual((code, found["cause"], found["fixed"]), (0, "files_removed", True), found)
         self.assertEqual(found["folders"][0]["folder"], "Box")
-        self.wait_until(lambda: self.row(user) == (row[0] - size, row[1] - 1), 10)
+        self.wait_until(lambda: self.row(user) == (row[0] - size, row[1] - 1))
         self.assertEqual(self.verify(user)[0], 0)
         self.assertIn("a folder changed behind Dovecot's back", self.stack.log_tail("quotad", 60))
         self.assert_exact(user)
@@ -260,7 +263,7 @@ class Verify(QuotaCase):
         self.assertEqual((found["found_bytes"], found["found_messages"]), (row[0] + size, row[1] + 1))
         self.assertEqual(found["folders"][0]["folder"], "INBOX")
         self.assertEqual(self.verify(user, "--fix")[0], 0)
-        self.wait_until(lambda: self.row(user) == (row[0] + size, row[1] + 1), 10)
+        self.wait_until(lambda: self.row(user) == (row[0] + size, row[1] + 1))
         self.assert_exact(user)
 
     def test_a_counter_that_is_wrong(self):
@@ -274,7 +277,7 @@ class Verify(QuotaCase):
         self.assertEqual((code, found["cause"], found["folders"]), (1, "counter", []), found)
         self.assertEqual(found["usage_bytes"], row[0] - 1000)
         self.assertEqual(self.verify(user, "--fix")[0], 0)
-        self.wait_until(lambda: self.row(user) == row, 10)
+        self.wait_until(lambda: self.row(user) == row)
 
     def test_all_users(self):
         user, _ = self.mailbox()
@@ -306,7 +309,7 @@ class Command(QuotaCase):
         shown = self.quota("set", user, "--storage", "4", "--messages", "30")
         self.assertEqual((shown["quota_mb"], shown["quota_messages"]), (4, 30))
         self.assertEqual(self.deliver(user, body(1024 * KB))[0], 250)
-        self.wait_until(lambda: self.row(user), 10)
+        self.wait_until(lambda: self.row(user))
         used = self.row(user)[0]
         shown = self.quota("show", user)
         self.assertEqual((shown["email"], shown["domain"]), (user, "example.net"))
@@ -329,12 +332,13 @@ class Command(QuotaCase):
         self.assertEqual((shown["domain"], shown["users"], shown["quota_mb"], shown["promised_mb"]), (domain, 2, 1, 10))
         codes = [self.deliver(users[i % 2], body(300 * KB))[0] for i in range(4)]
         self.assertEqual(codes, [250] * 3 + [552])
-        self.wait_until(lambda: self.quota("show", domain)["messages"] == 3, 10)
+        self.wait_until(lambda: self.quota("show", domain)["messages"] == 3)
         shown = [row for row in self.quota("list", "--domains") if row["domain"] == domain][0]
         self.assertEqual(shown["usage_bytes"], sum(self.row(user)[0] for user in users))
         self.assertAlmostEqual(shown["percent"], shown["usage_bytes"] / 10485.76, delta=0.1)
 
     def test_forecast(self):
+        clear_of_midnight()
         user, other = self.users(2, quota_mb=100)
         self.stack.mariadb(
             "INSERT INTO mailbox_usage_history (email, day, usage_bytes, messages) SELECT "
@@ -346,12 +350,13 @@ class Command(QuotaCase):
         self.assertEqual(self.quota("top", "1", "--by", "full")[0]["email"], user)
 
     def test_history_is_written(self):
+        clear_of_midnight()
         user = self.new_user()
         self.deliver(user, body(5 * KB))
-        self.wait_until(lambda: self.row(user), 10)
+        self.wait_until(lambda: self.row(user))
         with self.configured("quotad", history_interval="1s"):
             day = "SELECT usage_bytes, messages FROM mailbox_usage_history WHERE email = %s AND day = CURRENT_DATE"
-            self.wait_until(lambda: self.rows(day, user), 15)
+            self.wait_until(lambda: self.rows(day, user))
             self.assertEqual(tuple(map(int, self.rows(day, user)[0])), self.row(user))
 
     def test_mistakes(self):

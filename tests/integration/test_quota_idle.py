@@ -121,8 +121,8 @@ class Idle(QuotaCase):
             began = time.monotonic()
             sessions = self.open_all(users, stack)
             took = time.monotonic() - began
-            self.wait_until(lambda: metrics.scrape(self.stack, "quotad")["postern_connections"] >= SESSIONS, 30,
-                            "each session is known to quotad")
+            self.wait_until(lambda: metrics.scrape(self.stack, "quotad")["postern_connections"] >= SESSIONS,
+                            what="each session is known to quotad")
             after = self.connections()
             print(f"{SESSIONS} idle sessions in {took:.0f} s; connections of the database {before} before, {after} after; "
                   f"quotad {self.memory_mb('quotad'):.1f} MB")

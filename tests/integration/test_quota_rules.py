@@ -96,14 +96,14 @@ namespace inbox {
                 self.assertEqual([append("Free") for _ in range(3)], ["OK"] * 3)
                 self.assertEqual(append("Half"), "NO")
                 counted = self.in_mailbox(user)[1] - 3
-                self.wait_until(lambda: self.row(user) and self.row(user)[1] == counted, 10)
+                self.wait_until(lambda: self.row(user) and self.row(user)[1] == counted)
                 imap.select()
                 imap.expunge(imap.uids()[:7])
                 self.assertEqual(append("Half"), "NO")  # 3 * 100 + 2 * 90 + 90 is over 512
                 imap.select("Trash")
                 imap.expunge(imap.uids())
                 self.assertEqual(append("Half"), "OK")
-            self.wait_until(lambda: self.row(user)[1] == 4, 10)
+            self.wait_until(lambda: self.row(user)[1] == 4)
             self.stack.doveadm("quota", "recalc", "-u", user)
             self.assertEqual(self.quota_get(user)[1], 4)
 
@@ -113,11 +113,11 @@ namespace inbox {
             with mail.Imap(self.stack, user) as imap:
                 imap.client.create("Box")
                 imap.ok(imap.client.append("Box", None, None, body(10 * KB)))
-                self.wait_until(lambda: self.quota_get(user)[1] == 1, 10)
+                self.wait_until(lambda: self.quota_get(user)[1] == 1)
                 imap.ok(imap.client.rename("Box", "Free1"))
-                self.wait_until(lambda: self.quota_get(user)[1] == 0, 10)
+                self.wait_until(lambda: self.quota_get(user)[1] == 0)
                 imap.ok(imap.client.rename("Free1", "Box"))
-                self.wait_until(lambda: self.quota_get(user)[1] == 1, 10)
+                self.wait_until(lambda: self.quota_get(user)[1] == 1)
             self.assert_exact(user)
 
     def test_grace_is_for_the_last_delivery(self):
@@ -212,33 +212,33 @@ quota "User quota" {
         for number in range(1, 4):
             codes = self.deliver_all([(user, body(50 * KB))] * 16, threads=12)
             self.assertEqual(codes.count(250), 16, codes)
-            self.wait_until(lambda: self.warnings(user).count("over50") == number, 10)
+            self.wait_until(lambda: self.warnings(user).count("over50") == number)
             self.assertEqual(self.deliver(user, body(50 * KB))[0], 250)
-            self.wait_until(lambda: self.warnings(user).count("over80") == number, 10)
+            self.wait_until(lambda: self.warnings(user).count("over80") == number)
             with mail.Imap(self.stack, user) as imap:
                 imap.select()
                 imap.expunge(imap.uids())
-            self.wait_until(lambda: self.warnings(user).count("under50") == number, 10)
+            self.wait_until(lambda: self.warnings(user).count("under50") == number)
         self.assertEqual(sorted(self.warnings(user)), ["over50"] * 3 + ["over80"] * 3 + ["under50"] * 3)
         self.assert_exact(user)
 
     def test_messages(self):
         user = self.new_user()
         self.deliver_all([(user, body(KB))] * 25, threads=12)
-        self.wait_until(lambda: self.warnings(user), 10)
+        self.wait_until(lambda: self.warnings(user))
         self.assertEqual(self.warnings(user), ["over20messages"])
 
     def test_over_quota_flag(self):
         user = self.new_user(quota_mb=2)
         self.deliver(user, body(1500 * KB))
-        self.wait_until(lambda: self.warnings(user) == ["over50"], 10)
+        self.wait_until(lambda: self.warnings(user) == ["over50"])
         with mail.Imap(self.stack, user):
             pass
         self.assertEqual(self.warnings(user), ["over50"])  # not over, and no flag
         self.stack.mariadb(f"UPDATE virtual_users SET quota_mb = 1 WHERE email = '{user}'")
-        self.wait_until(lambda: "\t1024\t" in self.stack.doveadm("-f", "tab", "quota", "get", "-u", user), 10)
+        self.wait_until(lambda: "\t1024\t" in self.stack.doveadm("-f", "tab", "quota", "get", "-u", user))
         with mail.Imap(self.stack, user):
-            self.wait_until(lambda: "flag" in self.warnings(user), 10)
+            self.wait_until(lambda: "flag" in self.warnings(user))
 
 
 class InImap(QuotaCase):
@@ -318,7 +318,7 @@ class InImap(QuotaCase):
                 self.assertEqual(kind, "NO")
                 self.assertTrue(re.search(rb"UNAVAILABLE", data[0]), data)
                 self.stack.start("mysql")
-                self.wait_until(lambda: imap.client.setquota('"User quota"', "(STORAGE 9000)")[0] == "OK", 15)
+                self.wait_until(lambda: imap.client.setquota('"User quota"', "(STORAGE 9000)")[0] == "OK")
             self.assertEqual(self.limits(admin), ["9", "0"])
 
 

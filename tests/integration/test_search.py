@@ -7,6 +7,7 @@ import unittest
 
 from tests.frame import mailbox
 from tests.frame.case import StackCase
+from tests.frame.clock import clear_of_midnight
 from tests.frame.mail import lmtp, message, new_message_id
 from tests.frame.stack import StackError
 
@@ -40,6 +41,7 @@ class SearchCase(StackCase):
 class Language(SearchCase):
     def setUp(self):
         super().setUp()
+        clear_of_midnight()
         self.user = self.new_user()
         self.send(self.user, "anna@example.org", subject="Invoice 2026", text="The quick brown fox pays.\n",
                   attachments=[("bill.pdf", "application/pdf", b"%PDF")])

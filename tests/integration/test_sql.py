@@ -484,7 +484,7 @@ class SecondSchema(SqlCase):
 
     def doveadm(self, conf, *words):
         return subprocess.run(["doveadm", "-c", str(conf), *words], capture_output=True, text=True, check=False,
-                              timeout=30)
+                              timeout=120)
 
     def test_dovecot(self):
         user, gone = self.new_user(quota_mb=77), self.new_user()
