@@ -10,14 +10,14 @@
 #include "policyd-ratelimit/journal.h"
 #include "policyd-ratelimit/replay.h"
 #include "policyd-ratelimit/streaks.h"
+#include "tests/unit/policyd_request.h"
 #include "tests/unit/runner.h"
 
 #define NOW INT64_C(100000000000)
 #define WALL INT64_C(1795305600000)
 
 static const struct hash_key fixed_key = {5, 6};
-static struct session_outcome outcome;
-static struct proto_request request;
+static const struct session_outcome *outcome; /* of what was asked last */
 
 static struct rules *rules_of(const char *const *limits)
 {
@@ -48,16 +48,11 @@ static void session_free(struct session *s)
 static bool ask(struct session *s, struct session_client *conn, const char *state, unsigned instance,
 		const char *account, unsigned recipient)
 {
-	static char text[2 * PROTO_LINE_MAX], reply_mem[1024];
-	struct sbuf reply;
-	int len = snprintf(text, sizeof(text),
-			   "request=smtpd_access_policy\nprotocol_state=%s\ninstance=%u\nclient_address=192.0.2.1\n"
-			   "sasl_username=%s\nrecipient=r%u@example.net\nrecipient_count=1\n\n",
-			   state, instance, account, recipient);
-	ck_assert_int_eq(proto_request_parse(span_of(text, (size_t)len), &request), 0);
-	sbuf_init(&reply, reply_mem, sizeof(reply_mem));
-	session_request(s, conn, &request, NOW, WALL, &reply, &outcome);
-	return outcome.action == PROTO_DUNNO;
+	char address[32];
+	snprintf(address, sizeof(address), "r%u@example.net", recipient);
+	const struct question q = {state, instance, account, address, 1, NOW};
+	outcome = answered(s, conn, &q);
+	return outcome->action == PROTO_DUNNO;
 }
 
 #define END "END-OF-MESSAGE"
@@ -70,13 +65,13 @@ START_TEST(ended_messages_that_are_kept)
 	struct session_client conn = {0};
 	session_make(&s, limits, 2 * TXN_ENDED_MAX);
 	for (unsigned i = 1; i <= TXN_ENDED_MAX; i++)
-		ck_assert(ask(&s, &conn, END, i, "bob", 0) && outcome.committed);
+		ck_assert(ask(&s, &conn, END, i, "bob", 0) && outcome->committed);
 	ck_assert_uint_eq(s.txns.ended.count, TXN_ENDED_MAX);
-	ck_assert(ask(&s, &conn, END, 1, "bob", 0) && outcome.repeated && !outcome.committed);
-	ck_assert(ask(&s, &conn, END, TXN_ENDED_MAX + 1, "bob", 0) && outcome.committed);
+	ck_assert(ask(&s, &conn, END, 1, "bob", 0) && outcome->repeated && !outcome->committed);
+	ck_assert(ask(&s, &conn, END, TXN_ENDED_MAX + 1, "bob", 0) && outcome->committed);
 	ck_assert_uint_eq(s.txns.ended.count, TXN_ENDED_MAX);
-	ck_assert(ask(&s, &conn, END, 2, "bob", 0) && outcome.repeated);
-	ck_assert(ask(&s, &conn, END, 1, "bob", 0) && outcome.committed);
+	ck_assert(ask(&s, &conn, END, 2, "bob", 0) && outcome->repeated);
+	ck_assert(ask(&s, &conn, END, 1, "bob", 0) && outcome->committed);
 	session_free(&s);
 }
 END_TEST
@@ -89,11 +84,11 @@ START_TEST(verdicts_that_are_kept)
 	struct session_client conn = {0};
 	session_make(&s, limits, 64);
 	for (unsigned i = 1; i <= TXN_SEEN_MAX + 1; i++)
-		ck_assert(ask(&s, &conn, "RCPT", 1, "bob", i) && !outcome.repeated);
-	ck_assert(ask(&s, &conn, "RCPT", 1, "bob", 1) && outcome.repeated);
-	ck_assert(ask(&s, &conn, "RCPT", 1, "bob", TXN_SEEN_MAX) && outcome.repeated);
-	ck_assert(ask(&s, &conn, "RCPT", 1, "bob", TXN_SEEN_MAX + 1) && !outcome.repeated);
-	const struct txn *txn = txn_find(&s.txns, outcome.digest);
+		ck_assert(ask(&s, &conn, "RCPT", 1, "bob", i) && !outcome->repeated);
+	ck_assert(ask(&s, &conn, "RCPT", 1, "bob", 1) && outcome->repeated);
+	ck_assert(ask(&s, &conn, "RCPT", 1, "bob", TXN_SEEN_MAX) && outcome->repeated);
+	ck_assert(ask(&s, &conn, "RCPT", 1, "bob", TXN_SEEN_MAX + 1) && !outcome->repeated);
+	const struct txn *txn = txn_find(&s.txns, outcome->digest);
 	ck_assert_uint_eq(txn->seen_count, TXN_SEEN_MAX);
 	ck_assert_uint_eq(txn->holds[0].mark.amount, TXN_SEEN_MAX + 2);
 	session_free(&s);
@@ -167,7 +162,7 @@ START_TEST(refusals_that_are_told)
 		limits[count] = NULL;
 		session_make(&s, limits, 64);
 		ck_assert(!ask(&s, &conn, "RCPT", 1, "bob", 0));
-		ck_assert_uint_eq(outcome.refusal_count, SESSION_REFUSALS_MAX);
+		ck_assert_uint_eq(outcome->refusal_count, SESSION_REFUSALS_MAX);
 		session_free(&s);
 	}
 }
@@ -186,12 +181,12 @@ START_TEST(keys_in_texts_and_lists)
 		memset(account, 'a', len);
 		account[len] = '\0';
 		ck_assert(!ask(&s, &conn, "RCPT", (unsigned)len, account, 0));
-		ck_assert_uint_eq(strlen(outcome.refusals[0].key), SESSION_KEY_TEXT_MAX - 1);
+		ck_assert_uint_eq(strlen(outcome->refusals[0].key), SESSION_KEY_TEXT_MAX - 1);
 	}
 	for (unsigned i = 0; i < 4 * SESSION_LIMITED_MAX; i++) {
 		snprintf(account, sizeof(account), "u%u", i);
 		ck_assert(!ask(&s, &conn, "RCPT", 1000 + i, account, 0));
-		ck_assert(outcome.refusals[0].fresh);
+		ck_assert(outcome->refusals[0].fresh);
 	}
 	for (size_t i = 0; i < SESSION_LIMITED_MAX; i++)
 		remembered += s.limited[i].hash != 0;
