@@ -12,6 +12,7 @@
 #define TXN_HOLDS_MAX 8192 /* counters that one transaction reserves of */
 #define TXN_SEEN_MAX 4096  /* requests of one transaction whose verdict is kept */
 #define TXN_ENDED_MAX 8192 /* ended transactions that are kept for retries */
+#define TXN_SPARE_MAX 256  /* arrays of holds that are kept for the next transactions */
 
 struct session_client;
 
@@ -71,10 +72,15 @@ struct txn_list {
 
 struct txn_table {
 	struct txn *items; /* [1..max] */
-	uint32_t *index;   /* of items; a power of two of slots */
+	uint32_t *index;   /* of those in use; a power of two of slots */
 	size_t max, index_mask, made;
 	uint32_t free_head;
 	struct txn_list live, ended; /* open and detached; ended */
+	struct {
+		struct txn_hold *holds;
+		size_t size;
+	} spare[TXN_SPARE_MAX]; /* arrays of those that have ended, the last used last */
+	size_t spare_count;
 };
 
 void txn_table_init(struct txn_table *t, size_t max);
@@ -88,9 +94,11 @@ struct txn *txn_find(const struct txn_table *t, uint64_t digest);
  * A new open transaction.  NULL where all are in use: drop txn_oldest() then.
  */
 struct txn *txn_make(struct txn_table *t, uint64_t digest, int64_t now_ms);
-/* Moves it to the newest end of the list of its state. */
+/* Moves it to the newest end of the list of its state. One that has ended holds nothing. */
 void txn_touch(struct txn_table *t, struct txn *txn, enum txn_state state, int64_t now_ms);
 void txn_drop(struct txn_table *t, struct txn *txn);
+/* Says that txn_drop() of the oldest that ended comes soon, and after it that of the next. */
+void txn_prefetch_ended(const struct txn_table *t);
 /* The one to be dropped first: ended before live ones; NULL for an empty table. */
 struct txn *txn_oldest(struct txn_table *t);
 /* The oldest of a list, or NULL. */

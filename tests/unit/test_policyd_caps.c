@@ -95,6 +95,62 @@ START_TEST(verdicts_that_are_kept)
 }
 END_TEST
 
+/* TXN_SPARE_MAX arrays of those that ended are kept for others, none of them two at once. */
+START_TEST(arrays_that_are_kept)
+{
+	static struct txn *made[TXN_SPARE_MAX + 1];
+	struct txn_table t;
+	txn_table_init(&t, 2 * TXN_SPARE_MAX);
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i <= TXN_SPARE_MAX; i++) {
+			made[i] = txn_make(&t, 1 + i, NOW);
+			ck_assert_uint_eq(t.spare_count, round == 0 || i >= TXN_SPARE_MAX ? 0 : TXN_SPARE_MAX - i - 1);
+			ck_assert_uint_eq(made[i]->hold_count, 0);
+			struct txn_hold *hold = txn_hold_add(made[i]);
+			hold->mark.hash = i;
+		}
+		for (size_t i = 0; i <= TXN_SPARE_MAX; i++) {
+			ck_assert_ptr_eq(txn_find(&t, 1 + i), made[i]);
+			ck_assert_uint_eq(made[i]->holds[0].mark.hash, i);
+			/* Whether it ends or is given up. */
+			if (i % 2 == 0)
+				txn_touch(&t, made[i], TXN_ENDED, NOW);
+			ck_assert_uint_eq(made[i]->hold_count, i % 2);
+			txn_drop(&t, made[i]);
+			ck_assert_uint_eq(t.spare_count, i < TXN_SPARE_MAX ? i + 1 : TXN_SPARE_MAX);
+			ck_assert_ptr_null(txn_find(&t, 1 + i));
+		}
+	}
+	txn_table_done(&t);
+}
+END_TEST
+
+/* Those that are open and those that ended are found, however the index grows. */
+START_TEST(transactions_are_found)
+{
+	struct txn_table t;
+	const uint64_t many = 5000;
+	txn_table_init(&t, many);
+	for (uint64_t i = 1; i <= many; i++) {
+		struct txn *txn = txn_make(&t, i * UINT64_C(0x9e3779b97f4a7c15), NOW);
+		ck_assert_ptr_nonnull(txn);
+		if (i % 3 == 0)
+			txn_touch(&t, txn, TXN_ENDED, NOW);
+		else if (i % 3 == 1)
+			txn_drop(&t, txn);
+	}
+	for (uint64_t i = 1; i <= many; i++) {
+		const struct txn *txn = txn_find(&t, i * UINT64_C(0x9e3779b97f4a7c15));
+		ck_assert_int_eq(txn != NULL, i % 3 != 1);
+		ck_assert(txn == NULL || txn->digest == i * UINT64_C(0x9e3779b97f4a7c15));
+	}
+	for (uint64_t i = many + 1; t.live.count + t.ended.count < many; i++)
+		ck_assert_ptr_nonnull(txn_make(&t, i, NOW));
+	ck_assert_ptr_null(txn_make(&t, 1, NOW));
+	txn_table_done(&t);
+}
+END_TEST
+
 static int limit_add(struct rules *rules, const char *text)
 {
 	char mem[512];
@@ -427,8 +483,10 @@ START_TEST(a_transaction_begins_anew)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&ended_messages_that_are_kept, &verdicts_that_are_kept, &texts_and_lines_of_limits, &exemptions,
-	&refusals_that_are_told, &keys_in_texts_and_lists, &classes_of_windows, &blocked_keys, &spellings_of_a_block, &rows_of_overrides,
+	&ended_messages_that_are_kept, &arrays_that_are_kept, &transactions_are_found, &verdicts_that_are_kept,
+	&texts_and_lines_of_limits, &exemptions,
+	&refusals_that_are_told, &keys_in_texts_and_lists, &classes_of_windows, &blocked_keys,
+	&spellings_of_a_block, &rows_of_overrides,
 	&boots_of_a_log, &streaks_at_once, &counts_saturate, &rows_of_a_replay, &connections_of_a_replay, &a_transaction_begins_anew, NULL,
 };
 
