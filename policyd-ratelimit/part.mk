@@ -56,6 +56,10 @@ policy_load_SRCS := tests/bench/policy_load.c
 policy_load_ARCHIVES := run base
 policy_load_LIBS := $(RUN_LIBS)
 
+TESTS += test_policyd_commit
+test_policyd_commit_SRCS := tests/unit/test_policyd_commit.c
+test_policyd_commit_ARCHIVES := policyd-core mail base
+
 TESTS += test_policyd_session
 test_policyd_session_SRCS := tests/unit/test_policyd_session.c
 test_policyd_session_ARCHIVES := policyd-core mail base

@@ -9,7 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SHARD_FEW 16   /* cells that each array has from the start */
+#define SHARD_FEW 64   /* cells that each array has from the start */
+#define FEW_BYTES (2u << 20) /* of all these together: one large page, where the kernel has any */
 #define SHARD_STEP 128 /* one page; larger arrays are a multiple of it */
 #define MID_ENTRIES 16
 #define HITS_MAX 31
@@ -34,6 +35,7 @@ struct table_cell {
 };
 
 _Static_assert(sizeof(struct table_cell) == 32, "a counter is 32 bytes");
+_Static_assert((size_t)TABLE_SHARDS * SHARD_FEW * sizeof(struct table_cell) == FEW_BYTES, "the first arrays fill a page");
 
 static struct table_cell *cells_map(struct table *t, size_t size)
 {
@@ -51,12 +53,25 @@ static void cells_unmap(struct table *t, struct table_cell *cells, size_t size)
 	t->cell_bytes -= size * sizeof(struct table_cell);
 }
 
+/* The arrays of the start, aligned to their size, so that they may be one page. */
+static struct table_cell *few_map(struct table *t)
+{
+	char *mem = (char *)cells_map(t, 2 * FEW_BYTES / sizeof(struct table_cell));
+	const size_t before = -(uintptr_t)mem % FEW_BYTES, after = FEW_BYTES - before;
+	struct table_cell *few = (struct table_cell *)(void *)(mem + before);
+	if (before > 0)
+		cells_unmap(t, (struct table_cell *)(void *)mem, before / sizeof(*few));
+	cells_unmap(t, few + TABLE_SHARDS * SHARD_FEW, after / sizeof(*few));
+	IGNORE_RESULT(madvise(few, FEW_BYTES, MADV_HUGEPAGE) < 0);
+	return few;
+}
+
 struct table *table_new(const struct hash_key *key, size_t max_bytes)
 {
 	struct table *t = mem_zalloc(sizeof(*t));
 	t->key = *key;
 	t->max_bytes = max_bytes;
-	t->few = cells_map(t, TABLE_SHARDS * SHARD_FEW);
+	t->few = few_map(t);
 	for (size_t i = 0; i < TABLE_SHARDS; i++)
 		t->shards[i] = (struct table_shard){.cells = t->few + i * SHARD_FEW, .size = SHARD_FEW};
 	for (int wide = 0; wide < 2; wide++) {
@@ -426,6 +441,16 @@ static inline struct table_cell *cell_of_mark(const struct table *table, const s
 bool table_has_mark(const struct table *table, const struct table_mark *mark)
 {
 	return cell_of_mark(table, mark) != NULL;
+}
+
+bool table_mark_stands(struct table *table, const struct table_mark *mark, int64_t now_ms, uint64_t max)
+{
+	struct table_cell *c = cell_of_mark(table, mark);
+	const uint32_t bucket = window_bucket(&table->classes[mark->class], now_ms);
+	if (c == NULL || mark->bucket != bucket || c->base != bucket)
+		return false;
+	const struct window w = cell_window(table, c);
+	return window_sum(&w) <= max;
 }
 
 void table_refund(struct table *table, const struct table_mark *mark)

@@ -7,9 +7,9 @@
  * Cells lie in TABLE_SHARDS arrays of their own with linear probing, and each
  * array grows on its own by an eighth: a table of ten million moves ten
  * thousand cells at a time (0.2 ms) and is never less than two thirds full.
- * Ten million counters take some 450 MB.  The arrays that hold a few cells only
- * lie side by side: with each in a page of its own, every look-up of a small table
- * would miss the processor's caches of data and of addresses.
+ * Ten million counters take some 450 MB.  The arrays that hold few cells only
+ * lie side by side in one large page: with each in a page of its own, every look-up of a
+ * small table would miss the processor's caches of data and of addresses.
  *
  * Memory is bounded.  At the cap a new counter takes the place of one among
  * its neighbours that has not spilled and was never over its limit, the one
@@ -99,6 +99,9 @@ void table_charge(struct table *table, uint64_t hash, unsigned class, int64_t no
 void table_charge_bucket(struct table *table, uint64_t hash, unsigned class, uint32_t bucket,
 			 uint64_t amount, struct table_mark *mark_out);
 void table_refund(struct table *table, const struct table_mark *mark);
+/* Whether the charge that MARK tells of would be the same if it were taken back and made anew at
+ * NOW_MS, and no more than MAX is counted with it. */
+bool table_mark_stands(struct table *table, const struct table_mark *mark, int64_t now_ms, uint64_t max);
 /* Whether the counter is still the one that was charged, so that a refund would take something. */
 bool table_has_mark(const struct table *table, const struct table_mark *mark);
 /* Takes AMOUNT back from BUCKET, at most what is there. */
