@@ -1,7 +1,8 @@
 """Policy servers: one that always says DUNNO, policyd-ratelimit, postfwd.
 
 policyd-ratelimit runs with three rules that match each request, on counters and
-a journal as in production; postfwd with its one rate rule that comes closest.
+a journal as in production, in short turns against the server that says DUNNO; postfwd
+with its one rate rule that comes closest, for which some long turns do.
 Then ten million accounts through the daemon's socket, while snapshots are written
 and the journal is synced, and more until the cap of memory; and the counters alone
 under a flood of fifty million keys.
@@ -9,19 +10,20 @@ under a flood of fifty million keys.
 import json
 import pathlib
 import re
+import statistics
 import tempfile
 
-from tests.bench.measure import ROUNDS, BackgroundServer, Sample, Server, cpu_seconds, memory_mb, ratio, scaled, table, timed
+from tests.bench.measure import ROUNDS, SCALE, BackgroundServer, Duel, Sample, Server, cpu_seconds, memory_mb, ratio, scaled, table
 from tests.frame.layout import HOST
 from tests.frame.metrics import scrape_socket
 from tests.frame.policy import PolicyClient, new_instance
 from tests.frame.stack import run
 from tests.frame.wait import wait_until
 
-REQUESTS = {1: 20000, 20: 200000}
+TURN = {1: 1000, 20: 20000}  # requests
+BLOCKS = {1: 8, 20: 24}  # of four turns, for each round
 SLOW_REQUESTS = {1: 3000, 20: 6000}
 POSTFWD_PORT = 800
-MESSAGES = 200000
 ECHO_KEYS = 1000000
 KEYS, KEYS_FLOOD = 10000000, 3000000
 TABLE_KEYS, TABLE_FLOOD, TABLE_MB = 10000000, 50000000, 512
@@ -34,17 +36,31 @@ limit = sender_domain recipients 10000000/1d
 """
 
 
-class Variant:
-    def __init__(self, name, spec, requests):
-        self.name, self.spec, self.requests = name, spec, requests
-        self.server = None
-        self.samples = {n: Sample() for n in requests}
-        self.p99 = {n: [] for n in requests}
-
-
 def figures(output):
     """{name: number} of a line name=number ..."""
     return {name: float(value) for name, value in re.findall(r"([\w.]+)=([\d.]+)", output)}
+
+
+class Variant:
+    """A server, and what the load measured of it: {(connections, mode): figures of each turn}."""
+
+    def __init__(self, name, spec):
+        self.name, self.spec, self.server = name, spec, None
+        self.turns, self.samples = {}, {}
+
+    def add(self, kind, row, cpu):
+        seconds = row["requests"] / row["per_second"]
+        self.turns.setdefault(kind, []).append(row)
+        self.samples.setdefault(kind, Sample()).add(row["requests"], seconds, cpu)
+        return seconds
+
+    def median(self, kind, name):
+        return statistics.median(row[name] for row in self.turns[kind])
+
+    def cells(self, kind):
+        """Of each turn the median, of the longest the longest."""
+        return [f"{self.samples[kind].rate:.0f}", *(f"{self.median(kind, name):.0f}" for name in ("p50_us", "p99_us", "p99.9_us")),
+                f"{max(row['max_us'] for row in self.turns[kind]):.0f}", f"{1000 * self.samples[kind].cpu_ms:.1f}"]
 
 
 class Policy:
@@ -54,6 +70,7 @@ class Policy:
         folder.chmod(0o755)
         # In memory, as /run/postern is where systemd runs.
         self.runtime = tempfile.TemporaryDirectory(prefix="postern-bench-", dir="/dev/shm")
+        self.messages = 0  # that were sent, so that none comes twice
 
     def load(self, spec, connections, count, *mode):
         return run([self.stack.at.build / "helpers/policy_load", spec, connections, count, *mode], timeout=1800)
@@ -83,9 +100,9 @@ class Policy:
         rules = self.folder / "postfwd.cf"
         rules.write_text("id=R1; sasl_username=~/./; action=rate(sasl_username/1000000/3600/450 4.7.1 limit)\n")
         variants = [
-            Variant("always DUNNO (epoll)", f"unix:{echo}", REQUESTS),
-            Variant("policyd-ratelimit, 3 rules", f"unix:{own}", REQUESTS),
-            Variant("postfwd, 1 rule", f"inet:{HOST}:{port}", SLOW_REQUESTS),
+            Variant("always DUNNO (epoll)", f"unix:{echo}"),
+            Variant("policyd-ratelimit, 3 rules", f"unix:{own}"),
+            Variant("postfwd, 1 rule", f"inet:{HOST}:{port}"),
         ]
         commands = [
             [self.stack.at.build / "helpers/policy_echo", f"unix:{echo}"],
@@ -101,49 +118,54 @@ class Policy:
             wait_until(lambda v=variant: self.answers(v.spec), 20, f"{variant.name} answers", 0.2)
         return variants
 
-    def round(self, variant, connections):
-        count = scaled(variant.requests[connections])
+    def turn(self, variant, kind, count):
+        """COUNT requests; returns the seconds that they took."""
+        connections, mode = kind
         before = cpu_seconds(variant.server.pid)
-        output = ""
+        row = figures(self.load(variant.spec, connections, count, mode, self.messages))
+        self.messages += count
+        return variant.add(kind, row, cpu_seconds(variant.server.pid) - before)
 
-        def work():
-            nonlocal output
-            output = self.load(variant.spec, connections, count)
-
-        timed(work)
-        rate = float(re.search(r"per_second=([\d.]+)", output)[1])
-        variant.samples[connections].add(count, count / rate, cpu_seconds(variant.server.pid) - before)
-        variant.p99[connections].append(float(re.search(r"p99_us=([\d.]+)", output)[1]))
+    def duel(self, variants, kind):
+        count = TURN[kind[0]]
+        duel = Duel(*variants)
+        for variant in variants:
+            self.load(variant.spec, kind[0], count, kind[1], self.messages)
+            self.messages += count
+        for _ in range(max(2, round(ROUNDS * SCALE * BLOCKS[kind[0]]))):
+            duel.block(lambda way: self.turn(way, kind, count))
+        return duel
 
     def measure(self):
         variants = []
+        kinds = [(1, "rcpt"), (20, "rcpt"), (20, "message")]
         try:
             variants = self.start()
+            duels = {kind: self.duel(variants[:2], kind) for kind in kinds}
             for _ in range(ROUNDS):
-                for connections in REQUESTS:
-                    for variant in variants:
-                        self.round(variant, connections)
-            messages = [figures(self.load(v.spec, 20, scaled(MESSAGES), "message")) for v in variants[:2]]
+                for connections, count in SLOW_REQUESTS.items():
+                    self.turn(variants[2], (connections, "rcpt"), scaled(count))
             memory = [memory_mb(v.server.pid) for v in variants]
         finally:
             for variant in variants:
                 if variant.server:
                     variant.server.stop()
-        for connections in REQUESTS:
-            rates = [v.samples[connections].rate for v in variants]
-            table(f"Policy servers, {connections} connection{'s' if connections > 1 else ''}, median of {ROUNDS}",
-                  ["variant", "requests/s", "spread", "x always DUNNO", "x postfwd", "p99 us", "CPU us/request", "peak MB"],
-                  [[v.name, f"{v.samples[connections].rate:.0f}", v.samples[connections].spread(),
-                    ratio(v.samples[connections].rate, rates[0]), ratio(v.samples[connections].rate, rates[2]),
-                    f"{sorted(v.p99[connections])[len(v.p99[connections]) // 2]:.0f}",
-                    f"{1000 * v.samples[connections].cpu_ms:.1f}", f"{memory[n]:.0f}"] for n, v in enumerate(variants)])
-        table("Whole messages (RCPT, END-OF-MESSAGE), 20 connections: each is in the journal before its answer",
-              ["variant", "requests/s", "p50 us", "p99 us", "p99.9 us", "longest us"],
-              [[v.name, *(f"{m[key]:.0f}" for key in ("per_second", "p50_us", "p99_us", "p99.9_us", "max_us"))]
-               for v, m in zip(variants, messages)])
+        self.report(variants, duels, memory)
         keys, counters = self.many_keys(), self.counters()
-        rates = [v.samples[20].rate for v in variants]
-        self.report_bars(rates, keys, counters)
+        self.report_bars(variants, duels, keys, counters)
+
+    def report(self, variants, duels, memory):
+        heads = ["variant", "requests/s", "p50 us", "p99 us", "p99.9 us", "longest us", "CPU us/request"]
+        for kind, duel in duels.items():
+            connections, mode = kind
+            shown = [v for v in variants if kind in v.samples]
+            title = (f"Policy servers, {connections} connection{'s' if connections > 1 else ''}" if mode == "rcpt" else
+                     f"Whole messages (RCPT, END-OF-MESSAGE), {connections} connections: each is in the journal before its answer")
+            against = [("1.00", ""), (f"{duel.ratio:.2f}", duel.spread())]
+            rates = [v.samples[kind].rate for v in shown]
+            against += [(ratio(rate, rates[0]), "") for rate in rates[2:]]
+            table(f"{title}, {4 * len(duel.ratios)} turns", heads + ["x always DUNNO", "middle half", "peak MB"],
+                  [[v.name, *v.cells(kind), *against[n], f"{memory[n]:.0f}"] for n, v in enumerate(shown)])
 
     def hot(self, socket, accounts):
         """HOT_MESSAGES messages of each of ACCOUNTS."""
@@ -213,10 +235,12 @@ class Policy:
         whole, all_keys = (int(number) for number in re.findall(r"\d+", busy))
         return {"growth": rows[0][1], "flood": rows[1][1], "unharmed": whole / all_keys}
 
-    def report_bars(self, rates, keys, counters):
+    def report_bars(self, variants, duels, keys, counters):
+        ours, postfwd = (v.samples[20, "rcpt"].rate for v in variants[1:])
         rows = [
-            ["20 connections: requests / an epoll server that says DUNNO", "at least 0.85", rates[1] / rates[0]],
-            ["20 connections: requests / postfwd1", "at least 30", rates[1] / rates[2]],
+            ["20 connections: requests / an epoll server that says DUNNO", "at least 0.85", duels[20, "rcpt"].ratio],
+            ["the same, whole messages", "", duels[20, "message"].ratio],
+            ["20 connections: requests / postfwd1", "at least 30", ours / postfwd],
             [f"{scaled(TABLE_KEYS)} keys: MB of the counters", "at most 500", counters["growth"]["memory_mb"]],
             [f"{scaled(KEYS)} accounts: MB of the whole daemon at its peak", "", keys["peak_mb"]],
             ["counters, while they grow: p99 in ms", "under 1", counters["growth"]["p99_us"] / 1000],
