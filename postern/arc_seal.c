@@ -101,11 +101,10 @@ static int judge_chain(struct sealer *s)
 static int seal(struct sealer *s)
 {
 	struct cli *cli = s->tool.cli;
-	s->spec = (struct arc_spec){
-		.authserv_id = span_str(cli_option(cli, "authserv-id")),
-		.now = s->tool.now,
-	};
-	int rc = mail_input_name(cli, "domain", &s->domain);
+	s->spec = (struct arc_spec){.now = s->tool.now};
+	int rc = auth_tool_authserv_id(cli, "", &s->spec.authserv_id);
+	if (rc == EX_OK)
+		rc = mail_input_name(cli, "domain", &s->domain);
 	if (rc == EX_OK)
 		rc = mail_input_name(cli, "selector", &s->selector);
 	if (rc == EX_OK)

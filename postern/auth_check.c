@@ -85,11 +85,10 @@ static int judge(struct judging *j)
 		.tells_organizational = true,
 	};
 	char host[256] = "localhost";
-	const char *id = cli_option(cli, "authserv-id");
-	if (id == NULL && gethostname(host, sizeof(host) - 1) == 0)
-		id = host;
-	request.receiver = span_str(id);
-	int rc = auth_tool_client(cli, &request.ip, &request.mail_from);
+	IGNORE_RESULT(gethostname(host, sizeof(host) - 1));
+	int rc = auth_tool_authserv_id(cli, host, &request.receiver);
+	if (rc == EX_OK)
+		rc = auth_tool_client(cli, &request.ip, &request.mail_from);
 	if (rc == EX_OK)
 		rc = auth_tool_discovery(&j->tool, &request.psl);
 	if (rc == EX_OK)
@@ -110,7 +109,7 @@ static int judge(struct judging *j)
 		return cli_fail(cli, EX_DATAERR, "the message is too complex: %s", err_text(rc));
 	if (j->tool.trace)
 		auth_trace(cli->err, &j->inbound, j->message.body, &j->tool.inner);
-	return cli_print_json(cli, verdict_json(&j->inbound, span_str(id)));
+	return cli_print_json(cli, verdict_json(&j->inbound, request.receiver));
 }
 
 static int run(struct cli *cli)

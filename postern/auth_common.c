@@ -137,6 +137,13 @@ int auth_tool_close(struct auth_tool *tool, int status)
 	return status;
 }
 
+int auth_tool_authserv_id(struct cli *cli, const char *without, struct span *id_out)
+{
+	const char *id = cli_option(cli, "authserv-id");
+	*id_out = span_str(id == NULL ? without : id);
+	return id_out->len == 0 ? cli_fail(cli, EX_USAGE, "--authserv-id is empty") : EX_OK;
+}
+
 int auth_tool_discovery(struct auth_tool *tool, const struct dmarc_psl **psl_out)
 {
 	const char *word = cli_option(tool->cli, "dmarc-discovery");

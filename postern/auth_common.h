@@ -40,6 +40,8 @@ void auth_tool_wait(struct auth_tool *tool);
  */
 int auth_tool_close(struct auth_tool *tool, int status);
 
+/* --authserv-id, which names somebody, or WITHOUT it that name. */
+int auth_tool_authserv_id(struct cli *cli, const char *without, struct span *id_out) MUST_CHECK;
 /* --dmarc-discovery: *PSL_OUT is NULL for the tree walk. */
 int auth_tool_discovery(struct auth_tool *tool, const struct dmarc_psl **psl_out) MUST_CHECK;
 

@@ -269,6 +269,11 @@ class Tools(unittest.TestCase):
     def test_usage(self):
         self.assertEqual(run("auth", "check", "--ip", "x", "--helo", "h", "--mail-from", "")[0], 64)
         self.assertEqual(run("spf", "check", "--helo", "h", "--mail-from", "")[0], 64)
+        for words in (("auth", "check", "--ip", "192.0.2.1", "--helo", "h", "--mail-from", ""),
+                      ("arc", "seal", "--domain", "list.example", "--selector", "s", "--key", self.key)):
+            code, out, err = run(*words, "--authserv-id", "", stdin=MESSAGE)
+            self.assertEqual((code, out), (64, b""))
+            self.assertIn(b"--authserv-id is empty", err)
         for word in ("", "Count", "y"):
             code, out, err = run("auth", "check", "--ip", "192.0.2.1", "--helo", "h", "--mail-from", "",
                                  "--dkim-testing-keys", word, stdin=MESSAGE)
