@@ -450,7 +450,9 @@ bool table_mark_stands(struct table *table, const struct table_mark *mark, int64
 	if (c == NULL || mark->bucket != bucket || c->base != bucket)
 		return false;
 	const struct window w = cell_window(table, c);
-	return window_sum(&w) <= max;
+	const unsigned at = window_entry_find(&w, bucket);
+	/* A counter that was made anew may have the same generation, and less in it. */
+	return at < w.count && window_entry_count(&w, at) >= mark->amount && window_sum(&w) <= max;
 }
 
 void table_refund(struct table *table, const struct table_mark *mark)

@@ -162,9 +162,23 @@ START_TEST(the_counter_was_reset)
 }
 END_TEST
 
+/* Generations come again: of a counter that holds less than was charged nothing is taken for granted. */
+START_TEST(another_counter_of_the_same_generation)
+{
+	struct fixture f;
+	struct table_mark mark;
+	setup(&f, "client_ip recipients 9/1h");
+	table_charge(f.s.table, hash_of(&f), f.s.rules->items[0].windows[0].class, f.now_ms, 2, &mark);
+	ck_assert(table_mark_stands(f.s.table, &mark, f.now_ms, 9));
+	mark.amount = 3;
+	ck_assert(!table_mark_stands(f.s.table, &mark, f.now_ms, 9));
+	teardown(&f);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&as_it_was_reserved, &later_than_it_was_reserved, &more_than_was_reserved, &less_is_allowed_at_the_end,
-	&the_counter_was_reset, NULL,
+	&the_counter_was_reset, &another_counter_of_the_same_generation, NULL,
 };
 
 TEST_MAIN("policyd_commit", tests)
