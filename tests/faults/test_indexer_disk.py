@@ -120,13 +120,17 @@ class Committed(FaultCase):
         self.send(user)
         self.wait_until(lambda: self.count(user) == 1 and self.open_deliveries() == 0)
         pid = self.stack.pid("lmtp-indexer")
-        # The note, the result, and that it is done: which takes longer than anybody waits.
-        with tracing([pid], "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=300000000:when=3"):
-            self.send(user)
+        with contextlib.ExitStack() as stack:
+            # The note and the result are on the disk; that it is done takes longer than anybody waits.
+            with self.stopped_parsers():
+                self.send(user)
+                stack.enter_context(tracing([pid], "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=300000000"))
             self.wait_until(lambda: self.count(user) == 2)
             self.stack.kill("lmtp-indexer")
         self.wait_until(lambda: self.stack.pid("lmtp-indexer") not in (None, pid))
-        self.wait_until(lambda: self.metric('postern_index_messages_total{result="repeated"}', "lmtp-indexer") == 1)
+        repeated = 'postern_index_messages_total{result="repeated"}'
+        self.wait_until(lambda: self.metric(repeated, "lmtp-indexer") == 1,
+                        what=lambda: f"repeated: {self.metric(repeated, 'lmtp-indexer')}, open: {self.open_deliveries()}")
         self.assertEqual(self.count(user), 2)
         self.assertEqual(self.types(user), ["message.received"] * 2)
 
