@@ -77,6 +77,29 @@ static struct mailbox_transaction_context *usage_transaction_begin(
 	return t;
 }
 
+/*
+ * Dovecot's COPY shows the text of an error that it has held over the commit of the transaction that it read from,
+ * within which Dovecot frees it (2.3: the client was sent what came to lie there).  So the text itself is
+ * put aside, and put back where the storage still says the same.
+ */
+static char *error_aside(struct mail_storage *storage)
+{
+	char *text = storage->error_string;
+
+	storage->error_string = i_strdup(text);
+	return text;
+}
+
+static void error_back(struct mail_storage *storage, char *text)
+{
+	if (null_strcmp(storage->error_string, text) == 0) {
+		char *copy = storage->error_string;
+		storage->error_string = text;
+		text = copy;
+	}
+	i_free(text);
+}
+
 static void usage_transaction_rollback(struct mailbox_transaction_context *t)
 {
 	struct usage_mailbox *ubox = usage_mailbox_get(t->box);
@@ -100,6 +123,7 @@ static int usage_transaction_commit(struct mailbox_transaction_context *t,
 	struct mailbox *box = t->box;
 	struct usage_mailbox *ubox = usage_mailbox_get(box);
 	struct usage_transaction *ut = USAGE_CONTEXT(t);
+	char *text = error_aside(box->storage);
 	int ret = -1;
 
 	ubox->granted = FALSE;
@@ -109,6 +133,7 @@ static int usage_transaction_commit(struct mailbox_transaction_context *t,
 	} else {
 		ret = adapter_commit(ubox, t, changes_r);
 	}
+	error_back(box->storage, text);
 	if (ret < 0)
 		usage_release(&ubox->uroot->usage, &ut->save);
 	else
