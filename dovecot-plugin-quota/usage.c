@@ -162,6 +162,13 @@ void usage_unsized(struct usage_save *save)
 	save->unseen = true;
 }
 
+/* A reservation keeps others from counting the mailbox: it ends soon where somebody wants to. */
+static int post_commit(struct usage *u, const struct quota_request *r)
+{
+	const bool at_once = r->id == 0 || (u->state.flags & (QUOTA_IS_STALE | QUOTA_EXAMINE)) != 0;
+	return at_once ? quota_client_post(u->client, r) : quota_client_post_later(u->client, r);
+}
+
 void usage_commit(struct usage *u, struct usage_save *save)
 {
 	struct quota_request r = request_of(u, QUOTA_COMMIT);
@@ -170,7 +177,7 @@ void usage_commit(struct usage *u, struct usage_save *save)
 	r.bytes = save->bytes;
 	r.messages = save->messages;
 	if (save->messages > 0)
-		save->unseen = quota_client_post(u->client, &r) < 0 || save->unseen;
+		save->unseen = post_commit(u, &r) < 0 || save->unseen;
 	if (save->unseen)
 		usage_stale(u);
 	*save = (struct usage_save){0};
