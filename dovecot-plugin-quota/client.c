@@ -45,7 +45,7 @@ static void disconnect(struct quota_client *c)
 	c->mute = false;
 }
 
-static int64_t mono_ms(void)
+int64_t quota_client_now_ms(void)
 {
 	struct timespec ts;
 	if (clock_gettime(CLOCK_MONOTONIC, &ts) < 0)
@@ -65,9 +65,9 @@ static bool has_read(int fd)
 /* One that is only busy has not read what was sent a moment ago. */
 static bool reads_soon(const struct quota_client *c)
 {
-	const int64_t deadline_ms = mono_ms() + c->linger_ms;
+	const int64_t deadline_ms = quota_client_now_ms() + c->linger_ms;
 	bool read = c->fd >= 0 && has_read(c->fd);
-	while (c->fd >= 0 && !read && mono_ms() < deadline_ms) {
+	while (c->fd >= 0 && !read && quota_client_now_ms() < deadline_ms) {
 		(void)poll(NULL, 0, 1);
 		read = has_read(c->fd);
 	}
@@ -105,7 +105,7 @@ static void own(struct quota_client *c)
 	c->last_op = 0;
 	if (getrandom(&c->instance, sizeof(c->instance), GRND_NONBLOCK) !=
 	    (ssize_t)sizeof(c->instance))
-		c->instance = (uint64_t)c->pid << 32 ^ (uint64_t)mono_ms();
+		c->instance = (uint64_t)c->pid << 32 ^ (uint64_t)quota_client_now_ms();
 }
 
 /* Waits until FD is ready for EVENTS; false at the deadline. */
@@ -113,7 +113,7 @@ static bool ready(int fd, short events, int64_t deadline_ms)
 {
 	for (;;) {
 		struct pollfd p = {.fd = fd, .events = events};
-		const int64_t left = deadline_ms - mono_ms();
+		const int64_t left = deadline_ms - quota_client_now_ms();
 		const int n = poll(&p, 1, left > 0 ? (int)left : 0);
 		if (n > 0)
 			return true;
@@ -241,7 +241,7 @@ static int exchange(struct quota_client *c, struct span line, struct quota_reply
 static int attempt(struct quota_client *c, const struct quota_request *request,
 		   struct quota_reply *reply_out, struct sbuf *line)
 {
-	const int64_t now_ms = mono_ms(), deadline_ms = now_ms + QUOTA_CLIENT_TIMEOUT_MS;
+	const int64_t now_ms = quota_client_now_ms(), deadline_ms = now_ms + QUOTA_CLIENT_TIMEOUT_MS;
 
 	if (now_ms < c->down_until_ms)
 		return ERR_TEMP;
@@ -253,8 +253,8 @@ static int attempt(struct quota_client *c, const struct quota_request *request,
 		return 0;
 	disconnect(c);
 	c->owed_count = 0;
-	if (mono_ms() >= deadline_ms)
-		c->down_until_ms = mono_ms() + QUOTA_CLIENT_HOLDOFF_MS;
+	if (quota_client_now_ms() >= deadline_ms)
+		c->down_until_ms = quota_client_now_ms() + QUOTA_CLIENT_HOLDOFF_MS;
 	return rc == ERR_SYNTAX ? ERR_SYNTAX : ERR_TEMP;
 }
 
@@ -298,7 +298,7 @@ static int post(struct quota_client *c, const struct quota_request *request, boo
 	int rc = make_room(c);
 	if (rc < 0)
 		return rc;
-	const int64_t now_ms = mono_ms(), since_ms = now_ms - c->posted_ms;
+	const int64_t now_ms = quota_client_now_ms(), since_ms = now_ms - c->posted_ms;
 	const bool keeps = may_keep && c->on_kept != NULL && since_ms <= c->keep_ms && c->fd >= 0 && !c->mute && !c->kept;
 	struct quota_client_owed *owed = &c->owed[c->owed_count];
 	r.op = owed->op = ++c->last_op;
@@ -353,11 +353,11 @@ int quota_client_note(struct quota_client *c, const struct quota_request *reques
 	sbuf_init(&line, mem, sizeof(mem));
 	sbuf_init(&both, both_mem, sizeof(both_mem));
 	if (c->fd < 0) {
-		if (reconnect(c, mono_ms()) < 0) {
+		if (reconnect(c, quota_client_now_ms()) < 0) {
 			disconnect(c);
 			return ERR_TEMP;
 		}
-		c->mute = mono_ms() < c->down_until_ms;
+		c->mute = quota_client_now_ms() < c->down_until_ms;
 	}
 	const int rc = quota_request_encode(request, &line);
 	return rc == 0 ? send_whole(c, with_kept(c, sbuf_span(&line), &both)) : rc;

@@ -93,4 +93,7 @@ int quota_client_note(struct quota_client *c, const struct quota_request *reques
  */
 int quota_client_doubt(struct quota_client *c, struct span user) MUST_CHECK;
 
+/* Of the monotonic clock. */
+int64_t quota_client_now_ms(void);
+
 #endif

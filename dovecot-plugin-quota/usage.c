@@ -5,7 +5,12 @@
  */
 #include "dovecot-plugin-quota/usage.h"
 
+#include <poll.h>
+
 #define RECOUNT_TRIES 3
+/* A mail that may not fit waits so long, in steps, for others to be done with the mailbox. */
+#define RECOUNT_PATIENCE_MS 90
+#define RECOUNT_STEP_MS 5
 
 static struct quota_request request_of(const struct usage *u, enum quota_verb verb)
 {
@@ -127,6 +132,15 @@ static struct quota_request reserve_request(const struct usage *u, const struct 
 	return r;
 }
 
+/* Or else what is decided next is decided by numbers that are in doubt. */
+static void recount_patiently(struct usage *u)
+{
+	const int64_t deadline_ms = quota_client_now_ms() + RECOUNT_PATIENCE_MS;
+
+	while (usage_recount(u) == ERR_AGAIN && quota_client_now_ms() < deadline_ms)
+		(void)poll(NULL, 0, RECOUNT_STEP_MS);
+}
+
 enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
 				 const struct usage_mail *mail)
 {
@@ -136,7 +150,7 @@ enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
 
 	int rc = call(u, &r, &reply);
 	if (rc == 0 && reply.word == QUOTA_RECOUNT) {
-		(void)usage_recount(u);
+		recount_patiently(u);
 		r.flags |= QUOTA_RECOUNT_DONE;
 		rc = call(u, &r, &reply);
 	}
