@@ -11,6 +11,7 @@
 #include "policyd-ratelimit/replay.h"
 #include "policyd-ratelimit/streaks.h"
 #include "tests/unit/policyd_request.h"
+#include "tests/unit/policyd_rules.h"
 #include "tests/unit/runner.h"
 
 #define NOW INT64_C(100000000000)
@@ -18,18 +19,6 @@
 
 static const struct hash_key fixed_key = {5, 6};
 static const struct session_outcome *outcome; /* of what was asked last */
-
-static struct rules *rules_of(const char *const *limits)
-{
-	char mem[512];
-	struct sbuf reason;
-	struct rules *rules = rules_new();
-	sbuf_init(&reason, mem, sizeof(mem));
-	for (; *limits != NULL; limits++)
-		ck_assert_msg(rules_add_limit(rules, span_str(*limits), &reason) == 0, "%s", mem);
-	rules_seal(rules);
-	return rules;
-}
 
 static void session_make(struct session *s, const char *const *limits, size_t txn_max)
 {

@@ -5,6 +5,7 @@
 #include <check.h>
 
 #include "tests/unit/policyd_request.h"
+#include "tests/unit/policyd_rules.h"
 #include "tests/unit/runner.h"
 
 #define HOUR_MS INT64_C(3600000)
@@ -19,22 +20,11 @@ struct fixture {
 	int64_t now_ms;
 };
 
-static struct rules *rules_of(const char *limit)
-{
-	char mem[256];
-	struct sbuf reason;
-	struct rules *rules = rules_new();
-	sbuf_init(&reason, mem, sizeof(mem));
-	ck_assert_msg(rules_add_limit(rules, span_str(limit), &reason) == 0, "%s", mem);
-	rules_seal(rules);
-	return rules;
-}
-
 static void setup(struct fixture *f, const char *limit)
 {
 	memset(f, 0, sizeof(*f));
 	f->now_ms = NOW;
-	ck_assert_int_eq(session_init(&f->s, table_new(&key, 32u << 20), rules_of(limit), 64, HOUR_MS), 0);
+	ck_assert_int_eq(session_init(&f->s, table_new(&key, 32u << 20), rules_of_one(limit), 64, HOUR_MS), 0);
 }
 
 static void teardown(struct fixture *f)
@@ -134,7 +124,7 @@ START_TEST(less_is_allowed_at_the_end)
 	setup(&f, "client_ip messages 2/1h");
 	asked(&f, "RCPT", 0, 0);
 	asked(&f, "RCPT", 1, 0);
-	ck_assert_int_eq(session_set_rules(&f.s, rules_of("client_ip messages 1/1h")), 0);
+	ck_assert_int_eq(session_set_rules(&f.s, rules_of_one("client_ip messages 1/1h")), 0);
 	const struct session_outcome *o = asked(&f, "END-OF-MESSAGE", 0, 1);
 	ck_assert_int_eq(o->action, PROTO_DEFER);
 	ck_assert(!o->committed);

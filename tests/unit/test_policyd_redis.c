@@ -7,6 +7,7 @@
 #include "policyd-ratelimit/lease_wire.h"
 #include "policyd-ratelimit/redis_addr.h"
 #include "policyd-ratelimit/subject.h"
+#include "tests/unit/policyd_rules.h"
 #include "tests/unit/runner.h"
 
 static const struct hash_key fixed_key = {5, 6};
@@ -160,12 +161,7 @@ END_TEST
 static struct span name_of(enum rule_scope scope, const char *key, const char *limit, struct sbuf *name)
 {
 	static struct subject subject;
-	char mem[512];
-	struct sbuf reason;
-	struct rules *rules = rules_new();
-	sbuf_init(&reason, mem, sizeof(mem));
-	ck_assert_msg(rules_add_limit(rules, span_str(limit), &reason) == 0, "%s", mem);
-	rules_seal(rules);
+	struct rules *rules = rules_of_one(limit);
 	ck_assert_int_eq(subject_init_text(&subject, scope, span_str(key), '+'), 0);
 	sbuf_reset(name);
 	ck_assert_int_eq(lease_name_add(&subject, &rules->items[0], &rules->items[0].windows[0], name), 0);

@@ -6,6 +6,7 @@
 #include <check.h>
 
 #include "policyd-ratelimit/journal.h"
+#include "tests/unit/policyd_rules.h"
 #include "tests/unit/runner.h"
 
 #define BOOT INT64_C(5000000)
@@ -19,18 +20,6 @@ static uint64_t random_next(uint64_t *state)
 	*state ^= *state >> 7;
 	*state ^= *state << 17;
 	return *state;
-}
-
-static struct rules *rules_of(const char *const *limits)
-{
-	char mem[512];
-	struct sbuf reason;
-	struct rules *rules = rules_new();
-	sbuf_init(&reason, mem, sizeof(mem));
-	for (; *limits != NULL; limits++)
-		ck_assert_msg(rules_add_limit(rules, span_str(*limits), &reason) == 0, "%s", mem);
-	rules_seal(rules);
-	return rules;
 }
 
 static void session_make(struct session *s, const char *const *limits, size_t txn_max)
