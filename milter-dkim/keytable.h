@@ -21,6 +21,7 @@
 #include "milter-dkim/signkey.h"
 
 #define KEYTABLE_LINES_MAX 1000000
+#define KEYTABLE_ADDRESS_MAX 1023 /* bytes; a longer one is nobody's, whatever the patterns */
 #define KEYTABLE_EXPANDED_MAX 10000 /* keys with a % in their path that are kept */
 
 struct keytable;

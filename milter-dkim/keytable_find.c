@@ -7,7 +7,7 @@
 #include "milter-dkim/keytable_internal.h"
 #include "milter-dkim/sigwrite.h"
 
-#define ADDRESS_MAX 1024
+#define ADDRESS_SIZE (KEYTABLE_ADDRESS_MAX + 1)
 #define PATH_MAX_BYTES 4096
 #define NONE KEYTABLE_NONE
 
@@ -113,7 +113,7 @@ static struct signkey *expanded_key(struct keytable *t, const struct keytable_ro
 {
 	bool percent = strcmp(row->domain, "%") == 0;
 	struct span signing = percent ? domain : span_str(row->domain);
-	char mem[3 * ADDRESS_MAX];
+	char mem[3 * ADDRESS_SIZE];
 	struct sbuf name;
 	sbuf_init(&name, mem, sizeof(mem));
 	sbuf_addf(&name, "%s %.*s", row->name, SPAN_ARG(domain));
@@ -163,7 +163,7 @@ static void add_encoded(struct span local, struct sbuf *out)
  * domain: that would spoil the signature. */
 static struct span identity_of(const struct collecting *c, const char *signer, struct span signing)
 {
-	char mem[ADDRESS_MAX], out_mem[4 * ADDRESS_MAX];
+	char mem[ADDRESS_SIZE], out_mem[4 * ADDRESS_SIZE];
 	struct sbuf text, out;
 	struct span copy;
 	if (signer == NULL)
@@ -270,7 +270,7 @@ static void find_patterns(struct collecting *c, struct span address, size_t at)
 static size_t lookup_joined(const struct keytable *t, struct span local, const char *between,
 			    struct span domain)
 {
-	char mem[ADDRESS_MAX];
+	char mem[ADDRESS_SIZE];
 	struct sbuf key;
 	sbuf_init(&key, mem, sizeof(mem));
 	sbuf_add(&key, local);
@@ -298,7 +298,7 @@ static void find_exact(struct collecting *c, struct span address, size_t at)
 size_t keytable_find(struct keytable *table, struct span local, struct span domain, struct arena *a,
 		     struct keytable_match *matches_out, size_t max)
 {
-	char mem[ADDRESS_MAX];
+	char mem[ADDRESS_SIZE];
 	struct sbuf address;
 	sbuf_init(&address, mem, sizeof(mem));
 	sbuf_add_lower(&address, local);

@@ -73,6 +73,8 @@ static int find(struct span before, struct span table, struct span after, struct
 static void check(struct span author, struct span table, bool patterns)
 {
 	struct found plain, more;
+	if (author.len > KEYTABLE_ADDRESS_MAX)
+		return;
 	if (find(SPAN_EMPTY, table, SPAN_EMPTY, author, patterns, &plain) < 0)
 		return;
 	if (find(SPAN_EMPTY, table, SPAN_LIT("\nnobody@nowhere.invalid one\n"), author, patterns, &more) == 0 &&

@@ -376,10 +376,24 @@ START_TEST(line_cap)
 }
 END_TEST
 
+START_TEST(address_cap)
+{
+	struct files files = {0};
+	char address[KEYTABLE_ADDRESS_MAX + 2];
+	struct keytable *t = load(KEYS, "* main\n", PATTERNS, &files);
+	memset(address, 'a', sizeof(address) - 1);
+	address[sizeof(address) - 1] = '\0';
+	memcpy(address + sizeof(address) - 1 - strlen("@example.com"), "@example.com", strlen("@example.com"));
+	ck_assert_str_eq(found(t, address + 1), "mail@example.com");
+	ck_assert_str_eq(found(t, address), "");
+	keytable_unref(&t);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&wildcard_tables, &plain_tables_in_opendkim_order, &broken_lines_defer_and_never_crash,
 	&any_bytes_in_an_address, &multiple_signatures, &identities,
-	&names_from_the_address, &internationalised_names, &names_of_tables, &large_tables_load_fast, &line_cap, NULL,
+	&names_from_the_address, &internationalised_names, &names_of_tables, &large_tables_load_fast, &line_cap, &address_cap, NULL,
 };
 
 TEST_MAIN("keytable", tests)
