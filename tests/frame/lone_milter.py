@@ -10,7 +10,7 @@ import time
 
 from tests.frame.layout import Layout
 from tests.frame.milter import SOCKET, MilterClient
-from tests.frame.wait import wait_until
+from tests.frame.wait import listens, wait_until
 
 READY_S = 60
 
@@ -54,19 +54,12 @@ class LoneMilter:
             self.process = subprocess.Popen([self.build / "bin/milter-dkim", "-c", self.base / "conf"], stderr=log,
                                             stdin=subprocess.DEVNULL)
         # Not to poll the socket would be to measure the poll.
-        while not self.connects():
+        while not listens(self.path(SOCKET)):
             if self.process.poll() is not None:
                 raise AssertionError(f"the daemon ended with {self.process.returncode}: {self.text()}")
             if time.monotonic() > self.started + READY_S:
                 raise AssertionError("the daemon does not listen")
             time.sleep(0.005)
-
-    def connects(self):
-        try:
-            MilterClient(self).close()
-            return True
-        except OSError:
-            return False
 
     def stop(self, number=signal.SIGTERM):
         if self.process and self.process.poll() is None:

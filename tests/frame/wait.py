@@ -2,6 +2,7 @@
 import contextlib
 import os
 import pathlib
+import socket
 import time
 
 # Of whoever waits for what is no promise of a time: only a fault lets it run out.
@@ -27,6 +28,14 @@ def wait_until(condition, timeout=PATIENCE_S, what=None, interval=0.02):
         if begun >= deadline:
             raise WaitTimeout(f"after {timeout:g} s still not: {what() if callable(what) else what or condition}")
         time.sleep(interval)
+
+
+def listens(path):
+    """Whether somebody takes connections at the unix socket PATH, which is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.connect(str(path))
+        return True
+    return False
 
 
 def traced(pid):

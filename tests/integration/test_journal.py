@@ -19,7 +19,7 @@ from tests.dns.dnsd import Server  # noqa: E402
 from tests.frame.layout import REPO, Layout  # noqa: E402
 from tests.frame.metrics import scrape  # noqa: E402
 from tests.frame.milter import SOCKET, MilterClient, packet  # noqa: E402
-from tests.frame.wait import wait_until  # noqa: E402
+from tests.frame.wait import listens, wait_until  # noqa: E402
 
 EVENT = re.compile(r'^EVENT\((\w+), "([0-9a-f]{32})", "(.*?)",', re.M)
 KEY = "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="
@@ -108,7 +108,7 @@ def scene(**more):
         with subprocess.Popen([Layout().build / "bin/milter-dkim", "-c", "/dev/null", *words],
                               stderr=subprocess.DEVNULL) as daemon:
             try:
-                wait_until(lambda: (played.folder / "milter.sock").exists(), what="milter-dkim")
+                wait_until(lambda: listens(played.folder / "milter.sock"), what="milter-dkim")
                 played.play()
                 return scrape(played, "milter-dkim")
             finally:

@@ -12,7 +12,7 @@ import tempfile
 import unittest
 
 from tests.dns.dnsd import Server
-from tests.frame.wait import wait_until
+from tests.frame.wait import listens, wait_until
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("POSTERN_BUILD", REPO / "build"))
@@ -86,7 +86,7 @@ class Memory(unittest.TestCase):
         with open(self.folder / "log", "wb") as log:
             milter = subprocess.Popen([BUILD / "bin/milter-dkim", "-c", config], stderr=log)
         self.addCleanup(self.end, milter)
-        wait_until(lambda: milter.poll() is not None or self.socket.exists(), what="the milter's socket")
+        wait_until(lambda: milter.poll() is not None or listens(self.socket), what="the milter's socket")
         return milter
 
     @staticmethod
