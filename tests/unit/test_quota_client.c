@@ -3,56 +3,12 @@
  * happens when it hangs, dies, restarts, or says nonsense.
  */
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
-#include "dovecot-plugin-quota/usage.h"
-#include "tests/unit/runner.h"
-
-#define USER "office@example.net"
-
-static char path[64];
-static int listener = -1;
-#define PATIENCE_MS 20000 /* with a thread of the test's own, which may come late */
-
-static struct quota_client client;
+#include "tests/unit/quota_client.h"
 
 static const struct usage_allowance none;
-
-static int64_t mono_ms(void)
-{
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-static void listen_anew(void)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	memcpy(addr.sun_path, path, strlen(path));
-	unlink(path);
-	listener = socket(AF_UNIX, SOCK_STREAM, 0);
-	ck_assert_int_eq(bind(listener, (const struct sockaddr *)&addr, sizeof(addr)), 0);
-	ck_assert_int_eq(listen(listener, 8), 0);
-}
-
-static void begin(void)
-{
-	(void)snprintf(path, sizeof(path), "%s/quota-client-%d.sock", tmpdir(), (int)getpid());
-	listen_anew();
-	ck_assert_int_eq(quota_client_init(&client, path, ""), 0);
-}
-
-static void end(void)
-{
-	quota_client_done(&client);
-	close(listener);
-	unlink(path);
-}
 
 /* ---- the other side, one step at a time ---- */
 
@@ -72,80 +28,6 @@ static const char *sent_on(int fd)
 	got[got_len] = '\0';
 	return got;
 }
-
-/* Answers one connection with the lines of SCRIPT, one a request with a reply;
- * closes it when the script ends. */
-struct script {
-	pthread_t thread;
-	const char *const *lines;
-	char seen[16384];
-};
-
-static bool has_reply(const char *line)
-{
-	static const char *const verbs[] = {"LOOKUP", "RESERVE", "LAST", "LIMIT", "COUNT", "SYNC"};
-	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
-		if (strncmp(line, verbs[i], strlen(verbs[i])) == 0)
-			return true;
-	return false;
-}
-
-static void *play(void *arg)
-{
-	struct script *s = arg;
-	const int fd = accept(listener, NULL, NULL);
-	FILE *in = fdopen(fd, "r");
-	char line[2048];
-	size_t len = 0;
-
-	for (const char *const *reply = s->lines; *reply != NULL;) {
-		if (fgets(line, sizeof(line), in) == NULL)
-			break;
-		len += (size_t)snprintf(s->seen + len, sizeof(s->seen) - len, "%s", line);
-		if (!has_reply(line))
-			continue;
-		if (send(fd, *reply, strlen(*reply), MSG_NOSIGNAL) < 0)
-			break;
-		reply++;
-	}
-	fclose(in);
-	return NULL;
-}
-
-static void script_start(struct script *s, const char *const *lines)
-{
-	*s = (struct script){.lines = lines};
-	ck_assert_int_eq(pthread_create(&s->thread, NULL, play, s), 0);
-}
-
-static void script_end(struct script *s)
-{
-	pthread_join(s->thread, NULL);
-}
-
-/* ---- a root ---- */
-
-static uint64_t mailbox_bytes, mailbox_messages;
-static int counts;
-
-static int count_mailbox(void *arg, uint64_t *bytes_out, uint64_t *messages_out)
-{
-	(void)arg;
-	counts++;
-	*bytes_out = mailbox_bytes;
-	*messages_out = mailbox_messages;
-	return 0;
-}
-
-static struct usage root(uint64_t limit)
-{
-	return (struct usage){
-		.client = &client, .user = USER, .count = count_mailbox, .state = {.limit = limit}};
-}
-
-static const struct usage_mail mail100 = {.bytes = 100, .key = ""};
-
-#define OK_REPLY "OK\t7\t1000\t0\t300\t3\t600\t4611686018427387904\t5\t0\t0\n"
 
 START_TEST(a_mail_is_reserved_and_committed)
 {
@@ -248,9 +130,9 @@ START_TEST(a_recount_does_not_wait_for_ever)
 	script_start(&s, lines);
 	struct usage u = root(1000);
 	struct usage_save save = {0};
-	const int64_t since = mono_ms();
+	const int64_t since = quota_client_now_ms();
 	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK); /* no word of a limit */
-	ck_assert_int_lt(mono_ms() - since, QUOTA_CLIENT_TIMEOUT_MS);
+	ck_assert_int_lt(quota_client_now_ms() - since, QUOTA_CLIENT_TIMEOUT_MS);
 	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t1000\t2\t"));
 	end();
 	script_end(&s);
@@ -263,14 +145,14 @@ START_TEST(a_hanging_quotad_costs_one_wait)
 	mailbox_bytes = 850;
 	mailbox_messages = 8;
 	struct usage u = root(1000);
-	const int64_t since = mono_ms();
+	const int64_t since = quota_client_now_ms();
 	for (int i = 0; i < 3; i++) {
 		struct usage_save save = {0};
 		ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
 		ck_assert(save.unseen);
 		usage_commit(&u, &save);
 	}
-	const int64_t took = mono_ms() - since;
+	const int64_t took = quota_client_now_ms() - since;
 	ck_assert_int_ge(took, QUOTA_CLIENT_TIMEOUT_MS - 5);
 	ck_assert_int_lt(took, 2 * QUOTA_CLIENT_TIMEOUT_MS);
 	/* the limit holds by the count, for what the transaction has already, too */
@@ -297,7 +179,7 @@ START_TEST(nobody_listens_and_nobody_waits)
 	end();
 	ck_assert_int_eq(quota_client_init(&client, path, ""), 0);
 	struct usage u = root(0);
-	const int64_t since = mono_ms();
+	const int64_t since = quota_client_now_ms();
 	for (int i = 0; i < 100; i++) {
 		struct usage_save save = {0};
 		ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
@@ -305,7 +187,7 @@ START_TEST(nobody_listens_and_nobody_waits)
 		usage_intent(&u);
 		usage_freed(&u, 1, 1);
 	}
-	ck_assert_int_lt(mono_ms() - since, QUOTA_CLIENT_TIMEOUT_MS);
+	ck_assert_int_lt(quota_client_now_ms() - since, QUOTA_CLIENT_TIMEOUT_MS);
 }
 END_TEST
 
@@ -506,171 +388,6 @@ START_TEST(too_much_owed_waits_for_the_disk)
 }
 END_TEST
 
-/* ---- what goes with the next request ---- */
-
-static bool is_kept;
-
-static void note_kept(bool kept)
-{
-	ck_assert(is_kept != kept);
-	is_kept = kept;
-}
-
-static void begin_keeping(void)
-{
-	begin();
-	is_kept = false;
-	client.on_kept = note_kept;
-	client.keep_ms = PATIENCE_MS;
-}
-
-static void deliver(struct usage *u)
-{
-	struct usage_save save = {0};
-	ck_assert_int_eq(usage_reserve(u, &save, &mail100), USAGE_OK);
-	usage_commit(u, &save);
-}
-
-#define RESERVED "RESERVE\t" USER "\t0\t100\t0\t1000\t0\t0\t0\t0\t\n"
-#define COMMITTED(op) "COMMIT\t" USER "\t7\t" op "\t100\t1\n"
-
-START_TEST(a_commit_goes_with_the_next_request)
-{
-	static const char *const lines[] = {OK_REPLY, OK_REPLY, OK_REPLY, OK_REPLY, NULL};
-	struct script s;
-	begin_keeping();
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	deliver(&u);
-	ck_assert(!is_kept && !client.kept); /* who knows whether another one comes */
-	deliver(&u);
-	ck_assert(is_kept);
-	deliver(&u);
-	ck_assert(is_kept);
-	usage_intent(&u);
-	ck_assert(!is_kept);
-	usage_lookup(&u);
-	script_end(&s);
-	ck_assert_ptr_nonnull(strstr(s.seen, "\n" RESERVED COMMITTED("1") RESERVED COMMITTED("2") RESERVED COMMITTED("3")
-					     "INTENT\t" USER "\nLOOKUP"));
-	end();
-}
-END_TEST
-
-START_TEST(what_is_kept_is_sent_when_its_time_comes)
-{
-	static const char *const lines[] = {OK_REPLY, OK_REPLY, OK_REPLY, NULL};
-	struct script s;
-	begin_keeping();
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	deliver(&u);
-	deliver(&u);
-	quota_client_flush(&client);
-	ck_assert(!is_kept);
-	quota_client_flush(&client); /* nothing is left to send */
-	usage_lookup(&u);
-	script_end(&s);
-	ck_assert_ptr_nonnull(strstr(s.seen, RESERVED COMMITTED("2") "LOOKUP"));
-	end();
-}
-END_TEST
-
-START_TEST(what_is_kept_is_sent_at_the_end)
-{
-	static const char *const lines[] = {OK_REPLY, OK_REPLY, "nobody asks for it\n", NULL};
-	struct script s;
-	begin_keeping();
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	deliver(&u);
-	deliver(&u);
-	ck_assert(is_kept);
-	end();
-	script_end(&s);
-	ck_assert(!is_kept);
-	ck_assert_ptr_nonnull(strstr(s.seen, RESERVED COMMITTED("2")));
-}
-END_TEST
-
-START_TEST(what_is_kept_survives_the_connection)
-{
-	static const char *const first[] = {OK_REPLY, OK_REPLY, NULL}, *const second[] = {OK_REPLY, NULL};
-	struct script s;
-	begin_keeping();
-	script_start(&s, first);
-	struct usage u = root(1000);
-	deliver(&u);
-	deliver(&u);
-	script_end(&s);
-	ck_assert(is_kept);
-	script_start(&s, second);
-	usage_lookup(&u);
-	ck_assert(!is_kept);
-	script_end(&s);
-	ck_assert_ptr_nonnull(strstr(s.seen, "\n" COMMITTED("1") COMMITTED("2") "LOOKUP"));
-	end();
-}
-END_TEST
-
-/* A reservation keeps others from counting; what has none says nothing of a process that dies. */
-START_TEST(some_changes_are_never_kept)
-{
-#define FLAGGED(flags) "OK\t7\t1000\t0\t300\t3\t600\t4611686018427387904\t5\t" flags "\t0\n"
-	static const char *const lines[] = {OK_REPLY, FLAGGED("1"), FLAGGED("8"), OK_REPLY, OK_REPLY, OK_REPLY, NULL};
-	struct script s;
-	begin_keeping();
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	for (int i = 0; i < 3; i++) {
-		deliver(&u); /* the first; one of a user who is stale; of one who is examined */
-		ck_assert(!is_kept);
-	}
-	usage_freed(&u, 1, 1);
-	ck_assert(!is_kept);
-	client.keep_ms = -1; /* the last one was long ago */
-	deliver(&u);
-	ck_assert(!is_kept);
-	client.keep_ms = PATIENCE_MS;
-	client.on_kept = NULL;
-	deliver(&u);
-	ck_assert(!client.kept);
-	usage_lookup(&u);
-	script_end(&s);
-	ck_assert_ptr_nonnull(strstr(s.seen, COMMITTED("3") "FREE"));
-	ck_assert_ptr_nonnull(strstr(s.seen, COMMITTED("6") "LOOKUP"));
-	end();
-}
-END_TEST
-
-START_TEST(a_child_does_not_send_what_its_parent_keeps)
-{
-	static const char *const lines[] = {OK_REPLY, OK_REPLY, OK_REPLY, NULL}, *const other[] = {OK_REPLY, NULL};
-	struct script s, c;
-	begin_keeping();
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	deliver(&u);
-	deliver(&u);
-	script_start(&c, other);
-	const pid_t pid = fork();
-	if (pid == 0) {
-		usage_lookup(&u);
-		_exit(is_kept || client.owed_count > 0 ? 1 : 0);
-	}
-	int status;
-	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-	ck_assert_int_eq(status, 0);
-	script_end(&c);
-	ck_assert_ptr_null(strstr(c.seen, "COMMIT"));
-	ck_assert(is_kept);
-	usage_lookup(&u);
-	script_end(&s);
-	ck_assert_ptr_nonnull(strstr(s.seen, RESERVED COMMITTED("2") "LOOKUP"));
-	end();
-}
-END_TEST
-
 START_TEST(nonsense_is_no_answer)
 {
 	static const char *const lines[] = {"YES PLEASE\n", NULL};
@@ -791,12 +508,6 @@ static const TTest *const *const tests[] = {
 	&no_marker_where_another_listens,
 	&what_is_owed_is_sent_again,
 	&too_much_owed_waits_for_the_disk,
-	&a_commit_goes_with_the_next_request,
-	&what_is_kept_is_sent_when_its_time_comes,
-	&what_is_kept_is_sent_at_the_end,
-	&what_is_kept_survives_the_connection,
-	&some_changes_are_never_kept,
-	&a_child_does_not_send_what_its_parent_keeps,
 	&nonsense_is_no_answer,
 	&a_child_does_not_speak_for_its_parent,
 	&an_old_limit_serves_while_it_is_unknown,
