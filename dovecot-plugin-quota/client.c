@@ -23,22 +23,14 @@
 
 int quota_client_init(struct quota_client *c, const char *path, const char *marker_dir)
 {
-	*c = (struct quota_client){.fd = -1, .keep_ms = QUOTA_CLIENT_KEEP_MS, .linger_ms = QUOTA_CLIENT_LINGER_MS};
+	*c = (struct quota_client){
+		.fd = -1, .linger_ms = QUOTA_CLIENT_LINGER_MS, .patience_ms = QUOTA_CLIENT_PATIENCE_MS};
 	const int rc = span_copy_cstr(span_str(marker_dir), c->marker_dir, sizeof(c->marker_dir));
 	return rc < 0 ? rc : span_copy_cstr(span_str(path), c->path, sizeof(c->path));
 }
 
-static void keep(struct quota_client *c, bool kept)
-{
-	if (c->kept == kept)
-		return;
-	c->kept = kept;
-	c->on_kept(kept);
-}
-
 static void disconnect(struct quota_client *c)
 {
-	keep(c, false); /* it is owed, and sent with all that is */
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
@@ -88,7 +80,6 @@ static void leave_owed(const struct quota_client *c)
 
 void quota_client_done(struct quota_client *c)
 {
-	quota_client_flush(c);
 	leave_owed(c);
 	disconnect(c);
 	c->owed_count = 0;
@@ -198,28 +189,12 @@ static int receive(int fd, struct quota_reply *reply_out, int64_t deadline_ms)
 	return ERR_SYNTAX;
 }
 
-/* LINE behind what is kept back, which ends that; BOTH serves it. */
-static struct span with_kept(struct quota_client *c, struct span line, struct sbuf *both)
-{
-	if (!c->kept)
-		return line;
-	keep(c, false);
-	const struct quota_client_owed *last = &c->owed[c->owed_count - 1];
-	sbuf_add(both, span_of(last->line, last->len));
-	sbuf_add(both, line);
-	return sbuf_span(both);
-}
-
 /* Sends LINE, on a new connection where there is none; tells which it was. */
 static int transmit(struct quota_client *c, struct span line, int64_t deadline_ms, bool *fresh_out)
 {
-	char mem[2 * QUOTA_LINE_MAX + 1];
-	struct sbuf both;
-
-	sbuf_init(&both, mem, sizeof(mem));
 	*fresh_out = c->fd < 0 || c->mute;
 	const int rc = *fresh_out ? reconnect(c, deadline_ms) : 0;
-	return rc == 0 ? send_all(c->fd, with_kept(c, line, &both), deadline_ms) : rc;
+	return rc == 0 ? send_all(c->fd, line, deadline_ms) : rc;
 }
 
 /* LINE and, if REPLY_OUT is not NULL, its reply.  A lost connection is made
@@ -289,7 +264,7 @@ static int make_room(struct quota_client *c)
 	return rc;
 }
 
-static int post(struct quota_client *c, const struct quota_request *request, bool may_keep)
+int quota_client_post(struct quota_client *c, const struct quota_request *request)
 {
 	struct quota_request r = *request;
 	struct sbuf line;
@@ -298,60 +273,24 @@ static int post(struct quota_client *c, const struct quota_request *request, boo
 	int rc = make_room(c);
 	if (rc < 0)
 		return rc;
-	const int64_t now_ms = quota_client_now_ms(), since_ms = now_ms - c->posted_ms;
-	const bool keeps = may_keep && c->on_kept != NULL && since_ms <= c->keep_ms && c->fd >= 0 && !c->mute && !c->kept;
 	struct quota_client_owed *owed = &c->owed[c->owed_count];
 	r.op = owed->op = ++c->last_op;
-	c->posted_ms = now_ms;
 	sbuf_init(&line, owed->line, sizeof(owed->line));
-	rc = keeps ? quota_request_encode(&r, &line) : attempt(c, &r, NULL, &line);
+	rc = attempt(c, &r, NULL, &line);
 	if (rc < 0)
 		return rc;
 	owed->len = line.len;
 	c->owed_count++;
-	keep(c, keeps);
 	return 0;
 }
 
-int quota_client_post(struct quota_client *c, const struct quota_request *request)
-{
-	return post(c, request, false);
-}
-
-int quota_client_post_later(struct quota_client *c, const struct quota_request *request)
-{
-	return post(c, request, true);
-}
-
-/* What does not fit whole would spoil what follows. */
-static int send_whole(struct quota_client *c, struct span lines)
-{
-	const ssize_t n = send(c->fd, lines.ptr, lines.len, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (n == (ssize_t)lines.len)
-		return 0;
-	disconnect(c);
-	return ERR_TEMP;
-}
-
-void quota_client_flush(struct quota_client *c)
+int quota_client_note(struct quota_client *c, const struct quota_request *request)
 {
 	char mem[QUOTA_LINE_MAX + 1];
 	struct sbuf line;
 
 	own(c);
 	sbuf_init(&line, mem, sizeof(mem));
-	if (c->kept)
-		IGNORE_RESULT(send_whole(c, with_kept(c, SPAN_EMPTY, &line)));
-}
-
-int quota_client_note(struct quota_client *c, const struct quota_request *request)
-{
-	char mem[QUOTA_LINE_MAX + 1], both_mem[2 * QUOTA_LINE_MAX + 1];
-	struct sbuf line, both;
-
-	own(c);
-	sbuf_init(&line, mem, sizeof(mem));
-	sbuf_init(&both, both_mem, sizeof(both_mem));
 	if (c->fd < 0) {
 		if (reconnect(c, quota_client_now_ms()) < 0) {
 			disconnect(c);
@@ -360,7 +299,14 @@ int quota_client_note(struct quota_client *c, const struct quota_request *reques
 		c->mute = quota_client_now_ms() < c->down_until_ms;
 	}
 	const int rc = quota_request_encode(request, &line);
-	return rc == 0 ? send_whole(c, with_kept(c, sbuf_span(&line), &both)) : rc;
+	if (rc < 0)
+		return rc;
+	/* A note that does not fit whole would spoil what follows. */
+	const ssize_t n = send(c->fd, line.ptr, line.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n == (ssize_t)line.len)
+		return 0;
+	disconnect(c);
+	return ERR_TEMP;
 }
 
 int quota_client_doubt(struct quota_client *c, struct span user)

@@ -15,8 +15,8 @@
 
 #define QUOTA_CLIENT_TIMEOUT_MS 400
 #define QUOTA_CLIENT_HOLDOFF_MS 2000
-#define QUOTA_CLIENT_KEEP_MS 50	  /* for a change that goes with the next request */
 #define QUOTA_CLIENT_LINGER_MS 50 /* at the end, or after a doubt, for what was sent to be read */
+#define QUOTA_CLIENT_PATIENCE_MS 90 /* of a mail that may not fit, for others to be done with the mailbox */
 #define QUOTA_CLIENT_PATH_MAX 107
 #define QUOTA_CLIENT_MARKERS_MAX 511 /* path of the directory of markers */
 
@@ -30,23 +30,16 @@ struct quota_client {
 	pid_t pid; /* whose connection it is */
 	bool mute; /* a reply was missed: only one-way requests may be sent on this one */
 	uint64_t instance, last_op;
-	/* What is not acknowledged, oldest first. */
+	/* What was sent and is not acknowledged, oldest first. */
 	struct quota_client_owed {
 		uint64_t op;
 		size_t len;
 		char line[QUOTA_LINE_MAX];
 	} owed[QUOTA_CLIENT_OWED_MAX];
 	size_t owed_count;
-	bool kept; /* the last of them is not sent yet; there is a connection then */
-	/*
-	 * NULL: nothing is kept back.  Else called with true when something is, after which
-	 * quota_client_flush() must come in QUOTA_CLIENT_KEEP_MS, and with false when that is over.
-	 */
-	void (*on_kept)(bool kept);
-	int64_t posted_ms;     /* monotonic; of the last change */
 	int64_t down_until_ms; /* monotonic; no calls before */
-	/* QUOTA_CLIENT_KEEP_MS and _LINGER_MS, unless a test cannot be sure to be so fast. */
-	int64_t keep_ms, linger_ms;
+	/* QUOTA_CLIENT_LINGER_MS and _PATIENCE_MS, unless a test cannot be sure to be so fast. */
+	int64_t linger_ms, patience_ms;
 };
 
 /* Connects to the unix socket PATH later; leaves markers (lib/run/marker.h) in
@@ -70,15 +63,6 @@ int quota_client_call(struct quota_client *c, const struct quota_request *reques
  * acknowledged.  ERR_TEMP where it could not be sent.
  */
 int quota_client_post(struct quota_client *c, const struct quota_request *request) MUST_CHECK;
-/*
- * The same for the COMMIT of a reservation, which holds its space until then.  Where changes
- * follow each other within QUOTA_CLIENT_KEEP_MS and ON_KEPT is set, it is kept back and goes with the
- * next request: so quotad wakes once for a delivery.  If this process dies before, quotad
- * loses a connection that has a reservation, and has the user counted.
- */
-int quota_client_post_later(struct quota_client *c, const struct quota_request *request) MUST_CHECK;
-/* Sends what is kept back. */
-void quota_client_flush(struct quota_client *c);
 
 /*
  * Sends a request without a reply and does not wait, not even for a quotad that

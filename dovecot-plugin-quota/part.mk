@@ -23,13 +23,13 @@ lib12_imap_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c
 ARCHIVES += quota-client
 quota-client_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c)
 
-TESTS += test_quota_proto test_quota_ledger test_quota_limits test_quota_drift test_quota_model test_quota_recount test_quota_journal test_quota_client test_quota_kept
+TESTS += test_quota_proto test_quota_ledger test_quota_limits test_quota_drift test_quota_model test_quota_recount test_quota_journal test_quota_client test_quota_doubt
 test_quota_journal_SRCS := tests/unit/test_quota_journal.c
 test_quota_journal_ARCHIVES := quota-core quota base
 test_quota_client_SRCS := tests/unit/test_quota_client.c
 test_quota_client_ARCHIVES := quota-client quota-core quota run base
-test_quota_kept_SRCS := tests/unit/test_quota_kept.c
-test_quota_kept_ARCHIVES := quota-client quota-core quota run base
+test_quota_doubt_SRCS := tests/unit/test_quota_doubt.c
+test_quota_doubt_ARCHIVES := quota-client quota-core quota run base
 test_quota_proto_SRCS := tests/unit/test_quota_proto.c
 test_quota_proto_ARCHIVES := quota base
 test_quota_ledger_SRCS := tests/unit/test_quota_ledger.c

@@ -8,8 +8,6 @@
 #include <poll.h>
 
 #define RECOUNT_TRIES 3
-/* A mail that may not fit waits so long, in steps, for others to be done with the mailbox. */
-#define RECOUNT_PATIENCE_MS 90
 #define RECOUNT_STEP_MS 5
 
 static struct quota_request request_of(const struct usage *u, enum quota_verb verb)
@@ -132,13 +130,19 @@ static struct quota_request reserve_request(const struct usage *u, const struct 
 	return r;
 }
 
-/* Or else what is decided next is decided by numbers that are in doubt. */
+/*
+ * Until the usage is certain, or else what comes next is decided by a number in doubt: others may be at the
+ * mailbox, or a count was one that only looks.
+ */
 static void recount_patiently(struct usage *u)
 {
-	const int64_t deadline_ms = quota_client_now_ms() + RECOUNT_PATIENCE_MS;
+	const int64_t deadline_ms = quota_client_now_ms() + u->client->patience_ms;
+	int rc = usage_recount(u);
 
-	while (usage_recount(u) == ERR_AGAIN && quota_client_now_ms() < deadline_ms)
+	while ((rc == ERR_AGAIN || (rc == 0 && u->wants_recount)) && quota_client_now_ms() < deadline_ms) {
 		(void)poll(NULL, 0, RECOUNT_STEP_MS);
+		rc = usage_recount(u);
+	}
 }
 
 enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
@@ -176,13 +180,6 @@ void usage_unsized(struct usage_save *save)
 	save->unseen = true;
 }
 
-/* A reservation keeps others from counting the mailbox: it ends soon where somebody wants to. */
-static int post_commit(struct usage *u, const struct quota_request *r)
-{
-	const bool at_once = r->id == 0 || (u->state.flags & (QUOTA_IS_STALE | QUOTA_EXAMINE)) != 0;
-	return at_once ? quota_client_post(u->client, r) : quota_client_post_later(u->client, r);
-}
-
 void usage_commit(struct usage *u, struct usage_save *save)
 {
 	struct quota_request r = request_of(u, QUOTA_COMMIT);
@@ -191,7 +188,7 @@ void usage_commit(struct usage *u, struct usage_save *save)
 	r.bytes = save->bytes;
 	r.messages = save->messages;
 	if (save->messages > 0)
-		save->unseen = post_commit(u, &r) < 0 || save->unseen;
+		save->unseen = quota_client_post(u->client, &r) < 0 || save->unseen;
 	if (save->unseen)
 		usage_stale(u);
 	*save = (struct usage_save){0};
@@ -294,17 +291,25 @@ void usage_settle(struct usage *u)
 		(void)usage_recount(u);
 }
 
-void usage_lookup(struct usage *u)
+/* Whether what is known then is certain. */
+static bool look_up(struct usage *u)
 {
 	const struct quota_request r = request_of(u, QUOTA_LOOKUP);
 	struct quota_reply reply;
 
 	if (u->counting)
-		return;
-	if (call(u, &r, &reply) < 0)
+		return true;
+	if (call(u, &r, &reply) < 0) {
 		(void)count_locally(u);
-	else
-		usage_settle(u);
+		return true;
+	}
+	usage_settle(u);
+	return !u->wants_recount;
+}
+
+void usage_lookup(struct usage *u)
+{
+	(void)look_up(u);
 }
 
 void usage_know(struct usage *u)
@@ -353,6 +358,6 @@ enum usage_verdict usage_check(struct usage *u, uint64_t bytes,
 	/* What is known may be old: good enough to let pass, not to refuse. */
 	if (!precise && (!u->known || verdict(u, least, allowance, NULL) == USAGE_OK))
 		return USAGE_OK;
-	usage_lookup(u);
-	return verdict(u, least, allowance, NULL);
+	/* A number in doubt refuses nothing: the reservation will see. */
+	return look_up(u) ? verdict(u, least, allowance, NULL) : USAGE_OK;
 }

@@ -6,11 +6,9 @@
  */
 #include "dovecot-plugin-quota/plugin/plugin.h"
 
-#include "ioloop.h"
 #include "mail-storage-hooks.h"
 #include "mail-user.h"
 #include "mailbox-list-private.h"
-#include "master-service.h"
 #include "module-dir.h"
 
 /* Mails of at least this size are checked before they are received. */
@@ -60,28 +58,14 @@ static int count_root(void *arg, uint64_t *bytes_out, uint64_t *messages_out)
 	return ret;
 }
 
-/* A delivery may run a loop of its own, which ends before the time has come. */
-static void on_kept(bool kept)
-{
-	static struct timeout *timeout;
-
-	if (kept)
-		timeout = timeout_add_short_to(io_loop_get_root(), QUOTA_CLIENT_KEEP_MS, quota_client_flush, &client);
-	else
-		timeout_remove(&timeout);
-}
-
 /* All users of a process share the connection unless their settings differ. */
 static int use_socket(const char *path, const char *markers, const char **error_r)
 {
 	if (strcmp(client.path, path) == 0 && strcmp(client.marker_dir, markers) == 0)
 		return 0;
 	quota_client_done(&client);
-	if (quota_client_init(&client, path, markers) == 0) {
-		/* Of the processes that save mail it is the one that goes from user to user. */
-		client.on_kept = strcmp(master_service_get_name(master_service), "lmtp") == 0 ? on_kept : NULL;
+	if (quota_client_init(&client, path, markers) == 0)
 		return 0;
-	}
 	*error_r = t_strdup_printf("the path of quotad's socket or of its markers is too long: %s, %s", path, markers);
 	return -1;
 }

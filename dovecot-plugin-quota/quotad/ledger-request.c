@@ -349,7 +349,7 @@ static void fill_reply(const struct ledger_user *u, struct quota_reply *reply)
 	reply->seq = u->seq;
 	reply->flags = (u->stale || !u->counted ? QUOTA_IS_STALE : 0) |
 		       (u->limit_known ? 0 : QUOTA_LIMIT_UNKNOWN) |
-		       (u->limit_known && !u->exists ? QUOTA_NO_USER : 0) | (u->examined ? QUOTA_EXAMINE : 0);
+		       (u->limit_known && !u->exists ? QUOTA_NO_USER : 0);
 }
 
 void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_user *user,
@@ -411,6 +411,8 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 		break;
 	}
 	fill_reply(user, &result.reply);
+	if (request->verb == QUOTA_COUNT && user->examined)
+		result.reply.flags |= QUOTA_EXAMINE;
 	if (request->verb == QUOTA_LAST && request->op == owner->last_op) {
 		result.reply.used = owner->last_used;
 		result.reply.messages = owner->last_messages;

@@ -112,7 +112,7 @@ enum quota_word {
 #define QUOTA_IS_STALE 1u      /* a recount is wanted when it suits */
 #define QUOTA_LIMIT_UNKNOWN 2u /* the database could not be asked yet */
 #define QUOTA_NO_USER 4u       /* not in the database: no limit, no row */
-#define QUOTA_EXAMINE 8u       /* the next count shall only look, change nothing, not even an index */
+#define QUOTA_EXAMINE 8u       /* COUNT: only look, change nothing, not even an index */
 
 struct quota_reply {
 	enum quota_word word;

@@ -1,6 +1,4 @@
-/*
- * A mail process's side against a quotad that the test plays.
- */
+/* A mail process's side against a quotad that the test plays. */
 #ifndef TESTS_UNIT_QUOTA_CLIENT_H
 #define TESTS_UNIT_QUOTA_CLIENT_H
 
@@ -19,6 +17,8 @@ static int listener = -1;
 #define PATIENCE_MS 20000 /* with a thread of the test's own, which may come late */
 
 static struct quota_client client;
+
+static const struct usage_allowance none;
 
 static inline void listen_anew(void)
 {

@@ -8,8 +8,6 @@
 
 #include "tests/unit/quota_client.h"
 
-static const struct usage_allowance none;
-
 /* ---- the other side, one step at a time ---- */
 
 static char got[65536];
@@ -95,47 +93,6 @@ START_TEST(a_recount_is_made_when_asked_for)
 	ck_assert_ptr_nonnull(strstr(s.seen, "COUNTED\t" USER "\t42\t555\t5\n"));
 	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t0\t2\t0\t0\t0\t\n"));
 	end();
-}
-END_TEST
-
-/* They are at it when it is first asked for, and a refusal by numbers in doubt would be for good. */
-START_TEST(a_recount_waits_until_others_are_done)
-{
-#define ANSWER(word) word "\t0\t1000\t0\t990\t9\t10\t4611686018427387904\t41\t1\t0\n"
-	static const char *const lines[] = {ANSWER("RECOUNT"), ANSWER("RETRY"), ANSWER("RETRY"), ANSWER("RETRY"),
-					    ANSWER("RETRY"), ANSWER("RETRY"), ANSWER("OK"), ANSWER("OK"), OK_REPLY, NULL};
-	struct script s;
-	begin();
-	mailbox_bytes = 555;
-	mailbox_messages = 5;
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	struct usage_save save = {0};
-	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
-	script_end(&s);
-	ck_assert_int_eq(counts, 1);
-	ck_assert_ptr_nonnull(strstr(s.seen, "COUNTED\t" USER "\t41\t555\t5\nRESERVE"));
-	end();
-}
-END_TEST
-
-/* As long as they are at it, and no longer than a mail may wait. */
-START_TEST(a_recount_does_not_wait_for_ever)
-{
-	const char *lines[1002] = {ANSWER("RECOUNT")};
-	struct script s;
-	for (size_t i = 1; i < 1001; i++)
-		lines[i] = ANSWER("RETRY");
-	begin();
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	struct usage_save save = {0};
-	const int64_t since = quota_client_now_ms();
-	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK); /* no word of a limit */
-	ck_assert_int_lt(quota_client_now_ms() - since, QUOTA_CLIENT_TIMEOUT_MS);
-	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t1000\t2\t"));
-	end();
-	script_end(&s);
 }
 END_TEST
 
@@ -495,8 +452,6 @@ static const TTest *const *const tests[] = {
 	&a_mail_is_reserved_and_committed,
 	&a_refusal_sticks_to_the_transaction,
 	&a_recount_is_made_when_asked_for,
-	&a_recount_waits_until_others_are_done,
-	&a_recount_does_not_wait_for_ever,
 	&a_hanging_quotad_costs_one_wait,
 	&nobody_listens_and_nobody_waits,
 	&a_marker_is_left_where_nobody_listens,

@@ -1,0 +1,84 @@
+/* Tests of how a mail process decides while the usage is in doubt. */
+#include "tests/unit/quota_client.h"
+
+#define DOUBT(word) word "\t0\t1000\t0\t990\t9\t10\t4611686018427387904\t41\t1\t0\n"
+
+/* They are at it when it is first asked for, and a refusal by numbers in doubt would be for good. */
+START_TEST(a_recount_waits_until_others_are_done)
+{
+	static const char *const lines[] = {DOUBT("RECOUNT"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("RETRY"),
+					    DOUBT("OK"), OK_REPLY, OK_REPLY, NULL};
+	struct script s;
+	begin();
+	client.patience_ms = PATIENCE_MS;
+	mailbox_bytes = 555;
+	mailbox_messages = 5;
+	script_start(&s, lines);
+	struct usage u = root(1000);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	end();
+	script_end(&s);
+	ck_assert_int_eq(counts, 1);
+	ck_assert_ptr_nonnull(strstr(s.seen, "COUNTED\t" USER "\t41\t555\t5\nRESERVE"));
+}
+END_TEST
+
+/* The first count only looked, for somebody else, and left the usage in doubt. */
+START_TEST(a_count_that_looks_is_not_enough)
+{
+	static const char *const lines[] = {DOUBT("RECOUNT"), DOUBT("OK"), DOUBT("OK"), DOUBT("OK"), OK_REPLY, OK_REPLY, NULL};
+	struct script s;
+	begin();
+	client.patience_ms = PATIENCE_MS;
+	script_start(&s, lines);
+	struct usage u = root(1000);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	end();
+	script_end(&s);
+	ck_assert_int_eq(counts, 2);
+}
+END_TEST
+
+START_TEST(a_recount_does_not_wait_for_ever)
+{
+	static const char *const lines[] = {DOUBT("RECOUNT"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("OVER"), NULL};
+	struct script s;
+	begin();
+	client.patience_ms = 0;
+	script_start(&s, lines);
+	struct usage u = root(1000);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OVER);
+	end();
+	script_end(&s);
+	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t1000\t2\t"));
+}
+END_TEST
+
+/* In front of the reservation, which waits. */
+START_TEST(a_check_refuses_nothing_in_doubt)
+{
+	static const char *const lines[] = {DOUBT("OK"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("RETRY"),
+					    "OK\t0\t1000\t0\t990\t9\t10\t4611686018427387904\t41\t0\t0\n", NULL};
+	struct script s;
+	begin();
+	script_start(&s, lines);
+	struct usage u = root(1000);
+	ck_assert_int_eq(usage_check(&u, 100, &none, true), USAGE_OK);
+	ck_assert_int_eq(usage_check(&u, 100, &none, true), USAGE_OVER);
+	end();
+	script_end(&s);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&a_recount_waits_until_others_are_done,
+	&a_count_that_looks_is_not_enough,
+	&a_recount_does_not_wait_for_ever,
+	&a_check_refuses_nothing_in_doubt,
+	NULL,
+};
+
+TEST_MAIN("quota_doubt", tests)
