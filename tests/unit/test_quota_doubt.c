@@ -3,22 +3,29 @@
 
 #define DOUBT(word) word "\t0\t1000\t0\t990\t9\t10\t4611686018427387904\t41\t1\t0\n"
 
+/* What becomes of a mail to which quotad says LINES, where it waits so long for a count. */
+static enum usage_verdict reserved(struct script *s, const char *const *lines, int64_t patience_ms)
+{
+	begin();
+	client.patience_ms = patience_ms;
+	mailbox_bytes = 555;
+	mailbox_messages = 5;
+	script_start(s, lines);
+	struct usage u = root(1000);
+	struct usage_save save = {0};
+	const enum usage_verdict verdict = usage_reserve(&u, &save, &mail100);
+	end();
+	script_end(s);
+	return verdict;
+}
+
 /* They are at it when it is first asked for, and a refusal by numbers in doubt would be for good. */
 START_TEST(a_recount_waits_until_others_are_done)
 {
 	static const char *const lines[] = {DOUBT("RECOUNT"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("RETRY"),
 					    DOUBT("OK"), OK_REPLY, OK_REPLY, NULL};
 	struct script s;
-	begin();
-	client.patience_ms = PATIENCE_MS;
-	mailbox_bytes = 555;
-	mailbox_messages = 5;
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	struct usage_save save = {0};
-	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
-	end();
-	script_end(&s);
+	ck_assert_int_eq(reserved(&s, lines, PATIENCE_MS), USAGE_OK);
 	ck_assert_int_eq(counts, 1);
 	ck_assert_ptr_nonnull(strstr(s.seen, "COUNTED\t" USER "\t41\t555\t5\nRESERVE"));
 }
@@ -29,14 +36,7 @@ START_TEST(a_count_that_looks_is_not_enough)
 {
 	static const char *const lines[] = {DOUBT("RECOUNT"), DOUBT("OK"), DOUBT("OK"), DOUBT("OK"), OK_REPLY, OK_REPLY, NULL};
 	struct script s;
-	begin();
-	client.patience_ms = PATIENCE_MS;
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	struct usage_save save = {0};
-	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
-	end();
-	script_end(&s);
+	ck_assert_int_eq(reserved(&s, lines, PATIENCE_MS), USAGE_OK);
 	ck_assert_int_eq(counts, 2);
 }
 END_TEST
@@ -45,14 +45,7 @@ START_TEST(a_recount_does_not_wait_for_ever)
 {
 	static const char *const lines[] = {DOUBT("RECOUNT"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("OVER"), NULL};
 	struct script s;
-	begin();
-	client.patience_ms = 0;
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	struct usage_save save = {0};
-	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OVER);
-	end();
-	script_end(&s);
+	ck_assert_int_eq(reserved(&s, lines, 0), USAGE_OVER);
 	ck_assert_ptr_nonnull(strstr(s.seen, "RESERVE\t" USER "\t0\t100\t0\t1000\t2\t"));
 }
 END_TEST
