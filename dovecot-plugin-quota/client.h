@@ -16,7 +16,7 @@
 #define QUOTA_CLIENT_TIMEOUT_MS 400
 #define QUOTA_CLIENT_HOLDOFF_MS 2000
 #define QUOTA_CLIENT_LINGER_MS 50 /* at the end, or after a doubt, for what was sent to be read */
-#define QUOTA_CLIENT_PATIENCE_MS 90 /* of a mail that may not fit, for others to be done with the mailbox */
+#define QUOTA_CLIENT_PATIENCE_MS 60 /* of a mail that may not fit, for others to be done with the mailbox */
 #define QUOTA_CLIENT_PATH_MAX 107
 #define QUOTA_CLIENT_MARKERS_MAX 511 /* path of the directory of markers */
 

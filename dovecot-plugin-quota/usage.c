@@ -134,11 +134,12 @@ static struct quota_request reserve_request(const struct usage *u, const struct 
  * Until the usage is certain, or else what comes next is decided by a number in doubt: others may be at the
  * mailbox, or a count was one that only looks.
  */
-static void recount_patiently(struct usage *u)
+static void recount_patiently(struct usage *u, struct usage_save *save)
 {
-	const int64_t deadline_ms = quota_client_now_ms() + u->client->patience_ms;
+	const int64_t deadline_ms = quota_client_now_ms() + (save->waited ? 0 : u->client->patience_ms);
 	int rc = usage_recount(u);
 
+	save->waited = true;
 	while ((rc == ERR_AGAIN || (rc == 0 && u->wants_recount)) && quota_client_now_ms() < deadline_ms) {
 		(void)poll(NULL, 0, RECOUNT_STEP_MS);
 		rc = usage_recount(u);
@@ -154,7 +155,7 @@ enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
 
 	int rc = call(u, &r, &reply);
 	if (rc == 0 && reply.word == QUOTA_RECOUNT) {
-		recount_patiently(u);
+		recount_patiently(u, save);
 		r.flags |= QUOTA_RECOUNT_DONE;
 		rc = call(u, &r, &reply);
 	}
@@ -299,10 +300,8 @@ static bool look_up(struct usage *u)
 
 	if (u->counting)
 		return true;
-	if (call(u, &r, &reply) < 0) {
-		(void)count_locally(u);
-		return true;
-	}
+	if (call(u, &r, &reply) < 0)
+		return count_locally(u);
 	usage_settle(u);
 	return !u->wants_recount;
 }

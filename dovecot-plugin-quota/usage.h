@@ -29,6 +29,7 @@ struct usage_save {
 	uint64_t bytes, messages;
 	bool refused; /* over quota once: nothing of it may be committed */
 	bool unseen;  /* something was saved that quotad does not know */
+	bool waited;  /* for a count, which one transaction does once */
 };
 
 enum usage_verdict {

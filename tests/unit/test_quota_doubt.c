@@ -50,6 +50,23 @@ START_TEST(a_recount_does_not_wait_for_ever)
 }
 END_TEST
 
+START_TEST(a_transaction_waits_once)
+{
+	static const char *const lines[] = {DOUBT("RECOUNT"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("OK"), OK_REPLY, OK_REPLY,
+					    DOUBT("RECOUNT"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("RETRY"), DOUBT("OVER"), NULL};
+	struct script s;
+	begin();
+	client.patience_ms = PATIENCE_MS;
+	script_start(&s, lines);
+	struct usage u = root(1000);
+	struct usage_save save = {0};
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OK);
+	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OVER);
+	end();
+	script_end(&s);
+}
+END_TEST
+
 /* In front of the reservation, which waits. */
 START_TEST(a_check_refuses_nothing_in_doubt)
 {
@@ -70,6 +87,7 @@ static const TTest *const *const tests[] = {
 	&a_recount_waits_until_others_are_done,
 	&a_count_that_looks_is_not_enough,
 	&a_recount_does_not_wait_for_ever,
+	&a_transaction_waits_once,
 	&a_check_refuses_nothing_in_doubt,
 	NULL,
 };
