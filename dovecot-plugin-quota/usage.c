@@ -131,10 +131,10 @@ static struct quota_request reserve_request(const struct usage *u, const struct 
 }
 
 /*
- * Until the usage is certain, or else what comes next is decided by a number in doubt: others may be at the
- * mailbox, or a count was one that only looks.
+ * Until the usage is certain: others may be at the mailbox, or a count was one that only looks. False where
+ * no count will ever make it so.
  */
-static void recount_patiently(struct usage *u, struct usage_save *save)
+static bool recount_patiently(struct usage *u, struct usage_save *save)
 {
 	const int64_t deadline_ms = quota_client_now_ms() + (save->waited ? 0 : u->client->patience_ms);
 	int rc = usage_recount(u);
@@ -144,6 +144,19 @@ static void recount_patiently(struct usage *u, struct usage_save *save)
 		(void)poll(NULL, 0, RECOUNT_STEP_MS);
 		rc = usage_recount(u);
 	}
+	return rc != ERR_PERM;
+}
+
+static enum usage_verdict verdict_of(enum quota_word word, bool certain)
+{
+	switch (word) {
+	case QUOTA_OVER:
+		return certain ? USAGE_OVER : USAGE_DOUBT;
+	case QUOTA_BIG: /* by its limit alone */
+		return USAGE_BIG;
+	default:
+		return USAGE_OK;
+	}
 }
 
 enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
@@ -151,22 +164,19 @@ enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
 {
 	struct quota_request r = reserve_request(u, save, mail);
 	struct quota_reply reply;
-	enum usage_verdict result;
+	bool hopeful = true;
 
 	int rc = call(u, &r, &reply);
 	if (rc == 0 && reply.word == QUOTA_RECOUNT) {
-		recount_patiently(u, save);
+		hopeful = recount_patiently(u, save);
 		r.flags |= QUOTA_RECOUNT_DONE;
 		rc = call(u, &r, &reply);
 	}
-	if (rc < 0)
-		result = reserve_locally(u, save, mail);
-	else if (reply.word == QUOTA_OVER || reply.word == QUOTA_BIG)
-		result = reply.word == QUOTA_BIG ? USAGE_BIG : USAGE_OVER;
-	else
-		result = USAGE_OK;
+	const enum usage_verdict result =
+		rc < 0 ? reserve_locally(u, save, mail)
+		       : verdict_of(reply.word, !hopeful || !u->wants_recount);
 	if (result != USAGE_OK) {
-		save->refused = true;
+		save->refusal = result;
 		return result;
 	}
 	if (rc == 0)

@@ -2,7 +2,7 @@
  * What a mail process does about a user's quota, whatever the version of
  * Dovecot: reserve, commit, release, free, recount, and what happens while
  * quotad is away.  The adapter gives a function that counts the mailbox.
- * No failure of quotad ever refuses a mail: only a limit does.
+ * No failure of quotad ever refuses a mail: only a limit does, and only by numbers that are certain.
  */
 #ifndef QUOTA_USAGE_H
 #define QUOTA_USAGE_H
@@ -23,19 +23,20 @@ struct usage {
 	struct quota_reply state;
 };
 
+enum usage_verdict {
+	USAGE_OK,
+	USAGE_OVER,  /* more than what is left */
+	USAGE_BIG,   /* more than the whole limit */
+	USAGE_DOUBT, /* perhaps more than what is left, and others keep the mailbox from being counted: later */
+};
+
 /* What one transaction of a mailbox has saved so far. */
 struct usage_save {
 	uint64_t id; /* reservation; 0: none */
 	uint64_t bytes, messages;
-	bool refused; /* over quota once: nothing of it may be committed */
-	bool unseen;  /* something was saved that quotad does not know */
-	bool waited;  /* for a count, which one transaction does once */
-};
-
-enum usage_verdict {
-	USAGE_OK,
-	USAGE_OVER, /* more than what is left */
-	USAGE_BIG,  /* more than the whole limit */
+	enum usage_verdict refusal; /* of one of its messages: nothing of it may be committed */
+	bool unseen;		    /* something was saved that quotad does not know */
+	bool waited;		    /* for a count, which one transaction does once */
 };
 
 /* What the rules of a mailbox give beside the user's limits. */
@@ -53,7 +54,7 @@ struct usage_mail {
 	struct usage_allowance allowance;
 };
 
-/* Reserves the space of one more message of SAVE. */
+/* Reserves the space of one more message of SAVE. What is not USAGE_OK refuses all of SAVE. */
 enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
 				 const struct usage_mail *mail);
 /* A message is in SAVE whose size could not be had. */

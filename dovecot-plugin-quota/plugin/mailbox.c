@@ -13,6 +13,8 @@
 #include "mail-user.h"
 #include "mailbox-list-private.h"
 
+#define DOUBT_MESSAGE "Quota: the mailbox is being counted, try again later"
+
 struct usage_transaction {
 	union mailbox_transaction_module_context module_ctx;
 	struct usage_save save;
@@ -111,10 +113,14 @@ static void usage_transaction_rollback(struct mailbox_transaction_context *t)
 	i_free(ut);
 }
 
-static void set_over_quota(struct usage_mailbox *ubox, struct mailbox *box)
+/* In doubt a delivery is tried again later, and Sieve puts the mail in no other mailbox instead. */
+static void set_refusal(struct usage_mailbox *ubox, struct mailbox *box, enum usage_verdict verdict)
 {
-	mail_storage_set_error(box->storage, MAIL_ERROR_NOQUOTA,
-			       adapter_full_message(ubox->uroot, box));
+	if (verdict == USAGE_DOUBT)
+		mail_storage_set_error(box->storage, MAIL_ERROR_TEMP, DOUBT_MESSAGE);
+	else
+		mail_storage_set_error(box->storage, MAIL_ERROR_NOQUOTA,
+				       adapter_full_message(ubox->uroot, box));
 }
 
 static int usage_transaction_commit(struct mailbox_transaction_context *t,
@@ -127,9 +133,9 @@ static int usage_transaction_commit(struct mailbox_transaction_context *t,
 	int ret = -1;
 
 	ubox->granted = FALSE;
-	if (ut->save.refused) {
+	if (ut->save.refusal != USAGE_OK) {
 		ubox->module_ctx.super.transaction_rollback(t);
-		set_over_quota(ubox, box);
+		set_refusal(ubox, box, ut->save.refusal);
 	} else {
 		ret = adapter_commit(ubox, t, changes_r);
 	}
@@ -177,7 +183,7 @@ static int reserve(struct mail_save_context *ctx, struct mail *replaced)
 	mail.credit = credit_of(ubox, replaced, &mail.key);
 	mail.allowance = usage_allowance_of(box);
 	if (usage_reserve(&ubox->uroot->usage, &ut->save, &mail) != USAGE_OK) {
-		set_over_quota(ubox, box);
+		set_refusal(ubox, box, ut->save.refusal);
 		return -1;
 	}
 	ubox->granted = adapter_asks_again(ctx, mail.credit);

@@ -13,6 +13,10 @@ static void count(const struct quota_request *r, const struct ledger_result *res
 		metrics_inc(METRIC_GRANTED);
 	} else if (r->verb == QUOTA_RESERVE && word == QUOTA_RECOUNT) {
 		metrics_inc(METRIC_RECOUNT_FIRST);
+	} else if (r->verb == QUOTA_RESERVE && word == QUOTA_OVER && (result->reply.flags & QUOTA_IS_STALE) != 0) {
+		/* The mail process has it sent again later, unless it cannot count the mailbox at all. */
+		metrics_inc(METRIC_DOUBTED);
+		LOG_EVENT(LOG_INFO, &ev_quota_doubted, "over quota by a usage in doubt", LOG_FIELD("ACCOUNT", r->user));
 	} else if (r->verb == QUOTA_RESERVE && word != QUOTA_TEMP) {
 		metrics_inc(METRIC_REFUSED);
 		LOG_EVENT(LOG_INFO, &ev_quota_refused, "over quota", LOG_FIELD("ACCOUNT", r->user));

@@ -6,9 +6,9 @@ import subprocess
 import time
 import unittest
 
-from tests.frame.assemble import dovecot_is_24
 from tests.frame.follow import doveadm, event_types, index_view, mailbox_view
 from tests.frame.mail import Imap, lmtp, message, new_message_id
+from tests.frame.sieve import set_script, with_sieve
 from tests.frame.stack import StackError
 from tests.frame.webhook import WebhookReceiver, payload
 from tests.integration.test_indexer import IndexCase
@@ -265,29 +265,6 @@ class Webhooks(FollowCase):
         self.assertIn("message.flags", [event["type"] for event in told])
         self.assertEqual(json.dumps(told[0]["data"]["flags"]), json.dumps([r"\Seen"]))
 
-SIEVE_24 = """\
-protocol lmtp {
-  mail_plugins {
-    sieve = yes
-  }
-}
-sieve_script personal {
-  driver = file
-  path = ~/sieve
-  active_path = ~/.dovecot.sieve
-}
-"""
-
-SIEVE = """\
-mail_plugins = $mail_plugins
-protocol lmtp {
-  mail_plugins = $mail_plugins sieve
-}
-plugin {
-  sieve = file:~/sieve;active=~/.dovecot.sieve
-}
-"""
-
 
 class Sieve(FollowCase):
     """What Sieve does with a delivery."""
@@ -295,22 +272,11 @@ class Sieve(FollowCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.config = cls.stack.at.path("/etc/dovecot/conf.d/99-sieve-test.conf")
-        cls.config.write_text(SIEVE_24 if dovecot_is_24() else SIEVE)
-        cls.stack.restart("dovecot")
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.config.unlink()
-        cls.stack.restart("dovecot")
+        with_sieve(cls)
 
     def user_with(self, script):
         user = self.new_user()
-        with Imap(self.stack, user) as imap:  # makes the home
-            imap.select()
-        path = self.stack.mail_dir(user) / ".dovecot.sieve"
-        path.write_text(script)
-        os.chown(path, 5000, 5000)
+        set_script(self.stack, user, script)
         return user
 
     def test_fileinto(self):

@@ -60,7 +60,7 @@ START_TEST(a_refusal_sticks_to_the_transaction)
 	struct usage u = root(0);
 	struct usage_save save = {0};
 	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OVER);
-	ck_assert(save.refused);
+	ck_assert_int_eq(save.refusal, USAGE_OVER);
 	ck_assert_uint_eq(save.messages, 0);
 	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_BIG);
 	script_end(&s);

@@ -1,0 +1,67 @@
+"""Mail that may not fit, by a usage in doubt, while others keep the mailbox from being counted: it waits."""
+import contextlib
+import socket
+
+from tests.frame import mail
+from tests.frame.quota import KB, QuotaCase, body
+from tests.frame.sieve import set_script, with_sieve
+
+
+class InDoubt(QuotaCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        with_sieve(cls)
+
+    def full(self):
+        """A user who has room for no mail of 100 KB any more."""
+        user = self.new_user(quota_mb=1)
+        for _ in range(10):
+            self.assertEqual(self.deliver(user, body(100 * KB))[0], 250)
+        return user
+
+    @contextlib.contextmanager
+    def doubted(self, user):
+        """USER's usage is in doubt, and another mail process is about to expunge."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.stack.at.path("/run/postern/quotad.sock")))
+            client.sendall(f"HELLO\t2\t79\nINTENT\t{user}\nSTALE\t{user}\nLOOKUP\t{user}\n".encode())
+            self.assertTrue(client.recv(1024).startswith(b"OK\t"))
+            yield
+
+    def test_a_delivery_is_tried_again(self):
+        user = self.full()
+        doubts = 'quotad_reservations_total{result="doubt"}'
+        before = self.metric(doubts, "quotad")
+        with self.doubted(user):
+            code, text = self.deliver(user, body(100 * KB))
+            self.assertEqual((code, text.split()[0]), (451, "4.2.0"), text)
+            self.assertEqual(self.metric(doubts, "quotad"), before + 1)
+            self.assertIn("over quota by a usage in doubt", self.stack.log_tail("quotad", 5))
+            self.assertEqual(self.deliver(user, body(KB))[0], 250)  # it fits, doubt or not
+            self.assertEqual(self.deliver(user, body(1025 * KB))[0], 552)  # it never will
+        self.wait_until(lambda: self.deliver(user, body(100 * KB))[0] == 552, what="certainty")
+        with mail.Imap(self.stack, user) as imap:
+            imap.select()
+            imap.client.store("1", "+FLAGS", "\\Deleted")
+            imap.ok(imap.client.expunge())
+        self.assertEqual(self.deliver(user, body(100 * KB))[0], 250)
+        self.assert_exact(user)
+
+    def test_an_imap_client_is_told(self):
+        user = self.full()
+        with mail.Imap(self.stack, user) as imap, self.doubted(user):
+            imap.select()
+            for kind, data in (imap.client.append("INBOX", None, None, body(100 * KB)), imap.client.copy("1", "Trash")):
+                self.assertEqual(kind, "NO")
+                self.assertRegex(data[0], rb"^\[(SERVERBUG|UNAVAILABLE)\] Quota: the mailbox is being counted, try again later")
+        self.assertEqual(self.in_mailbox(user)[1], 10)
+        self.assert_exact(user)
+
+    def test_sieve_puts_it_in_no_other_folder(self):
+        user = self.full()
+        set_script(self.stack, user, 'require ["fileinto", "mailbox"]; fileinto :create "Lists";\n')
+        with self.doubted(user):
+            self.assertEqual(self.deliver(user, body(100 * KB))[0], 451)
+        self.assertEqual(self.in_mailbox(user)[1], 10)
+        self.assert_exact(user)
