@@ -308,7 +308,7 @@ class Faults(QuotaCase):
         codes = self.deliver_all([(user, body(20 * KB))] * 100, threads=at_once)
         stop.set()
         worker.join()
-        self.assertEqual({250, 552} | set(codes), {250, 552}, codes)
+        self.assertLessEqual(set(codes), {250, 451, 552}, codes)  # 451: by a usage in doubt
         # 50 fit; what quotad had not written down when it was killed, one of each process, is counted a moment
         # later, and without quotad the processes may decide at once, each for itself.
         self.assertIn(codes.count(250), range(50, 50 + 2 * at_once + 1))
