@@ -113,11 +113,17 @@ static void usage_transaction_rollback(struct mailbox_transaction_context *t)
 	i_free(ut);
 }
 
-/* In doubt a delivery is tried again later, and Sieve puts the mail in no other mailbox instead. */
+/*
+ * In doubt a delivery is tried again later; with any other error than this Sieve would put the mail in another
+ * mailbox instead. To who waits for an answer the other one says more.
+ */
 static void set_refusal(struct usage_mailbox *ubox, struct mailbox *box, enum usage_verdict verdict)
 {
+	const bool delivers = (box->flags & MAILBOX_FLAG_POST_SESSION) != 0;
+
 	if (verdict == USAGE_DOUBT)
-		mail_storage_set_error(box->storage, MAIL_ERROR_TEMP, DOUBT_MESSAGE);
+		mail_storage_set_error(box->storage, delivers ? MAIL_ERROR_TEMP : MAIL_ERROR_INUSE,
+				       DOUBT_MESSAGE);
 	else
 		mail_storage_set_error(box->storage, MAIL_ERROR_NOQUOTA,
 				       adapter_full_message(ubox->uroot, box));

@@ -6,6 +6,19 @@ from tests.frame import mail
 from tests.frame.quota import KB, QuotaCase, body
 from tests.frame.sieve import set_script, with_sieve
 
+INBOX_HAS_MORE = """
+plugin {
+  quota_rule2 = INBOX:storage=+1M
+}
+"""
+INBOX_HAS_MORE_24 = """
+namespace inbox {
+  mailbox INBOX {
+    quota_storage_extra = 1M
+  }
+}
+"""
+
 
 class InDoubt(QuotaCase):
     @classmethod
@@ -54,14 +67,15 @@ class InDoubt(QuotaCase):
             imap.select()
             for kind, data in (imap.client.append("INBOX", None, None, body(100 * KB)), imap.client.copy("1", "Trash")):
                 self.assertEqual(kind, "NO")
-                self.assertRegex(data[0], rb"^\[(SERVERBUG|UNAVAILABLE)\] Quota: the mailbox is being counted, try again later")
+                self.assertRegex(data[0], rb"^\[INUSE\] Quota: the mailbox is being counted, try again later")
         self.assertEqual(self.in_mailbox(user)[1], 10)
         self.assert_exact(user)
 
-    def test_sieve_puts_it_in_no_other_folder(self):
+    def test_sieve_puts_it_in_no_other_mailbox(self):
+        """Where it has room: INBOX has more of it."""
         user = self.full()
         set_script(self.stack, user, 'require ["fileinto", "mailbox"]; fileinto :create "Lists";\n')
-        with self.doubted(user):
+        with self.dovecot_with(INBOX_HAS_MORE, INBOX_HAS_MORE_24), self.doubted(user):
             self.assertEqual(self.deliver(user, body(100 * KB))[0], 451)
         self.assertEqual(self.in_mailbox(user)[1], 10)
         self.assert_exact(user)
