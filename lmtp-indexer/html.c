@@ -6,25 +6,28 @@
 #include "html.h"
 
 #define ENTITY_MAX 10 /* characters between & and ; */
+#define ENTITY_BARE_END 256 /* code points below are known by their names without ';', too */
 
-static const struct {
+static const struct entity {
 	const char *name;
-	const char *utf8;
+	uint32_t code;
 } entities[] = {
-	{"amp", "&"},	 {"lt", "<"},	    {"gt", ">"},	{"quot", "\""},
-	{"apos", "'"},	 {"nbsp", " "},	    {"shy", ""},	{"copy", "\xc2\xa9"},
-	{"reg", "\xc2\xae"}, {"auml", "\xc3\xa4"}, {"ouml", "\xc3\xb6"}, {"uuml", "\xc3\xbc"},
-	{"Auml", "\xc3\x84"}, {"Ouml", "\xc3\x96"}, {"Uuml", "\xc3\x9c"}, {"szlig", "\xc3\x9f"},
-	{"eacute", "\xc3\xa9"}, {"egrave", "\xc3\xa8"}, {"agrave", "\xc3\xa0"}, {"ccedil", "\xc3\xa7"},
-	{"ecirc", "\xc3\xaa"}, {"aacute", "\xc3\xa1"}, {"iacute", "\xc3\xad"}, {"oacute", "\xc3\xb3"},
-	{"uacute", "\xc3\xba"}, {"ntilde", "\xc3\xb1"}, {"euro", "\xe2\x82\xac"}, {"hellip", "\xe2\x80\xa6"},
-	{"ndash", "\xe2\x80\x93"}, {"mdash", "\xe2\x80\x94"}, {"lsquo", "\xe2\x80\x98"}, {"rsquo", "\xe2\x80\x99"},
-	{"ldquo", "\xe2\x80\x9c"}, {"rdquo", "\xe2\x80\x9d"}, {"bull", "\xe2\x80\xa2"}, {"middot", "\xc2\xb7"},
-	{"zwnj", ""},	 {"zwj", ""},
+#define ENTITY(name, code) {#name, code},
+#include "html_entities.def"
+#undef ENTITY
 };
 
-static const char *const blocks[] = {"p",  "br", "div", "tr", "li", "h1", "h2", "h3", "h4",
-				     "h5", "h6", "table", "ul", "ol", "blockquote", "pre", "hr"};
+/* What numbers from 0x80 to 0x9f are taken for: windows-1252. */
+static const uint16_t windows[32] = {
+	0x20ac, 0,	0x201a, 0x192,	0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160, 0x2039, 0x152, 0, 0x17d, 0,
+	0,	0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014, 0x2dc, 0x2122, 0x161, 0x203a, 0x153, 0, 0x17e, 0x178,
+};
+
+static const char *const blocks[] = {
+	"p",  "br", "div", "tr", "li", "h1", "h2", "h3", "h4", "h5", "h6", "table", "ul", "ol", "blockquote", "pre", "hr",
+	"dl", "dt", "dd",  "address", "article", "aside", "caption", "center", "details", "fieldset", "figcaption",
+	"figure", "footer", "form", "header", "main", "nav", "option", "section", "summary",
+};
 static const char *const cells[] = {"td", "th"};
 static const char *const skipped[] = {"script", "style", "title", "template"};
 
@@ -38,9 +41,19 @@ static bool is_one_of(struct span name, const char *const *words, size_t count)
 
 #define ONE_OF(name, list) is_one_of(name, list, sizeof(list) / sizeof((list)[0]))
 
+/* Soft hyphen, joiners, marks of direction: nothing that is read. */
+static bool is_invisible(uint32_t c)
+{
+	return c == 0xad || (c >= 0x200c && c <= 0x200f);
+}
+
 static void add_char(struct sbuf *out, uint32_t c)
 {
-	if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c >= 0xd800 && c <= 0xdfff) || c > 0x10ffff)
+	if (is_invisible(c))
+		return;
+	if (c >= 0x80 && c < 0xa0)
+		c = windows[c - 0x80];
+	if (c < 0x20 || c == 0x7f || c == 0xa0 || (c >= 0xd800 && c <= 0xdfff) || c > 0x10ffff)
 		c = ' ';
 	if (c < 0x80) {
 		sbuf_addc(out, (char)c);
@@ -55,59 +68,79 @@ static void add_char(struct sbuf *out, uint32_t c)
 	sbuf_add(out, span_of(utf8, n));
 }
 
-static bool number_of(struct span s, uint32_t base, uint32_t *value_out)
+/* "#233" or "#xE9" at the start of S; returns its length, or 0. */
+static size_t number_of(struct span s, uint32_t *value_out)
 {
-	uint32_t value = 0;
-	for (size_t i = 0; i < s.len; i++) {
+	bool hex = s.len > 1 && ascii_lower(s.ptr[1]) == 'x';
+	uint32_t value = 0, base = hex ? 16 : 10;
+	size_t from = hex ? 2 : 1, i = from;
+	for (; i < s.len; i++) {
 		char c = ascii_lower(s.ptr[i]);
 		uint32_t digit = ascii_isdigit(c) ? (uint32_t)(c - '0')
 				 : c >= 'a' && c <= 'f' ? (uint32_t)(c - 'a') + 10
 							: 99;
 		if (digit >= base)
-			return false;
+			break;
 		value = value * base + digit; /* at most ENTITY_MAX digits wrap harmlessly */
 	}
 	*value_out = value;
-	return s.len > 0;
+	return i > from ? i : 0;
 }
 
-/* In front of S stands '&'.  Returns the bytes of the entity with it, or 0. */
+static int by_name(const void *key, const void *row)
+{
+	const struct span *name = key;
+	const struct entity *e = row;
+	int order = strncmp(name->ptr, e->name, name->len);
+	return order != 0 ? order : -(e->name[name->len] != '\0');
+}
+
+/* A name at the start of S; returns its length, or 0. */
+static size_t named(struct span s, bool *bare_out, uint32_t *value_out)
+{
+	struct span name = s;
+	name.len = 0;
+	while (name.len < s.len && ascii_isalnum(s.ptr[name.len]))
+		name.len++;
+	if (name.len == 0)
+		return 0;
+	const struct entity *e =
+		bsearch(&name, entities, sizeof(entities) / sizeof(entities[0]), sizeof(entities[0]), by_name);
+	if (e == NULL)
+		return 0;
+	*bare_out = e->code < ENTITY_BARE_END && !(name.len < s.len && s.ptr[name.len] == '=');
+	*value_out = e->code;
+	return name.len;
+}
+
+/* S begins with '&'.  Returns the bytes of the entity with it, or 0. */
 static size_t add_entity(struct sbuf *out, struct span s)
 {
-	size_t end = span_chr(span_take(s, ENTITY_MAX + 2), ';');
-	uint32_t value;
-	if (end == SPAN_NPOS || end < 2)
+	struct span rest = span_take(span_skip(s, 1), ENTITY_MAX + 1);
+	uint32_t value = 0;
+	bool bare = true; /* it may do without its semicolon */
+	size_t len = rest.len > 0 && rest.ptr[0] == '#' ? number_of(rest, &value) : named(rest, &bare, &value);
+	bool closed = len > 0 && len < rest.len && rest.ptr[len] == ';';
+	if (len == 0 || len > ENTITY_MAX || !(closed || bare))
 		return 0;
-	struct span name = span_of(s.ptr + 1, end - 1);
-	if (name.ptr[0] == '#') {
-		name = span_skip(name, 1);
-		bool hex = name.len > 0 && ascii_lower(name.ptr[0]) == 'x';
-		if (!number_of(span_skip(name, hex), hex ? 16 : 10, &value))
-			return 0;
-		add_char(out, value);
-		return end + 1;
-	}
-	for (size_t i = 0; i < sizeof(entities) / sizeof(entities[0]); i++) {
-		if (span_eq(name, span_str(entities[i].name))) {
-			sbuf_adds(out, entities[i].utf8);
-			return end + 1;
-		}
-	}
-	return 0;
+	add_char(out, value);
+	return 1 + len + closed;
 }
 
-/* Position behind the tag that begins at S ('<'); quotes in attributes count. */
+/* Position behind the tag that begins at S ('<').  A quote counts where it begins the value of an
+ * attribute; others are letters like any, else one too many would swallow the text behind it. */
 static size_t tag_length(struct span s)
 {
-	char quote = '\0';
+	char quote = '\0', before = '\0'; /* the last that was no white space */
 	for (size_t i = 1; i < s.len; i++) {
 		char c = s.ptr[i];
 		if (quote != '\0')
 			quote = c == quote ? '\0' : quote;
-		else if (c == '"' || c == '\'')
+		else if ((c == '"' || c == '\'') && before == '=')
 			quote = c;
 		else if (c == '>')
 			return i + 1;
+		before = ascii_isfws(c) ? before : c;
 	}
 	return s.len;
 }
@@ -134,12 +167,17 @@ static size_t skipped_length(struct span rest, struct span name)
 	return rest.len;
 }
 
+/* A comment's end may use the dashes of its beginning: "<!-->" is a whole one. */
+static size_t comment_length(struct span s)
+{
+	size_t end = span_find(span_skip(s, 2), SPAN_LIT("-->"));
+	return end == SPAN_NPOS ? s.len : end + 5;
+}
+
 static size_t take_tag(struct sbuf *out, struct span s)
 {
-	if (span_starts(s, SPAN_LIT("<!--"))) {
-		size_t end = span_find(span_skip(s, 4), SPAN_LIT("-->"));
-		return end == SPAN_NPOS ? s.len : end + 7;
-	}
+	if (span_starts(s, SPAN_LIT("<!--")))
+		return comment_length(s);
 	struct span name = tag_name(s);
 	if (name.len == 0 && !(s.len > 1 && (s.ptr[1] == '!' || s.ptr[1] == '?'))) {
 		sbuf_addc(out, '<');

@@ -1,6 +1,8 @@
 /*
  * Characters are classified and folded with GLib's Unicode tables.  ASCII, the
- * bulk of all mail, takes a path of its own that calls nothing.  A word is
+ * bulk of all mail, takes a path of its own that calls nothing.  Kana and hangul
+ * that come in pieces are put together before that, as pairs are made of whole
+ * characters; all other letters are taken to pieces, their accents dropped.  A word is
  * gathered in a small buffer of folded characters; it never holds CJK
  * characters, which are given as pairs when they come.
  */
@@ -91,6 +93,12 @@ static void add_letter(struct word *w, const char *utf8, size_t len)
 
 static void add_folded(struct word *w, gunichar c);
 
+/* Signs that show nothing, within a word: soft hyphen, joiners, byte order mark. */
+static bool is_invisible(gunichar c)
+{
+	return c == 0xad || c == 0x200c || c == 0x200d || c == 0x2060 || c == 0xfeff;
+}
+
 /* Compatibility form, decomposed so that accents can be dropped, case folded. */
 static void fold(struct word *w, gunichar c)
 {
@@ -115,8 +123,10 @@ static void add_folded(struct word *w, gunichar c)
 		add_cjk(w, c);
 		return;
 	}
-	if (g_unichar_ismark(c))
+	if (g_unichar_ismark(c) || is_invisible(c))
 		return;
+	if (c == 0x3c2) /* the sigma that ends a word */
+		c = 0x3c3;
 	if (!g_unichar_isalnum(c)) {
 		flush_word(w, TOKEN_WORD);
 		flush_cjk(w);
@@ -131,17 +141,44 @@ static void add_folded(struct word *w, gunichar c)
 	add_letter(w, utf8, (size_t)g_unichar_to_utf8(g_unichar_tolower(c), utf8));
 }
 
-/* One character of TEXT that is not ASCII; returns its bytes. */
+/* The character at the start of TEXT, 0 where there is none; *USED_OUT is its length.  Half-width kana,
+ * their voice marks and half-width jamo come as the wide ones. */
+static gunichar wide_char(struct span text, size_t *used_out)
+{
+	gunichar parts[G_UNICHAR_MAX_DECOMPOSITION_LENGTH];
+	gunichar c = text.len == 0 ? (gunichar)-1 : g_utf8_get_char_validated(text.ptr, (gssize)text.len);
+	if (c == (gunichar)-1 || c == (gunichar)-2)
+		return 0;
+	*used_out = (size_t)g_unichar_to_utf8(c, NULL);
+	if (c >= 0xff66 && c <= 0xffdc &&
+	    g_unichar_fully_decompose(c, TRUE, parts, G_UNICHAR_MAX_DECOMPOSITION_LENGTH) == 1)
+		return parts[0];
+	return c;
+}
+
+/* May C be what makes one character with the one before: a voice mark of kana, a jamo? */
+static bool goes_on(gunichar c)
+{
+	return c == 0x3099 || c == 0x309a || (c >= 0x1161 && c <= 0x11c2);
+}
+
+/* One character of TEXT that is not ASCII, with what makes one kana or hangul of it; returns its bytes. */
 static size_t add_wide(struct word *w, struct span text)
 {
-	gunichar c = g_utf8_get_char_validated(text.ptr, (gssize)text.len);
-	if (c == (gunichar)-1 || c == (gunichar)-2) {
+	size_t used = 0, more = 0;
+	gunichar c = wide_char(text, &used), next, whole;
+	if (c == 0) {
 		flush_word(w, TOKEN_WORD);
 		flush_cjk(w);
 		return 1;
 	}
+	while (c >= 0x1100 && goes_on(next = wide_char(span_skip(text, used), &more)) &&
+	       g_unichar_compose(c, next, &whole) && is_cjk(whole)) {
+		c = whole;
+		used += more;
+	}
 	fold(w, c);
-	return (size_t)g_unichar_to_utf8(c, NULL);
+	return used;
 }
 
 /* Letters and digits of ASCII in lower case; 0 for all else. */
