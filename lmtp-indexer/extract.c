@@ -128,32 +128,82 @@ static bool convert(struct sbuf *out, GIConv cd, struct span bytes)
 	return whole;
 }
 
-static bool add_converted(struct sbuf *out, const char *charset, struct span bytes)
+/* Bytes of unknown charset are UTF-8 where more of its characters are in them than bytes that fit none. */
+static bool looks_like_utf8(struct span bytes)
 {
-	GIConv cd = g_iconv_open("UTF-8", g_mime_charset_iconv_name(charset));
-	bool known = cd != (GIConv)-1;
-	if (!known)
-		cd = g_iconv_open("UTF-8", "WINDOWS-1252");
-	if (cd == (GIConv)-1)
+	size_t wide = 0, stray = 0;
+	while (bytes.len > 0) {
+		size_t len = utf8_length(bytes);
+		wide += len > 1;
+		stray += len == 0;
+		bytes = span_skip(bytes, len == 0 ? 1 : len);
+	}
+	return wide > stray || stray == 0;
+}
+
+/* What is sent under the first name is often the second, which has all of its characters and more, or is
+ * what iconv calls it.  In the words of g_mime_charset_iconv_name(). */
+static const struct {
+	const char *name, *wider;
+} supersets[] = {
+	{"iso-8859-1", "WINDOWS-1252"}, {"latin1", "WINDOWS-1252"}, {"iso-8859-9", "WINDOWS-1254"},
+	{"shift-jis", "CP932"},		{"x-sjis", "CP932"},	    {"cp31j", "CP932"},
+	{"euc-jp", "EUC-JP-MS"},	{"x-euc-jp", "EUC-JP-MS"},  {"euc-kr", "CP949"},
+	{"gbk", "GB18030"},		{"big5", "BIG5-HKSCS"},
+};
+
+static const char *superset_of(const char *name)
+{
+	for (size_t i = 0; i < sizeof(supersets) / sizeof(supersets[0]); i++)
+		if (span_ieq(span_str(name), span_str(supersets[i].name)))
+			return supersets[i].wider;
+	return NULL;
+}
+
+/* C1, which no text has: windows-1252 under the name of ISO 8859-1. */
+static bool has_c1(struct span utf8)
+{
+	size_t at;
+	for (; (at = span_chr(utf8, '\xc2')) != SPAN_NPOS && at + 1 < utf8.len; utf8 = span_skip(utf8, at + 1))
+		if ((unsigned char)utf8.ptr[at + 1] < 0xa0)
+			return true;
+	return false;
+}
+
+/* False where something was lost; ERR_NOT_FOUND in *RC_OUT where iconv does not know NAME. */
+static bool add_named(struct sbuf *out, const char *name, struct span bytes, int *rc_out)
+{
+	GIConv cd = g_iconv_open("UTF-8", name);
+	*rc_out = cd == (GIConv)-1 ? ERR_NOT_FOUND : 0;
+	if (*rc_out < 0)
 		return false;
 	bool whole = convert(out, cd, bytes);
 	g_iconv_close(cd);
-	return whole && known;
+	return whole;
 }
 
 bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes)
 {
+	size_t from = out->len;
+	int rc = ERR_NOT_FOUND;
+	bool whole = is_utf8(charset) && utf8_prefix(bytes) == bytes.len;
 	if (bytes.len == 0)
 		return true;
-	if (is_utf8(charset)) {
-		if (utf8_prefix(bytes) == bytes.len) {
-			add_clean(out, bytes);
-			return true;
-		}
-		add_converted(out, "windows-1252", bytes);
-		return false;
+	if (whole) {
+		add_clean(out, bytes);
+		return true;
 	}
-	return add_converted(out, charset, bytes);
+	if (!is_utf8(charset)) {
+		const char *name = g_mime_charset_iconv_name(charset), *wider = superset_of(name);
+		whole = add_named(out, name, bytes, &rc);
+		if (wider != NULL && (!whole || has_c1(span_skip(sbuf_span(out), from)))) {
+			sbuf_truncate(out, from);
+			whole = add_named(out, wider, bytes, &rc);
+		}
+	}
+	if (rc < 0)
+		IGNORE_RESULT(add_named(out, looks_like_utf8(bytes) ? "UTF-8" : "WINDOWS-1252", bytes, &rc));
+	return whole;
 }
 
 /* ---- What follows from headers and text ---- */

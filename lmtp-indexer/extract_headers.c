@@ -114,32 +114,66 @@ static void read_references(struct extract *x, struct span field)
 			add_ref(x, id);
 }
 
+/* Of a field with one id: what stands in <>, else its only word, as broken programs write it, if that has an @. */
+static bool only_id(struct span field, struct span *id_out)
+{
+	struct span rest = field, word = span_trim(field);
+	if (next_id(&rest, id_out))
+		return id_out->len > 0;
+	for (size_t i = 0; i < word.len; i++)
+		if (ascii_isfws(word.ptr[i]))
+			return false;
+	*id_out = word;
+	return span_chr(word, '@') != SPAN_NPOS;
+}
+
+static struct span skip_blanks(struct span s)
+{
+	while (s.len > 0 && ascii_isfws(s.ptr[0]))
+		s = span_skip(s, 1);
+	return s;
+}
+
+/* A mark in front of a subject, "Re:", "RE [2] :" (RFC 5256), or with a wide colon; returns its length, or 0. */
+static size_t mark_length(struct span s, struct span word)
+{
+	static const char wide_colon[] = "\xef\xbc\x9a";
+	struct span rest = skip_blanks(span_skip(s, word.len));
+	if (!span_istarts(s, word))
+		return 0;
+	if (rest.len > 0 && rest.ptr[0] == '[') {
+		size_t end = span_chr(rest, ']');
+		rest = end == SPAN_NPOS ? SPAN_EMPTY : skip_blanks(span_skip(rest, end + 1));
+	}
+	size_t colon = span_starts(rest, SPAN_LIT(":")) ? 1 : span_starts(rest, span_str(wide_colon)) ? 3 : 0;
+	return colon > 0 ? s.len - rest.len + colon : 0;
+}
+
+static size_t longest_mark(struct span s, const char *const *words, size_t count)
+{
+	size_t len = 0;
+	for (size_t i = 0; i < count && len == 0; i++)
+		len = mark_length(s, span_str(words[i]));
+	return len;
+}
+
 /* The subject without Re:, Fwd: and [list]; sets *REPLY where it had a Re:. */
 static struct span base_subject(struct span s, bool *reply)
 {
-	static const char *const replies[] = {"re:", "aw:", "sv:", "antw:", "ref:", "rif:"};
-	static const char *const others[] = {"fwd:", "fw:", "wg:"};
+	static const char *const replies[] = {"re", "aw", "sv", "antw", "ref", "rif", "vs", "odp", "回复", "回覆", "答复"};
+	static const char *const others[] = {"fwd", "fw", "wg", "tr", "vb", "转发", "轉寄"};
 	bool more = true;
 	*reply = false;
 	while (more) {
 		s = span_trim(s);
-		more = false;
-		for (size_t i = 0; i < sizeof(replies) / sizeof(replies[0]) && !more; i++) {
-			more = span_istarts(s, span_str(replies[i]));
-			if (more)
-				s = span_skip(s, strlen(replies[i]));
-			*reply = *reply || more;
-		}
-		for (size_t i = 0; i < sizeof(others) / sizeof(others[0]) && !more; i++) {
-			more = span_istarts(s, span_str(others[i]));
-			if (more)
-				s = span_skip(s, strlen(others[i]));
-		}
-		size_t end = s.len > 0 && s.ptr[0] == '[' ? span_chr(s, ']') : SPAN_NPOS;
-		if (!more && end != SPAN_NPOS && end + 1 < s.len) {
-			s = span_skip(s, end + 1);
-			more = true;
-		}
+		size_t re = longest_mark(s, replies, sizeof(replies) / sizeof(replies[0]));
+		size_t skip = re > 0 ? re : longest_mark(s, others, sizeof(others) / sizeof(others[0]));
+		size_t end = skip == 0 && s.len > 0 && s.ptr[0] == '[' ? span_chr(s, ']') : SPAN_NPOS;
+		if (end != SPAN_NPOS && end + 1 < s.len)
+			skip = end + 1;
+		s = span_skip(s, skip);
+		more = skip > 0;
+		*reply = *reply || re > 0;
 	}
 	return s;
 }
@@ -147,15 +181,14 @@ static struct span base_subject(struct span s, bool *reply)
 static void read_thread(struct extract_run *run, GMimeMessage *message)
 {
 	struct extract *x = run->x;
-	struct span rest, id = SPAN_EMPTY;
+	struct span id = SPAN_EMPTY;
 	x->refs = arena_calloc(&x->arena, EXTRACT_REFS_MAX + 2, sizeof(*x->refs));
 	if (x->refs == NULL) {
 		extract_partial(run);
 		return;
 	}
 	read_references(x, span_str(raw_header(message, "References")));
-	rest = span_str(raw_header(message, "In-Reply-To"));
-	if (next_id(&rest, &id)) {
+	if (only_id(span_str(raw_header(message, "In-Reply-To")), &id)) {
 		add_ref(x, id);
 		char *text = g_strndup(id.ptr, id.len);
 		x->in_reply_to = extract_keep(run, text, EXTRACT_ID_CHARS);
@@ -280,10 +313,10 @@ void extract_headers(struct extract_run *run, GMimeMessage *message)
 {
 	struct extract *x = run->x;
 	const char *subject = g_mime_message_get_subject(message);
-	struct span rest = span_str(raw_header(message, "Message-ID")), id;
+	struct span id;
 	x->has_subject = subject != NULL;
 	x->subject = extract_keep(run, subject, EXTRACT_SUBJECT_CHARS);
-	if (next_id(&rest, &id)) {
+	if (only_id(span_str(raw_header(message, "Message-ID")), &id)) {
 		char *text = g_strndup(id.ptr, id.len);
 		x->message_id = extract_keep(run, text, EXTRACT_ID_CHARS);
 		g_free(text);

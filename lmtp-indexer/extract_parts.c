@@ -1,10 +1,11 @@
 /*
  * The walk over the parts.  A text part goes into the text, anything with a
  * name, a disposition of attachment or another type becomes an attachment.  Of
- * alternatives the plain text is taken where there is one.  Past the caps on
+ * alternatives the plain text is taken where there is one with a word in it.  Past the caps on
  * depth and parts nothing more is looked at and the message is marked.
  */
 #include "extract_internal.h"
+#include "lib/base/utf8.h"
 #include "lmtp-indexer/html.h"
 
 #define READ_BYTES 16384
@@ -40,6 +41,16 @@ static bool take_text(void *arg, struct span bytes)
 	return sbuf_ok(raw);
 }
 
+/* Adds RAW; HTML without a charset that is no UTF-8 may name one itself. */
+static void add_decoded(struct extract_run *run, struct sbuf *utf8, const char *charset, bool html, struct span raw)
+{
+	char name[HTML_CHARSET_MAX + 1];
+	if (charset == NULL && html && utf8_prefix(raw) < raw.len && html_charset(raw, name))
+		charset = name;
+	if (!extract_add_utf8(utf8, charset, raw))
+		extract_partial(run);
+}
+
 static void add_text(struct extract_run *run, GMimePart *part, bool html)
 {
 	struct sbuf raw, utf8;
@@ -55,8 +66,7 @@ static void add_text(struct extract_run *run, GMimePart *part, bool html)
 		run->x->truncated = true;
 	if (run->text.len > 0)
 		sbuf_addc(&run->text, '\n');
-	if (!extract_add_utf8(&utf8, charset, sbuf_span(&raw)))
-		extract_partial(run);
+	add_decoded(run, &utf8, charset, html, sbuf_span(&raw));
 	struct span text = sbuf_span(&utf8);
 	size_t room = run->limits->text_max_bytes - run->text.len;
 	if (html) {
@@ -171,17 +181,30 @@ static void add_unparted(struct extract_run *run, GMimeMultipart *multipart)
 	sbuf_done(&utf8);
 }
 
-static void walk_multipart(struct extract_run *run, GMimeMultipart *multipart, unsigned depth)
+static bool is_shown_html(GMimeObject *object)
 {
-	bool drop_html = is_type(GMIME_OBJECT(multipart), "multipart", "alternative") && has_plain(multipart);
+	return is_shown_text(object) && is_type(object, "text", "html");
+}
+
+static void walk_parts(struct extract_run *run, GMimeMultipart *multipart, unsigned depth, bool html, bool others)
+{
 	int count = g_mime_multipart_get_count(multipart);
-	if (count == 0)
-		add_unparted(run, multipart);
 	for (int i = 0; i < count; i++) {
 		GMimeObject *child = g_mime_multipart_get_part(multipart, i);
-		if (!(drop_html && is_shown_text(child) && is_type(child, "text", "html")))
+		if (is_shown_html(child) ? html : others)
 			walk(run, child, depth + 1);
 	}
+}
+
+static void walk_multipart(struct extract_run *run, GMimeMultipart *multipart, unsigned depth)
+{
+	bool choose = is_type(GMIME_OBJECT(multipart), "multipart", "alternative") && has_plain(multipart);
+	size_t before = run->text.len;
+	if (g_mime_multipart_get_count(multipart) == 0)
+		add_unparted(run, multipart);
+	walk_parts(run, multipart, depth, !choose, true);
+	if (choose && span_trim(span_skip(sbuf_span(&run->text), before)).len == 0)
+		walk_parts(run, multipart, depth, true, false);
 }
 
 /* Streams, so that an attached message of any size takes no memory. */
@@ -200,7 +223,24 @@ static void digest_message(struct extract_attachment *a, GMimeMessage *message)
 	g_object_unref(null);
 }
 
-/* A message within the message: an attachment by its subject, and its text. */
+static const char *name_of(GMimeObject *object)
+{
+	const char *name = g_mime_object_get_content_disposition_parameter(object, "filename");
+	return name != NULL ? name : g_mime_object_get_content_type_parameter(object, "name");
+}
+
+/* The subject of an inner message that is not the name of the attachment already. */
+static void add_line(struct extract_run *run, const char *subject)
+{
+	struct span line = extract_keep(run, subject, EXTRACT_SUBJECT_CHARS);
+	if (line.len == 0 || line.len + 1 > run->limits->text_max_bytes - run->text.len)
+		return;
+	if (run->text.len > 0)
+		sbuf_addc(&run->text, '\n');
+	sbuf_add(&run->text, line);
+}
+
+/* A message within the message: an attachment by the name it has, else by its subject, and its text. */
 static void walk_message(struct extract_run *run, GMimeMessagePart *part, unsigned depth)
 {
 	GMimeMessage *inner = g_mime_message_part_get_message(part);
@@ -211,7 +251,10 @@ static void walk_message(struct extract_run *run, GMimeMessagePart *part, unsign
 	}
 	if (a != NULL) {
 		digest_message(a, inner);
-		a->name = extract_keep(run, g_mime_message_get_subject(inner), EXTRACT_NAME_CHARS);
+		const char *name = name_of(GMIME_OBJECT(part)), *subject = g_mime_message_get_subject(inner);
+		a->name = extract_keep(run, name != NULL ? name : subject, EXTRACT_NAME_CHARS);
+		if (name != NULL)
+			add_line(run, subject);
 	}
 	if (g_mime_message_get_mime_part(inner) != NULL)
 		walk(run, g_mime_message_get_mime_part(inner), depth + 1);

@@ -224,3 +224,36 @@ void html_to_text(struct sbuf *out, struct span html)
 		html = span_skip(html, n);
 	}
 }
+
+/* "charset=NAME" in the tag. */
+static bool charset_of(struct span tag, char name_out[HTML_CHARSET_MAX + 1])
+{
+	static const char word[] = "charset=";
+	size_t len = 0;
+	while (tag.len > 0 && !span_istarts(tag, span_str(word)))
+		tag = span_skip(tag, 1);
+	tag = span_skip(tag, strlen(word));
+	if (tag.len > 0 && (tag.ptr[0] == '"' || tag.ptr[0] == '\''))
+		tag = span_skip(tag, 1);
+	while (len < tag.len && (ascii_isalnum(tag.ptr[len]) || tag.ptr[len] == '-' || tag.ptr[len] == '_'))
+		len++;
+	if (len == 0 || len > HTML_CHARSET_MAX)
+		return false;
+	memcpy(name_out, tag.ptr, len);
+	name_out[len] = '\0';
+	return true;
+}
+
+bool html_charset(struct span html, char name_out[HTML_CHARSET_MAX + 1])
+{
+	struct span rest = span_take(html, HTML_CHARSET_WITHIN);
+	size_t at;
+	while ((at = span_chr(rest, '<')) != SPAN_NPOS) {
+		rest = span_skip(rest, at);
+		struct span tag = span_take(rest, tag_length(rest));
+		if (span_ieq(tag_name(rest), SPAN_LIT("meta")) && charset_of(tag, name_out))
+			return true;
+		rest = span_skip(rest, 1);
+	}
+	return false;
+}

@@ -43,6 +43,24 @@ static const struct {
 	 "na\xc3\xafve"},
 	{"text that is not its charset", PLAIN "na\xefve", EXTRACT_PARTIAL, "", "na\xc3\xafve"},
 	{"unknown charset", "Content-Type: text/plain; charset=x-martian\r\n\r\nabc", EXTRACT_PARTIAL, "", "abc"},
+	{"UTF-8 that broke off", PLAIN "\xe8\xab\x8b\xe6\xb1\x82\xe6\x9b\xb8 Gr\xc3\xbc\xc3\x9f" "e \xe3\x82 end",
+	 EXTRACT_PARTIAL, "", "\xe8\xab\x8b\xe6\xb1\x82\xe6\x9b\xb8 Gr\xc3\xbc\xc3\x9f" "e ?? end"},
+	{"UTF-8 of unknown name", "Content-Type: text/plain; charset=unknown-8bit\r\n\r\n\xe8\xab\x8b\xe6\xb1\x82",
+	 EXTRACT_PARTIAL, "", "\xe8\xab\x8b\xe6\xb1\x82"},
+	{"windows-1252 as ISO 8859-1", "Content-Type: text/plain; charset=ISO-8859-1\r\n\r\nc\x9cur \x8akoda \xe9",
+	 EXTRACT_PARSED, "", "c\xc5\x93ur \xc5\xa0koda \xc3\xa9"},
+	{"CP932 as Shift_JIS", "Content-Type: text/plain; charset=Shift_JIS\r\n\r\n\x87\x40\xfb\xfc\x93\x87\x89\xae",
+	 EXTRACT_PARSED, "", "\xe2\x91\xa0\xe9\xab\x99\xe5\xb3\xb6\xe5\xb1\x8b"},
+	{"CP932 as x-sjis", "Content-Type: text/plain; charset=x-sjis\r\n\r\n\x93\x87\x89\xae", EXTRACT_PARSED, "",
+	 "\xe5\xb3\xb6\xe5\xb1\x8b"},
+	{"UHC as EUC-KR", "Content-Type: text/plain; charset=euc-kr\r\n\r\n\x8c\x63\xb9\xe6", EXTRACT_PARSED, "",
+	 "\xeb\x98\xa0\xeb\xb0\xa9"},
+	{"HTML that names its charset", "Content-Type: text/html\r\n\r\n<html><meta http-equiv=Content-Type content=\"text/html; "
+	 "charset=Shift_JIS\"><p>\x93\x87", EXTRACT_PARSED, "", "\xe5\xb3\xb6"},
+	{"HTML whose charset is UTF-8 anyway", "Content-Type: text/html\r\n\r\n<meta charset='shift_jis'><p>\xe5\xb3\xb6",
+	 EXTRACT_PARSED, "", "\xe5\xb3\xb6"},
+	{"HTML that names none", "Content-Type: text/html\r\n\r\n<meta charset=><p>\xe9t\xe9", EXTRACT_PARTIAL, "",
+	 "\xc3\xa9t\xc3\xa9"},
 	{"Japanese text",
 	 "Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b$B%F%9%H\x1b(B\r\n", EXTRACT_PARSED, "",
 	 "\xe3\x83\x86\xe3\x82\xb9\xe3\x83\x88"},
@@ -55,6 +73,8 @@ static const struct {
 	 "One Two & three"},
 	{"alternatives", "Content-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n" PLAIN
 	 "plain\r\n--B\r\nContent-Type: text/html\r\n\r\n<b>html</b>\r\n--B--\r\n", EXTRACT_PARSED, "", "plain"},
+	{"alternative of nothing", "Content-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n" PLAIN
+	 " \r\n\r\n--B\r\nContent-Type: text/html\r\n\r\n<b>html</b>\r\n--B--\r\n", EXTRACT_PARSED, "", "html"},
 	{"html only alternative", "Content-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n"
 	 "Content-Type: text/html\r\n\r\n<b>html</b>\r\n--B--\r\n", EXTRACT_PARSED, "", "html"},
 	{"unclosed multipart", "Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\n" PLAIN "part", EXTRACT_PARSED, "",
@@ -112,6 +132,42 @@ START_TEST(people_and_identity)
 	extract_free(&x);
 	extract_free(&y);
 	extract_free(&z);
+}
+END_TEST
+
+/* Ids without <>, and what stands in front of subjects. */
+START_TEST(identity_as_it_comes)
+{
+	static const char *const replies[] = {"Re[2]: topic", "RE : [l] topic", "Fwd [x] : Re:re: Topic",
+					      "\xe5\x9b\x9e\xe5\xa4\x8d\xef\xbc\x9atopic", "Odp: topic"};
+	static const char *const topics[] = {"reply: topic", "Re topic", "Re[2 topic", "Remark: topic", "Re [2] topic"};
+	struct extract *x = extract_of("Message-ID: id1@h\r\nIn-Reply-To: p@h\r\nSubject: topic\r\n\r\nx");
+	struct extract *y = extract_of("Message-ID: two words@h\r\nIn-Reply-To: none\r\n\r\nx");
+	ck_assert(span_eq(x->message_id, SPAN_LIT("id1@h")) && span_eq(x->in_reply_to, SPAN_LIT("p@h")));
+	ck_assert_uint_eq(x->ref_count, 2);
+	ck_assert_uint_eq(y->message_id.len + y->in_reply_to.len + y->ref_count, 0);
+	extract_free(&y);
+	for (size_t i = 0; i < 10; i++) {
+		char mail[128];
+		snprintf(mail, sizeof(mail), "Subject: %s\r\n\r\nx", i < 5 ? replies[i] : topics[i - 5]);
+		struct extract *z = extract_of(mail);
+		bool same = memcmp(z->subject_hash, x->subject_hash, EXTRACT_HASH_LEN) == 0;
+		ck_assert_msg(z->subject_joins == (i < 5) && same == (i < 5), "%s", mail);
+		extract_free(&z);
+	}
+	extract_free(&x);
+}
+END_TEST
+
+START_TEST(attached_mail_has_its_name)
+{
+	struct extract *x = extract_of("Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\nContent-Type: message/rfc822\r\n"
+				       "Content-Disposition: attachment; filename*=utf-8''%C3%BC.eml\r\n\r\n"
+				       "Subject: inner subject\r\n\r\ninner text\r\n--B--\r\n");
+	ck_assert_uint_eq(x->attachment_count, 1);
+	ck_assert(span_eq(x->attachments[0].name, SPAN_LIT("\xc3\xbc.eml")));
+	ck_assert(span_starts(x->text, SPAN_LIT("inner subject\ninner text")));
+	extract_free(&x);
 }
 END_TEST
 
@@ -358,7 +414,9 @@ static const TTest *const *const tests[] = {
 	&groups_within_groups,
 	&table_of_mails,
 	&people_and_identity,
+	&identity_as_it_comes,
 	&attachments,
+	&attached_mail_has_its_name,
 	&verdicts_of_our_milter_only,
 	&depth_cap,
 	&parts_cap,

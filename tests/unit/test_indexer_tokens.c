@@ -182,12 +182,42 @@ START_TEST(html_becomes_text)
 }
 END_TEST
 
+static const struct {
+	const char *html, *charset; /* "": none */
+} charsets[] = {
+	{"<meta charset=\"koi8-r\">", "koi8-r"},
+	{"<html><META http-equiv='Content-Type' content='text/html; CHARSET=Shift_JIS'>", "Shift_JIS"},
+	{"charset=a <p charset=b><meta name=x><meta charset='c'", "c"},
+	{"<metal charset=x>", ""},
+	{"<meta charset=>", ""},
+	{"<meta", ""},
+};
+
+/* Also the longest name and the last byte, and one more. */
+START_TEST(charset_that_html_names)
+{
+	char name[HTML_CHARSET_MAX + 1], mem[HTML_CHARSET_WITHIN + 64];
+	for (size_t i = 0; i < sizeof(charsets) / sizeof(charsets[0]); i++) {
+		bool found = html_charset(span_str(charsets[i].html), name);
+		ck_assert_msg(found == (charsets[i].charset[0] != '\0') && (!found || strcmp(name, charsets[i].charset) == 0),
+			      "row %zu", i);
+	}
+	for (int more = 0; more < 2; more++) {
+		snprintf(mem, sizeof(mem), "<meta charset=%0*d>", HTML_CHARSET_MAX + more, 0);
+		ck_assert_int_eq(html_charset(span_str(mem), name), !more);
+		snprintf(mem, sizeof(mem), "%*s<meta charset=x>", HTML_CHARSET_WITHIN - 15 + more, "");
+		ck_assert_int_eq(html_charset(span_str(mem), name), !more);
+	}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&words_of_text,
 	&words_that_are_asked_for,
 	&text_cap, &phrases_in_text,
 	&long_words_are_cut_alike,
 	&html_becomes_text,
+	&charset_that_html_names,
 	NULL,
 };
 
