@@ -28,8 +28,8 @@ void extract_headers(struct extract_run *run, GMimeMessage *message);
 void extract_parts(struct extract_run *run, GMimeObject *root);
 
 /*
- * Adds BYTES of CHARSET (NULL: unknown) to OUT as UTF-8; what cannot be
- * converted becomes '?'.  False where something was lost.
+ * Adds BYTES of CHARSET (NULL: unknown) to OUT as UTF-8 with LF line ends;
+ * what cannot be converted becomes '?'.  False where something was lost.
  */
 bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes);
 

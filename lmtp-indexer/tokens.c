@@ -225,6 +225,15 @@ static size_t add_ascii(struct word *w, struct span text, size_t i)
 	return (size_t)(at - text.ptr);
 }
 
+/* The length of a line end within a run of CJK characters, which is broken anywhere; 0 where none is there.  A
+ * space in front of it is that of a flowed text. */
+static size_t line_end(struct span s)
+{
+	size_t space = s.ptr[0] == ' ';
+	bool goes_on = s.len > space + 1 && s.ptr[space] == '\n' && (unsigned char)s.ptr[space + 1] >= 0x80;
+	return goes_on ? space + 1 : 0;
+}
+
 static void add_text(struct word *w, struct span text)
 {
 	size_t i = 0;
@@ -233,9 +242,10 @@ static void add_text(struct word *w, struct span text)
 			i += add_wide(w, span_skip(text, i));
 			continue;
 		}
-		if (w->last_cjk != 0)
+		size_t gap = w->last_cjk != 0 ? line_end(span_skip(text, i)) : 0;
+		if (w->last_cjk != 0 && gap == 0)
 			flush_cjk(w);
-		i = add_ascii(w, text, i);
+		i = gap > 0 ? i + gap : add_ascii(w, text, i);
 	}
 }
 

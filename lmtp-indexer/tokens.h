@@ -8,7 +8,8 @@
  *     letters are compared without case and compatibility form (NFKC, case
  *     folded) and without accents.
  *   - A run of ideographs, kana or hangul is given as its overlapping pairs,
- *     and its last character alone: 日本語 gives 日本 本語 語.
+ *     and its last character alone: 日本語 gives 日本 本語 語.  A line end does not
+ *     end it.
  *   - A word longer than TOKENS_MAX is cut.
  */
 #ifndef INDEXER_TOKENS_H

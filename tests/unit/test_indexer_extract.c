@@ -345,6 +345,37 @@ START_TEST(most_attachments)
 }
 END_TEST
 
+/* Lines end in LF, whatever ended them and wherever the decoder's pieces do. */
+START_TEST(line_ends_of_text)
+{
+	static const char *const texts[] = {"a\r\nb\r\n\r\nc\rd\ne\r\r\nf\r", "", "\r", "\r\n", "x"};
+	static const char *const wanted[] = {"a\nb\n\nc\nd\ne\n\nf\n", "", "\n", "\n", "x"};
+	static const char *const charsets[] = {"utf-8", "iso-8859-1"};
+	for (size_t i = 0; i < 10; i++) {
+		struct sbuf mail;
+		sbuf_init_heap(&mail, 65536);
+		sbuf_addf(&mail, "Content-Type: text/plain; charset=%s\n\n%s", charsets[i / 5], texts[i % 5]);
+		struct extract *x = extract_of(sbuf_cstr(&mail));
+		ck_assert_msg(span_eq(x->text, span_str(wanted[i % 5])), "%zu: '%.*s'", i, SPAN_ARG(x->text));
+		extract_free(&x);
+		sbuf_done(&mail);
+	}
+	for (size_t before = 4090; before < 4100; before++) {
+		struct sbuf mail;
+		sbuf_init_heap(&mail, 65536);
+		sbuf_adds(&mail, "Content-Type: text/plain; charset=iso-8859-1\n\n");
+		for (size_t i = 0; i < before; i++)
+			sbuf_addc(&mail, 'x');
+		sbuf_adds(&mail, "\r\n\xe9");
+		struct extract *x = extract_of(sbuf_cstr(&mail));
+		ck_assert_uint_eq(x->text.len, before + 3);
+		ck_assert(span_ends(x->text, SPAN_LIT("x\n\xc3\xa9")));
+		extract_free(&x);
+		sbuf_done(&mail);
+	}
+}
+END_TEST
+
 static enum extract_state state_of_file(struct span mail)
 {
 	FILE *file = tmpfile();
@@ -417,6 +448,7 @@ static const TTest *const *const tests[] = {
 	&identity_as_it_comes,
 	&attachments,
 	&attached_mail_has_its_name,
+	&line_ends_of_text,
 	&verdicts_of_our_milter_only,
 	&depth_cap,
 	&parts_cap,

@@ -18,6 +18,9 @@ static const char *const words[][2] = {
 	{"ﾃｽﾄ", "テス スト ト "},
 	{"ガス", "ガス ス "},
 	{"한국어", "한국 국어 어 "},
+	{"日\n本 \n語", "日本 本語 語 "},
+	{"日\n\n本  \n語\n", "日 本 語 "},
+	{"日\na 日\n\xc3\xa9\xe3\x80\x81\n本", "日 a 日 e 本 "},
 	/* As macOS writes the names of files: か and a mark, jamo. */
 	{"か\xe3\x82\x99はは\xe3\x82\x9aき", "がは はぱ ぱき き "},
 	{"ｶﾞｽﾊﾟﾝｱﾞ", "ガス スパ パン ンア ア゙ ゙ "},
@@ -91,6 +94,8 @@ static const struct {
 	{"aa ab abc", "ab abc", false, true},
 	{"これは日本語です", "日本語", false, true},
 	{"日本の英語", "日本語", false, false},
+	{"これは日\n本語です", "日本語", false, true},
+	{"これは日\n\n本語です", "日本語", false, false},
 	{"PDF請求書 2026", "請求", false, true},
 	{"PDF請求書 2026", "pdf請求", false, true},
 	{"Grüße aus Köln", "grusse aus", false, true},
