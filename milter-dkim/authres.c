@@ -201,7 +201,7 @@ static int next_char(struct reader *r, bool *in_quotes, bool *quoted_out)
 	return -1;
 }
 
-static bool same_id(struct span a, struct span b)
+bool authres_same_id(struct span a, struct span b)
 {
 	char mem_a[ID_MAX], mem_b[ID_MAX];
 	struct sbuf out_a, out_b;
@@ -251,8 +251,8 @@ bool authres_is_from(struct span value, struct span authserv_id)
 	bool digits = last > 0;
 	for (size_t i = 0; i < version.len; i++)
 		digits = digits && ascii_isdigit(version.ptr[i]);
-	return seems_from(value, authserv_id) || same_id(all, authserv_id) || (first != SPAN_NPOS && same_id(span_take(all, first), authserv_id)) ||
-	       (digits && same_id(span_take(all, last), authserv_id));
+	return seems_from(value, authserv_id) || authres_same_id(all, authserv_id) || (first != SPAN_NPOS && authres_same_id(span_take(all, first), authserv_id)) ||
+	       (digits && authres_same_id(span_take(all, last), authserv_id));
 }
 
 static bool is_id_char(char c)
@@ -270,7 +270,7 @@ static size_t find_id(struct span text, struct span id)
 		struct span word = span_take(span_skip(text, at), len);
 		while (word.len > 0 && strchr("-._", word.ptr[0]) != NULL)
 			word = span_skip(word, 1);
-		if (word.len > 0 && word.len <= ID_MAX && (span_ieq(dnsname_trim(word), id) || (at < CLAIM_MAX && same_id(word, id))))
+		if (word.len > 0 && word.len <= ID_MAX && (span_ieq(dnsname_trim(word), id) || (at < CLAIM_MAX && authres_same_id(word, id))))
 			return at;
 		at += len;
 	}

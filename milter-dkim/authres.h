@@ -40,9 +40,14 @@ void authres_add_clean(struct sbuf *out, struct span s, const char *specials);
 /*
  * Whether the field with this VALUE claims to come from AUTHSERV_ID, in any
  * letter case, quoted, with comments and blanks anywhere, with a version, with
- * A-labels or U-labels.  It rather says yes to what is malformed.
+ * A-labels or U-labels.  It rather says yes to what is malformed, so it is for what
+ * is removed; see authres_read.h for what is believed.
  */
 bool authres_is_from(struct span value, struct span authserv_id);
+
+/* Whether two authserv-ids are one: in any letter case, with A-labels or U-labels,
+ * with a dot at the end or without. */
+bool authres_same_id(struct span a, struct span b);
 
 /* The same for those who decode encoded words (RFC 2047), which no authserv-id may
  * have, first, and for those who take an authserv-id from behind something else: such

@@ -4,6 +4,10 @@
  */
 #include "milter-dkim/authres_read.h"
 
+#include "milter-dkim/authres.h"
+
+#define ID_MAX 512 /* bytes of an authserv-id */
+
 /* Behind comments and white space; ERR_SYNTAX for a comment without end. */
 static int skip_cfws(struct span *s)
 {
@@ -58,6 +62,27 @@ static int take_quoted(struct span *s, struct sbuf *value)
 		sbuf_addc(value, c);
 	}
 	return ERR_SYNTAX;
+}
+
+bool authres_is_by(struct span value, struct span authserv_id)
+{
+	char mem[ID_MAX];
+	struct sbuf id;
+	sbuf_init(&id, mem, sizeof(mem));
+	if (skip_cfws(&value) < 0)
+		return false;
+	if (!take(&value, '"'))
+		sbuf_add(&id, take_token(&value));
+	else if (take_quoted(&value, &id) < 0)
+		return false;
+	size_t behind = value.len;
+	if (skip_cfws(&value) < 0)
+		return false;
+	/* What touches the id belongs to it, and is then neither of its forms. */
+	struct span version = value.len < behind ? take_token(&value) : SPAN_EMPTY;
+	if ((version.len > 0 && !span_eq(version, SPAN_LIT("1"))) || skip_cfws(&value) < 0)
+		return false;
+	return (value.len == 0 || take(&value, ';')) && sbuf_ok(&id) && authres_same_id(sbuf_span(&id), authserv_id);
 }
 
 /* A value: quoted strings and other text that touch. */

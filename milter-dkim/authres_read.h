@@ -9,6 +9,13 @@
 #include "lib/base/sbuf.h"
 #include "lib/mail/result.h"
 
+/*
+ * Whether the field with this VALUE is by AUTHSERV_ID, which stands first, as a token
+ * or a quoted string, alone or with the version 1.  What authres_is_from() takes for
+ * ours beyond that is malformed, and somebody else may have let it through.
+ */
+bool authres_is_by(struct span value, struct span authserv_id);
+
 struct authres_item {
 	struct span method; /* without its version */
 	enum auth_result result; /* AUTH_RESULTS: a word that is none of them */

@@ -4,6 +4,7 @@
 #include "milter-dkim/arc.h"
 
 #include "milter-dkim/authres.h"
+#include "milter-dkim/authres_read.h"
 #include "postern/auth_common.h"
 #include "postern/commands.h"
 #include "postern/mail_input.h"
@@ -47,7 +48,7 @@ static void gather_results(struct sealer *s)
 	struct span name = SPAN_LIT(AUTHRES_NAME);
 	for (size_t at = mail_header_find(h, name, 0); at != SPAN_NPOS; at = mail_header_find(h, name, at + 1)) {
 		struct span value = h->fields[at].value, results = authres_results(value);
-		if (results.len == 0 || !authres_is_from(value, s->spec.authserv_id) || seen_before(&seen, results))
+		if (results.len == 0 || !authres_is_by(value, s->spec.authserv_id) || seen_before(&seen, results))
 			continue;
 		sbuf_adds(&s->results, s->results.len > 0 ? "; " : "");
 		sbuf_add(&s->results, results);

@@ -30,7 +30,7 @@ static void check_written(struct span field, struct span id)
 	}
 	if (quoted || comment > 0 || semicolons != 2)
 		PANIC("a value has changed the syntax");
-	if (!authres_is_from(field, id))
+	if (!authres_is_from(field, id) || !authres_is_by(field, id))
 		PANIC("our own field is not recognised");
 	enum auth_result spf, dkim, dmarc;
 	struct span results = authres_results(field);
@@ -108,7 +108,8 @@ static void check_received_spf(struct span text, struct span id)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct span all = span_of(data, size), id = SPAN_LIT("mx.example.org");
-	(void)authres_is_from(all, id);
+	if (authres_is_by(all, id) && !authres_is_from(all, id))
+		PANIC("a field is believed that would not be removed");
 	struct span results = authres_results(all);
 	enum auth_result said;
 	if (results.len > size || authres_instance(all, 50) > 50 || (authres_find(results, "arc", &said) && said >= AUTH_RESULTS))

@@ -298,6 +298,16 @@ class Tools(unittest.TestCase):
         self.assertEqual((code, unchanged), (0, sealed))
         self.assertIn(b"nothing was added", err)
 
+    def test_arc_seal_believes_what_names_it_well(self):
+        """What a strict remover lets through as somebody else's says nothing, least of all arc=pass."""
+        for name, believed in ((b"mx.list.example", True), (b'(c) "mx.list.example" 1', True),
+                               (b"mx.list.example x", False), (b"mx.list.example/x", False), (b"./mx.list.example", False)):
+            code, first, _ = self.seal(self.sign())
+            self.assertEqual(code, 0)
+            broken = first.replace(b"world", b"World")
+            code, sealed, _ = self.seal(b"Authentication-Results: " + name + b"; arc=pass\n" + broken)
+            self.assertEqual((code, b"cv=pass" in sealed[:200]), (0, believed), name)
+
     def test_dmarc_check(self):
         code, out, _ = run("dmarc", "check", "--from", "joe@mail.example.com", "--dkim-pass", "evil.example",
                            "--spf-pass", "EXAMPLE.com", "--resolver", self.dns.address)

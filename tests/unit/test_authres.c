@@ -159,6 +159,52 @@ START_TEST(ours)
 }
 END_TEST
 
+/* What is removed as ours is not yet believed. */
+START_TEST(believed)
+{
+	static const struct {
+		const char *value;
+		bool ours;
+	} rows[] = {
+		{"mx.example.org; none", true},
+		{" mx.example.org ; none", true},
+		{"mx.example.org", true},
+		{"MX.Example.ORG.; none", true},
+		{"(a (b)) mx.example.org (c) 1 (d); none", true},
+		{"\r\n\tmx.example.org\r\n 1\r\n ; none", true},
+		{"\"mx.example.org\"; none", true},
+		{"\"mx.example\\.org\" 1; none", true},
+		{"mx.example.org/x; none", false},
+		{"mx.example.org x; none", false},
+		{"mx.example.org 2; none", false},
+		{"mx.example.org 1 1; none", false},
+		{"mx.example.org=1; none", false},
+		{"mx.example.org@x; none", false},
+		{"mx. example.org; none", false},
+		{"mx.(x)example.org; none", false},
+		{"./mx.example.org; none", false},
+		{"; mx.example.org; none", false},
+		{"\"mx.example.org\"1; none", false},
+		{"\"mx\".example.org; none", false},
+		{"mx.example.org\"\"; none", false},
+		{"\"mx.example.org; none", false},
+		{"\"mx.example.org", false},
+		{"mx.example.org (x; none", false},
+		{"mx.example.org 1 (x; none", false},
+		{"(mx.example.org; none", false},
+		{"mx.example.org.evil.example; none", false},
+		{"=?utf-8?q?mx=2Eexample=2Eorg?=; none", false},
+		{"", false},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		ck_assert_msg(authres_is_by(span_str(rows[i].value), SPAN_LIT("mx.example.org")) == rows[i].ours, "%s",
+			      rows[i].value);
+	ck_assert(authres_is_by(SPAN_LIT("xn--bcher-kva.example; none"), SPAN_LIT("b\xc3\xbc" "cher.example")));
+	ck_assert(authres_is_by(SPAN_LIT("\"a b\"; none"), SPAN_LIT("a b")));
+	ck_assert(!authres_is_by(SPAN_LIT("a b; none"), SPAN_LIT("a b")));
+}
+END_TEST
+
 START_TEST(claims)
 {
 	static const struct {
@@ -276,7 +322,7 @@ START_TEST(instance)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&quoting, &value_cap, &mail_auth_comment_injection, &none_and_folds, &ours, &claims, &results, &method_found, &instance, NULL,
+	&quoting, &value_cap, &mail_auth_comment_injection, &none_and_folds, &ours, &believed, &claims, &results, &method_found, &instance, NULL,
 };
 
 TEST_MAIN("authres", tests)
