@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "lib/mail/dnsname.h"
+#include "lib/mail/idn.h"
 #include "postern/reports/content.h"
 #include "postern/reports/moment.h"
 
@@ -75,7 +76,7 @@ static struct span get_text(struct reader *r, const json_t *object, const char *
 	return keep(r, key, json_object_get(object, key), max);
 }
 
-/* The arena's copy may be written to: a word or a domain in lower case. */
+/* The arena's copy may be written to: a word in lower case. */
 static struct span get_lower(struct reader *r, const json_t *object, const char *key)
 {
 	struct span s = get_text(r, object, key, TLSRPT_NAME_MAX);
@@ -83,6 +84,22 @@ static struct span get_lower(struct reader *r, const json_t *object, const char 
 	for (size_t i = 0; i < s.len; i++)
 		p[i] = ascii_lower(p[i]);
 	return s;
+}
+
+/* In A-labels and lower case, as domains of ours are. */
+static struct span get_domain(struct reader *r, const json_t *object, const char *key)
+{
+	char mem[DNSNAME_MAX + 1];
+	struct sbuf ascii;
+	struct span copy = SPAN_EMPTY, text = dnsname_trim(get_text(r, object, key, TLSRPT_NAME_MAX));
+	sbuf_init(&ascii, mem, sizeof(mem));
+	if (r->rc < 0)
+		return copy;
+	if (idn_to_ascii(text, &ascii) < 0 || !sbuf_ok(&ascii) || !dnsname_valid(sbuf_span(&ascii)))
+		refuse(r, ERR_SYNTAX, key, "is no domain");
+	else if (arena_dup(r->arena, sbuf_span(&ascii), &copy) < 0)
+		refuse(r, ERR_LIMIT, key, "is too much: the report holds too much text");
+	return copy;
 }
 
 static struct span get_required(struct reader *r, const json_t *object, const char *key)
@@ -180,9 +197,7 @@ static void read_policy(struct reader *r, const json_t *from, struct tlsrpt_poli
 		return;
 	}
 	to->type = get_lower(r, policy, "policy-type");
-	to->domain = dnsname_trim(get_lower(r, policy, "policy-domain"));
-	if (r->rc == 0 && !dnsname_valid(to->domain))
-		refuse(r, ERR_SYNTAX, "policy-domain", "is no domain");
+	to->domain = get_domain(r, policy, "policy-domain");
 	to->strings = get_strings(r, policy, "policy-string", &to->string_count);
 	to->mx_hosts = get_strings(r, policy, "mx-host", &to->mx_host_count);
 	to->successful = get_count(r, summary, "total-successful-session-count");

@@ -102,6 +102,10 @@ START_TEST(deviations)
 		       "\"summary\":{\"total-successful-session-count\":2.0},\"new\":[[{}]]}") "\n"),
 	       MAIN "\nno-policy-found a.b 2 0 mx=mx.a.b");
 	expect(SPAN_LIT(DOC("")), MAIN);
+	/* RFC 8460 section 4.4 wants A-labels, by which we know our domains. */
+	expect(SPAN_LIT(DOC("{\"policy\":{\"policy-type\":\"sts\",\"policy-domain\":\"B\xc3\x9c"
+			    "cher.Example.\"}}")),
+	       MAIN "\nsts xn--bcher-kva.example 0 0");
 }
 END_TEST
 
@@ -125,6 +129,7 @@ START_TEST(refusals)
 		 ERR_SYNTAX, "no date"},
 		{SPAN_LIT(DOC("1")), ERR_SYNTAX, "\"policy\" is missing"},
 		{SPAN_LIT(DOC("{\"policy\":{}}")), ERR_SYNTAX, "policy-domain"},
+		{SPAN_LIT(DOC("{\"policy\":{\"policy-domain\":\"a..b\"}}")), ERR_SYNTAX, "policy-domain"},
 		{SPAN_LIT(DOC("{" POLICY ",\"failure-details\":[1]}")), ERR_SYNTAX, "no object"},
 		{SPAN_LIT(DOC("{" POLICY ",\"summary\":{\"total-failure-session-count\":-1}}")),
 		 ERR_LIMIT, "no number"},
