@@ -11,6 +11,7 @@
 #include "mail-index-private.h"
 #include "mail-index-transaction-private.h"
 #include "mail-user.h"
+#include "mailbox-list-iter.h"
 #include "mailbox-list-private.h"
 
 #define DOUBT_MESSAGE "Quota: the mailbox is being counted, try again later"
@@ -295,20 +296,54 @@ static void recount_after(struct usage_root *uroot)
 		usage_stale(&uroot->usage);
 }
 
+static bool name_counts(struct mailbox_list *list, const char *vname)
+{
+	struct mailbox *box = mailbox_alloc(list, vname, 0);
+	const bool counts = usage_rules_of(box)->counts;
+
+	mailbox_free(&box);
+	return counts;
+}
+
+/* Whether a mailbox below, which went with it, counts where it did not, or the other way round. */
+static bool children_differ(struct mailbox *src, struct mailbox *dest)
+{
+	const char separator[] = {mail_namespace_get_sep(dest->list->ns), '\0'};
+	const char *old_stem = t_strconcat(mailbox_get_vname(src), separator, NULL);
+	const char *stem = t_strconcat(mailbox_get_vname(dest), separator, NULL);
+	const struct mailbox_info *info;
+	bool differ = FALSE;
+	struct mailbox_list_iterate_context *iter = mailbox_list_iter_init(
+		dest->list, "*", MAILBOX_LIST_ITER_SKIP_ALIASES | MAILBOX_LIST_ITER_RETURN_NO_FLAGS);
+
+	while (!differ && (info = mailbox_list_iter_next(iter)) != NULL) {
+		if (strncmp(info->vname, stem, strlen(stem)) != 0)
+			continue;
+		const char *old = t_strconcat(old_stem, info->vname + strlen(stem), NULL);
+		differ = name_counts(src->list, old) != name_counts(dest->list, info->vname);
+	}
+	return mailbox_list_iter_deinit(&iter) < 0 || differ;
+}
+
 static int usage_rename_box(struct mailbox *src, struct mailbox *dest)
 {
 	struct usage_mailbox *ubox = usage_mailbox_get(src);
 	struct usage_root *from = ubox->uroot, *to = usage_root_of(dest);
 	const bool left = usage_rules_of(src)->counts;
 	const bool came = to != NULL && usage_rules_of(dest)->counts;
+	bool differ = from != to || left != came;
 
 	if (ubox->module_ctx.super.rename_box(src, dest) < 0)
 		return -1;
-	if (from == to && left == came)
+	T_BEGIN
+	{
+		differ = differ || children_differ(src, dest);
+	}
+	T_END;
+	if (!differ)
 		return 0;
-	if (left)
-		recount_after(from);
-	if (came)
+	recount_after(from);
+	if (to != NULL && to != from)
 		recount_after(to);
 	return 0;
 }

@@ -120,6 +120,20 @@ namespace inbox {
                 self.wait_until(lambda: self.quota_get(user)[1] == 1)
             self.assert_exact(user)
 
+    def test_what_goes_along_with_its_parent_into_what_is_ignored(self):
+        with self.dovecot_with("plugin {\n  quota_rule2 = Lists.Free:ignore\n}\n",
+                               "namespace inbox {\n  mailbox Lists.Free {\n    quota_ignore = yes\n  }\n}\n"):
+            user = self.new_user()
+            with mail.Imap(self.stack, user) as imap:
+                for name in ("Box", "Box.Free"):
+                    imap.ok(imap.client.create(name))
+                    imap.ok(imap.client.append(name, None, None, body(10 * KB)))
+                for old, new, counted in (("Box", "Lists", 1), ("Lists", "Box", 2), ("Box", "Other", 2)):
+                    imap.ok(imap.client.rename(old, new))
+                    self.wait_until(lambda counted=counted: self.row(user) == (counted * 10 * KB, counted),
+                                    what=lambda: f"{self.row(user)} without Lists.Free")
+            self.assert_exact(user)
+
     def test_grace_is_for_the_last_delivery(self):
         old = "plugin {\n  quota_grace = 200K\n}\n"
         new = 'quota "User quota" {\n  storage_grace = 200k\n}\n'
