@@ -78,6 +78,12 @@ static uint64_t adjusted(uint64_t room, int64_t by)
 	return room > (uint64_t)-by ? room - (uint64_t)-by : 0;
 }
 
+/* Whether ROOM takes a message, which may have GRACE bytes more where there is some. */
+static bool takes(uint64_t room, uint64_t bytes, uint64_t grace)
+{
+	return bytes <= room || (room > 0 && bytes - room <= grace);
+}
+
 /* Whether a message of BYTES fits beside what SAVE, if any, has not told yet. */
 static enum usage_verdict verdict(const struct usage *u, uint64_t bytes,
 				  const struct usage_allowance *a, const struct usage_save *save)
@@ -87,11 +93,11 @@ static enum usage_verdict verdict(const struct usage *u, uint64_t bytes,
 	const uint64_t most = adjusted(u->state.room, a->bytes);
 	const uint64_t most_messages = adjusted(u->state.message_room, a->messages);
 	const uint64_t room = most > saved ? most - saved : 0;
-	const bool graced = room > 0 && bytes > room && bytes - room <= a->grace;
+	const uint64_t whole = adjusted(room_of(u->state.limit, 0), a->bytes);
 
-	if ((bytes <= room || graced) && saved_messages < most_messages)
+	if (takes(room, bytes, a->grace) && saved_messages < most_messages)
 		return USAGE_OK;
-	return u->state.limit != 0 && bytes > u->state.limit ? USAGE_BIG : USAGE_OVER;
+	return takes(whole, bytes, a->grace) ? USAGE_OVER : USAGE_BIG;
 }
 
 static enum usage_verdict reserve_locally(struct usage *u, struct usage_save *save,

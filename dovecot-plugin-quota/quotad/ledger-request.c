@@ -136,18 +136,24 @@ static uint64_t box_room(uint64_t limit, uint64_t extra, bool less, uint64_t use
 	return room_of(less ? limit - extra : limit + extra, used, reserved);
 }
 
+/* Whether the user's limit for the mailbox leaves room for BYTES beside what is USED and RESERVED. */
+static bool takes(const struct ledger_user *u, const struct quota_request *r, uint64_t bytes, uint64_t used,
+		  uint64_t reserved)
+{
+	const uint64_t own = box_room(u->limit, r->extra, (r->flags & QUOTA_EXTRA_LESS) != 0, used, reserved);
+
+	return bytes <= own || (own > 0 && bytes - own <= r->grace);
+}
+
 static bool fits(const struct ledger_user *u, const struct quota_request *r, uint64_t bytes,
 		 uint64_t messages)
 {
-	const uint64_t own = box_room(u->limit, r->extra, (r->flags & QUOTA_EXTRA_LESS) != 0,
-				      u->used, u->reserved);
 	const uint64_t own_messages =
 		box_room(u->message_limit, r->extra_messages,
 			 (r->flags & QUOTA_EXTRA_MESSAGES_LESS) != 0, u->messages,
 			 u->reserved_messages);
-	const bool graced = own > 0 && bytes > own && bytes - own <= r->grace;
 
-	return (bytes <= own || graced) && bytes <= shared_room(u) && messages <= own_messages &&
+	return takes(u, r, bytes, u->used, u->reserved) && bytes <= shared_room(u) && messages <= own_messages &&
 	       messages <= shared_message_room(u);
 }
 
@@ -160,8 +166,8 @@ static enum quota_word judge(const struct ledger_user *u, const struct quota_req
 
 	if ((need == 0 && credited) || fits(u, r, need, credited ? 0 : 1))
 		return QUOTA_OK;
-	const bool over_whole = (u->limit != 0 && r->bytes > u->limit) ||
-				(d != NULL && d->limit != 0 && r->bytes > d->limit);
+	/* Whatever is there, so no count could change it. */
+	const bool over_whole = !takes(u, r, need, 0, 0) || (d != NULL && d->limit != 0 && need > d->limit);
 	return over_whole ? QUOTA_BIG : QUOTA_OVER;
 }
 

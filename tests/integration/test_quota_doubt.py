@@ -71,6 +71,20 @@ class InDoubt(QuotaCase):
         self.assertEqual(self.in_mailbox(user)[1], 10)
         self.assert_exact(user)
 
+    def test_a_mailbox_that_may_have_more(self):
+        """There the user's own limit is not what a mail is too large for."""
+        with self.dovecot_with("plugin {\n  quota_rule2 = Trash:storage=+1M\n}\n",
+                               "namespace inbox {\n  mailbox Trash {\n    quota_storage_extra = 1M\n  }\n}\n"):
+            user = self.new_user(quota_mb=1)
+            with mail.Imap(self.stack, user) as imap:
+                imap.ok(imap.client.append("Trash", None, None, body(1000 * KB)))
+                with self.doubted(user):
+                    kind, data = imap.client.append("Trash", None, None, body(1050 * KB))
+                    self.assertEqual((kind, b"try again later" in data[0]), ("NO", True), data)
+                    kind, data = imap.client.append("Trash", None, None, body(2049 * KB))
+                    self.assertEqual((kind, b"[OVERQUOTA]" in data[0]), ("NO", True), data)
+            self.assert_exact(user)
+
     def test_sieve_puts_it_in_no_other_mailbox(self):
         """Where it has room: INBOX has more of it."""
         user = self.full()

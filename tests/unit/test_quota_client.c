@@ -410,6 +410,8 @@ START_TEST(what_is_known_lets_pass_and_never_refuses)
 {
 	static const char *const lines[] = {"OK\t0\t1000\t0\t900\t9\t100\t5\t1\t0\t0\n",
 					    "OK\t0\t1000\t0\t100\t1\t900\t5\t1\t0\t0\n",
+					    "OK\t0\t1000\t0\t100\t1\t900\t0\t1\t0\t0\n",
+					    "OK\t0\t1000\t0\t100\t1\t900\t0\t1\t0\t0\n",
 					    "OK\t0\t1000\t0\t100\t1\t900\t0\t1\t0\t0\n", NULL};
 	const struct usage_allowance more = {.bytes = 50, .grace = 10};
 	struct script s;
@@ -422,6 +424,8 @@ START_TEST(what_is_known_lets_pass_and_never_refuses)
 	ck_assert_int_eq(usage_check(&u, 160, &more, false), USAGE_OK);
 	ck_assert_int_eq(usage_check(&u, 161, &more, false), USAGE_OK); /* has asked: 900 left */
 	ck_assert_int_eq(usage_check(&u, 901, &none, false), USAGE_OVER); /* no message is left */
+	ck_assert_int_eq(usage_check(&u, 1060, &more, false), USAGE_OVER);
+	ck_assert_int_eq(usage_check(&u, 1061, &more, false), USAGE_BIG); /* were it empty */
 	ck_assert_int_eq(strstr(s.seen, "LOOKUP") != NULL, 1);
 	script_end(&s);
 	end();

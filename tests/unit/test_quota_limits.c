@@ -84,6 +84,45 @@ START_TEST(rules_of_a_mailbox)
 }
 END_TEST
 
+/* Only that is for good, whatever a count would say. */
+START_TEST(over_the_whole_limit_of_the_mailbox)
+{
+	static const struct {
+		struct quota_request rule;
+		uint64_t most; /* one more would not fit into an empty mailbox */
+	} rows[] = {
+		{{0}, 1000},
+		{{.extra = 50}, 1050},
+		{{.extra = 50, .flags = QUOTA_EXTRA_LESS}, 950},
+		{{.extra = 1000, .flags = QUOTA_EXTRA_LESS}, 0},
+		{{.grace = 30}, 1030},
+		{{.grace = 30, .extra = 50}, 1080},
+		{{.grace = 30, .extra = 1000, .flags = QUOTA_EXTRA_LESS}, 0},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		l = ledger_new(&caps);
+		struct ledger_owner a = {.instance = 1};
+		struct ledger_user *u = user_with("u@d", 1000, 5000);
+		ck_assert_msg(rows[i].most == 0 || reserve_by_rule(&a, u, rows[i].rule, rows[i].most) == QUOTA_OVER,
+			      "row %zu", i);
+		ck_assert_msg(reserve_by_rule(&a, u, rows[i].rule, rows[i].most + 1) == QUOTA_BIG, "row %zu", i);
+		ledger_free(&l);
+	}
+	/* A MOVE brings only what is larger than its source. */
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 1000, 5000);
+	const struct quota_request from = {.credit = 900, .key = SPAN_LIT("box:1")};
+	ck_assert_int_eq(reserve_by_rule(&a, u, from, 1900), QUOTA_OVER);
+	ck_assert_int_eq(reserve_by_rule(&a, u, from, 1901), QUOTA_BIG);
+	ledger_domain_load(u->domain, 500, 0);
+	ledger_domain_complete(u->domain);
+	ck_assert_int_eq(reserve_by_rule(&a, u, from, 1400), QUOTA_OVER);
+	ck_assert_int_eq(reserve_by_rule(&a, u, from, 1401), QUOTA_BIG);
+	ledger_free(&l);
+}
+END_TEST
+
 START_TEST(extra_messages)
 {
 	l = ledger_new(&caps);
@@ -205,6 +244,7 @@ static const TTest *const *const tests[] = {
 	&a_look_changes_nothing,
 	&messages_are_limited_too,
 	&rules_of_a_mailbox,
+	&over_the_whole_limit_of_the_mailbox,
 	&extra_messages,
 	&usage_right_after_a_change,
 	&limits_that_were_set_are_confirmed,
