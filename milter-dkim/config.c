@@ -14,7 +14,6 @@
 #include "milter-dkim/keytable_spec.h"
 #include "milter-dkim/psl.h"
 #include "milter-dkim/sigwrite.h"
-#include "milter-dkim/taglist.h"
 
 #define HOSTS_FILE_MAX (4u << 20)
 
@@ -28,19 +27,6 @@ static const struct conf_option options[] = {
 #include "milter-dkim/options.def"
 #undef OPTION
 };
-
-static int check_sign_headers(const char *names)
-{
-	struct taglist_items items = {.rest = span_str(names)};
-	struct span name;
-	bool from = names[0] == '\0';
-	while (names[0] != '\0' && taglist_item(&items, &name)) {
-		if (!mail_name_valid(name) || span_chr(name, ';') != SPAN_NPOS)
-			return ERR_SYNTAX;
-		from = from || span_ieq(name, SPAN_LIT("From"));
-	}
-	return from ? 0 : ERR_SYNTAX;
-}
 
 int read_file(void *unused, const char *path, struct sbuf *out)
 {
@@ -204,9 +190,10 @@ static int check_arc(const struct milter_config *c, struct sbuf *error)
 
 static int check_keys(const struct milter_config *c, struct sbuf *error)
 {
-	if (check_sign_headers(c->sign_headers) < 0)
-		return fail_option(c, "sign_headers", error,
-				   "expected names of fields separated by colons, From among them");
+	if (c->sign_headers[0] != '\0' && !sigwrite_names_valid(span_str(c->sign_headers)))
+		return conf_fail_option(&milter_conf, c, "sign_headers", error,
+					"sign_headers: expected at most %d names of fields separated by colons, From among them",
+					SIG_NAMES_MAX);
 	if (c->key_table[0] == '\0' && c->signing_table[0] != '\0')
 		return fail_option(c, "signing_table", error, "needs key_table");
 	if (c->key_table[0] != '\0' && c->signing_table[0] == '\0')

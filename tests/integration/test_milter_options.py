@@ -9,6 +9,7 @@ from tests.frame.layout import Layout
 from tests.frame.lone_milter import LoneMilter
 
 HOSTS_FILE_MAX = 4 << 20
+SIG_NAMES_MAX = 256
 
 
 class Places(unittest.TestCase):
@@ -63,6 +64,13 @@ class Places(unittest.TestCase):
                 hosts.write_text("192.0.2.1\n#".ljust(size, "x"))
                 code, text = self.check(f"internal_hosts = {hosts}\n")
                 self.assertEqual((code, text.count("FILE:1: internal_hosts: ")), (wanted, wanted // 78))
+
+    def test_names_to_be_signed(self):
+        """One more than a signature may name would defer each message of ours."""
+        for count, wanted in ((SIG_NAMES_MAX, 0), (SIG_NAMES_MAX + 1, 78)):
+            names = ":".join(["From"] + ["To"] * (count - 1))
+            code, text = self.check(f"sign_headers = {names}\n")
+            self.assertEqual((code, text.count("FILE:1: sign_headers: ")), (wanted, wanted // 78))
 
     def test_good_values(self):
         for line in ("resolver = 127.0.0.1, [::1]:53, ::1, 192.0.2.1:5353", "resolver_trusted = 192.0.2.0/24, ::1",
