@@ -32,31 +32,6 @@
 
 /* ---- Passes ---- */
 
-static struct follow_pass *pass_new(struct follow *f, struct follow_user *user)
-{
-	struct follow_pass *p = mem_zalloc(sizeof(*p));
-	p->f = f;
-	p->user = user;
-	p->began_s = clock_wall_ms() / 1000;
-	p->open = mem_alloc(FOLLOW_OPEN_MAX * sizeof(*p->open));
-	reconcile_lost_init(&p->lost);
-	return p;
-}
-
-static void pass_free(struct follow_pass *p)
-{
-	for (size_t i = 0; i < p->box_count; i++) {
-		free(p->boxes[i].now.name);
-		uidset_done(&p->boxes[i].live);
-		uidset_done(&p->boxes[i].back);
-		uidset_done(&p->boxes[i].waiting);
-	}
-	free(p->boxes);
-	free(p->open);
-	reconcile_lost_done(&p->lost);
-	free(p);
-}
-
 /* The pass is over, complete or not; RETRY_MS as follow_queue_end() has it. */
 static void pass_end(struct follow_pass *p, int64_t retry_ms, bool failed)
 {
@@ -76,7 +51,7 @@ static void pass_end(struct follow_pass *p, int64_t retry_ms, bool failed)
 		IGNORE_RESULT(follow_queue_touch(&f->queue, span_str(p->user->name), clock_boot_ms(), FOLLOW_PLACE, false) < 0);
 	follow_queue_end(&f->queue, p->user, clock_boot_ms(), retry_ms);
 	pthread_mutex_unlock(&f->lock);
-	pass_free(p);
+	follow_pass_free(p);
 }
 
 /* ---- Failures ---- */
@@ -147,8 +122,7 @@ static int begin(struct follow_pass *p)
 	if (rc < 0 || !p->rebuild)
 		return rc;
 	pthread_mutex_lock(&p->f->lock);
-	for (size_t i = 0; i < p->box_count; i++)
-		p->f->job.messages += uidset_size(&p->boxes[i].live) + uidset_size(&p->boxes[i].back);
+	p->f->job.messages += follow_mails_left(p);
 	pthread_mutex_unlock(&p->f->lock);
 	return 0;
 }
@@ -179,51 +153,19 @@ static bool go_on(struct follow_pass *p)
 	return rc == 0;
 }
 
-/* Puts a pass that is not over behind the others. */
-static void keep(struct follow *f, struct follow_pass *p)
-{
-	struct follow_pass **end = &f->passes;
-	while (*end != NULL)
-		end = &(*end)->next;
-	p->next = NULL;
-	*end = p;
-	f->pass_count++;
-}
-
-/* Of a rebuild, or for mail that was there before the user was followed. */
-static bool can_wait(const struct follow_pass *p)
-{
-	return p->rebuild || follow_is_backfill(p);
-}
-
-/* The one that has waited longest; RESTING: of those that cannot wait. */
-static struct follow_pass *take_pass(struct follow *f, bool resting)
-{
-	struct follow_pass **at = &f->passes, *p;
-	while (*at != NULL && resting && can_wait(*at))
-		at = &(*at)->next;
-	p = *at;
-	if (p != NULL) {
-		*at = p->next;
-		f->pass_count--;
-	}
-	return p;
-}
-
 static struct follow_pass *start_due(struct follow *f)
 {
 	pthread_mutex_lock(&f->lock);
 	int64_t now_ms = clock_boot_ms();
-	struct follow_user *user = f->pass_count < FOLLOW_PASSES_MAX
-					   ? follow_queue_take(&f->queue, now_ms, now_ms >= f->place_after_ms)
-					   : NULL;
-	bool rebuild = user != NULL && user->rebuild;
-	if (user != NULL)
-		user->rebuild = false;
+	struct follow_user *user =
+		f->pass_count < FOLLOW_PASSES_MAX
+			? follow_queue_take(&f->queue, now_ms, now_ms >= f->place_after_ms, follow_passes_take_turns(f, now_ms))
+			: NULL;
+	bool rebuild = user != NULL && follow_queue_take_rebuild(user);
 	pthread_mutex_unlock(&f->lock);
 	if (user == NULL)
 		return NULL;
-	struct follow_pass *p = pass_new(f, user);
+	struct follow_pass *p = follow_pass_new(f, user);
 	p->rebuild = rebuild;
 	metrics_inc(METRIC_FOLLOW_PASSES);
 	int rc = begin(p);
@@ -284,7 +226,7 @@ static void add_swept(void *arg, struct span email)
 	pthread_mutex_lock(&f->lock);
 	bool rebuild = f->job.running && f->job.sweeping;
 	f->job.users_left += rebuild;
-	if (follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), rebuild ? FOLLOW_NEW : FOLLOW_PLACE, rebuild) < 0)
+	if (follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), FOLLOW_TURN, rebuild) < 0)
 		f->look_at_all = true;
 	pthread_mutex_unlock(&f->lock);
 }
@@ -368,7 +310,8 @@ static int64_t sooner(int64_t a, int64_t b)
 static void wait_for_work(struct follow *f)
 {
 	pthread_mutex_lock(&f->lock);
-	int64_t now_ms = clock_boot_ms(), ms = follow_queue_wait(&f->queue, now_ms, now_ms >= f->place_after_ms);
+	int64_t now_ms = clock_boot_ms(), ms = follow_queue_wait(&f->queue, now_ms, now_ms >= f->place_after_ms,
+									    follow_passes_take_turns(f, now_ms));
 	ms = sooner(ms, f->place_after_ms - now_ms);
 	ms = sooner(ms, f->back_after_ms - now_ms);
 	if (f->job.running && !f->job.sweeping && f->job.users_left == 0 && f->passes == NULL) {
@@ -386,12 +329,12 @@ static bool work(struct follow *f)
 	int64_t began_ms = clock_boot_ms();
 	struct follow_pass *p = start_due(f);
 	if (p == NULL)
-		p = take_pass(f, follow_is_busy(f) && began_ms < f->back_after_ms);
+		p = follow_passes_next(f, began_ms);
 	if (p == NULL)
 		return f->passes == NULL && sweep_some(f);
-	bool backfill = follow_is_backfill(p), placing = p->user->placing;
+	bool backfill = follow_is_backfill(p) || p->user->why == FOLLOW_TURN, placing = p->user->why == FOLLOW_PLACE;
 	if (go_on(p))
-		keep(f, p);
+		follow_passes_keep(f, p);
 	leave_room(f, clock_boot_ms() - began_ms, placing, backfill);
 	return true;
 }
@@ -485,7 +428,7 @@ void follow_status(struct follow *f, json_t *object)
 	pthread_mutex_lock(&f->lock);
 	json_int_t users = (json_int_t)f->queue.users.count;
 	json_int_t running = (json_int_t)f->queue.running;
-	json_int_t waiting_ms = (json_int_t)follow_queue_wait(&f->queue, clock_boot_ms(), true);
+	json_int_t waiting_ms = (json_int_t)follow_queue_wait(&f->queue, clock_boot_ms(), true, true);
 	pthread_mutex_unlock(&f->lock);
 	json_object_set_new(object, "follow", json_pack("{s:I, s:I, s:I}", "users", users, "running", running, "next_in_ms", waiting_ms));
 }
@@ -546,8 +489,10 @@ void follow_close(struct follow **follow)
 		return;
 	follow_stop(f);
 	pthread_join(f->thread, NULL);
-	for (struct follow_pass *p = take_pass(f, false); p != NULL; p = take_pass(f, false))
-		pass_free(p);
+	for (struct follow_pass *p = f->passes, *next; p != NULL; p = next) {
+		next = p->next;
+		follow_pass_free(p);
+	}
 	follow_queue_done(&f->queue);
 	doveadm_free(&f->doveadm);
 	follow_store_free(&f->store);

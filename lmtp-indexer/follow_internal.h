@@ -15,6 +15,8 @@
 #define FOLLOW_CHUNK_BUSY 32	     /* of a backfill, while live mail waits for each step */
 #define FOLLOW_BOXES_MAX 10000	     /* mailboxes of a user that are followed */
 #define FOLLOW_PASSES_MAX 32	     /* users whose passes take more than one step, at a time */
+#define FOLLOW_BACKFILLS_MAX 16	     /* of them those that can wait: the others are soon over */
+#define FOLLOW_BACKFILL_EACH_MS 1000 /* one that can wait makes a step at least so often */
 #define FOLLOW_ARENA_MAX (16u << 20) /* of one step */
 #define FOLLOW_VALUE_MAX 4096	     /* bytes of a value of doveadm, but for texts */
 #define FOLLOW_TEXTS_BYTES (4u << 20) /* mail that is asked for at once, unless one is larger */
@@ -88,6 +90,7 @@ struct follow {
 	size_t pass_count;
 	uint64_t sweep_id; /* the user looked at last; UINT64_MAX: all are through */
 	int64_t place_after_ms, back_after_ms; /* while mail is being delivered */
+	int64_t back_at_ms; /* the last step of a pass that can wait */
 	int64_t sweep_due_ms, markers_due_ms, rate_at_ms, pause_ms;
 	uint64_t rate_before, rate; /* deliveries, and those a second */
 	atomic_bool away; /* Dovecot or the database */
@@ -100,6 +103,20 @@ static inline bool follow_is_busy(const struct follow *f)
 {
 	return f->rate > PACE_BUSY_RATE;
 }
+
+/* ---- follow_passes.c: those under way ---- */
+
+struct follow_pass *follow_pass_new(struct follow *f, struct follow_user *user);
+void follow_pass_free(struct follow_pass *p);
+/* Mails that are to be compared. */
+size_t follow_mails_left(const struct follow_pass *p);
+/* Keeps P, which is not over, behind the others; where it can wait and too many do, it begins anew when it is its
+ * user's turn. */
+void follow_passes_keep(struct follow *f, struct follow_pass *p);
+/* The one that goes on, no longer kept; NULL where none may now. */
+struct follow_pass *follow_passes_next(struct follow *f, int64_t now_ms);
+/* Whether passes of those whose turn it is may begin: behind what users have changed.  The lock is held. */
+bool follow_passes_take_turns(const struct follow *f, int64_t now_ms);
 
 /* ---- follow_fetch.c: what Dovecot says ---- */
 
@@ -122,7 +139,8 @@ int follow_scan(struct follow_pass *p) MUST_CHECK;
 
 /* 0: there is more to do; ERR_NOT_FOUND: the pass is complete. */
 int follow_step(struct follow_pass *p) MUST_CHECK;
-bool follow_is_backfill(const struct follow_pass *p);
+/* Whether the next step is for mail that was there before: nothing else is left to do. */
+bool follow_is_backfill(struct follow_pass *p);
 /* Whether some mail's delivery may still come into the index. */
 bool follow_waits(const struct follow_pass *p);
 /* Commits what was begun, with CHANGES as events, and tells the webhooks. */

@@ -40,7 +40,15 @@ static void insert(struct follow_list *l, struct follow_user *u)
 
 static struct follow_list *list_of(struct follow_queue *q, const struct follow_user *u)
 {
-	return u->state == FOLLOW_COOLING ? &q->cooling : u->placing ? &q->placing : &q->waiting;
+	if (u->state == FOLLOW_COOLING)
+		return &q->cooling;
+	return u->why == FOLLOW_TURN ? &q->turns : u->why == FOLLOW_PLACE ? &q->placing : &q->waiting;
+}
+
+/* New mail and changes are of one list, and only their time tells them apart. */
+static enum follow_why presses(enum follow_why why)
+{
+	return why == FOLLOW_NEW ? FOLLOW_CHANGE : why;
 }
 
 static int64_t due_at(const struct follow_queue *q, int64_t now_ms, enum follow_why why)
@@ -48,10 +56,10 @@ static int64_t due_at(const struct follow_queue *q, int64_t now_ms, enum follow_
 	return why == FOLLOW_CHANGE ? now_ms + q->delay_ms : now_ms;
 }
 
-static void schedule(struct follow_queue *q, struct follow_user *u, int64_t due_ms, bool placing)
+static void schedule(struct follow_queue *q, struct follow_user *u, int64_t due_ms, enum follow_why why)
 {
 	u->state = FOLLOW_WAITING;
-	u->placing = placing;
+	u->why = why;
 	u->due_ms = due_ms > u->not_before_ms ? due_ms : u->not_before_ms;
 	insert(list_of(q, u), u);
 }
@@ -70,7 +78,6 @@ static void forget(struct follow_queue *q, int64_t now_ms)
 int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, enum follow_why why, bool rebuild)
 {
 	const int64_t due_ms = due_at(q, now_ms, why);
-	const bool placing = why == FOLLOW_PLACE;
 	forget(q, now_ms);
 	struct follow_user *u = htab_get(&q->users, name);
 	if (u == NULL) {
@@ -81,27 +88,35 @@ int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms,
 			return ERR_LIMIT;
 		}
 		u->rebuild = rebuild;
-		schedule(q, u, due_ms, placing);
+		schedule(q, u, due_ms, why);
 		return 0;
 	}
 	u->rebuild = u->rebuild || rebuild;
 	if (u->state == FOLLOW_RUNNING) {
 		u->again_why = u->again && u->again_why < why ? u->again_why : why;
 		u->again = true;
-	} else if (u->state == FOLLOW_COOLING || (u->placing && !placing) || (u->placing == placing && due_ms < u->due_ms)) {
+	} else if (u->state == FOLLOW_COOLING || presses(why) < presses(u->why) ||
+		   (presses(why) == presses(u->why) && due_ms < u->due_ms)) {
 		unlink_user(list_of(q, u), u);
-		schedule(q, u, due_ms, placing);
+		schedule(q, u, due_ms, why);
 	}
 	return 0;
 }
 
-struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bool place)
+static bool is_due(const struct follow_user *u, int64_t now_ms)
+{
+	return u != NULL && u->due_ms <= now_ms;
+}
+
+struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bool place, bool turn)
 {
 	struct follow_user *u = q->waiting.first;
 	forget(q, now_ms);
-	if ((u == NULL || u->due_ms > now_ms) && place)
+	if (!is_due(u, now_ms) && place)
 		u = q->placing.first;
-	if (u == NULL || u->due_ms > now_ms)
+	if (!is_due(u, now_ms) && turn)
+		u = q->turns.first;
+	if (!is_due(u, now_ms))
 		return NULL;
 	unlink_user(list_of(q, u), u);
 	u->state = FOLLOW_RUNNING;
@@ -111,14 +126,29 @@ struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bo
 	return u;
 }
 
-int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms, bool place)
+bool follow_queue_take_rebuild(struct follow_user *u)
 {
-	const struct follow_user *u = q->waiting.first, *other = place ? q->placing.first : NULL;
-	if (u == NULL || (other != NULL && other->due_ms < u->due_ms))
-		u = other;
+	const bool now = u->rebuild && (u->why == FOLLOW_NEW || u->why == FOLLOW_TURN);
+	u->rebuild = u->rebuild && !now;
+	return now;
+}
+
+int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms, bool place, bool turn)
+{
+	const struct follow_user *firsts[] = {q->waiting.first, place ? q->placing.first : NULL,
+					      turn ? q->turns.first : NULL};
+	const struct follow_user *u = NULL;
+	for (size_t i = 0; i < sizeof(firsts) / sizeof(firsts[0]); i++)
+		if (firsts[i] != NULL && (u == NULL || firsts[i]->due_ms < u->due_ms))
+			u = firsts[i];
 	if (u == NULL)
 		return -1;
 	return u->due_ms > now_ms ? u->due_ms - now_ms : 0;
+}
+
+bool follow_queue_is_pressed(const struct follow_user *u, int64_t now_ms)
+{
+	return u->again && u->again_why <= FOLLOW_CHANGE && now_ms >= u->not_before_ms;
 }
 
 bool follow_queue_again(struct follow_user *u, int64_t now_ms)
@@ -133,12 +163,23 @@ void follow_queue_end(struct follow_queue *q, struct follow_user *u, int64_t now
 {
 	q->running--;
 	if (u->again) {
-		schedule(q, u, due_at(q, now_ms, u->again_why), u->again_why == FOLLOW_PLACE);
+		schedule(q, u, due_at(q, now_ms, u->again_why), u->again_why);
 	} else if (retry_ms > 0) {
-		schedule(q, u, now_ms + retry_ms, false);
+		schedule(q, u, now_ms + retry_ms, FOLLOW_CHANGE);
+	} else if (u->rebuild) { /* asked for while it ran */
+		schedule(q, u, now_ms, FOLLOW_TURN);
 	} else {
 		u->state = FOLLOW_COOLING;
 		u->due_ms = u->not_before_ms;
 		insert(&q->cooling, u);
 	}
+}
+
+void follow_queue_put_off(struct follow_queue *q, struct follow_user *u, int64_t now_ms)
+{
+	q->running--;
+	if (u->again)
+		schedule(q, u, due_at(q, now_ms, u->again_why), u->again_why);
+	else
+		schedule(q, u, now_ms, FOLLOW_TURN);
 }

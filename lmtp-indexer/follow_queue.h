@@ -1,7 +1,7 @@
 /*
  * Whose mailboxes are to be compared, and when.  Pure; time is an argument.
  *
- * A user stands in it once, however often touched.  What only a quiet moment
+ * A user stands in it once, for the most pressing reason, however often touched.  What only a quiet moment
  * makes whole (a MOVE is a copy and an expunge) waits for `delay`; two passes
  * over one user begin at least `gap` apart, so one busy user costs no more than
  * many quiet ones.
@@ -17,7 +17,8 @@
 enum follow_why {
 	FOLLOW_NEW,    /* new mail: at once */
 	FOLLOW_CHANGE, /* after `delay` */
-	FOLLOW_PLACE,  /* a delivery whose row only lacks its place: behind all others, when the caller allows */
+	FOLLOW_PLACE,  /* a delivery whose row only lacks its place: behind those, when the caller allows */
+	FOLLOW_TURN,   /* it is the user's turn, or a rebuild's: behind all others, when the caller allows */
 };
 
 enum follow_state {
@@ -32,7 +33,7 @@ struct follow_user {
 	char *name;
 	int64_t due_ms;	       /* WAITING; COOLING: forgotten then */
 	int64_t not_before_ms; /* of the next pass */
-	bool placing; /* WAITING, RUNNING: only FOLLOW_PLACE brought it */
+	enum follow_why why; /* WAITING, RUNNING: what brought it */
 	bool again;   /* RUNNING: touched meanwhile */
 	enum follow_why again_why;
 	bool rebuild;
@@ -45,7 +46,7 @@ struct follow_list {
 
 struct follow_queue {
 	struct htab users;
-	struct follow_list waiting, placing, cooling; /* by due_ms */
+	struct follow_list waiting, placing, turns, cooling; /* by due_ms */
 	int64_t delay_ms, gap_ms;
 	size_t running; /* users whose pass is under way */
 };
@@ -54,13 +55,19 @@ void follow_queue_init(struct follow_queue *q, int64_t delay_ms, int64_t gap_ms,
 void follow_queue_done(struct follow_queue *q);
 /* ERR_LIMIT where the queue is full: the caller must look at everybody. */
 int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, enum follow_why why, bool rebuild) MUST_CHECK;
-/* The next user whose time has come, now RUNNING; or NULL.  PLACE: also of those that wait for FOLLOW_PLACE only. */
-struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bool place);
-/* Milliseconds until somebody is due; -1: nobody waits. */
-int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms, bool place);
+/* The next user whose time has come, now RUNNING; or NULL.  PLACE, TURN: also of those that wait for that only. */
+struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bool place, bool turn);
+/* Whether the pass of U shall rebuild: not for what waits to be seen soon, after which it is U's turn again. */
+bool follow_queue_take_rebuild(struct follow_user *u);
+/* Milliseconds until somebody of those is due; -1: nobody waits. */
+int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms, bool place, bool turn);
+/* Whether a running pass may look at the mailboxes anew, for what users have done. */
+bool follow_queue_is_pressed(const struct follow_user *u, int64_t now_ms);
 /* A running pass looks at the mailboxes anew: what was touched is seen to. */
 bool follow_queue_again(struct follow_user *u, int64_t now_ms);
 /* The pass is over.  RETRY_MS > 0: the user must be looked at again by then. */
 void follow_queue_end(struct follow_queue *q, struct follow_user *u, int64_t now_ms, int64_t retry_ms);
+/* The pass is over for now: what is left of it waits for the user's turn. */
+void follow_queue_put_off(struct follow_queue *q, struct follow_user *u, int64_t now_ms);
 
 #endif

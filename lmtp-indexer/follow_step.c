@@ -236,15 +236,16 @@ static int finish(struct follow_pass *p)
 	return rc < 0 ? rc : ERR_NOT_FOUND;
 }
 
-bool follow_is_backfill(const struct follow_pass *p)
+bool follow_is_backfill(struct follow_pass *p)
 {
 	bool back = false;
 	for (size_t i = 0; i < p->box_count; i++) {
-		if (p->boxes[i].live.count > 0)
+		const struct follow_box *box = &p->boxes[i];
+		if (box->live.count > 0 || (box->vanished && !box->buried))
 			return false;
-		back = back || p->boxes[i].back.count > 0;
+		back = back || box->back.count > 0;
 	}
-	return back;
+	return back && next_lost(p) == NULL;
 }
 
 int follow_step(struct follow_pass *p)

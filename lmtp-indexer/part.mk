@@ -14,7 +14,7 @@ BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c eraser.c front.c cork.c relay.c relay_pool.c route.c spool.c \
 	spool_file.c spool_reader.c spool_erase.c index.c index_parse.c index_write.c parser.c parser_child.c parser_confine.c settle.c writer.c \
 	writer_rows.c rows.c seal.c threads.c webhook.c webhook_retry.c hints.c flight.c follow.c follow_fetch.c follow_scan.c \
-	follow_step.c follow_mails.c follow_store.c follow_store_write.c)
+	follow_passes.c follow_step.c follow_mails.c follow_store.c follow_store_write.c)
 lmtp-indexer_ARCHIVES := indexer-core run base
 lmtp-indexer_LIBS := $(GMIME_LIBS) -lcurl $(RUN_LIBS)
 
@@ -25,7 +25,7 @@ $(1)_ARCHIVES := indexer-core base
 $(1)_LIBS := $(GMIME_LIBS)
 endef
 $(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract \
-	test_indexer_delivery test_indexer_search test_indexer_follow,\
+	test_indexer_delivery test_indexer_search test_indexer_follow test_indexer_turns,\
 	$(eval $(call indexer_test,$(t))))
 
 test_indexer_follow_SRCS += lmtp-indexer/plugin/sender.c lib/run/marker.c
@@ -36,7 +36,7 @@ test_indexer_pass_ARCHIVES := indexer-core run base
 test_indexer_pass_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 
 TESTS += test_indexer_thread
-test_indexer_thread_SRCS := tests/unit/test_indexer_thread.c lmtp-indexer/follow.c
+test_indexer_thread_SRCS := tests/unit/test_indexer_thread.c lmtp-indexer/follow.c lmtp-indexer/follow_passes.c
 test_indexer_thread_ARCHIVES := indexer-core run base
 test_indexer_thread_LIBS := $(GMIME_LIBS) $(RUN_LIBS)
 

@@ -70,11 +70,14 @@ class StackCase(unittest.TestCase):
         return sql.value(self.stack, statement, *values)
 
     def status(self, daemon):
-        """What DAEMON tells on its control socket."""
+        return self.control(daemon, "status")
+
+    def control(self, daemon, command):
+        """What DAEMON tells of COMMAND on its control socket."""
         with socket.socket(socket.AF_UNIX) as control:
             control.settimeout(metrics.TIMEOUT_S)
             control.connect(str(self.stack.at.path(f"/run/postern/{daemon}.control.sock")))
-            control.sendall(b"status\n")
+            control.sendall(f"{command}\n".encode())
             with control.makefile() as answer:
                 return json.load(answer)["result"]
 

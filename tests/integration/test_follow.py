@@ -15,6 +15,7 @@ from tests.integration.test_indexer import IndexCase
 
 FOLLOW_S = 2.0
 LOADED_S = 60
+OLD_MAILBOXES, OLD_MAILS = 25, 400
 
 
 class FollowCase(IndexCase):
@@ -349,20 +350,66 @@ class Tools(FollowCase):
         self.stack.postern("index", "rebuild", user)
         self.assertEqual(self.verify(user), [])
 
-    def test_existing_maildir_is_filled_in(self):
-        """Mail that was there before the indexer; a kill -9 in the middle; no events."""
-        user, count = self.new_user(), int(os.environ.get("REBUILD_MESSAGES", "1500"))
-        self.stack.stop("lmtp-indexer")
+    def maildir(self, user):
         box = self.stack.mail_dir(user)
         for folder in (box, box / "cur", box / "new", box / "tmp"):
             folder.mkdir(exist_ok=True)
             os.chown(folder, 5000, 5000)
+        return box
+
+    def fill_alike(self, user, count):
+        """A mailbox of COUNT times the same mail."""
+        box = self.maildir(user)
+        first = box / "cur" / "1234567890.M0P1.host:2,S"
+        first.write_bytes(message("a@example.org", user, subject="old").replace(b"\r\n", b"\n"))
+        os.chown(first, 5000, 5000)
+        for number in range(1, count):
+            os.link(first, first.with_name(f"1234567890.M{number}P1.host:2,S"))
+
+    def fill(self, user, count):
+        """A mailbox of COUNT mails that were there before."""
+        box = self.maildir(user)
         old = time.time() - 86400
         for number in range(count):
             path = box / "cur" / f"{int(old)}.M{number}P1.host:2,{'S' if number % 3 else ''}"
             path.write_bytes(message("a@example.org", user, subject=f"old {number}").replace(b"\r\n", b"\n"))
             os.chown(path, 5000, 5000)
         doveadm(self.stack, "mailbox", "status", "-u", user, "messages", "INBOX")
+
+    def rebuild_under_way(self):
+        progress = self.control("lmtp-indexer", "index progress")
+        return progress if progress["running"] and progress["compared"] > 0 else None
+
+    def test_changes_are_followed_beside_a_rebuild_of_all(self):
+        """What is done over IMAP waits for none of the mailboxes that are worked at."""
+        # Those of other tests, nearly a thousand in a whole run.
+        self.stack.mariadb("UPDATE virtual_users SET enabled = 0 WHERE email LIKE 'u%-%' OR email LIKE 'm%-%'")
+        user = self.new_user()
+        self.arrive(user)
+        with self.mailbox_of(user) as imap:
+            imap.ok(imap.client.create("Archive"))
+            imap.select()
+            self.follows(user)
+            for _ in range(OLD_MAILBOXES):
+                self.fill_alike(self.new_user(), OLD_MAILS)
+            with subprocess.Popen([self.stack.at.path("/bin/postern"), "-c", self.stack.at.path("/etc/postern/postern.conf"),
+                                   "index", "rebuild", "--all"], stdout=subprocess.DEVNULL) as rebuild:
+                before = self.wait_until(self.rebuild_under_way, what="the rebuild")
+                imap.ok(imap.client.uid("MOVE", "1", "Archive"))
+                imap.expunge(["2"])
+                self.wait_until(lambda: self.messages(user, "m.mailbox_name, m.deleted_at IS NULL")
+                                == [("Archive", "1"), ("INBOX", "0")])
+                after = self.control("lmtp-indexer", "index progress")
+                rebuild.wait()
+        self.assertTrue(after["running"], "the rebuild was over: nothing is shown")
+        self.assertLess(after["compared"] - before["compared"], OLD_MAILBOXES * OLD_MAILS // 4)
+        print(f"followed while {after['compared'] - before['compared']} mails of others were compared")
+
+    def test_existing_maildir_is_filled_in(self):
+        """Mail that was there before the indexer; a kill -9 in the middle; no events."""
+        user, count = self.new_user(), int(os.environ.get("REBUILD_MESSAGES", "1500"))
+        self.stack.stop("lmtp-indexer")
+        self.fill(user, count)
         self.stack.mariadb("UPDATE virtual_users SET created_at = NOW()")
         self.stack.start("lmtp-indexer")
         rows = "SELECT COUNT(*) FROM messages m JOIN virtual_users u ON u.id = m.user_id WHERE u.email = %s"

@@ -1,11 +1,10 @@
-/* Tests of how the index follows mailboxes: hints, UID sets, the queue, the plan. */
+/* Tests of how the index follows mailboxes: hints, UID sets, the plan. */
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "lmtp-indexer/change.h"
-#include "lmtp-indexer/follow_queue.h"
 #include "lmtp-indexer/hint.h"
 #include "lmtp-indexer/pace.h"
 #include "lmtp-indexer/plugin/sender.h"
@@ -276,114 +275,6 @@ START_TEST(sets_against_bits)
 }
 END_TEST
 
-/* ---- The queue ---- */
-
-static void touch(struct follow_queue *q, const char *name, int64_t now, bool urgent)
-{
-	ck_assert_int_eq(follow_queue_touch(q, span_str(name), now, urgent ? FOLLOW_NEW : FOLLOW_CHANGE, false), 0);
-}
-
-START_TEST(queue_waits_for_quiet_but_not_for_new_mail)
-{
-	struct follow_queue q;
-	follow_queue_init(&q, 250, 500, 10);
-	ck_assert_int_eq(follow_queue_wait(&q, 0, true), -1);
-	touch(&q, "moved", 1000, false);
-	ck_assert_int_eq(follow_queue_wait(&q, 1000, true), 250);
-	ck_assert_ptr_null(follow_queue_take(&q, 1249, true));
-	touch(&q, "saved", 1100, true);
-	ck_assert_str_eq(follow_queue_take(&q, 1100, true)->name, "saved");
-	touch(&q, "moved", 1200, false); /* does not put it off */
-	ck_assert_str_eq(follow_queue_take(&q, 1250, true)->name, "moved");
-	follow_queue_done(&q);
-}
-END_TEST
-
-START_TEST(queue_keeps_its_distance)
-{
-	struct follow_queue q;
-	follow_queue_init(&q, 250, 500, 10);
-	touch(&q, "u", 1000, true);
-	struct follow_user *u = follow_queue_take(&q, 1000, true);
-	ck_assert_uint_eq(q.running, 1);
-	touch(&q, "u", 1010, true); /* while it runs */
-	follow_queue_end(&q, u, 1020, 0);
-	ck_assert_uint_eq(q.running, 0);
-	ck_assert_ptr_null(follow_queue_take(&q, 1499, true));
-	u = follow_queue_take(&q, 1500, true);
-	ck_assert_ptr_nonnull(u);
-	follow_queue_end(&q, u, 1510, 0);
-	ck_assert_int_eq(follow_queue_wait(&q, 1510, true), -1);
-	touch(&q, "u", 1600, true); /* still remembered */
-	ck_assert_int_eq(follow_queue_wait(&q, 1600, true), 400);
-	u = follow_queue_take(&q, 2000, true);
-	follow_queue_end(&q, u, 2010, 3000);
-	ck_assert_int_eq(follow_queue_wait(&q, 2010, true), 3000);
-	follow_queue_done(&q);
-}
-END_TEST
-
-START_TEST(queue_is_fair_and_forgets)
-{
-	struct follow_queue q;
-	follow_queue_init(&q, 250, 500, 3);
-	for (int i = 0; i < 100; i++)
-		touch(&q, "busy", 1000 + i, true);
-	touch(&q, "quiet", 1050, true);
-	ck_assert_str_eq(follow_queue_take(&q, 1100, true)->name, "busy");
-	ck_assert_str_eq(follow_queue_take(&q, 1100, true)->name, "quiet");
-	touch(&q, "third", 1100, true);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1100, FOLLOW_NEW, false), ERR_LIMIT);
-	struct follow_user *u = follow_queue_take(&q, 1100, true);
-	follow_queue_end(&q, u, 1100, 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1600, FOLLOW_NEW, false), 0); /* "third" is forgotten */
-	ck_assert_uint_eq(q.users.count, 3);
-	follow_queue_done(&q);
-}
-END_TEST
-
-START_TEST(queue_lets_a_long_pass_look_again)
-{
-	struct follow_queue q;
-	follow_queue_init(&q, 250, 500, 10);
-	touch(&q, "u", 1000, true);
-	struct follow_user *u = follow_queue_take(&q, 1000, true);
-	ck_assert(!follow_queue_again(u, 2000));
-	touch(&q, "u", 1200, false);
-	ck_assert(!follow_queue_again(u, 1400));
-	ck_assert(follow_queue_again(u, 1500));
-	ck_assert(!follow_queue_again(u, 1600));
-	follow_queue_end(&q, u, 1700, 0);
-	ck_assert_int_eq(follow_queue_wait(&q, 1700, true), -1);
-	follow_queue_done(&q);
-}
-END_TEST
-
-START_TEST(queue_places_deliveries_last)
-{
-	struct follow_queue q;
-	follow_queue_init(&q, 250, 500, 10);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1000, FOLLOW_PLACE, false), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1000, FOLLOW_PLACE, false), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1000, FOLLOW_CHANGE, false), 0);
-	ck_assert_int_eq(follow_queue_wait(&q, 1000, true), 0);
-	ck_assert_int_eq(follow_queue_wait(&q, 1000, false), 250);
-	ck_assert_ptr_null(follow_queue_take(&q, 1200, false));
-	struct follow_user *u = follow_queue_take(&q, 1300, true);
-	ck_assert(strcmp(u->name, "both") == 0 && !u->placing);
-	ck_assert_ptr_null(follow_queue_take(&q, 1300, false));
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1310, FOLLOW_PLACE, false), 0);
-	follow_queue_end(&q, u, 1320, 0);
-	u = follow_queue_take(&q, 1320, true);
-	ck_assert(strcmp(u->name, "placed") == 0 && u->placing);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1330, FOLLOW_PLACE, false), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1330, FOLLOW_NEW, false), 0);
-	follow_queue_end(&q, u, 1340, 0);
-	ck_assert_ptr_eq(follow_queue_take(&q, 1900, false), u);
-	follow_queue_done(&q);
-}
-END_TEST
-
 /* ---- The plan ---- */
 
 static struct reconcile_mail mail(uint32_t uid, uint8_t guid, const char *flags, const char *trace)
@@ -575,8 +466,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&hints_come_back, &bad_hints_are_refused, &longest_user_of_a_hint, &sender_sends_or_leaves_a_marker,
 	&sets_join_what_touches, &sets_subtract, &sets_give_from_either_end, &most_ranges_of_a_set, &sets_against_bits,
-	&queue_waits_for_quiet_but_not_for_new_mail, &queue_keeps_its_distance, &queue_is_fair_and_forgets,
-	&queue_lets_a_long_pass_look_again, &queue_places_deliveries_last, &plan_of_known_rows, &plan_of_moves, &plan_of_deliveries, &bound_of_the_lost,
+	&plan_of_known_rows, &plan_of_moves, &plan_of_deliveries, &bound_of_the_lost,
 	&flags_have_one_form, &flags_are_cut_at_a_word, &changes_as_json, &rests_grow_with_the_rate, NULL,
 };
 

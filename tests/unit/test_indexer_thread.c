@@ -1,4 +1,4 @@
-/* Tests of the follower's thread (follow.c): how many passes it has under way, and which of them rest. */
+/* Tests of the follower's thread: how many passes it has under way, which of them go on first, and which rest. */
 #include <sched.h>
 #include <time.h>
 
@@ -18,6 +18,11 @@ static atomic_bool on_their_way; /* each pass leaves deliveries that are still t
 static atomic_size_t ending; /* this user's pass may end; 0: nobody's */
 static atomic_bool rebuilding; /* a rebuild's steps take their time */
 static atomic_size_t since_rebuild, most_between; /* steps of others since one of the rebuild; the most there were */
+static atomic_bool filling; /* users from OLD on have mail of before only */
+static atomic_size_t live_steps, since_live; /* of user LIVE; those of others since */
+
+#define OLD 100
+#define LIVE 7
 
 /* ---- What it stands on ---- */
 
@@ -126,17 +131,30 @@ static void note_turn(const struct follow_pass *p)
 	nanosleep(&work, NULL);
 }
 
+static void note_live(const struct follow_pass *p)
+{
+	if (p->user_id != LIVE) {
+		atomic_fetch_add(&since_live, 1);
+		return;
+	}
+	size_t between = atomic_exchange(&since_live, 0);
+	if (atomic_fetch_add(&live_steps, 1) > 0 && between > atomic_load(&most_between))
+		atomic_store(&most_between, between);
+}
+
 int follow_step(struct follow_pass *p)
 {
 	atomic_fetch_add(&steps, 1);
+	if (atomic_load(&filling))
+		note_live(p);
 	if (atomic_load(&rebuilding))
 		note_turn(p);
 	return atomic_load(&all_end) || p->user_id == atomic_load(&ending) ? ERR_NOT_FOUND : 0;
 }
 
-bool follow_is_backfill(const struct follow_pass *p)
+bool follow_is_backfill(struct follow_pass *p)
 {
-	return p->rebuild;
+	return p->rebuild || (atomic_load(&filling) && p->user_id >= OLD);
 }
 
 bool follow_waits(const struct follow_pass *p)
@@ -156,16 +174,21 @@ static const struct follow_config config = {.server = "unix:/nowhere", .password
 					    .user_query = "", .users_query = "", .marker_dir = "", .work_dir = "", .delay_ms = 10,
 					    .order = &order};
 
-START_TEST(most_passes_at_a_time)
+static void touch_users(struct follow *f, unsigned first, unsigned count)
 {
-	struct follow *f = follow_new(&config);
-	for (unsigned i = 1; i <= FOLLOW_PASSES_MAX + 1; i++) {
+	for (unsigned i = first; i < first + count; i++) {
 		char mem[16];
 		struct sbuf name;
 		sbuf_init(&name, mem, sizeof(mem));
 		sbuf_addf(&name, "%u", i);
 		follow_touch(f, sbuf_span(&name), FOLLOW_NEW);
 	}
+}
+
+START_TEST(most_passes_at_a_time)
+{
+	struct follow *f = follow_new(&config);
+	touch_users(f, 1, FOLLOW_PASSES_MAX + 1);
 	wait_for(&begun, FOLLOW_PASSES_MAX);
 	wait_for(&steps, atomic_load(&steps) + 10 * FOLLOW_PASSES_MAX); /* all take turns */
 	ck_assert_uint_eq(atomic_load(&begun), FOLLOW_PASSES_MAX);
@@ -226,6 +249,65 @@ START_TEST(only_rebuilds_rest)
 }
 END_TEST
 
-static const TTest *const *const tests[] = {&most_passes_at_a_time, &rebuild_ends_while_mail_comes, &only_rebuilds_rest, NULL};
+static json_int_t under_way(struct follow *f)
+{
+	json_t *status = json_object();
+	follow_status(f, status);
+	json_int_t running = json_integer_value(json_object_get(json_object_get(status, "follow"), "running"));
+	json_decref(status);
+	return running;
+}
+
+/* However many mailboxes are filled in, what users do goes on before. */
+START_TEST(mail_of_before_leaves_room)
+{
+	atomic_store(&all_end, false);
+	atomic_store(&on_their_way, false);
+	atomic_store(&ending, 0);
+	atomic_store(&begun, 0);
+	atomic_store(&most_between, 0);
+	atomic_store(&filling, true);
+	struct follow *f = follow_new(&config);
+	touch_users(f, OLD, FOLLOW_PASSES_MAX + 8);
+	wait_for(&begun, FOLLOW_PASSES_MAX + 8); /* each was looked at */
+	while (under_way(f) > FOLLOW_BACKFILLS_MAX)
+		sched_yield();
+	ck_assert_int_eq(under_way(f), FOLLOW_BACKFILLS_MAX);
+	touch_users(f, LIVE, 1);
+	wait_for(&live_steps, 1000);
+	ck_assert_uint_le(atomic_load(&most_between), 1);
+	atomic_store(&steps, 0);
+	atomic_store(&ending, LIVE);
+	wait_for(&steps, 10 * FOLLOW_PASSES_MAX); /* and then the others */
+	atomic_store(&ending, OLD);
+	wait_for(&begun, FOLLOW_PASSES_MAX + 10); /* its place is the next one's */
+	atomic_store(&all_end, true);
+	follow_close(&f);
+	atomic_store(&filling, false);
+}
+END_TEST
+
+/* Nor does what users do keep them from going on. */
+START_TEST(mail_of_before_is_not_forgotten)
+{
+	atomic_store(&all_end, false);
+	atomic_store(&steps, 0);
+	atomic_store(&live_steps, 0);
+	atomic_store(&filling, true);
+	struct follow *f = follow_new(&config);
+	touch_users(f, LIVE, 1);
+	touch_users(f, OLD, 1);
+	wait_for(&live_steps, 100);
+	while (atomic_load(&steps) < atomic_load(&live_steps) + 3)
+		sched_yield();
+	atomic_store(&all_end, true);
+	follow_close(&f);
+	atomic_store(&filling, false);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {&most_passes_at_a_time,	 &rebuild_ends_while_mail_comes,
+					    &only_rebuilds_rest,	 &mail_of_before_leaves_room,
+					    &mail_of_before_is_not_forgotten, NULL};
 
 TEST_MAIN("indexer-thread", tests)

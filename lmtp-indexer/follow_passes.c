@@ -1,0 +1,116 @@
+/*
+ * The passes that are under way, and which of them goes on.  What users have changed comes first, but does not
+ * keep the rest, mail that was there before, from ever going on; of that rest few mailboxes are worked at
+ * together, so that there is always room for a pass that is soon over.
+ */
+#include "lmtp-indexer/follow_internal.h"
+
+struct follow_pass *follow_pass_new(struct follow *f, struct follow_user *user)
+{
+	struct follow_pass *p = mem_zalloc(sizeof(*p));
+	p->f = f;
+	p->user = user;
+	p->began_s = clock_wall_ms() / 1000;
+	p->open = mem_alloc(FOLLOW_OPEN_MAX * sizeof(*p->open));
+	reconcile_lost_init(&p->lost);
+	return p;
+}
+
+void follow_pass_free(struct follow_pass *p)
+{
+	for (size_t i = 0; i < p->box_count; i++) {
+		free(p->boxes[i].now.name);
+		uidset_done(&p->boxes[i].live);
+		uidset_done(&p->boxes[i].back);
+		uidset_done(&p->boxes[i].waiting);
+	}
+	free(p->boxes);
+	free(p->open);
+	reconcile_lost_done(&p->lost);
+	free(p);
+}
+
+/* There is only mail left that was there before.  The lock is held, as below. */
+static bool can_wait(struct follow_pass *p)
+{
+	return follow_is_backfill(p) && !follow_queue_is_pressed(p->user, clock_boot_ms());
+}
+
+size_t follow_mails_left(const struct follow_pass *p)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < p->box_count; i++)
+		count += uidset_size(&p->boxes[i].live) + uidset_size(&p->boxes[i].back);
+	return count;
+}
+
+/* The pass begins anew when it is its turn. */
+static void put_off(struct follow_pass *p)
+{
+	const uint64_t left = p->rebuild ? follow_mails_left(p) : 0;
+	p->f->job.messages -= left < p->f->job.messages ? left : p->f->job.messages;
+	p->user->rebuild = p->user->rebuild || p->rebuild;
+	follow_queue_put_off(&p->f->queue, p->user, clock_boot_ms());
+	follow_pass_free(p);
+}
+
+/* The one that has waited longest, of those that can wait or of those that cannot. */
+static struct follow_pass *take_pass(struct follow *f, bool waiting)
+{
+	struct follow_pass **at = &f->passes, *p;
+	while (*at != NULL && can_wait(*at) != waiting)
+		at = &(*at)->next;
+	p = *at;
+	if (p != NULL) {
+		*at = p->next;
+		f->pass_count--;
+	}
+	return p;
+}
+
+struct follow_pass *follow_passes_next(struct follow *f, int64_t now_ms)
+{
+	bool resting = follow_is_busy(f) && now_ms < f->back_after_ms;
+	bool overdue = now_ms >= f->back_at_ms + FOLLOW_BACKFILL_EACH_MS;
+	pthread_mutex_lock(&f->lock);
+	struct follow_pass *p = overdue && !resting ? take_pass(f, true) : NULL;
+	if (p == NULL)
+		p = take_pass(f, false);
+	if (p == NULL && !resting)
+		p = take_pass(f, true);
+	f->back_at_ms = p != NULL && can_wait(p) ? now_ms : f->back_at_ms;
+	pthread_mutex_unlock(&f->lock);
+	return p;
+}
+
+static size_t count_waiting(const struct follow *f)
+{
+	size_t count = 0;
+	for (struct follow_pass *p = f->passes; p != NULL; p = p->next)
+		count += can_wait(p);
+	return count;
+}
+
+void follow_passes_keep(struct follow *f, struct follow_pass *p)
+{
+	struct follow_pass **end = &f->passes;
+	pthread_mutex_lock(&f->lock);
+	bool too_many = can_wait(p) && count_waiting(f) >= FOLLOW_BACKFILLS_MAX;
+	if (too_many)
+		put_off(p);
+	pthread_mutex_unlock(&f->lock);
+	if (too_many)
+		return;
+	while (*end != NULL)
+		end = &(*end)->next;
+	p->next = NULL;
+	*end = p;
+	f->pass_count++;
+}
+
+bool follow_passes_take_turns(const struct follow *f, int64_t now_ms)
+{
+	size_t waiting = count_waiting(f);
+	return waiting == f->pass_count && waiting < FOLLOW_BACKFILLS_MAX &&
+	       (!follow_is_busy(f) || now_ms >= f->back_after_ms);
+}

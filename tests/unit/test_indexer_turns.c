@@ -1,0 +1,193 @@
+/* Tests of whose mailboxes are compared next. */
+#include "lmtp-indexer/follow_queue.h"
+#include "tests/unit/runner.h"
+
+static void touch(struct follow_queue *q, const char *name, int64_t now, bool urgent)
+{
+	ck_assert_int_eq(follow_queue_touch(q, span_str(name), now, urgent ? FOLLOW_NEW : FOLLOW_CHANGE, false), 0);
+}
+
+START_TEST(waits_for_quiet_but_not_for_new_mail)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	ck_assert_int_eq(follow_queue_wait(&q, 0, true, true), -1);
+	touch(&q, "moved", 1000, false);
+	ck_assert_int_eq(follow_queue_wait(&q, 1000, true, true), 250);
+	ck_assert_ptr_null(follow_queue_take(&q, 1249, true, true));
+	touch(&q, "saved", 1100, true);
+	ck_assert_str_eq(follow_queue_take(&q, 1100, true, true)->name, "saved");
+	touch(&q, "moved", 1200, false); /* does not put it off */
+	ck_assert_str_eq(follow_queue_take(&q, 1250, true, true)->name, "moved");
+	follow_queue_done(&q);
+}
+END_TEST
+
+START_TEST(keeps_its_distance)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	touch(&q, "u", 1000, true);
+	struct follow_user *u = follow_queue_take(&q, 1000, true, true);
+	ck_assert_uint_eq(q.running, 1);
+	touch(&q, "u", 1010, true); /* while it runs */
+	follow_queue_end(&q, u, 1020, 0);
+	ck_assert_uint_eq(q.running, 0);
+	ck_assert_ptr_null(follow_queue_take(&q, 1499, true, true));
+	u = follow_queue_take(&q, 1500, true, true);
+	ck_assert_ptr_nonnull(u);
+	follow_queue_end(&q, u, 1510, 0);
+	ck_assert_int_eq(follow_queue_wait(&q, 1510, true, true), -1);
+	touch(&q, "u", 1600, true); /* still remembered */
+	ck_assert_int_eq(follow_queue_wait(&q, 1600, true, true), 400);
+	u = follow_queue_take(&q, 2000, true, true);
+	follow_queue_end(&q, u, 2010, 3000);
+	ck_assert_int_eq(follow_queue_wait(&q, 2010, true, true), 3000);
+	follow_queue_done(&q);
+}
+END_TEST
+
+START_TEST(is_fair_and_forgets)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 3);
+	for (int i = 0; i < 100; i++)
+		touch(&q, "busy", 1000 + i, true);
+	touch(&q, "quiet", 1050, true);
+	ck_assert_str_eq(follow_queue_take(&q, 1100, true, true)->name, "busy");
+	ck_assert_str_eq(follow_queue_take(&q, 1100, true, true)->name, "quiet");
+	touch(&q, "third", 1100, true);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1100, FOLLOW_NEW, false), ERR_LIMIT);
+	struct follow_user *u = follow_queue_take(&q, 1100, true, true);
+	follow_queue_end(&q, u, 1100, 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1600, FOLLOW_NEW, false), 0); /* "third" is forgotten */
+	ck_assert_uint_eq(q.users.count, 3);
+	follow_queue_done(&q);
+}
+END_TEST
+
+START_TEST(lets_a_long_pass_look_again)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	touch(&q, "u", 1000, true);
+	struct follow_user *u = follow_queue_take(&q, 1000, true, true);
+	ck_assert(!follow_queue_again(u, 2000));
+	touch(&q, "u", 1200, false);
+	ck_assert(!follow_queue_again(u, 1400));
+	ck_assert(follow_queue_again(u, 1500));
+	ck_assert(!follow_queue_again(u, 1600));
+	follow_queue_end(&q, u, 1700, 0);
+	ck_assert_int_eq(follow_queue_wait(&q, 1700, true, true), -1);
+	follow_queue_done(&q);
+}
+END_TEST
+
+START_TEST(places_deliveries_last)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1000, FOLLOW_PLACE, false), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1000, FOLLOW_PLACE, false), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1000, FOLLOW_CHANGE, false), 0);
+	ck_assert_int_eq(follow_queue_wait(&q, 1000, true, true), 0);
+	ck_assert_int_eq(follow_queue_wait(&q, 1000, false, true), 250);
+	ck_assert_ptr_null(follow_queue_take(&q, 1200, false, true));
+	struct follow_user *u = follow_queue_take(&q, 1300, true, true);
+	ck_assert(strcmp(u->name, "both") == 0 && u->why == FOLLOW_CHANGE);
+	ck_assert_ptr_null(follow_queue_take(&q, 1300, false, true));
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1310, FOLLOW_PLACE, false), 0);
+	follow_queue_end(&q, u, 1320, 0);
+	u = follow_queue_take(&q, 1320, true, true);
+	ck_assert(strcmp(u->name, "placed") == 0 && u->why == FOLLOW_PLACE);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1330, FOLLOW_PLACE, false), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1330, FOLLOW_NEW, false), 0);
+	follow_queue_end(&q, u, 1340, 0);
+	ck_assert_ptr_eq(follow_queue_take(&q, 1900, false, true), u);
+	follow_queue_done(&q);
+}
+END_TEST
+
+START_TEST(takes_turns_behind_all_others)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("turn"), 1000, FOLLOW_TURN, true), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1001, FOLLOW_PLACE, false), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("changed"), 1002, FOLLOW_TURN, true), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("changed"), 1002, FOLLOW_CHANGE, false), 0);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("changed"), 1003, FOLLOW_TURN, true), 0);
+	ck_assert_int_eq(follow_queue_wait(&q, 999, false, true), 1);
+	ck_assert_int_eq(follow_queue_wait(&q, 999, true, false), 2);
+	ck_assert_int_eq(follow_queue_wait(&q, 999, false, false), 253);
+	struct follow_user *u = follow_queue_take(&q, 1300, true, true);
+	ck_assert_str_eq(u->name, "changed");
+	ck_assert(!follow_queue_take_rebuild(u)); /* what has changed is seen to first */
+	ck_assert_str_eq(follow_queue_take(&q, 1300, true, true)->name, "placed");
+	ck_assert_ptr_null(follow_queue_take(&q, 1300, true, false));
+	struct follow_user *turn = follow_queue_take(&q, 1300, true, true);
+	ck_assert_str_eq(turn->name, "turn");
+	ck_assert(follow_queue_take_rebuild(turn));
+	ck_assert(!follow_queue_take_rebuild(turn));
+	follow_queue_end(&q, u, 1310, 0);
+	ck_assert_ptr_eq(follow_queue_take(&q, 1800, true, true), u); /* and then it is its turn */
+	ck_assert(follow_queue_take_rebuild(u));
+	follow_queue_done(&q);
+}
+END_TEST
+
+START_TEST(puts_off)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	touch(&q, "old", 1000, true);
+	touch(&q, "pressed", 1000, true);
+	struct follow_user *u = follow_queue_take(&q, 1000, true, true), *pressed = follow_queue_take(&q, 1000, true, true);
+	follow_queue_put_off(&q, u, 1010);
+	ck_assert_int_eq(u->why, FOLLOW_TURN);
+	ck_assert_ptr_null(follow_queue_take(&q, 1600, true, false));
+	ck_assert_ptr_eq(follow_queue_take(&q, 1600, true, true), u);
+	ck_assert(!follow_queue_is_pressed(pressed, 1600));
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("pressed"), 1100, FOLLOW_TURN, false), 0);
+	ck_assert(!follow_queue_is_pressed(pressed, 1600));
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("pressed"), 1100, FOLLOW_PLACE, false), 0);
+	ck_assert(!follow_queue_is_pressed(pressed, 1600));
+	touch(&q, "pressed", 1100, false);
+	ck_assert(!follow_queue_is_pressed(pressed, 1499));
+	ck_assert(follow_queue_is_pressed(pressed, 1500));
+	follow_queue_put_off(&q, pressed, 1600);
+	ck_assert_ptr_eq(follow_queue_take(&q, 1850, false, false), pressed);
+	follow_queue_done(&q);
+}
+END_TEST
+
+START_TEST(forgets_no_rebuild_that_a_running_pass_took_for_a_change)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	touch(&q, "u", 1000, true);
+	struct follow_user *u = follow_queue_take(&q, 1000, true, true);
+	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("u"), 1100, FOLLOW_NEW, true), 0);
+	ck_assert(follow_queue_again(u, 1500));
+	follow_queue_end(&q, u, 1600, 0);
+	ck_assert_ptr_eq(follow_queue_take(&q, 1600, true, true), u);
+	ck_assert(follow_queue_take_rebuild(u));
+	follow_queue_end(&q, u, 1700, 0);
+	ck_assert_int_eq(follow_queue_wait(&q, 1700, true, true), -1);
+	follow_queue_done(&q);
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&waits_for_quiet_but_not_for_new_mail,
+	&keeps_its_distance,
+	&is_fair_and_forgets,
+	&lets_a_long_pass_look_again,
+	&places_deliveries_last,
+	&takes_turns_behind_all_others,
+	&puts_off,
+	&forgets_no_rebuild_that_a_running_pass_took_for_a_change,
+	NULL,
+};
+
+TEST_MAIN("indexer_turns", tests)
