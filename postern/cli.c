@@ -17,6 +17,8 @@
 
 #define ERROR_MAX 4096
 #define TABLE_MAX (64u << 20)
+/* What a decimal of the database keeps as a double: 8.22 is not shown as 8.2200000000000006. */
+#define REAL_DIGITS 15
 
 const char *cli_option(const struct cli *cli, const char *name)
 {
@@ -73,7 +75,8 @@ static int flush(struct cli *cli)
 
 int cli_print_json(struct cli *cli, json_t *value)
 {
-	int rc = json_dumpf(value, cli->out, JSON_COMPACT | JSON_ENCODE_ANY);
+	const size_t flags = JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(REAL_DIGITS);
+	int rc = json_dumpf(value, cli->out, flags);
 	json_decref(value);
 	fputc('\n', cli->out);
 	return rc == 0 ? flush(cli) : EX_IOERR;

@@ -308,7 +308,7 @@ class Command(QuotaCase):
         user = self.new_user(quota_mb=10)
         shown = self.quota("set", user, "--storage", "4", "--messages", "30")
         self.assertEqual((shown["quota_mb"], shown["quota_messages"]), (4, 30))
-        self.assertEqual(self.deliver(user, body(1024 * KB))[0], 250)
+        self.assertEqual(self.deliver(user, body(1100 * KB))[0], 250)
         self.wait_until(lambda: self.row(user))
         used = self.row(user)[0]
         shown = self.quota("show", user)
@@ -317,6 +317,8 @@ class Command(QuotaCase):
         self.assertAlmostEqual(shown["percent"], used / (4 * 1024 * KB) * 100, delta=0.1)
         self.assertAlmostEqual(shown["usage_mb"], used / (1024 * KB), delta=0.01)
         self.assertEqual((shown["live"]["used_bytes"], shown["live"]["limit_messages"]), (used, 30))
+        decimals = re.findall(r'"(?:usage_mb|percent)":[0-9]+\.([0-9]+)', self.stack.postern("--json", "quota", "list"))
+        self.assertLessEqual(max(map(len, decimals)), 2, decimals)  # as the database has them
         self.assertIn(shown["email"], [row["email"] for row in self.quota("list", "example.net")])
         self.assertEqual(self.quota("list", "example.com")[0]["domain"], "example.com")
         top = self.quota("top", "3", "--by", "percent")
