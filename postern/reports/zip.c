@@ -10,6 +10,9 @@
 #define END_SIZE 22
 #define END_COMMENT_MAX 65535
 #define LOCATOR_SIZE 20 /* of the zip64 end record */
+#define END64_SIZE 56   /* with nothing of others in it */
+#define END64_REST 44   /* behind what tells its size */
+#define SIZES64 16      /* both sizes of a member */
 #define CENTRAL_SIZE 46
 #define LOCAL_SIZE 30
 #define FLAG_ENCRYPTED 0x0001u
@@ -65,10 +68,28 @@ static int take_end(const char *record, struct zip_end *end, size_t members_max,
 	return 0;
 }
 
+/*
+ * Some writers end with the records of zip64, too, where none of their numbers needs
+ * it.  BEFORE bytes stand in front of the end record RECORD, which is at AT.
+ */
+static bool repeats_end(const char *record, size_t before, uint64_t at)
+{
+	if (before < LOCATOR_SIZE + END64_SIZE)
+		return false;
+	const char *locator = record - LOCATOR_SIZE, *end64 = locator - END64_SIZE;
+	return memcmp(end64, "PK\6\6", 4) == 0 &&
+	       bytes_get_u32(locator + 4) == 0 && bytes_get_u64(locator + 8) == at - LOCATOR_SIZE - END64_SIZE &&
+	       bytes_get_u32(locator + 16) == 1 && bytes_get_u64(end64 + 4) == END64_REST &&
+	       bytes_get_u64(end64 + 16) == 0 && bytes_get_u64(end64 + 24) == bytes_get_u16(record + 8) &&
+	       bytes_get_u64(end64 + 32) == bytes_get_u16(record + 10) &&
+	       bytes_get_u64(end64 + 40) == bytes_get_u32(record + 12) &&
+	       bytes_get_u64(end64 + 48) == bytes_get_u32(record + 16);
+}
+
 static int read_end(const struct zip_file *file, size_t members_max, struct zip_end *end,
 		    struct sbuf *error)
 {
-	size_t len = END_SIZE + END_COMMENT_MAX + LOCATOR_SIZE;
+	size_t len = END_SIZE + END_COMMENT_MAX + LOCATOR_SIZE + END64_SIZE;
 	if (file->size < END_SIZE)
 		return refuse(error, ERR_SYNTAX, "the zip file is cut off");
 	if (len > file->size)
@@ -82,8 +103,11 @@ static int read_end(const struct zip_file *file, size_t members_max, struct zip_
 	if (rc == 0) {
 		size_t i = (size_t)(record - tail);
 		end->at = file->size - len + i;
-		if (i >= LOCATOR_SIZE && memcmp(record - LOCATOR_SIZE, "PK\6\7", 4) == 0)
+		bool has64 = i >= LOCATOR_SIZE && memcmp(record - LOCATOR_SIZE, "PK\6\7", 4) == 0;
+		if (has64 && !repeats_end(record, i, end->at))
 			rc = refuse(error, ERR_SYNTAX, "zip64 is not taken");
+		else if (has64)
+			end->at -= LOCATOR_SIZE + END64_SIZE;
 	}
 	if (rc == 0)
 		rc = take_end(record, end, members_max, error);
@@ -93,12 +117,15 @@ static int read_end(const struct zip_file *file, size_t members_max, struct zip_
 
 /* ---- One member ---- */
 
-static bool has_zip64(struct span extra)
+/* A field that is cut off is empty. */
+static bool find_zip64(struct span extra, struct span *field_out)
 {
 	while (extra.len >= 4) {
+		size_t len = bytes_get_u16(extra.ptr + 2);
+		*field_out = len <= extra.len - 4 ? span_of(extra.ptr + 4, len) : SPAN_EMPTY;
 		if (bytes_get_u16(extra.ptr) == EXTRA_ZIP64)
 			return true;
-		extra = span_skip(extra, 4 + (size_t)bytes_get_u16(extra.ptr + 2));
+		extra = span_skip(extra, 4 + len);
 	}
 	return false;
 }
@@ -135,6 +162,28 @@ static int take_central(struct zip_member *m, const char *p, struct sbuf *error)
 	return 0;
 }
 
+/*
+ * The sizes of M in its local header HEAD, which may stand in a field of zip64: who
+ * writes it before the data does not know yet how small they are.  The field lies AT.
+ */
+static int read_sizes(const struct zip_file *file, const struct zip_end *end, uint64_t at, const char *head,
+		      uint64_t *packed_out, uint64_t *bytes_out)
+{
+	char extra[ZIP_EXTRA_MAX];
+	struct span field;
+	size_t len = bytes_get_u16(head + 28);
+	*packed_out = bytes_get_u32(head + 18);
+	*bytes_out = bytes_get_u32(head + 22);
+	if (*packed_out != ALL_32 || *bytes_out != ALL_32 || len > ZIP_EXTRA_MAX || at + len > end->directory_at)
+		return 0;
+	int rc = file->read_at(file->arg, at, extra, len);
+	if (rc == 0 && find_zip64(span_of(extra, len), &field) && field.len == SIZES64) {
+		*bytes_out = bytes_get_u64(field.ptr);
+		*packed_out = bytes_get_u64(field.ptr + 8);
+	}
+	return rc;
+}
+
 /* Compares the local header with M and finds the data behind it. */
 static int check_local(const struct zip_file *file, const struct zip_end *end, struct zip_member *m,
 		       struct sbuf *error)
@@ -153,10 +202,13 @@ static int check_local(const struct zip_file *file, const struct zip_end *end, s
 		    bytes_get_u16(head + 26) == name_len &&
 		    memcmp(head + LOCAL_SIZE, m->name, name_len) == 0;
 	/* With a descriptor behind the data the sizes in front of it may be zero. */
-	if (same && !(flags & FLAG_DESCRIPTOR))
-		same = bytes_get_u32(head + 14) == m->crc32 &&
-		       bytes_get_u32(head + 18) == m->packed_bytes &&
-		       bytes_get_u32(head + 22) == m->bytes;
+	if (same && !(flags & FLAG_DESCRIPTOR)) {
+		uint64_t packed_bytes, bytes;
+		rc = read_sizes(file, end, m->header_at + len, head, &packed_bytes, &bytes);
+		if (rc < 0)
+			return rc;
+		same = bytes_get_u32(head + 14) == m->crc32 && packed_bytes == m->packed_bytes && bytes == m->bytes;
+	}
 	if (!same)
 		return refuse(error, ERR_SYNTAX,
 			      "a member's own header differs from the directory");
@@ -190,7 +242,8 @@ static int read_member(const struct zip_file *file, const struct zip_end *end, u
 		return rc;
 	*pos += CENTRAL_SIZE + rest;
 	rc = take_name(m, span_of(more, name_len), error);
-	if (rc == 0 && has_zip64(span_of(more + name_len, extra_len)))
+	struct span field;
+	if (rc == 0 && find_zip64(span_of(more + name_len, extra_len), &field))
 		rc = refuse(error, ERR_SYNTAX, "zip64 is not taken");
 	if (rc == 0)
 		rc = take_central(m, fixed, error);

@@ -2,7 +2,7 @@
  * The directory of a zip file, read in full and checked before anything is
  * unpacked.  The central directory is what counts; each local header must tell
  * the same, members must lie in front of the directory and must not overlap.
- * Refused: zip64, encryption, several disks, methods other than stored and
+ * Refused: zip64 that is needed (what only repeats the rest is taken), encryption, several disks, methods other than stored and
  * deflated, anything in front of the first or behind the last record.  Pure.
  */
 #ifndef POSTERN_REPORTS_ZIP_H

@@ -37,7 +37,9 @@ struct packed_zip {
 	unsigned count;
 };
 
-enum { PACKED_STORED = 0, PACKED_DEFLATED = 1, PACKED_DESCRIPTOR = 2 };
+enum { PACKED_STORED = 0, PACKED_DEFLATED = 1, PACKED_DESCRIPTOR = 2, PACKED_ZIP64 = 4 };
+
+#define PACKED_EXTRA64 20 /* bytes of the field of zip64 in a local header */
 
 static inline void packed_u16(struct sbuf *b, size_t value)
 {
@@ -69,21 +71,26 @@ static inline void packed_zip_add(struct packed_zip *z, const char *name, struct
 	sbuf_add(&z->out, SPAN_LIT("PK\3\4"));
 	sbuf_add(&z->dir, SPAN_LIT("PK\1\2\24\0"));
 	for (size_t i = 0; i < 2; i++) {
-		bool zero = later && i == 0;
+		bool zero = later && i == 0, wide = (how & PACKED_ZIP64) && i == 0;
 		packed_u16(parts[i], 20);
 		packed_u16(parts[i], later ? 8 : 0);
 		packed_u16(parts[i], how & PACKED_DEFLATED ? 8 : 0);
 		bytes_add_u32(parts[i], 0);
 		bytes_add_u32(parts[i], zero ? 0 : crc);
-		bytes_add_u32(parts[i], zero ? 0 : (uint32_t)data.len);
-		bytes_add_u32(parts[i], zero ? 0 : (uint32_t)content.len);
+		bytes_add_u32(parts[i], wide ? UINT32_MAX : zero ? 0 : (uint32_t)data.len);
+		bytes_add_u32(parts[i], wide ? UINT32_MAX : zero ? 0 : (uint32_t)content.len);
 		packed_u16(parts[i], strlen(name));
-		packed_u16(parts[i], 0);
+		packed_u16(parts[i], wide ? PACKED_EXTRA64 : 0);
 	}
 	sbuf_add(&z->dir, SPAN_LIT("\0\0\0\0\0\0\0\0\0\0"));
 	bytes_add_u32(&z->dir, at);
 	sbuf_adds(&z->dir, name);
 	sbuf_adds(&z->out, name);
+	if (how & PACKED_ZIP64) {
+		sbuf_add(&z->out, SPAN_LIT("\1\0\20\0"));
+		bytes_add_u64(&z->out, content.len);
+		bytes_add_u64(&z->out, data.len);
+	}
 	sbuf_add(&z->out, sbuf_span(&data));
 	if (later) {
 		sbuf_add(&z->out, SPAN_LIT("PK\7\10"));
@@ -95,11 +102,29 @@ static inline void packed_zip_add(struct packed_zip *z, const char *name, struct
 	z->count++;
 }
 
+#define PACKED_END64 76 /* bytes of the end records of zip64 */
+
+/* What zip64 has in front of the end record; the directory begins AT. */
+static inline void packed_add_end64(struct packed_zip *z, size_t at)
+{
+	uint64_t end64_at = z->out.len;
+	sbuf_add(&z->out, SPAN_LIT("PK\6\6\54\0\0\0\0\0\0\0\36\3\55\0\0\0\0\0\0\0\0\0"));
+	bytes_add_u64(&z->out, z->count);
+	bytes_add_u64(&z->out, z->count);
+	bytes_add_u64(&z->out, z->dir.len);
+	bytes_add_u64(&z->out, at);
+	sbuf_add(&z->out, SPAN_LIT("PK\6\7\0\0\0\0"));
+	bytes_add_u64(&z->out, end64_at);
+	bytes_add_u32(&z->out, 1);
+}
+
 /* The whole file; returns where its directory begins. */
-static inline size_t packed_zip_finish(struct packed_zip *z)
+static inline size_t packed_zip_finish_as(struct packed_zip *z, bool zip64)
 {
 	size_t at = z->out.len;
 	sbuf_add(&z->out, sbuf_span(&z->dir));
+	if (zip64)
+		packed_add_end64(z, at);
 	sbuf_add(&z->out, SPAN_LIT("PK\5\6\0\0\0\0"));
 	packed_u16(&z->out, z->count);
 	packed_u16(&z->out, z->count);
@@ -107,6 +132,11 @@ static inline size_t packed_zip_finish(struct packed_zip *z)
 	bytes_add_u32(&z->out, (uint32_t)at);
 	packed_u16(&z->out, 0);
 	return at;
+}
+
+static inline size_t packed_zip_finish(struct packed_zip *z)
+{
+	return packed_zip_finish_as(z, false);
 }
 
 static inline void packed_zip_done(struct packed_zip *z)

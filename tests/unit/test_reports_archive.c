@@ -291,6 +291,30 @@ START_TEST(zip64_locator)
 }
 END_TEST
 
+/* As writers do it that do not know how small a file will be; each byte that says something else is refused. */
+START_TEST(zip64_without_need)
+{
+	struct packed_zip z;
+	packed_zip_init(&z);
+	packed_zip_add(&z, "a", SPAN_LIT("<a/>"), PACKED_STORED | PACKED_ZIP64);
+	packed_zip_add(&z, "b", SPAN_LIT("<bbbbbbbbbbbbbb/>"), PACKED_DEFLATED | PACKED_ZIP64);
+	packed_zip_add(&z, "c", SPAN_LIT("<c/>"), PACKED_DEFLATED | PACKED_DESCRIPTOR | PACKED_ZIP64);
+	packed_zip_finish_as(&z, true);
+	expect(sbuf_span(&z.out), "a=<a/>;b=<bbbbbbbbbbbbbb/>;c=<c/>;");
+	const size_t end64 = z.out.len - 22 - PACKED_END64;
+	const struct { size_t from, to; } ranges[] = {
+		{30 + 1, 30 + 1 + PACKED_EXTRA64}, {end64, end64 + 12}, {end64 + 16, z.out.len - 22},
+	};
+	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
+		for (size_t at = ranges[i].from; at < ranges[i].to; at++) {
+			z.out.ptr[at] ^= 0x40;
+			expect_refusal("another byte", sbuf_span(&z.out), NULL, ERR_SYNTAX, "");
+			z.out.ptr[at] ^= 0x40;
+		}
+	packed_zip_done(&z);
+}
+END_TEST
+
 START_TEST(member_cap)
 {
 	for (size_t count = ARCHIVE_MEMBERS_MAX; count <= ARCHIVE_MEMBERS_MAX + 1; count++) {
@@ -453,7 +477,7 @@ static const TTest *const *const tests[] = {
 	&gzip,		&zip,
 	&empty_zip,	&lying_zip,
 	&lying_sizes,	&overlapping_members,
-	&zip64_locator, &member_cap,
+	&zip64_locator, &zip64_without_need, &member_cap,
 	&name_cap,	&size_caps,
 	&ratio_cap,	&read_errors,
 	NULL,
