@@ -19,6 +19,7 @@
 #include "lib/base/bytes.h"
 #include "lib/base/hash.h"
 #include "lib/base/num.h"
+#include "lib/run/log.h"
 #include "lib/run/seglog_format.h"
 
 #define BUFFER_FLUSH_BYTES (256u << 10)
@@ -252,8 +253,9 @@ static int list_segments(struct seglog *log)
 	return 0;
 }
 
-/* Keeps the bytes that recovery is about to cut from the last segment. */
-static int save_cut(struct seglog *log, struct span bytes)
+/* Keeps the bytes that recovery is about to cut from the last segment, and says so: no torn end has
+ * whole records in it, and what they were of is known nowhere else. */
+static int save_cut(struct seglog *log, const char *dir, struct span bytes)
 {
 	char name[32];
 	snprintf(name, sizeof(name), "%020llu.cut", (unsigned long long)last_segment(log)->first);
@@ -262,6 +264,8 @@ static int save_cut(struct seglog *log, struct span bytes)
 		return ERR_TEMP;
 	int rc = write_all(fd, bytes, 0);
 	close(fd);
+	log_text(LOG_ERR, "%s: damaged within; %zu bytes from there on are kept in %s and were not read", dir, bytes.len,
+		 name);
 	return rc;
 }
 
@@ -292,7 +296,7 @@ static size_t scan_records(struct seglog *log, struct span bytes)
 }
 
 /* Brings the last segment to its last whole record. */
-static int recover_last(struct seglog *log, struct sbuf *error)
+static int recover_last(struct seglog *log, const char *dir, struct sbuf *error)
 {
 	struct seglog_segment *last = last_segment(log);
 	struct sbuf content;
@@ -317,7 +321,7 @@ static int recover_last(struct seglog *log, struct sbuf *error)
 	size_t end = scan_records(log, bytes);
 	struct span tail = span_skip(bytes, end);
 	if (tail.len > 0 && seglog_record_find(span_skip(tail, 1), log->next) != SPAN_NPOS)
-		rc = save_cut(log, tail);
+		rc = save_cut(log, dir, tail);
 	if (rc == 0 && (ftruncate(log->fd, (off_t)end) < 0 || fdatasync(log->fd) < 0))
 		rc = ERR_TEMP;
 	log->bytes -= last->written - end;
@@ -364,7 +368,7 @@ int seglog_open(const char *dir, const struct seglog_limits *limits, struct segl
 	if (rc == 0)
 		rc = list_segments(log);
 	if (rc == 0)
-		rc = log->count > 0 ? recover_last(log, error) : begin_segment(log);
+		rc = log->count > 0 ? recover_last(log, dir, error) : begin_segment(log);
 	if (rc < 0) {
 		if (error->len == 0)
 			sbuf_addf(error, "cannot use %s: %s", dir, strerror(errno));

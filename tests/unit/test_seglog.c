@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lib/base/bytes.h"
+#include "lib/run/log.h"
 #include "lib/run/seglog.h"
 #include "tests/unit/runner.h"
 
@@ -214,9 +215,30 @@ static void flip_byte(uint64_t first, off_t at)
 	close(fd);
 }
 
+/* Opens the log; what is logged then is in TEXT. */
+static struct seglog *open_and_listen(char *text, size_t size)
+{
+	int ends[2];
+	const int before = dup(STDERR_FILENO);
+	ck_assert_int_ge(before, 0);
+	ck_assert_int_eq(pipe(ends), 0);
+	ck_assert_int_ge(dup2(ends[1], STDERR_FILENO), 0);
+	close(ends[1]);
+	log_set_target(LOG_TO_STDERR);
+	struct seglog *log = open_log(1 << 20, 1 << 20);
+	log_set_target(LOG_TO_AUTO);
+	ck_assert_int_ge(dup2(before, STDERR_FILENO), 0); /* and nobody writes to the pipe any more */
+	close(before);
+	const ssize_t n = read(ends[0], text, size - 1);
+	close(ends[0]);
+	ck_assert_int_ge(n, 0);
+	text[n] = '\0';
+	return log;
+}
+
 START_TEST(keeps_what_stands_behind_damage)
 {
-	char path[320];
+	char path[320], text[1024];
 	struct stat st;
 	uint64_t last;
 	tmpdir_make(dir, sizeof(dir));
@@ -228,8 +250,13 @@ START_TEST(keeps_what_stands_behind_damage)
 	ck_assert_int_eq(seglog_sync(log), 0);
 	seglog_close(&log);
 	flip_byte(1, (off_t)end + 20);
-	log = open_log(1 << 20, 1 << 20);
+	log = open_and_listen(text, sizeof(text));
 	ck_assert_uint_eq(read_all(log, 1, &last), 1);
+	seglog_close(&log);
+	ck_assert_ptr_nonnull(strstr(text, dir));
+	ck_assert_ptr_nonnull(strstr(text, "00000001.cut"));
+	log = open_and_listen(text, sizeof(text)); /* once */
+	ck_assert_str_eq(text, "");
 	seglog_close(&log);
 	snprintf(path, sizeof(path), "%s/%020d.cut", dir, 1);
 	ck_assert_int_eq(stat(path, &st), 0);
