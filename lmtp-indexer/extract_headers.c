@@ -8,9 +8,16 @@
 /* Columns hold years 1000 to 9999; a Date beyond 2199 is nonsense anyway. */
 #define SUBJECT_KEY_MAX 1024
 
+static const char *raw_header(GMimeMessage *message, const char *name)
+{
+	GMimeHeader *h = g_mime_header_list_get_header(
+		g_mime_object_get_header_list(GMIME_OBJECT(message)), name);
+	return h == NULL ? NULL : g_mime_header_get_raw_value(h);
+}
+
 /* ---- Addresses ---- */
 
-static void add_address(struct extract_run *run, enum extract_kind kind, InternetAddress *ia)
+static void add_person(struct extract_run *run, enum extract_kind kind, const char *address, const char *name)
 {
 	struct extract *x = run->x;
 	if (x->address_count >= EXTRACT_ADDRESSES_MAX) {
@@ -19,9 +26,13 @@ static void add_address(struct extract_run *run, enum extract_kind kind, Interne
 	}
 	struct extract_address *a = &x->addresses[x->address_count++];
 	a->kind = kind;
-	a->address = extract_keep(run, internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(ia)),
-				  EXTRACT_ADDRESS_CHARS);
-	a->display = extract_keep(run, internet_address_get_name(ia), EXTRACT_ADDRESS_CHARS);
+	a->address = extract_keep(run, address, EXTRACT_ADDRESS_CHARS);
+	a->display = extract_keep(run, name, EXTRACT_ADDRESS_CHARS);
+}
+
+static void add_address(struct extract_run *run, enum extract_kind kind, InternetAddress *ia)
+{
+	add_person(run, kind, internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(ia)), internet_address_get_name(ia));
 }
 
 static void add_list(struct extract_run *run, enum extract_kind kind, InternetAddressList *list,
@@ -38,15 +49,78 @@ static void add_list(struct extract_run *run, enum extract_kind kind, InternetAd
 	}
 }
 
+/* The first word of S with an '@' within, else "". */
+static struct span word_with_at(struct span s)
+{
+	static const char ends[] = " \t\r\n,;<>()\"";
+	for (size_t i = 0, from = 0; i <= s.len; i++) {
+		if (i < s.len && strchr(ends, s.ptr[i]) == NULL)
+			continue;
+		struct span word = span_of(s.ptr + from, i - from);
+		size_t at = span_chr(word, '@');
+		if (at != SPAN_NPOS && at > 0 && at + 1 < word.len)
+			return word;
+		from = i + 1;
+	}
+	return SPAN_EMPTY;
+}
+
+/* A field that holds no address by the rules: what stands there is a name, and with an '@' its address. */
+static void add_broken(struct extract_run *run, enum extract_kind kind, const char *raw)
+{
+	char *text = g_mime_utils_header_decode_text(NULL, raw);
+	struct span word = word_with_at(span_str(text));
+	char *address = g_strndup(word.ptr == NULL ? "" : word.ptr, word.len);
+	add_person(run, kind, address, text);
+	extract_partial(run);
+	g_free(address);
+	g_free(text);
+}
+
+/* Addresses with ';' between them, as some programs show and others send them; NULL where ';' may mean
+ * something else, or no more come of it than of LIST. */
+static InternetAddressList *split_at_semicolons(const char *raw, InternetAddressList *list)
+{
+	if (raw == NULL || strchr(raw, ';') == NULL || strpbrk(raw, ":\"(") != NULL)
+		return NULL;
+	char *commas = g_strdelimit(g_strdup(raw), ";", ',');
+	InternetAddressList *more = internet_address_list_parse(NULL, commas);
+	g_free(commas);
+	int count = list == NULL ? 0 : internet_address_list_length(list);
+	if (more != NULL && internet_address_list_length(more) > count)
+		return more;
+	if (more != NULL)
+		g_object_unref(more);
+	return NULL;
+}
+
+static void read_field(struct extract_run *run, enum extract_kind kind, InternetAddressList *list, const char *raw)
+{
+	size_t before = run->x->address_count;
+	InternetAddressList *split = split_at_semicolons(raw, list);
+	if (split != NULL) {
+		extract_partial(run);
+		add_list(run, kind, split, 0);
+		g_object_unref(split);
+		return;
+	}
+	add_list(run, kind, list, 0);
+	/* A group may be empty, and <> says nothing. */
+	bool said = raw != NULL && strchr(raw, ':') == NULL && raw[strspn(raw, "<> \t\r\n")] != '\0';
+	if (said && run->x->address_count == before && before < EXTRACT_ADDRESSES_MAX)
+		add_broken(run, kind, raw);
+}
+
 static void read_addresses(struct extract_run *run, GMimeMessage *message)
 {
 	static const struct {
 		enum extract_kind kind;
 		GMimeAddressType type;
+		const char *name;
 	} rows[] = {
-		{KIND_FROM, GMIME_ADDRESS_TYPE_FROM}, {KIND_SENDER, GMIME_ADDRESS_TYPE_SENDER},
-		{KIND_REPLY_TO, GMIME_ADDRESS_TYPE_REPLY_TO}, {KIND_TO, GMIME_ADDRESS_TYPE_TO},
-		{KIND_CC, GMIME_ADDRESS_TYPE_CC}, {KIND_BCC, GMIME_ADDRESS_TYPE_BCC},
+		{KIND_FROM, GMIME_ADDRESS_TYPE_FROM, "From"}, {KIND_SENDER, GMIME_ADDRESS_TYPE_SENDER, "Sender"},
+		{KIND_REPLY_TO, GMIME_ADDRESS_TYPE_REPLY_TO, "Reply-To"}, {KIND_TO, GMIME_ADDRESS_TYPE_TO, "To"},
+		{KIND_CC, GMIME_ADDRESS_TYPE_CC, "Cc"}, {KIND_BCC, GMIME_ADDRESS_TYPE_BCC, "Bcc"},
 	};
 	struct extract *x = run->x;
 	x->addresses = arena_calloc(&x->arena, EXTRACT_ADDRESSES_MAX, sizeof(*x->addresses));
@@ -55,7 +129,8 @@ static void read_addresses(struct extract_run *run, GMimeMessage *message)
 		return;
 	}
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		add_list(run, rows[i].kind, g_mime_message_get_addresses(message, rows[i].type), 0);
+		read_field(run, rows[i].kind, g_mime_message_get_addresses(message, rows[i].type),
+			   raw_header(message, rows[i].name));
 }
 
 /* ---- Threads ---- */
@@ -93,13 +168,6 @@ static bool next_id(struct span *rest, struct span *id_out)
 	span_cut(rest, '>', id_out);
 	*id_out = span_trim(*id_out);
 	return true;
-}
-
-static const char *raw_header(GMimeMessage *message, const char *name)
-{
-	GMimeHeader *h = g_mime_header_list_get_header(
-		g_mime_object_get_header_list(GMIME_OBJECT(message)), name);
-	return h == NULL ? NULL : g_mime_header_get_raw_value(h);
 }
 
 /* Of a long References, the root and the last ones matter. */

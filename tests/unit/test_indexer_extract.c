@@ -135,6 +135,41 @@ START_TEST(people_and_identity)
 }
 END_TEST
 
+static const struct {
+	const char *field, *address, *display; /* of the first */
+	size_t count;
+	enum extract_state state;
+} people[] = {
+	{"Mailer Daemon", "", "Mailer Daemon", 1, EXTRACT_PARTIAL},
+	{"Joe joe@x.org", "joe@x.org", "Joe joe@x.org", 1, EXTRACT_PARTIAL},
+	{"=?utf-8?Q?J=C3=BCrgen?= j@x.org", "j@x.org", "J\xc3\xbcrgen j@x.org", 1, EXTRACT_PARTIAL},
+	{"a..b.@x.org", "a..b.@x.org", "a..b.@x.org", 1, EXTRACT_PARTIAL},
+	{"a@x.org; b@x.org, c@x.org;", "a@x.org", "", 3, EXTRACT_PARTIAL},
+	{"A <a@x.org>; =?utf-8?Q?B?= <b@x.org>", "a@x.org", "A", 2, EXTRACT_PARTIAL},
+	{"\"A; B\" <a@x.org>, b@x.org (; c@x.org)", "a@x.org", "A; B", 2, EXTRACT_PARSED},
+	{"group: a@x.org, b@x.org;", "a@x.org", "", 2, EXTRACT_PARSED},
+	{"undisclosed-recipients:;", "", "", 0, EXTRACT_PARSED},
+	{"<>", "", "", 0, EXTRACT_PARSED},
+	{"\r\n ", "", "", 0, EXTRACT_PARSED},
+	{"@ @x y@", "", "@ @x y@", 1, EXTRACT_PARTIAL},
+};
+
+START_TEST(people_that_break_the_rules)
+{
+	for (size_t i = 0; i < sizeof(people) / sizeof(people[0]); i++) {
+		char mail[256];
+		snprintf(mail, sizeof(mail), "Subject: s\r\nCc: %s\r\n\r\nx", people[i].field);
+		struct extract *x = extract_of(mail);
+		ck_assert_msg(x->address_count == people[i].count && x->state == people[i].state, "%s: %zu, state %d", mail,
+			      x->address_count, (int)x->state);
+		ck_assert_msg(x->address_count == 0 || (span_eq(x->addresses[0].address, span_str(people[i].address)) &&
+							span_eq(x->addresses[0].display, span_str(people[i].display))),
+			      "%s: '%.*s' '%.*s'", mail, SPAN_ARG(x->addresses[0].address), SPAN_ARG(x->addresses[0].display));
+		extract_free(&x);
+	}
+}
+END_TEST
+
 /* Ids without <>, and what stands in front of subjects. */
 START_TEST(identity_as_it_comes)
 {
@@ -445,6 +480,7 @@ static const TTest *const *const tests[] = {
 	&groups_within_groups,
 	&table_of_mails,
 	&people_and_identity,
+	&people_that_break_the_rules,
 	&identity_as_it_comes,
 	&attachments,
 	&attached_mail_has_its_name,
