@@ -131,10 +131,22 @@ static bool is_type(GMimeObject *object, const char *type, const char *subtype)
 	return g_mime_content_type_is_type(g_mime_object_get_content_type(object), type, subtype);
 }
 
+/* No type with a subtype: such a field counts as text/plain (RFC 2045, 5.2), where GMime takes it for a file. */
+static bool has_broken_type(GMimeObject *object)
+{
+	struct span field = span_str(g_mime_object_get_header(object, "Content-Type")), type;
+	if (field.ptr == NULL)
+		return false;
+	span_cut(&field, ';', &type);
+	type = span_trim(type);
+	size_t slash = span_chr(type, '/');
+	return slash == SPAN_NPOS || slash == 0 || slash + 1 == type.len;
+}
+
 static bool is_shown_text(GMimeObject *object)
 {
 	const char *disposition = g_mime_object_get_disposition(object);
-	return GMIME_IS_PART(object) && is_type(object, "text", "*") &&
+	return GMIME_IS_PART(object) && (is_type(object, "text", "*") || has_broken_type(object)) &&
 	       !(disposition != NULL && span_ieq(span_str(disposition), SPAN_LIT("attachment"))) &&
 	       g_mime_part_get_filename(GMIME_PART(object)) == NULL;
 }
