@@ -105,23 +105,33 @@ static bool looks_like_utf8(struct span bytes)
 	return wide > stray || stray == 0;
 }
 
-/* What is sent under the first name is often the second, which has all of its characters and more, or is
- * what iconv calls it.  In the words of g_mime_charset_iconv_name(). */
-static const struct {
+/*
+ * What is sent under the first name is often the second, which has all of its characters and more, or is
+ * what iconv calls it.  In the words of g_mime_charset_iconv_name().  EXACT: what the first knows is the same
+ * character in the second.
+ */
+static const struct superset {
 	const char *name, *wider;
+	bool exact;
 } supersets[] = {
-	{"iso-8859-1", "WINDOWS-1252"}, {"latin1", "WINDOWS-1252"}, {"iso-8859-9", "WINDOWS-1254"},
-	{"shift-jis", "CP932"},		{"x-sjis", "CP932"},	    {"cp31j", "CP932"},
-	{"euc-jp", "EUC-JP-MS"},	{"x-euc-jp", "EUC-JP-MS"},  {"euc-kr", "CP949"},
-	{"gbk", "GB18030"},		{"big5", "BIG5-HKSCS"},
+	{"iso-8859-1", "WINDOWS-1252", true}, {"latin1", "WINDOWS-1252", true}, {"iso-8859-9", "WINDOWS-1254", true},
+	{"shift-jis", "CP932", true},	      {"x-sjis", "CP932", true},	{"cp31j", "CP932", true},
+	{"euc-jp", "EUC-JP-MS", false},	      {"x-euc-jp", "EUC-JP-MS", true},	{"euc-kr", "CP949", true},
+	{"gbk", "GB18030", false},	      {"big5", "BIG5-HKSCS", false},
 };
 
-static const char *superset_of(const char *name)
+static const struct superset *superset_of(const char *name)
 {
 	for (size_t i = 0; i < sizeof(supersets) / sizeof(supersets[0]); i++)
 		if (span_ieq(span_str(name), span_str(supersets[i].name)))
-			return supersets[i].wider;
+			return &supersets[i];
 	return NULL;
+}
+
+const char *extract_superset(const char *charset)
+{
+	const struct superset *s = superset_of(g_mime_charset_iconv_name(charset));
+	return s != NULL && s->exact ? s->wider : NULL;
 }
 
 /* C1, which no text has: windows-1252 under the name of ISO 8859-1. */
@@ -158,11 +168,12 @@ static bool add_utf8(struct sbuf *out, const char *charset, struct span bytes)
 		return true;
 	}
 	if (!is_utf8(charset)) {
-		const char *name = g_mime_charset_iconv_name(charset), *wider = superset_of(name);
+		const char *name = g_mime_charset_iconv_name(charset);
+		const struct superset *more = superset_of(name);
 		whole = add_named(out, name, bytes, &rc);
-		if (wider != NULL && (!whole || has_c1(span_skip(sbuf_span(out), from)))) {
+		if (more != NULL && (!whole || has_c1(span_skip(sbuf_span(out), from)))) {
 			sbuf_truncate(out, from);
-			whole = add_named(out, wider, bytes, &rc);
+			whole = add_named(out, more->wider, bytes, &rc);
 		}
 	}
 	if (rc < 0)

@@ -94,7 +94,7 @@ static InternetAddressList *split_at_semicolons(const char *raw, InternetAddress
 	return NULL;
 }
 
-static void read_field(struct extract_run *run, enum extract_kind kind, InternetAddressList *list, const char *raw)
+static void add_field(struct extract_run *run, enum extract_kind kind, InternetAddressList *list, const char *raw)
 {
 	size_t before = run->x->address_count;
 	InternetAddressList *split = split_at_semicolons(raw, list);
@@ -109,6 +109,19 @@ static void read_field(struct extract_run *run, enum extract_kind kind, Internet
 	bool said = raw != NULL && strchr(raw, ':') == NULL && raw[strspn(raw, "<> \t\r\n")] != '\0';
 	if (said && run->x->address_count == before && before < EXTRACT_ADDRESSES_MAX)
 		add_broken(run, kind, raw);
+}
+
+/* LIST is what GMime has read, of all fields of that name; RAW is the first of them. */
+static void read_field(struct extract_run *run, enum extract_kind kind, InternetAddressList *list, const char *raw)
+{
+	char *mended = raw == NULL ? NULL : extract_mend_words(raw);
+	InternetAddressList *better = mended == NULL ? NULL : internet_address_list_parse(NULL, mended);
+	bool all = better != NULL && list != NULL &&
+		   internet_address_list_length(better) == internet_address_list_length(list);
+	add_field(run, kind, all ? better : list, mended != NULL ? mended : raw);
+	if (better != NULL)
+		g_object_unref(better);
+	g_free(mended);
 }
 
 static void read_addresses(struct extract_run *run, GMimeMessage *message)
@@ -377,13 +390,24 @@ static void read_date(struct extract *x, GMimeMessage *message)
 	x->date_s = x->has_date ? s : 0;
 }
 
+char *extract_subject(GMimeMessage *message)
+{
+	const char *raw = raw_header(message, "Subject");
+	char *mended = raw == NULL ? NULL : extract_mend_words(raw);
+	char *subject = mended == NULL ? g_strdup(g_mime_message_get_subject(message))
+				       : g_mime_utils_header_decode_text(NULL, mended);
+	g_free(mended);
+	return subject;
+}
+
 void extract_headers(struct extract_run *run, GMimeMessage *message)
 {
 	struct extract *x = run->x;
-	const char *subject = g_mime_message_get_subject(message);
+	char *subject = extract_subject(message);
 	struct span id;
 	x->has_subject = subject != NULL;
 	x->subject = extract_keep(run, subject, EXTRACT_SUBJECT_CHARS);
+	g_free(subject);
 	if (only_id(span_str(raw_header(message, "Message-ID")), &id)) {
 		char *text = g_strndup(id.ptr, id.len);
 		x->message_id = extract_keep(run, text, EXTRACT_ID_CHARS);

@@ -33,6 +33,17 @@ void extract_parts(struct extract_run *run, GMimeObject *root);
  */
 bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes);
 
+/* The charset that has all of CHARSET, byte by byte, and more, if it is commonly sent under that name; else NULL. */
+const char *extract_superset(const char *charset);
+
+#define EXTRACT_WORD_MAX 4096 /* bytes of an encoded word; a longer one is left as it is */
+
+/* FIELD with its encoded words as they are meant, for GMime to decode; owned, NULL where they are that already. */
+char *extract_mend_words(const char *field);
+
+/* The decoded subject; owned, NULL where there is none. */
+char *extract_subject(GMimeMessage *message);
+
 /* False for a message that GMime cannot take without using up the stack. */
 bool extract_guard(const struct extract_source *source) MUST_CHECK;
 

@@ -263,10 +263,12 @@ static void walk_message(struct extract_run *run, GMimeMessagePart *part, unsign
 	}
 	if (a != NULL) {
 		digest_message(a, inner);
-		const char *name = name_of(GMIME_OBJECT(part)), *subject = g_mime_message_get_subject(inner);
+		const char *name = name_of(GMIME_OBJECT(part));
+		char *subject = extract_subject(inner);
 		a->name = extract_keep(run, name != NULL ? name : subject, EXTRACT_NAME_CHARS);
 		if (name != NULL)
 			add_line(run, subject);
+		g_free(subject);
 	}
 	if (g_mime_message_get_mime_part(inner) != NULL)
 		walk(run, g_mime_message_get_mime_part(inner), depth + 1);
