@@ -17,7 +17,7 @@ lib11_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c usag
 	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c lib/run/marker.c
 
 PLUGINS += lib12_imap_quota_usage_plugin
-lib12_imap_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c plugin/imap.c) \
+lib12_imap_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c plugin/imap.c plugin/status.c) \
 	$(addprefix lib/base/,span.c sbuf.c num.c err.c) lib/quota/proto.c lib/run/marker.c
 
 ARCHIVES += quota-client

@@ -1,6 +1,6 @@
 /*
  * What imap_quota of Dovecot lacks: SETQUOTA for administrators, written to the
- * database by quotad, and the capabilities of RFC 9208.  An administrator is who
+ * database by quotad, and what RFC 9208 adds (STATUS: status.c).  An administrator is who
  * has the userdb field admin; "user@domain:User quota" names another's root.
  * A login is told to quotad, which has users counted whose usage may be wrong.
  *
@@ -8,6 +8,7 @@
  * It shares no symbol with the quota plug-in, only its roots.
  */
 #include "dovecot-plugin-quota/plugin/plugin.h"
+#include "dovecot-plugin-quota/plugin/status.h"
 
 #include "imap-common.h"
 
@@ -183,11 +184,13 @@ EXPORT void imap_quota_usage_plugin_init(struct module *module)
 	imap_module = module;
 	command_unregister("SETQUOTA");
 	command_register("SETQUOTA", cmd_setquota, 0);
+	status_init();
 	next_client_created = imap_client_created_hook_set(client_created);
 }
 
 EXPORT void imap_quota_usage_plugin_deinit(void)
 {
-	/* imap_quota unregisters the command, under the name that it knows */
+	status_deinit();
+	/* imap_quota unregisters the other command, under the name that it knows */
 	imap_client_created_hook_set(next_client_created);
 }

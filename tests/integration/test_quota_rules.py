@@ -270,6 +270,34 @@ class InImap(QuotaCase):
             self.assertIn(word, words)
         self.assertNotIn("QUOTASET", words)
 
+    def test_status_of_what_is_marked_deleted(self):
+        user = self.new_user()
+        for size in (3 * KB, 5 * KB, 7 * KB):
+            self.deliver(user, body(size))
+        with mail.Imap(self.stack, user) as imap, mail.Imap(self.stack, user) as other:
+            def status(box, items):
+                kind, data = imap.client.status(box, items)
+                return data[0].decode() if kind == "OK" else kind
+            self.assertEqual(status("INBOX", "(DELETED DELETED-STORAGE)"), "INBOX (DELETED 0 DELETED-STORAGE 0)")
+            other.select()
+            sizes = [int(line.split()[-1].rstrip(b")")) for line in other.ok(other.client.fetch("1:3", "RFC822.SIZE"))]
+            other.ok(other.client.store("1,3", "+FLAGS", "\\Deleted"))
+            self.assertEqual(status("INBOX", "(deleted-storage)"), f"INBOX (DELETED-STORAGE {sizes[0] + sizes[2]})")
+            self.assertEqual(status("INBOX", "(MESSAGES DELETED UIDNEXT SIZE DELETED-STORAGE)"),
+                             f"INBOX (MESSAGES 3 UIDNEXT 4 SIZE {sum(sizes)} DELETED 2 DELETED-STORAGE {sizes[0] + sizes[2]})")
+            self.assertEqual(status("INBOX", "(MESSAGES UIDNEXT)"), "INBOX (MESSAGES 3 UIDNEXT 4)")
+            imap.select()
+            self.assertEqual(status("INBOX", "(DELETED)"), "INBOX (DELETED 2)")
+            other.ok(other.client.expunge())
+            imap.ok(imap.client.noop())
+            self.assertEqual(status("INBOX", "(DELETED MESSAGES)"), "INBOX (MESSAGES 1 DELETED 0)")
+            for box, items in (("Nowhere", "(DELETED)"), ("Nowhere", "(MESSAGES DELETED)")):
+                self.assertEqual(status(box, items), "NO")
+            for items in ("()", "(DELETED NOTHING)", "(NOTHING)", "DELETED", '("DELETED")', "(DELETED (DELETED))"):
+                with self.assertRaises(imap.client.error):
+                    imap.client.status("INBOX", items)
+            self.assertEqual(status('"INBOX"', "(X-GUID DELETED)").split()[1], "(X-GUID")
+
     def test_getquota(self):
         user = self.new_user(quota_mb=3)
         self.stack.mariadb(f"UPDATE virtual_users SET quota_messages = 9 WHERE email = '{user}'")
