@@ -162,6 +162,8 @@ static struct follow_pass *start_due(struct follow *f)
 			? follow_queue_take(&f->queue, now_ms, now_ms >= f->place_after_ms, follow_passes_take_turns(f, now_ms))
 			: NULL;
 	bool rebuild = user != NULL && follow_queue_take_rebuild(user);
+	if (user != NULL && user->why == FOLLOW_TURN)
+		f->back_at_ms = now_ms;
 	pthread_mutex_unlock(&f->lock);
 	if (user == NULL)
 		return NULL;

@@ -90,7 +90,7 @@ struct follow {
 	size_t pass_count;
 	uint64_t sweep_id; /* the user looked at last; UINT64_MAX: all are through */
 	int64_t place_after_ms, back_after_ms; /* while mail is being delivered */
-	int64_t back_at_ms; /* the last step of a pass that can wait */
+	int64_t back_at_ms; /* the last step of a pass that can wait, or beginning of one in its turn */
 	int64_t sweep_due_ms, markers_due_ms, rate_at_ms, pause_ms;
 	uint64_t rate_before, rate; /* deliveries, and those a second */
 	atomic_bool away; /* Dovecot or the database */

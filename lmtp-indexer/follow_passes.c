@@ -68,12 +68,22 @@ static struct follow_pass *take_pass(struct follow *f, bool waiting)
 	return p;
 }
 
+static bool is_resting(const struct follow *f, int64_t now_ms)
+{
+	return follow_is_busy(f) && now_ms < f->back_after_ms;
+}
+
+/* What can wait has waited long enough. */
+static bool is_overdue(const struct follow *f, int64_t now_ms)
+{
+	return now_ms >= f->back_at_ms + FOLLOW_BACKFILL_EACH_MS;
+}
+
 struct follow_pass *follow_passes_next(struct follow *f, int64_t now_ms)
 {
-	bool resting = follow_is_busy(f) && now_ms < f->back_after_ms;
-	bool overdue = now_ms >= f->back_at_ms + FOLLOW_BACKFILL_EACH_MS;
+	bool resting = is_resting(f, now_ms);
 	pthread_mutex_lock(&f->lock);
-	struct follow_pass *p = overdue && !resting ? take_pass(f, true) : NULL;
+	struct follow_pass *p = is_overdue(f, now_ms) && !resting ? take_pass(f, true) : NULL;
 	if (p == NULL)
 		p = take_pass(f, false);
 	if (p == NULL && !resting)
@@ -111,6 +121,6 @@ void follow_passes_keep(struct follow *f, struct follow_pass *p)
 bool follow_passes_take_turns(const struct follow *f, int64_t now_ms)
 {
 	size_t waiting = count_waiting(f);
-	return waiting == f->pass_count && waiting < FOLLOW_BACKFILLS_MAX &&
-	       (!follow_is_busy(f) || now_ms >= f->back_after_ms);
+	return waiting < FOLLOW_BACKFILLS_MAX && (waiting == f->pass_count || is_overdue(f, now_ms)) &&
+	       !is_resting(f, now_ms);
 }

@@ -276,11 +276,11 @@ START_TEST(mail_of_before_leaves_room)
 	touch_users(f, LIVE, 1);
 	wait_for(&live_steps, 1000);
 	ck_assert_uint_le(atomic_load(&most_between), 1);
+	atomic_store(&ending, OLD);
+	wait_for(&begun, FOLLOW_PASSES_MAX + 10); /* its place is the next one's, who waits for no end of that */
 	atomic_store(&steps, 0);
 	atomic_store(&ending, LIVE);
 	wait_for(&steps, 10 * FOLLOW_PASSES_MAX); /* and then the others */
-	atomic_store(&ending, OLD);
-	wait_for(&begun, FOLLOW_PASSES_MAX + 10); /* its place is the next one's */
 	atomic_store(&all_end, true);
 	follow_close(&f);
 	atomic_store(&filling, false);
