@@ -223,7 +223,9 @@ class Soak(FollowCase):
             imap.ok(imap.client.append(box, None, None, message("a@example.org", user, subject=f"number {number}")))
         elif what == "create" and len(boxes) < 6:
             boxes.append(f"Box{number}")
-            imap.ok(imap.client.create(boxes[-1]))
+            kind, data = imap.client.create(boxes[-1])
+            # Dovecot makes a mailbox in steps; who lists the mailboxes in their midst may make the rest of it first.
+            self.assertTrue(kind == "OK" or b"[ALREADYEXISTS]" in data[0], data)
         elif what == "rename" and box != "INBOX":
             imap.ok(imap.client.unselect()) if imap.client.state == "SELECTED" else None
             imap.ok(imap.client.rename(box, f"{box}r"))
