@@ -2,9 +2,14 @@
 #include "lmtp-indexer/follow_queue.h"
 #include "tests/unit/runner.h"
 
+static void touch_for(struct follow_queue *q, const char *name, int64_t now, enum follow_why why, bool rebuild)
+{
+	ck_assert_int_eq(follow_queue_touch(q, span_str(name), now, why, rebuild), 0);
+}
+
 static void touch(struct follow_queue *q, const char *name, int64_t now, bool urgent)
 {
-	ck_assert_int_eq(follow_queue_touch(q, span_str(name), now, urgent ? FOLLOW_NEW : FOLLOW_CHANGE, false), 0);
+	touch_for(q, name, now, urgent ? FOLLOW_NEW : FOLLOW_CHANGE, false);
 }
 
 START_TEST(waits_for_quiet_but_not_for_new_mail)
@@ -60,7 +65,7 @@ START_TEST(is_fair_and_forgets)
 	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1100, FOLLOW_NEW, false), ERR_LIMIT);
 	struct follow_user *u = follow_queue_take(&q, 1100, true, true);
 	follow_queue_end(&q, u, 1100, 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("fourth"), 1600, FOLLOW_NEW, false), 0); /* "third" is forgotten */
+	touch_for(&q, "fourth", 1600, FOLLOW_NEW, false); /* "third" is forgotten */
 	ck_assert_uint_eq(q.users.count, 3);
 	follow_queue_done(&q);
 }
@@ -87,21 +92,21 @@ START_TEST(places_deliveries_last)
 {
 	struct follow_queue q;
 	follow_queue_init(&q, 250, 500, 10);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1000, FOLLOW_PLACE, false), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1000, FOLLOW_PLACE, false), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1000, FOLLOW_CHANGE, false), 0);
+	touch_for(&q, "placed", 1000, FOLLOW_PLACE, false);
+	touch_for(&q, "both", 1000, FOLLOW_PLACE, false);
+	touch_for(&q, "both", 1000, FOLLOW_CHANGE, false);
 	ck_assert_int_eq(follow_queue_wait(&q, 1000, true, true), 0);
 	ck_assert_int_eq(follow_queue_wait(&q, 1000, false, true), 250);
 	ck_assert_ptr_null(follow_queue_take(&q, 1200, false, true));
 	struct follow_user *u = follow_queue_take(&q, 1300, true, true);
 	ck_assert(strcmp(u->name, "both") == 0 && u->why == FOLLOW_CHANGE);
 	ck_assert_ptr_null(follow_queue_take(&q, 1300, false, true));
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("both"), 1310, FOLLOW_PLACE, false), 0);
+	touch_for(&q, "both", 1310, FOLLOW_PLACE, false);
 	follow_queue_end(&q, u, 1320, 0);
 	u = follow_queue_take(&q, 1320, true, true);
 	ck_assert(strcmp(u->name, "placed") == 0 && u->why == FOLLOW_PLACE);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1330, FOLLOW_PLACE, false), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1330, FOLLOW_NEW, false), 0);
+	touch_for(&q, "placed", 1330, FOLLOW_PLACE, false);
+	touch_for(&q, "placed", 1330, FOLLOW_NEW, false);
 	follow_queue_end(&q, u, 1340, 0);
 	ck_assert_ptr_eq(follow_queue_take(&q, 1900, false, true), u);
 	follow_queue_done(&q);
@@ -112,11 +117,11 @@ START_TEST(takes_turns_behind_all_others)
 {
 	struct follow_queue q;
 	follow_queue_init(&q, 250, 500, 10);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("turn"), 1000, FOLLOW_TURN, true), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("placed"), 1001, FOLLOW_PLACE, false), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("changed"), 1002, FOLLOW_TURN, true), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("changed"), 1002, FOLLOW_CHANGE, false), 0);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("changed"), 1003, FOLLOW_TURN, true), 0);
+	touch_for(&q, "turn", 1000, FOLLOW_TURN, true);
+	touch_for(&q, "placed", 1001, FOLLOW_PLACE, false);
+	touch_for(&q, "changed", 1002, FOLLOW_TURN, true);
+	touch_for(&q, "changed", 1002, FOLLOW_CHANGE, false);
+	touch_for(&q, "changed", 1003, FOLLOW_TURN, true);
 	ck_assert_int_eq(follow_queue_wait(&q, 999, false, true), 1);
 	ck_assert_int_eq(follow_queue_wait(&q, 999, true, false), 2);
 	ck_assert_int_eq(follow_queue_wait(&q, 999, false, false), 253);
@@ -148,9 +153,9 @@ START_TEST(puts_off)
 	ck_assert_ptr_null(follow_queue_take(&q, 1600, true, false));
 	ck_assert_ptr_eq(follow_queue_take(&q, 1600, true, true), u);
 	ck_assert(!follow_queue_is_pressed(pressed, 1600));
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("pressed"), 1100, FOLLOW_TURN, false), 0);
+	touch_for(&q, "pressed", 1100, FOLLOW_TURN, false);
 	ck_assert(!follow_queue_is_pressed(pressed, 1600));
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("pressed"), 1100, FOLLOW_PLACE, false), 0);
+	touch_for(&q, "pressed", 1100, FOLLOW_PLACE, false);
 	ck_assert(!follow_queue_is_pressed(pressed, 1600));
 	touch(&q, "pressed", 1100, false);
 	ck_assert(!follow_queue_is_pressed(pressed, 1499));
@@ -167,7 +172,7 @@ START_TEST(forgets_no_rebuild_that_a_running_pass_took_for_a_change)
 	follow_queue_init(&q, 250, 500, 10);
 	touch(&q, "u", 1000, true);
 	struct follow_user *u = follow_queue_take(&q, 1000, true, true);
-	ck_assert_int_eq(follow_queue_touch(&q, SPAN_LIT("u"), 1100, FOLLOW_NEW, true), 0);
+	touch_for(&q, "u", 1100, FOLLOW_NEW, true);
 	ck_assert(follow_queue_again(u, 1500));
 	follow_queue_end(&q, u, 1600, 0);
 	ck_assert_ptr_eq(follow_queue_take(&q, 1600, true, true), u);
