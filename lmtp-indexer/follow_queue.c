@@ -128,8 +128,9 @@ struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bo
 
 bool follow_queue_take_rebuild(struct follow_user *u)
 {
-	const bool now = u->rebuild && (u->why == FOLLOW_NEW || u->why == FOLLOW_TURN);
-	u->rebuild = u->rebuild && !now;
+	const bool soon = u->why == FOLLOW_CHANGE || u->why == FOLLOW_PLACE;
+	const bool now = u->rebuild && (!soon || u->rebuild_waited);
+	u->rebuild = u->rebuild_waited = u->rebuild && !now;
 	return now;
 }
 

@@ -37,6 +37,7 @@ struct follow_user {
 	bool again;   /* RUNNING: touched meanwhile */
 	enum follow_why again_why;
 	bool rebuild;
+	bool rebuild_waited; /* a pass has left it to the next one */
 	unsigned failures;	  /* passes in a row that this user's mailboxes refused */
 };
 
@@ -57,7 +58,8 @@ void follow_queue_done(struct follow_queue *q);
 int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, enum follow_why why, bool rebuild) MUST_CHECK;
 /* The next user whose time has come, now RUNNING; or NULL.  PLACE, TURN: also of those that wait for that only. */
 struct follow_user *follow_queue_take(struct follow_queue *q, int64_t now_ms, bool place, bool turn);
-/* Whether the pass of U shall rebuild: not for what waits to be seen soon, after which it is U's turn again. */
+/* Whether the pass of U shall rebuild: not for what waits to be seen soon, after which it is U's turn again; but
+ * only once, or U's changes or a mailbox that refuses would put it off for ever. */
 bool follow_queue_take_rebuild(struct follow_user *u);
 /* Milliseconds until somebody of those is due; -1: nobody waits. */
 int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms, bool place, bool turn);

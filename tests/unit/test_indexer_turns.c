@@ -183,6 +183,26 @@ START_TEST(forgets_no_rebuild_that_a_running_pass_took_for_a_change)
 }
 END_TEST
 
+START_TEST(puts_a_rebuild_off_once)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	touch_for(&q, "u", 1000, FOLLOW_TURN, true);
+	touch(&q, "u", 1000, false);
+	struct follow_user *u = follow_queue_take(&q, 1250, true, true);
+	ck_assert(!follow_queue_take_rebuild(u));
+	follow_queue_end(&q, u, 1300, 100); /* refused */
+	ck_assert_ptr_eq(follow_queue_take(&q, 1800, false, false), u);
+	ck_assert_int_eq(u->why, FOLLOW_CHANGE);
+	ck_assert(follow_queue_take_rebuild(u));
+	touch_for(&q, "u", 1900, FOLLOW_CHANGE, true); /* another one is put off anew */
+	follow_queue_end(&q, u, 2000, 0);
+	ck_assert_ptr_eq(follow_queue_take(&q, 2400, false, false), u);
+	ck_assert(!follow_queue_take_rebuild(u));
+	follow_queue_done(&q);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&waits_for_quiet_but_not_for_new_mail,
 	&keeps_its_distance,
@@ -192,6 +212,7 @@ static const TTest *const *const tests[] = {
 	&takes_turns_behind_all_others,
 	&puts_off,
 	&forgets_no_rebuild_that_a_running_pass_took_for_a_change,
+	&puts_a_rebuild_off_once,
 	NULL,
 };
 
