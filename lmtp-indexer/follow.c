@@ -45,8 +45,8 @@ static void pass_end(struct follow_pass *p, int64_t retry_ms, bool failed)
 		f->job.failed += failed;
 		f->job.users_left -= f->job.users_left > 0;
 	}
-	/* What was not finished is begun anew. */
-	p->user->rebuild = p->user->rebuild || (p->rebuild && !over);
+	if (!over)
+		follow_pass_again(p);
 	if (p->once_more)
 		IGNORE_RESULT(follow_queue_touch(&f->queue, span_str(p->user->name), clock_boot_ms(), FOLLOW_PLACE, false) < 0);
 	follow_queue_end(&f->queue, p->user, clock_boot_ms(), retry_ms);
@@ -119,12 +119,9 @@ static int begin(struct follow_pass *p)
 	if (rc < 0)
 		return rc;
 	rc = follow_scan(p);
-	if (rc < 0 || !p->rebuild)
-		return rc;
-	pthread_mutex_lock(&p->f->lock);
-	p->f->job.messages += follow_mails_left(p);
-	pthread_mutex_unlock(&p->f->lock);
-	return 0;
+	if (rc == 0 && p->rebuild)
+		follow_pass_count(p);
+	return rc;
 }
 
 /* One step of P.  True where the pass goes on. */

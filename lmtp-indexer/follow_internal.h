@@ -51,6 +51,7 @@ struct follow_pass {
 	uint32_t scans; /* begun so far */
 	struct follow_box *boxes;
 	size_t box_count, box_size, unfollowed;
+	uint64_t counted; /* of the job's messages those that it has yet to compare; guarded by the lock */
 	struct reconcile_lost lost;
 	size_t lost_done;
 	uint64_t *open; /* deliveries without a place before scan number open_scan, by id */
@@ -108,8 +109,12 @@ static inline bool follow_is_busy(const struct follow *f)
 
 struct follow_pass *follow_pass_new(struct follow *f, struct follow_user *user);
 void follow_pass_free(struct follow_pass *p);
-/* Mails that are to be compared. */
-size_t follow_mails_left(const struct follow_pass *p);
+/* Counts what a rebuild has found as messages of the job. */
+void follow_pass_count(struct follow_pass *p);
+/* A rebuild has compared COUNT of them, by which rows were added and changed. */
+void follow_pass_compared(struct follow_pass *p, uint64_t count, uint64_t added, uint64_t changed);
+/* What it has left is begun anew, and counted again then.  The lock is held. */
+void follow_pass_again(struct follow_pass *p);
 /* Keeps P, which is not over, behind the others; where it can wait and too many do, it begins anew when it is its
  * user's turn. */
 void follow_passes_keep(struct follow *f, struct follow_pass *p);

@@ -270,18 +270,6 @@ static int sort_out(struct chunk *c)
 	return 0;
 }
 
-static void count_job(const struct chunk *c, size_t compared)
-{
-	struct follow *f = c->p->f;
-	if (!c->p->rebuild)
-		return;
-	pthread_mutex_lock(&f->lock);
-	f->job.compared += compared;
-	f->job.added += c->added;
-	f->job.changed += c->changed;
-	pthread_mutex_unlock(&f->lock);
-}
-
 int follow_compare(struct follow_pass *p, struct follow_box *box, const uint32_t *uids, size_t count)
 {
 	struct chunk c = {.p = p, .box = box,
@@ -296,7 +284,8 @@ int follow_compare(struct follow_pass *p, struct follow_box *box, const uint32_t
 		rc = change_rows(&c);
 	if (rc == 0 && c.wanted_count > 0)
 		rc = add_rows(&c);
-	count_job(&c, count);
+	if (p->rebuild)
+		follow_pass_compared(p, count, c.added, c.changed);
 	metrics_add(METRIC_FOLLOW_COMPARED, count);
 	return rc;
 }

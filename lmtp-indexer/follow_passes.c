@@ -36,20 +36,39 @@ static bool can_wait(struct follow_pass *p)
 	return follow_is_backfill(p) && !follow_queue_is_pressed(p->user, clock_boot_ms());
 }
 
-size_t follow_mails_left(const struct follow_pass *p)
+void follow_pass_count(struct follow_pass *p)
 {
-	size_t count = 0;
+	uint64_t count = 0;
 	for (size_t i = 0; i < p->box_count; i++)
 		count += uidset_size(&p->boxes[i].live) + uidset_size(&p->boxes[i].back);
-	return count;
+	pthread_mutex_lock(&p->f->lock);
+	p->counted = count;
+	p->f->job.messages += count;
+	pthread_mutex_unlock(&p->f->lock);
+}
+
+void follow_pass_compared(struct follow_pass *p, uint64_t count, uint64_t added, uint64_t changed)
+{
+	struct follow_job *job = &p->f->job;
+	pthread_mutex_lock(&p->f->lock);
+	job->compared += count;
+	job->added += added;
+	job->changed += changed;
+	p->counted -= count < p->counted ? count : p->counted;
+	pthread_mutex_unlock(&p->f->lock);
+}
+
+void follow_pass_again(struct follow_pass *p)
+{
+	p->user->rebuild = p->user->rebuild || p->rebuild;
+	p->f->job.messages -= p->counted;
+	p->counted = 0;
 }
 
 /* The pass begins anew when it is its turn. */
 static void put_off(struct follow_pass *p)
 {
-	const uint64_t left = p->rebuild ? follow_mails_left(p) : 0;
-	p->f->job.messages -= left < p->f->job.messages ? left : p->f->job.messages;
-	p->user->rebuild = p->user->rebuild || p->rebuild;
+	follow_pass_again(p);
 	follow_queue_put_off(&p->f->queue, p->user, clock_boot_ms());
 	follow_pass_free(p);
 }
