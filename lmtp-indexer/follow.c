@@ -215,7 +215,8 @@ static void leave_room(struct follow *f, int64_t took_ms, bool placing, bool bac
 
 /* ---- Everybody ---- */
 
-static void add_swept(void *arg, struct span email)
+/* False where the queue is full: the sweep waits. */
+static bool add_swept(void *arg, struct span email)
 {
 	struct follow *f = arg;
 	char mem[HINT_USER_MAX + 1];
@@ -224,10 +225,10 @@ static void add_swept(void *arg, struct span email)
 	sbuf_add_lower(&name, email);
 	pthread_mutex_lock(&f->lock);
 	bool rebuild = f->job.running && f->job.sweeping;
-	f->job.users_left += rebuild;
-	if (follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), FOLLOW_TURN, rebuild) < 0)
-		f->look_at_all = true;
+	const bool added = follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), FOLLOW_TURN, rebuild) == 0;
+	f->job.users_left += rebuild && added;
 	pthread_mutex_unlock(&f->lock);
+	return added;
 }
 
 static void end_sweep(struct follow *f)
@@ -256,9 +257,9 @@ static bool sweep_some(struct follow *f)
 	int rc = follow_store_users(f->store, &next, add_swept, f);
 	if (rc == ERR_NOT_FOUND) {
 		end_sweep(f);
-	} else if (rc < 0) {
+	} else if (rc < 0 && rc != ERR_AGAIN) {
 		stay_away(f);
-	} else {
+	} else if (rc == 0) {
 		pthread_mutex_lock(&f->lock);
 		f->sweep_id = f->sweep_id == id ? next : f->sweep_id; /* unless begun anew meanwhile */
 		pthread_mutex_unlock(&f->lock);

@@ -75,7 +75,8 @@ int follow_store_user(struct follow_store *s, struct span email, uint64_t *id_ou
 struct users_read {
 	uint64_t last;
 	size_t count;
-	void (*fn)(void *arg, struct span email);
+	bool full;
+	bool (*fn)(void *arg, struct span email);
 	void *arg;
 };
 
@@ -84,18 +85,20 @@ static int read_user(void *arg, const struct db_value *v, size_t count)
 	struct users_read *r = arg;
 	if (count < 2)
 		return ERR_SYNTAX;
+	r->full = !r->fn(r->arg, v[1].text);
+	if (r->full)
+		return ERR_AGAIN;
 	r->last = number(&v[0]);
 	r->count++;
-	r->fn(r->arg, v[1].text);
 	return 0;
 }
 
-int follow_store_users(struct follow_store *s, uint64_t *id, void (*fn)(void *arg, struct span email), void *arg)
+int follow_store_users(struct follow_store *s, uint64_t *id, bool (*fn)(void *arg, struct span email), void *arg)
 {
 	struct users_read r = {.last = *id, .fn = fn, .arg = arg};
 	struct db_param param = DB_P_UINT(*id);
 	int rc = db_query(s->db, s->users_query, &param, 1, read_user, &r);
-	if (rc < 0)
+	if (rc < 0 && (!r.full || r.count == 0))
 		return rc;
 	*id = r.last;
 	return r.count == 0 ? ERR_NOT_FOUND : 0;

@@ -33,8 +33,9 @@ struct follow_box_state {
 };
 
 int follow_store_user(struct follow_store *store, struct span email, uint64_t *id_out) MUST_CHECK;
-/* Calls FN for the next users behind *ID, which is moved on; ERR_NOT_FOUND at the end. */
-int follow_store_users(struct follow_store *store, uint64_t *id, void (*fn)(void *arg, struct span email), void *arg) MUST_CHECK;
+/* Calls FN for the next users behind *ID, which is moved on, until it has no room for one: ERR_AGAIN where that is
+ * the first; ERR_NOT_FOUND at the end. */
+int follow_store_users(struct follow_store *store, uint64_t *id, bool (*fn)(void *arg, struct span email), void *arg) MUST_CHECK;
 /* Deliveries of the last FOLLOW_OPEN_DAYS (ANY_AGE: of any age) that have not been seen in a mailbox, by id. */
 int follow_store_open(struct follow_store *store, uint64_t user_id, bool any_age, uint64_t ids[FOLLOW_OPEN_MAX],
 		      size_t *count_out) MUST_CHECK;

@@ -24,6 +24,9 @@ static atomic_size_t live_steps, since_live; /* of user LIVE; those of others si
 static atomic_bool finding;  /* rebuilds find MAILS, and compare A_STEP of them in a step */
 static atomic_bool breaking; /* after one step Dovecot is away */
 
+static atomic_size_t known;    /* users in SQL */
+static atomic_size_t asked;    /* for users, however many it gave */
+
 #define OLD 100
 #define LIVE 7
 #define MAILS 10
@@ -61,10 +64,16 @@ int follow_store_user(struct follow_store *store, struct span email, uint64_t *i
 	return 0;
 }
 
-int follow_store_users(struct follow_store *store, uint64_t *id, void (*fn)(void *arg, struct span email), void *arg)
+int follow_store_users(struct follow_store *store, uint64_t *id, bool (*fn)(void *arg, struct span email), void *arg)
 {
-	(void)store, (void)id, (void)fn, (void)arg;
-	return ERR_NOT_FOUND;
+	(void)store;
+	if (*id >= atomic_load(&known))
+		return ERR_NOT_FOUND;
+	atomic_fetch_add(&asked, 1);
+	if (!fn(arg, SPAN_LIT("new")))
+		return ERR_AGAIN;
+	(*id)++;
+	return 0;
 }
 
 int follow_store_unsent(struct follow_store *store,
@@ -196,15 +205,20 @@ static const struct follow_config config = {.server = "unix:/nowhere", .password
 					    .user_query = "", .users_query = "", .marker_dir = "", .work_dir = "", .delay_ms = 10,
 					    .order = &order};
 
-static void touch_users(struct follow *f, unsigned first, unsigned count)
+static void touch_for(struct follow *f, unsigned first, unsigned count, enum follow_why why)
 {
 	for (unsigned i = first; i < first + count; i++) {
 		char mem[16];
 		struct sbuf name;
 		sbuf_init(&name, mem, sizeof(mem));
 		sbuf_addf(&name, "%u", i);
-		follow_touch(f, sbuf_span(&name), FOLLOW_NEW);
+		follow_touch(f, sbuf_span(&name), why);
 	}
+}
+
+static void touch_users(struct follow *f, unsigned first, unsigned count)
+{
+	touch_for(f, first, count, FOLLOW_NEW);
 }
 
 START_TEST(most_passes_at_a_time)
@@ -276,6 +290,32 @@ START_TEST(rebuild_that_was_cut_off_counts_what_it_compares)
 	ck_assert_int_eq(progress_of(f, "users_done"), 1);
 	follow_close(&f);
 	atomic_store(&finding, false);
+}
+END_TEST
+
+/* A user for whom the queue has no room waits for it, and is counted once. */
+START_TEST(rebuild_of_all_waits_for_room)
+{
+	struct follow_config patient = config;
+	char mem[64];
+	struct sbuf error;
+	sbuf_init(&error, mem, sizeof(mem));
+	atomic_store(&all_end, true);
+	patient.delay_ms = 3600000;
+	struct follow *f = follow_new(&patient);
+	touch_for(f, 1, FOLLOW_USERS_MAX, FOLLOW_CHANGE);
+	atomic_store(&known, 1);
+	ck_assert_int_eq(follow_rebuild(f, SPAN_EMPTY, &error), 0);
+	wait_for(&asked, 3);
+	ck_assert(is_running(f));
+	ck_assert_int_eq(progress_of(f, "users_left"), 0);
+	touch_users(f, 1, 1); /* ends, and leaves */
+	while (is_running(f))
+		sched_yield();
+	ck_assert_int_eq(progress_of(f, "users_done"), 1);
+	ck_assert_int_eq(progress_of(f, "users_left"), 0);
+	follow_close(&f);
+	atomic_store(&known, 0);
 }
 END_TEST
 
@@ -361,6 +401,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {&most_passes_at_a_time,	 &rebuild_ends_while_mail_comes,
 					    &rebuild_that_was_cut_off_counts_what_it_compares,
+					    &rebuild_of_all_waits_for_room,
 					    &only_rebuilds_rest,	 &mail_of_before_leaves_room,
 					    &mail_of_before_is_not_forgotten, NULL};
 
