@@ -3,17 +3,22 @@
  * bulk of all mail, takes a path of its own that calls nothing.  Kana and hangul
  * that come in pieces are put together before that, as pairs are made of whole
  * characters; all other letters are taken to pieces, their accents dropped.  A word is
- * gathered in a small buffer of folded characters; it never holds CJK
- * characters, which are given as pairs when they come.
+ * gathered in a small buffer of folded characters; it never holds those of scripts
+ * without spaces, which are given as pairs, each when its second one is whole: what
+ * are accents elsewhere are vowels and tones of Thai and its neighbours, and stay.
  */
 #include "tokens.h"
 
 #include <glib.h>
 
+#define UNIT_MARKS_MAX 7 /* that are kept of a character */
+#define UNIT_SIZE ((UNIT_MARKS_MAX + 1) * 4)
+#define SOUTH_EAST 0xe00 /* no character of its scripts comes before */
+
 enum mode {
-	MODE_INDEX, /* the last character of a CJK run stands alone, too */
+	MODE_INDEX, /* the last character of a run stands alone, too */
 	MODE_QUERY, /* it does so only where it is the whole run, as a prefix */
-	MODE_FOLD,  /* CJK characters are given one by one */
+	MODE_FOLD,  /* characters of runs are given one by one */
 };
 
 struct word {
@@ -22,8 +27,11 @@ struct word {
 	void *arg;
 	char text[TOKENS_MAX * 4 + 4];
 	size_t len, chars;
-	gunichar last_cjk; /* first half of the next pair, 0: none */
-	size_t run;        /* CJK characters in a row */
+	/* Characters of scripts without spaces. */
+	size_t run; /* in a row */
+	char unit[UNIT_SIZE + 2], pair[2 * UNIT_SIZE]; /* the one in hand, with its marks; the one before it */
+	size_t unit_len, before_len, marks;
+	bool takes_marks; /* it is South East Asian: so is the gap behind it nothing */
 	bool stopped;
 };
 
@@ -34,6 +42,12 @@ static bool is_cjk(gunichar c)
 	       (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x4e00 && c <= 0x9fff) ||
 	       (c >= 0xac00 && c <= 0xd7a3) || (c >= 0xf900 && c <= 0xfaff) ||
 	       (c >= 0x20000 && c <= 0x3ffff);
+}
+
+/* Thai, Lao, Khmer, Myanmar and others, of which lines are broken by dictionary. */
+static bool is_south_east(gunichar c)
+{
+	return c >= SOUTH_EAST && g_unichar_break_type(c) == G_UNICODE_BREAK_COMPLEX_CONTEXT;
 }
 
 static void give(struct word *w, struct span text, enum tokens_kind kind)
@@ -49,37 +63,50 @@ static void flush_word(struct word *w, enum tokens_kind kind)
 	w->len = w->chars = 0;
 }
 
+/* The character in hand is whole.  KIND: what its pair with the one before is. */
+static void end_unit(struct word *w, enum tokens_kind kind)
+{
+	if (w->unit_len == 0)
+		return;
+	memcpy(w->pair + w->before_len, w->unit, w->unit_len);
+	if (w->mode == MODE_FOLD)
+		give(w, span_of(w->unit, w->unit_len), w->run > 1 ? TOKEN_JOINED : TOKEN_WORD);
+	else if (w->before_len > 0)
+		give(w, span_of(w->pair, w->before_len + w->unit_len), kind);
+	memcpy(w->pair, w->unit, w->unit_len);
+	w->before_len = w->unit_len;
+	w->unit_len = 0;
+}
+
 /*
  * The end of a run: its last character stands alone in the index, so that a
  * query for one character, which is a prefix, finds it there, too.
  */
-static void flush_cjk(struct word *w)
+static void flush_run(struct word *w, bool open)
 {
-	char one[6];
 	bool alone = w->mode == MODE_INDEX || (w->mode == MODE_QUERY && w->run == 1);
-	if (w->last_cjk != 0 && alone) {
-		size_t len = (size_t)g_unichar_to_utf8(w->last_cjk, one);
-		give(w, span_of(one, len), w->mode == MODE_QUERY ? TOKEN_PREFIX : TOKEN_WORD);
-	}
-	w->last_cjk = 0;
-	w->run = 0;
+	end_unit(w, open && w->takes_marks ? TOKEN_PREFIX : TOKEN_WORD);
+	if (w->before_len > 0 && alone)
+		give(w, span_of(w->pair, w->before_len), w->mode == MODE_QUERY ? TOKEN_PREFIX : TOKEN_WORD);
+	w->before_len = w->run = 0;
 }
 
-static void add_cjk(struct word *w, gunichar c)
+static void begin_unit(struct word *w, gunichar c, bool takes_marks)
 {
-	char pair[12];
-	size_t len = 0;
 	flush_word(w, TOKEN_WORD);
-	if (w->mode == MODE_FOLD) {
-		len = (size_t)g_unichar_to_utf8(c, pair);
-		give(w, span_of(pair, len), w->last_cjk != 0 ? TOKEN_JOINED : TOKEN_WORD);
-	} else if (w->last_cjk != 0) {
-		len = (size_t)g_unichar_to_utf8(w->last_cjk, pair);
-		len += (size_t)g_unichar_to_utf8(c, pair + len);
-		give(w, span_of(pair, len), TOKEN_WORD);
-	}
-	w->last_cjk = c;
+	end_unit(w, TOKEN_WORD);
+	w->unit_len = (size_t)g_unichar_to_utf8(c, w->unit);
+	w->takes_marks = takes_marks;
+	w->marks = 0;
 	w->run++;
+}
+
+static void add_mark(struct word *w, gunichar c)
+{
+	if (w->marks < UNIT_MARKS_MAX) {
+		w->unit_len += (size_t)g_unichar_to_utf8(c, w->unit + w->unit_len);
+		w->marks++;
+	}
 }
 
 static void add_letter(struct word *w, const char *utf8, size_t len)
@@ -97,6 +124,12 @@ static void add_folded(struct word *w, gunichar c);
 static bool is_invisible(gunichar c)
 {
 	return c == 0xad || c == 0x200c || c == 0x200d || c == 0x2060 || c == 0xfeff;
+}
+
+/* What may stand between words of South East Asian scripts, and need not: spaces, and that of no width. */
+static bool is_gap(gunichar c)
+{
+	return c == ' ' || c == 0x200b;
 }
 
 /* Compatibility form, decomposed so that accents can be dropped, case folded. */
@@ -119,20 +152,27 @@ static void fold(struct word *w, gunichar c)
 static void add_folded(struct word *w, gunichar c)
 {
 	char utf8[6];
+	const bool in_south_east = w->run > 0 && w->takes_marks;
 	if (is_cjk(c)) {
-		add_cjk(w, c);
+		begin_unit(w, c, false);
 		return;
 	}
-	if (g_unichar_ismark(c) || is_invisible(c))
+	if (g_unichar_ismark(c) && in_south_east)
+		add_mark(w, c);
+	if (g_unichar_ismark(c) || is_invisible(c) || (in_south_east && is_gap(c)))
 		return;
 	if (c == 0x3c2) /* the sigma that ends a word */
 		c = 0x3c3;
 	if (!g_unichar_isalnum(c)) {
 		flush_word(w, TOKEN_WORD);
-		flush_cjk(w);
+		flush_run(w, false);
 		return;
 	}
-	flush_cjk(w);
+	if (is_south_east(c)) {
+		begin_unit(w, c, true);
+		return;
+	}
+	flush_run(w, false);
 	if (c == 0xdf || c == 0x1e9e) { /* sharp s folds to two letters */
 		add_letter(w, "s", 1);
 		add_letter(w, "s", 1);
@@ -169,7 +209,7 @@ static size_t add_wide(struct word *w, struct span text)
 	gunichar c = wide_char(text, &used), next, whole;
 	if (c == 0) {
 		flush_word(w, TOKEN_WORD);
-		flush_cjk(w);
+		flush_run(w, false);
 		return 1;
 	}
 	while (c >= 0x1100 && goes_on(next = wide_char(span_skip(text, used), &more)) &&
@@ -225,13 +265,16 @@ static size_t add_ascii(struct word *w, struct span text, size_t i)
 	return (size_t)(at - text.ptr);
 }
 
-/* The length of a line end within a run of CJK characters, which is broken anywhere; 0 where none is there.  A
- * space in front of it is that of a flowed text. */
-static size_t line_end(struct span s)
+/* The length of what does not end the run in hand, 0 where it ends: a line end within CJK characters, which are broken
+ * anywhere, and the space in front of it, that of a flowed text; within South East Asian ones all white space. */
+static size_t gap_of(const struct word *w, struct span s)
 {
-	size_t space = s.ptr[0] == ' ';
-	bool goes_on = s.len > space + 1 && s.ptr[space] == '\n' && (unsigned char)s.ptr[space + 1] >= 0x80;
-	return goes_on ? space + 1 : 0;
+	size_t space = s.ptr[0] == ' ', n = 0;
+	if (!w->takes_marks)
+		n = s.len > space && s.ptr[space] == '\n' ? space + 1 : 0;
+	while (w->takes_marks && n < s.len && (s.ptr[n] == ' ' || s.ptr[n] == '\n' || s.ptr[n] == '\t'))
+		n++;
+	return n < s.len && (unsigned char)s.ptr[n] >= 0x80 ? n : 0;
 }
 
 static void add_text(struct word *w, struct span text)
@@ -242,9 +285,9 @@ static void add_text(struct word *w, struct span text)
 			i += add_wide(w, span_skip(text, i));
 			continue;
 		}
-		size_t gap = w->last_cjk != 0 ? line_end(span_skip(text, i)) : 0;
-		if (w->last_cjk != 0 && gap == 0)
-			flush_cjk(w);
+		size_t gap = w->run > 0 ? gap_of(w, span_skip(text, i)) : 0;
+		if (w->run > 0 && gap == 0)
+			flush_run(w, false);
 		i = gap > 0 ? i + gap : add_ascii(w, text, i);
 	}
 }
@@ -254,7 +297,7 @@ void tokens_each(struct span text, tokens_fn *fn, void *arg)
 	struct word w = {.mode = MODE_INDEX, .give = fn, .arg = arg};
 	add_text(&w, span_take(text, TOKENS_TEXT_MAX));
 	flush_word(&w, TOKEN_WORD);
-	flush_cjk(&w);
+	flush_run(&w, false);
 }
 
 void tokens_each_asked(struct span text, bool open, tokens_fn *fn, void *arg)
@@ -262,7 +305,7 @@ void tokens_each_asked(struct span text, bool open, tokens_fn *fn, void *arg)
 	struct word w = {.mode = MODE_QUERY, .give = fn, .arg = arg};
 	add_text(&w, span_take(text, TOKENS_TEXT_MAX));
 	flush_word(&w, open ? TOKEN_PREFIX : TOKEN_WORD);
-	flush_cjk(&w);
+	flush_run(&w, open);
 }
 
 static bool add_word(void *arg, struct span token, enum tokens_kind kind)
@@ -279,26 +322,24 @@ void tokens_fold(struct sbuf *out, struct span text)
 	struct word w = {.mode = MODE_FOLD, .give = add_word, .arg = out};
 	add_text(&w, span_take(text, TOKENS_TEXT_MAX));
 	flush_word(&w, TOKEN_WORD);
+	flush_run(&w, false);
 }
 
-/* Does a CJK character stand at the start (the end) of folded text? */
-static bool cjk_first(struct span s)
+/* Does the character at AT, of folded text, stand in runs? */
+static bool is_of_run(const char *at)
 {
-	return s.len > 0 && is_cjk(g_utf8_get_char(s.ptr));
-}
-
-static bool cjk_last(struct span s)
-{
-	return s.len > 0 && is_cjk(g_utf8_get_char(g_utf8_prev_char(s.ptr + s.len)));
+	gunichar c = g_utf8_get_char(at);
+	return is_cjk(c) || is_south_east(c);
 }
 
 bool tokens_has_phrase(struct span folded, struct span phrase, bool open)
 {
-	bool begins_free = cjk_first(phrase), ends_free = open || cjk_last(phrase);
 	struct span rest = folded;
 	size_t at;
 	if (phrase.len == 0)
 		return true;
+	bool begins_free = is_of_run(phrase.ptr);
+	bool ends_free = open || is_of_run(g_utf8_prev_char(phrase.ptr + phrase.len));
 	while ((at = span_find(rest, phrase)) != SPAN_NPOS) {
 		const char *from = rest.ptr + at, *end = from + phrase.len;
 		if ((begins_free || from == folded.ptr || from[-1] == ' ') &&

@@ -10,6 +10,10 @@
  *   - A run of ideographs, kana or hangul is given as its overlapping pairs,
  *     and its last character alone: 日本語 gives 日本 本語 語.  A line end does not
  *     end it.
+ *   - So is one of Thai, Lao, Khmer, Myanmar and the other scripts whose words
+ *     only a dictionary tells apart; a character has its vowel signs and tones
+ *     with it: ที่นี่ gives ที่นี่ นี่.  No white space ends it, since where it stands is
+ *     the writer's liking.
  *   - A word longer than TOKENS_MAX is cut.
  */
 #ifndef INDEXER_TOKENS_H
@@ -37,12 +41,12 @@ void tokens_each(struct span text, tokens_fn *fn, void *arg);
 void tokens_each_asked(struct span text, bool open, tokens_fn *fn, void *arg);
 
 /*
- * TEXT as phrases are compared: its words with one space between them, runs of
- * CJK characters unbroken.
+ * TEXT as phrases are compared: its words with one space between them, runs
+ * unbroken.
  */
 void tokens_fold(struct sbuf *out, struct span text);
 /* Does FOLDED have PHRASE, folded too, from the start of a word to the end of
- * one?  OPEN: the last word may go on.  CJK characters are words of their own. */
+ * one?  OPEN: the last word may go on.  Characters of runs are words of their own. */
 bool tokens_has_phrase(struct span folded, struct span phrase, bool open);
 
 #endif

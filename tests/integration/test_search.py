@@ -76,6 +76,16 @@ class Language(SearchCase):
         self.expect([taro], "請求")
         self.expect([hana, taro], "日")
 
+    def test_words_without_spaces_between_them(self):
+        thai, khmer = "ประชุมวันจันทร์", "ប្រទេសកម្ពុជា"
+        self.send(self.user, subject=thai, text="กรุณานำเอกสารใบแจ้งหนี้มาด้วย\n")
+        self.send(self.user, subject=khmer, text="မြန်မာနိုင်ငံ และ ພາສາລາວ\n")
+        for query in ("ประชุม", "จันทร์", "ใบแจ้งหนี้", '"เอกสาร ใบแจ้ง"', "แจ*"):
+            self.expect([thai], query)
+        for query in ("កម្ពុជា", "နိုင်ငံ", "ລາວ"):
+            self.expect([khmer], query)
+        self.expect([], "หนี้ใบ")
+
     def test_days_folders_and_pages(self):
         today = datetime.datetime.now(datetime.timezone.utc).date()
         day = datetime.timedelta(days=1)
