@@ -205,8 +205,6 @@ static int check_keys(const struct milter_config *c, struct sbuf *error)
 static int check_config(const void *arg, struct sbuf *error)
 {
 	const struct milter_config *c = arg;
-	if (strchr(c->listen, ',') != NULL)
-		return fail_option(c, "listen", error, "libmilter serves one socket only");
 	int rc = check_keys(c, error);
 	if (rc == 0)
 		rc = check_arc(c, error);

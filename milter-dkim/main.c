@@ -1,15 +1,12 @@
 /* milter-dkim: the table of the daemon, its start, reload and stop. */
 #include <ev.h>
-#include <unistd.h>
 
 #include "lib/run/listen.h"
 #include "lib/run/skel.h"
 #include "milter-dkim/milter.h"
 
-#define MEMORY_EVERY_S 1.
+#define SWEEP_EVERY_S 1.
 #define DRAIN_POLL_S 0.02
-/* Without a message in hand for so many polls the last reply has been written. */
-#define DRAIN_QUIET_POLLS 10
 #define RESULTS_FLUSH_MS 1000 /* what the database does not take then comes after the start */
 
 static const struct metric_row metrics[] = {
@@ -24,8 +21,7 @@ struct daemon {
 	struct keysource *source;
 	struct results *results;
 	struct milter *milter;
-	ev_timer memory, drain;
-	unsigned quiet_polls;
+	ev_timer sweep, drain;
 };
 
 static void collect(void *arg)
@@ -40,22 +36,11 @@ static void collect(void *arg)
 	keysource_collect(d->source);
 }
 
-/* A connection that gets no thread tells nobody of it. */
-static void on_memory(struct ev_loop *ev, ev_timer *timer, int events)
+static void on_sweep(struct ev_loop *ev, ev_timer *timer, int events)
 {
-	(void)ev, (void)timer, (void)events;
-	milter_check_memory();
-}
-
-static int open_socket(struct daemon *d, const struct milter_config *config, struct sbuf *error)
-{
-	int rc = listen_open(config->listen, "listen", 0660, &d->sockets, error);
-	if (rc == 0 && d->sockets.count != 1) {
-		sbuf_adds(error, "listen: libmilter serves one socket only");
-		listen_close(&d->sockets);
-		return ERR_SYNTAX;
-	}
-	return rc;
+	const struct daemon *d = timer->data;
+	(void)ev, (void)events;
+	milter_sweep(d->milter);
 }
 
 static int start(struct skel *skel, struct sbuf *error)
@@ -70,9 +55,9 @@ static int start(struct skel *skel, struct sbuf *error)
 	if (rc == 0)
 		rc = results_open(config, skel->state_dir, &d->results, error);
 	if (rc == 0)
-		rc = open_socket(d, config, error);
+		rc = listen_open(config->listen, "listen", 0660, &d->sockets, error);
 	if (rc == 0)
-		rc = milter_open(d->sockets.fds[0], config->packet_timeout, settings, d->source, d->results,
+		rc = milter_open(&d->sockets, config->packet_timeout, settings, d->source, d->results,
 				 &d->milter, error);
 	else
 		settings_unref(&settings);
@@ -84,8 +69,9 @@ static int start(struct skel *skel, struct sbuf *error)
 		return rc;
 	}
 	metrics_on_collect(collect, d);
-	ev_timer_init(&d->memory, on_memory, MEMORY_EVERY_S, MEMORY_EVERY_S);
-	ev_timer_start(loop_ev(skel->loop), &d->memory);
+	ev_timer_init(&d->sweep, on_sweep, SWEEP_EVERY_S, SWEEP_EVERY_S);
+	d->sweep.data = d;
+	ev_timer_start(loop_ev(skel->loop), &d->sweep);
 	skel->arg = d;
 	return 0;
 }
@@ -111,8 +97,7 @@ static void on_drain(struct ev_loop *ev, ev_timer *timer, int events)
 {
 	struct daemon *d = timer->data;
 	(void)events;
-	d->quiet_polls = milter_active(d->milter) > 0 ? 0 : d->quiet_polls + 1;
-	if (d->quiet_polls < DRAIN_QUIET_POLLS)
+	if (milter_active(d->milter) > 0)
 		return;
 	ev_timer_stop(ev, timer);
 	skel_stopped(d->skel);
@@ -129,14 +114,15 @@ static void stop(struct skel *skel)
 	ev_timer_start(loop_ev(skel->loop), &d->drain);
 }
 
-/* The threads of libmilter may still look at the rest; see milter_pause(). */
 static void done(struct skel *skel)
 {
 	struct daemon *d = skel->arg;
-	for (size_t i = 0; i < d->sockets.count; i++)
-		if (d->sockets.paths[i] != NULL)
-			unlink(d->sockets.paths[i]);
+	ev_timer_stop(loop_ev(skel->loop), &d->sweep);
+	milter_close(&d->milter);
+	listen_close(&d->sockets);
+	keysource_close(&d->source);
 	results_close(d->results, RESULTS_FLUSH_MS);
+	free(d);
 }
 
 static void status(struct skel *skel, json_t *object)
@@ -167,8 +153,5 @@ int main(int argc, char **argv)
 		.done = done,
 		.status = status,
 	};
-	int status = skel_main(argc, argv, &daemon);
-	/* The threads of libmilter still run: no destructor may run under them. */
-	fflush(NULL);
-	_exit(status);
+	return skel_main(argc, argv, &daemon);
 }

@@ -1,30 +1,20 @@
 /*
- * Invariants: consecutive callbacks of one connection come on different threads,
- * but never two at once; all state of a connection is in its private pointer, no
- * lock is held when a callback returns, and nothing is thread-local.  A message
- * counts as active from MAIL FROM until its end or abort.
+ * Invariants: one connection is on one thread at a time, on another one the next time;
+ * all its state is in its struct connection, and nothing is thread-local.  A message
+ * counts as active from MAIL FROM until the reply to its end, or to what cut it off, has
+ * been written.
  */
-#include "milter.h"
+#include "milter-dkim/milter.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <libmilter/mfapi.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "lib/run/loop.h"
 #include "milter-dkim/report.h"
+#include "milter-dkim/server.h"
 
 #define KEYCACHE_KEYS 4096
-#define ACCEPT_PAUSE_MS 100
-/* What a thread and a message may ask for at once. */
-#define MEMORY_NEEDED (16u << 20)
 
 struct milter {
 	pthread_mutex_t lock;
@@ -32,64 +22,39 @@ struct milter {
 	struct keysource *source;
 	struct results *results;
 	struct keycache *cache;
+	struct server *server;
 	atomic_uint active;
 	atomic_bool paused;
-	int fd;
 	char host_name[256];
 };
 
-/* libmilter passes no pointer of ours to a new connection. */
-static struct milter *the_milter;
+/* A macro that is read, and the stage at which the MTA tells it. */
+enum macro { MACRO_HOST, MACRO_DAEMON, MACRO_LOGIN, MACRO_QUEUE_ID, MACRO_COUNT };
+
+static const char *const macro_names[MACRO_COUNT] = {"j", "{daemon_name}", "{auth_authen}", "i"};
+
+/* What we read, instead of what Postfix sends unasked; it takes an empty list for none. */
+static const struct wire_macro_list macro_lists[] = {
+	{WIRE_STAGE_CONNECT, "j {daemon_name}"},
+	{WIRE_STAGE_MAIL, "{auth_authen}"},
+	{WIRE_STAGE_END, "i"},
+};
 
 struct connection {
+	struct milter *milter;
 	struct session *session;
-	unsigned long no_reply; /* SMFIP_NR_* that the MTA agreed to */
+	uint32_t steps; /* agreed with the MTA; 0: nothing is yet */
 	struct ip ip;
+	char *macros[MACRO_COUNT]; /* owned; NULL: not told */
 	/* of the message */
 	bool active;
+	unsigned ended; /* messages whose last reply is not written yet */
 	struct settings *settings;
 	struct keyset keys;
 	struct resolver_set *questions;
 };
 
-/*
- * libmilter starts a thread that waits for SIGHUP and SIGTERM and ends the milter
- * on either.  Signals belong to the skeleton, so its wait, which finds this
- * function first, never ends.
- */
-/* NOLINTNEXTLINE(readability-non-const-parameter) the type is that of POSIX */
-int sigwait(const sigset_t *set, int *number_out)
-{
-	(void)set;
-	(void)number_out;
-	for (;;)
-		pause();
-}
-
-/*
- * libmilter takes this one, too, for its listening socket: it tries again at once
- * while there are no descriptors, and would burn a whole CPU until there are.
- */
-int accept(int fd, __SOCKADDR_ARG address, socklen_t *length)
-{
-	int accepted = accept4(fd, address.__sockaddr__, length, SOCK_CLOEXEC), why = errno;
-	if (accepted < 0 && (why == EMFILE || why == ENFILE || why == ENOMEM || why == ENOBUFS)) {
-		poll(NULL, 0, ACCEPT_PAUSE_MS);
-		errno = why;
-	}
-	return accepted;
-}
-
-static struct connection *connection_of(SMFICTX *ctx)
-{
-	return smfi_getpriv(ctx);
-}
-
-/* The reply to a step that the MTA may not wait for. */
-static sfsistat go_on(const struct connection *c, unsigned long flag)
-{
-	return c != NULL && (c->no_reply & flag) != 0 ? SMFIS_NOREPLY : SMFIS_CONTINUE;
-}
+/* ---- a message ---- */
 
 /* Questions are only set up for messages that ask any. */
 static const struct dns_answer *lookup(void *arg, struct span name, enum dns_type type)
@@ -113,126 +78,136 @@ static void end_message(struct connection *c)
 	resolver_set_free(&c->questions);
 	keyset_release(&c->keys);
 	settings_unref(&c->settings);
-	if (c->active)
-		atomic_fetch_sub(&the_milter->active, 1);
+	c->ended += c->active;
 	c->active = false;
 }
 
+static void break_off(struct connection *c)
+{
+	if (c->active)
+		metrics_inc(METRIC_MESSAGES_ABORTED);
+	end_message(c);
+}
+
+/* ---- macros ---- */
+
+static void forget_macros(struct connection *c, bool of_the_client)
+{
+	for (enum macro i = of_the_client ? MACRO_HOST : MACRO_LOGIN; i < MACRO_COUNT; i++) {
+		free(c->macros[i]);
+		c->macros[i] = NULL;
+	}
+}
+
+static struct span macro(const struct connection *c, enum macro which)
+{
+	return span_str(c->macros[which]);
+}
+
+/* Names come with braces or without: {i} is i. */
+static bool is_macro(struct span name, const char *wanted)
+{
+	struct span plain = span_str(wanted);
+	if (name.len == plain.len + 2 && name.ptr[0] == '{' && name.ptr[name.len - 1] == '}')
+		name = span_of(name.ptr + 1, plain.len);
+	return span_eq(name, plain);
+}
+
+static bool on_macros(struct connection *c, struct span data)
+{
+	struct span name, value;
+	if (data.len == 0)
+		return false;
+	bool of_the_client = data.ptr[0] == WIRE_CONNECT;
+	if (of_the_client || data.ptr[0] == WIRE_MAIL)
+		forget_macros(c, of_the_client);
+	data = span_skip(data, 1);
+	while (data.len > 0) {
+		if (wire_text(&data, &name) < 0 || wire_text(&data, &value) < 0)
+			return false;
+		for (enum macro i = 0; i < MACRO_COUNT; i++) {
+			if (!is_macro(name, macro_names[i]))
+				continue;
+			free(c->macros[i]);
+			c->macros[i] = span_dup(value);
+		}
+	}
+	return true;
+}
+
+/* ---- the steps of the protocol: false ends the connection ---- */
+
+/* The reply to a step, unless the MTA does not wait for one. */
+static bool go_on(const struct connection *c, uint32_t silent, struct sbuf *out)
+{
+	if ((c->steps & silent) == 0)
+		wire_add(out, WIRE_CONTINUE);
+	return true;
+}
+
+static bool broken(const char *why)
+{
+	LOG_EVENT(LOG_ERR, &ev_milter_protocol, "the mail server broke the milter protocol", LOG_FIELD_STR("REASON", why));
+	return false;
+}
+
 /*
- * Where libmilter gets no memory, or no thread, it drops the connection, logs to
- * nobody and goes on so for good.  A new process gets what this one cannot.
+ * MAIL FROM has a reply, so that it comes at once (Postfix keeps steps without one in a
+ * buffer): DNS is asked while the client still talks, and a stop knows of the message.
+ * The body tells where the header ends.
  */
-void milter_check_memory(void)
+static bool on_negotiate(struct connection *c, struct span data, struct sbuf *out)
 {
-	void *probe = mmap(NULL, MEMORY_NEEDED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (probe != MAP_FAILED) {
-		munmap(probe, MEMORY_NEEDED);
-		return;
+	const uint32_t needed = WIRE_MAY_ADD_HEADERS | WIRE_MAY_CHANGE_HEADERS | WIRE_MAY_QUARANTINE;
+	const uint32_t wanted = WIRE_SILENT_CONNECT | WIRE_SILENT_HELO | WIRE_SILENT_HEADER |
+				WIRE_SILENT_END_OF_HEADER | WIRE_SILENT_BODY | WIRE_NO_RCPT | WIRE_NO_DATA |
+				WIRE_NO_UNKNOWN | WIRE_NO_END_OF_HEADER | WIRE_LEADING_SPACE;
+	struct wire_offer offer;
+	if (wire_read_offer(data, &offer) < 0)
+		return broken("its offer is too short");
+	if (offer.version < WIRE_VERSION || (offer.actions & needed) != needed ||
+	    (offer.steps & WIRE_LEADING_SPACE) == 0) {
+		wire_add(out, WIRE_REJECT);
+		return broken("it does not offer version 6 of the protocol");
 	}
-	LOG_EVENT(LOG_ERR, &ev_libmilter_failed, "there is no memory left",
-		  LOG_FIELD_STR("REASON", "a limit on memory is reached"));
-	_exit(EXIT_FAILURE);
-}
-
-/* libmilter takes texts without const, and does not change them. */
-static char *text(const char *s)
-{
-	return (char *)(uintptr_t)s;
-}
-
-/* What we read, instead of what Postfix sends unasked; it takes an empty list for none. */
-static bool choose_macros(SMFICTX *ctx)
-{
-	return smfi_setsymlist(ctx, SMFIM_CONNECT, text("j {daemon_name}")) == MI_SUCCESS &&
-	       smfi_setsymlist(ctx, SMFIM_ENVFROM, text("{auth_authen}")) == MI_SUCCESS &&
-	       smfi_setsymlist(ctx, SMFIM_EOM, text("i")) == MI_SUCCESS;
-}
-
-static sfsistat on_negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps, unsigned long f2,
-			     unsigned long f3, unsigned long *actions_out, unsigned long *steps_out,
-			     unsigned long *f2_out, unsigned long *f3_out)
-{
-	const unsigned long needed = SMFIF_ADDHDRS | SMFIF_CHGHDRS | SMFIF_QUARANTINE;
-	/*
-	 * Postfix keeps steps without reply in a buffer.  MAIL FROM has one, so that
-	 * it comes at once: DNS is asked while the client still talks, and a stop
-	 * knows of the message.
-	 */
-	const unsigned long no_reply = SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_HDR | SMFIP_NR_EOH |
-				       SMFIP_NR_BODY;
-	/* The body begins where the header ends: libmilter takes five system calls for each packet.
-	 * A client that tells the end all the same gets no reply that it does not wait for. */
-	const unsigned long no_step = SMFIP_NORCPT | SMFIP_NODATA | SMFIP_NOUNKNOWN | SMFIP_NOEOH;
-	(void)f2;
-	(void)f3;
-	if ((actions & needed) != needed || (steps & SMFIP_HDR_LEADSPC) == 0) {
-		LOG_EVENT(LOG_ERR, &ev_libmilter_failed, "the mail server cannot work with this milter",
-			  LOG_FIELD_STR("REASON", "it does not offer version 6 of the protocol"));
-		return SMFIS_REJECT;
-	}
-	struct connection *c = mem_zalloc(sizeof(*c));
-	c->session = session_new();
-	c->no_reply = steps & no_reply;
-	smfi_setpriv(ctx, c);
-	metrics_inc(METRIC_CONNECTIONS);
-	*actions_out = needed;
-	if ((actions & SMFIF_SETSYMLIST) != 0 && choose_macros(ctx))
-		*actions_out |= SMFIF_SETSYMLIST;
-	*steps_out = steps & (no_reply | no_step | SMFIP_HDR_LEADSPC);
-	*f2_out = *f3_out = 0;
-	return SMFIS_CONTINUE;
+	break_off(c);
+	forget_macros(c, true);
+	bool chooses = (offer.actions & WIRE_MAY_CHOOSE_MACROS) != 0;
+	c->steps = offer.steps & wanted;
+	offer = (struct wire_offer){WIRE_VERSION, needed | (chooses ? WIRE_MAY_CHOOSE_MACROS : 0), c->steps};
+	wire_add_offer(out, &offer, macro_lists, chooses ? sizeof(macro_lists) / sizeof(macro_lists[0]) : 0);
+	return true;
 }
 
 /*
  * Postfix passes mail of sendmail and its own bounces as from its loopback
  * address and port 0, which no client has.
  */
-static bool read_address(const _SOCK_ADDR *address, struct ip *ip_out)
+static bool is_local(const struct wire_client *client)
 {
-	struct ip ip = {0};
-	in_port_t port = 0;
-	if (address != NULL && address->sa_family == AF_INET) {
-		const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
-		ip.bits = 32;
-		memcpy(ip.bytes, &in->sin_addr, 4);
-		port = in->sin_port;
-	} else if (address != NULL && address->sa_family == AF_INET6) {
-		const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)address;
-		bool mapped = IN6_IS_ADDR_V4MAPPED(&in->sin6_addr);
-		ip.bits = mapped ? 32 : 128;
-		memcpy(ip.bytes, in->sin6_addr.s6_addr + (mapped ? 12 : 0), mapped ? 4 : 16);
-		port = in->sin6_port;
-	}
-	*ip_out = ip;
 	static const uint8_t loopback6[16] = {[15] = 1};
-	bool loopback = ip.bits == 32 ? ip.bytes[0] == 127 : memcmp(ip.bytes, loopback6, 16) == 0;
-	return ip.bits == 0 || (loopback && port == 0);
+	const struct ip *ip = &client->ip;
+	bool loopback = ip->bits == 32 ? ip->bytes[0] == 127 : memcmp(ip->bytes, loopback6, 16) == 0;
+	return ip->bits == 0 || (loopback && client->port == 0);
 }
 
-static sfsistat on_connect(SMFICTX *ctx, char *name, _SOCK_ADDR *address)
+static bool on_connect(struct connection *c, struct span data, struct sbuf *out)
 {
-	struct connection *c = connection_of(ctx);
-	if (c == NULL)
-		return SMFIS_TEMPFAIL;
-	bool local = read_address(address, &c->ip);
-	session_connect(c->session, span_str(name), &c->ip, local);
-	return go_on(c, SMFIP_NR_CONN);
+	struct wire_client client;
+	if (wire_read_client(data, &client) < 0)
+		return broken("the client's address cannot be read");
+	c->ip = client.ip;
+	session_connect(c->session, client.name, &c->ip, is_local(&client));
+	return go_on(c, WIRE_SILENT_CONNECT, out);
 }
 
-static sfsistat on_helo(SMFICTX *ctx, char *name)
+static bool on_helo(struct connection *c, struct span data, struct sbuf *out)
 {
-	struct connection *c = connection_of(ctx);
-	if (c != NULL)
-		session_helo(c->session, span_str(name));
-	return go_on(c, SMFIP_NR_HELO);
-}
-
-static struct span macro(SMFICTX *ctx, const char *name)
-{
-	char copy[32];
-	if (span_copy_cstr(span_str(name), copy, sizeof(copy)) < 0)
-		return SPAN_EMPTY;
-	return span_str(smfi_getsymval(ctx, copy));
+	struct span name;
+	if (wire_text(&data, &name) < 0)
+		return broken("HELO does not end");
+	session_helo(c->session, name);
+	return go_on(c, WIRE_SILENT_HELO, out);
 }
 
 static struct span strip_brackets(struct span address)
@@ -242,43 +217,47 @@ static struct span strip_brackets(struct span address)
 	return address;
 }
 
-static void begin_message(SMFICTX *ctx, struct connection *c, char **args)
+static void begin_message(struct connection *c, struct span sender)
 {
-	struct span host = macro(ctx, "j");
+	struct milter *m = c->milter;
+	struct span host = macro(c, MACRO_HOST);
 	struct session_envelope envelope = {
-		.mail_from = strip_brackets(span_str(args[0])),
-		.login = macro(ctx, "{auth_authen}"),
-		.daemon_name = macro(ctx, "{daemon_name}"),
-		.host_name = host.len > 0 ? host : span_str(the_milter->host_name),
+		.mail_from = strip_brackets(sender),
+		.login = macro(c, MACRO_LOGIN),
+		.daemon_name = macro(c, MACRO_DAEMON),
+		.host_name = host.len > 0 ? host : span_str(m->host_name),
 		.now = clock_wall_ms() / 1000,
 	};
-	c->settings = milter_settings(the_milter);
-	keysource_take(the_milter->source, &c->keys);
-	struct dns_view view = view_of(c);
-	session_begin(c->session, settings_session(c->settings), &c->keys.keys, &envelope,
-		      the_milter->cache, &view);
-}
-
-static sfsistat on_mail(SMFICTX *ctx, char **args)
-{
-	struct connection *c = connection_of(ctx);
-	if (c == NULL)
-		return SMFIS_TEMPFAIL;
-	end_message(c);
-	if (atomic_load(&the_milter->paused))
-		return SMFIS_TEMPFAIL;
 	c->active = true;
-	atomic_fetch_add(&the_milter->active, 1);
-	begin_message(ctx, c, args);
-	return SMFIS_CONTINUE;
+	atomic_fetch_add(&m->active, 1);
+	c->settings = milter_settings(m);
+	keysource_take(m->source, &c->keys);
+	struct dns_view view = view_of(c);
+	session_begin(c->session, settings_session(c->settings), &c->keys.keys, &envelope, m->cache, &view);
 }
 
-static sfsistat on_header(SMFICTX *ctx, char *name, char *value)
+static bool on_mail(struct connection *c, struct span data, struct sbuf *out)
 {
-	struct connection *c = connection_of(ctx);
-	if (c != NULL && c->active)
-		session_header(c->session, span_str(name), span_str(value));
-	return go_on(c, SMFIP_NR_HDR);
+	struct span sender;
+	if (wire_text(&data, &sender) < 0)
+		return broken("MAIL FROM does not end");
+	end_message(c);
+	if (atomic_load(&c->milter->paused)) {
+		wire_add(out, WIRE_TEMPFAIL);
+		return true;
+	}
+	begin_message(c, sender);
+	return go_on(c, WIRE_SILENT_MAIL, out);
+}
+
+static bool on_header(struct connection *c, struct span data, struct sbuf *out)
+{
+	struct span name, value;
+	if (wire_text(&data, &name) < 0 || wire_text(&data, &value) < 0)
+		return broken("a field does not end");
+	if (c->active)
+		session_header(c->session, name, value);
+	return go_on(c, WIRE_SILENT_HEADER, out);
 }
 
 static void end_header(struct connection *c)
@@ -287,177 +266,259 @@ static void end_header(struct connection *c)
 	session_header_end(c->session, &view);
 }
 
-static sfsistat on_header_end(SMFICTX *ctx)
+static bool on_header_end(struct connection *c, struct span data, struct sbuf *out)
 {
-	struct connection *c = connection_of(ctx);
-	if (c != NULL && c->active)
+	(void)data;
+	if (c->active)
 		end_header(c);
-	return go_on(c, SMFIP_NR_EOH);
+	return go_on(c, WIRE_SILENT_END_OF_HEADER, out);
 }
 
-static sfsistat on_body(SMFICTX *ctx, unsigned char *bytes, size_t len)
+static void take_body(struct connection *c, struct span bytes)
 {
-	struct connection *c = connection_of(ctx);
-	if (c != NULL && c->active) {
-		end_header(c);
-		session_body(c->session, span_of(bytes, len));
-	}
-	return go_on(c, SMFIP_NR_BODY);
+	if (!c->active)
+		return;
+	end_header(c);
+	session_body(c->session, bytes);
 }
 
-/* NULL, or what the MTA refused. */
-static const char *apply(SMFICTX *ctx, const struct session_outcome *outcome)
+static bool on_body(struct connection *c, struct span data, struct sbuf *out)
+{
+	take_body(c, data);
+	return go_on(c, WIRE_SILENT_BODY, out);
+}
+
+/* False where a change cannot be written. */
+static bool add_edits(const struct session_outcome *outcome, struct sbuf *out)
 {
 	const struct edits *edits = &outcome->edits;
-	if (outcome->hold != NULL && smfi_quarantine(ctx, text(outcome->hold)) != MI_SUCCESS)
-		return "the message could not be put on hold";
+	if (outcome->hold != NULL && wire_add_quarantine(out, span_str(outcome->hold)) < 0)
+		return false;
 	for (size_t i = 0; i < edits->count; i++) {
 		const struct edit *e = &edits->items[i];
-		int rc = e->value == NULL ? smfi_chgheader(ctx, text(e->name), (int)e->ordinal, NULL)
-					  : smfi_insheader(ctx, 0, text(e->name), text(e->value));
-		if (rc != MI_SUCCESS)
-			return e->value == NULL ? "a field could not be removed" : "a field could not be added";
+		int rc = e->value == NULL ? wire_add_remove(out, span_str(e->name), (uint32_t)e->ordinal)
+					  : wire_add_insert(out, span_str(e->name), span_str(e->value));
+		if (rc < 0)
+			return false;
 	}
-	return NULL;
+	return sbuf_ok(out);
 }
 
-static sfsistat reply(SMFICTX *ctx, const struct session_outcome *outcome)
+static bool add_refusal(const struct session_outcome *outcome, struct sbuf *out)
 {
-	switch (outcome->action) {
-	case SESSION_ACCEPT:
-		return SMFIS_CONTINUE;
-	case SESSION_TEMPFAIL:
-		smfi_setreply(ctx, text(outcome->code), text(outcome->status), text(outcome->reason));
-		return SMFIS_TEMPFAIL;
-	case SESSION_REJECT:
-		break;
-	}
-	smfi_setreply(ctx, text(outcome->code), text(outcome->status), text(outcome->reason));
-	return SMFIS_REJECT;
+	return wire_add_reply_code(out, span_str(outcome->code), span_str(outcome->status),
+				   span_str(outcome->reason)) == 0;
 }
 
-static sfsistat on_end(SMFICTX *ctx)
+/* The replies to a message whose outcome is there. */
+static void conclude(struct connection *c, const struct session_outcome *outcome, const struct dns_view *view,
+		     struct sbuf *out)
 {
-	struct connection *c = connection_of(ctx);
+	struct span queue_id = macro(c, MACRO_QUEUE_ID);
+	size_t before = out->len;
+	bool accepted = outcome->action == SESSION_ACCEPT;
+	if (accepted ? !add_edits(outcome, out) : !add_refusal(outcome, out)) {
+		sbuf_truncate(out, before);
+		wire_add(out, WIRE_TEMPFAIL);
+		LOG_EVENT(LOG_ERR, &ev_milter_protocol, "a reply cannot be written", LOG_FIELD("QUEUE_ID", queue_id),
+			  LOG_FIELD_STR("REASON", "it is too long, or not text"));
+		return;
+	}
+	if (accepted)
+		wire_add(out, WIRE_CONTINUE);
+	report_outcome(outcome, queue_id, &c->ip);
+	results_add(c->milter->results, outcome, view, queue_id, &c->ip);
+}
+
+static bool on_end(struct connection *c, struct span data, struct sbuf *out)
+{
 	const struct session_outcome *outcome;
-	if (c == NULL || !c->active)
-		return SMFIS_TEMPFAIL;
+	if (!c->active) {
+		wire_add(out, WIRE_TEMPFAIL);
+		return true;
+	}
+	if (data.len > 0)
+		take_body(c, data);
 	int64_t from_us = clock_mono_us();
 	struct dns_view view = view_of(c);
 	while (session_end(c->session, &view, &outcome) == ERR_AGAIN)
 		resolver_set_wait(c->questions);
-	struct span queue_id = macro(ctx, "i");
-	const char *refused = outcome->action == SESSION_ACCEPT ? apply(ctx, outcome) : NULL;
-	sfsistat status = SMFIS_TEMPFAIL;
-	if (refused != NULL) {
-		LOG_EVENT(LOG_ERR, &ev_libmilter_failed, "the mail server refused a change",
-			  LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("REASON", refused));
-	} else {
-		report_outcome(outcome, queue_id, &c->ip);
-		results_add(the_milter->results, outcome, &view, queue_id, &c->ip);
-		status = reply(ctx, outcome);
-	}
+	conclude(c, outcome, &view, out);
 	metrics_observe(METRIC_END_OF_MESSAGE, (double)(clock_mono_us() - from_us) / 1e6);
 	end_message(c);
-	return status;
+	forget_macros(c, false);
+	return true;
 }
 
-static sfsistat on_abort(SMFICTX *ctx)
+static bool on_abort(struct connection *c, struct span data, struct sbuf *out)
 {
-	struct connection *c = connection_of(ctx);
-	if (c == NULL)
-		return SMFIS_CONTINUE;
-	if (c->active) {
-		milter_check_memory();
-		metrics_inc(METRIC_MESSAGES_ABORTED);
+	(void)data, (void)out;
+	break_off(c);
+	forget_macros(c, false);
+	return true;
+}
+
+static bool on_quit(struct connection *c, struct span data, struct sbuf *out)
+{
+	(void)c, (void)data, (void)out;
+	return false;
+}
+
+static bool on_quit_next(struct connection *c, struct span data, struct sbuf *out)
+{
+	(void)data, (void)out;
+	break_off(c);
+	forget_macros(c, true);
+	session_free(&c->session);
+	c->session = session_new();
+	return true;
+}
+
+static bool on_macro(struct connection *c, struct span data, struct sbuf *out)
+{
+	(void)out;
+	return on_macros(c, data) || broken("a macro does not end");
+}
+
+/* Steps that say nothing of interest, for an MTA that tells them all the same. */
+static bool on_rcpt(struct connection *c, struct span data, struct sbuf *out)
+{
+	(void)data;
+	return go_on(c, WIRE_SILENT_RCPT, out);
+}
+
+static bool on_data(struct connection *c, struct span data, struct sbuf *out)
+{
+	(void)data;
+	return go_on(c, WIRE_SILENT_DATA, out);
+}
+
+static bool on_unknown(struct connection *c, struct span data, struct sbuf *out)
+{
+	(void)data;
+	return go_on(c, WIRE_SILENT_UNKNOWN, out);
+}
+
+/* ---- what the server calls ---- */
+
+static const struct step {
+	char command;
+	bool always; /* also before anything was agreed */
+	bool (*run)(struct connection *c, struct span data, struct sbuf *out);
+} steps[] = {
+	{WIRE_HEADER, false, on_header},
+	{WIRE_MACRO, false, on_macro},
+	{WIRE_BODY, false, on_body},
+	{WIRE_MAIL, false, on_mail},
+	{WIRE_END_OF_BODY, false, on_end},
+	{WIRE_END_OF_HEADER, false, on_header_end},
+	{WIRE_NEGOTIATE, true, on_negotiate},
+	{WIRE_CONNECT, false, on_connect},
+	{WIRE_HELO, false, on_helo},
+	{WIRE_RCPT, false, on_rcpt},
+	{WIRE_DATA, false, on_data},
+	{WIRE_UNKNOWN, false, on_unknown},
+	{WIRE_ABORT, false, on_abort},
+	{WIRE_QUIT, true, on_quit},
+	{WIRE_QUIT_NEXT, false, on_quit_next},
+};
+
+static bool on_packet(void *state, const struct wire_packet *packet, struct sbuf *out)
+{
+	struct connection *c = state;
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		if (steps[i].command != packet->command)
+			continue;
+		if (c->steps == 0 && !steps[i].always)
+			return broken("it begins without an offer");
+		return steps[i].run(c, packet->data, out);
 	}
-	end_message(c);
-	return SMFIS_CONTINUE;
+	return broken("there is no such command");
 }
 
-static sfsistat on_close(SMFICTX *ctx)
+static void *on_open(void *arg)
 {
-	struct connection *c = connection_of(ctx);
-	if (c == NULL)
-		return SMFIS_CONTINUE;
-	if (c->active)
-		milter_check_memory();
-	smfi_setpriv(ctx, NULL);
-	metrics_dec(METRIC_CONNECTIONS);
-	end_message(c);
+	struct connection *c = mem_zalloc(sizeof(*c));
+	c->milter = arg;
+	c->session = session_new();
+	return c;
+}
+
+/* What has ended is counted out when the MTA has been told. */
+static void on_replied(void *state)
+{
+	struct connection *c = state;
+	atomic_fetch_sub(&c->milter->active, c->ended);
+	c->ended = 0;
+}
+
+static void on_malformed(void *state, const char *why)
+{
+	(void)state;
+	(void)broken(why);
+}
+
+static void on_close(void *state)
+{
+	struct connection *c = state;
+	break_off(c);
+	on_replied(c);
+	forget_macros(c, true);
 	session_free(&c->session);
 	free(c);
-	return SMFIS_CONTINUE;
 }
 
-static void *run(void *arg)
-{
-	(void)arg;
-	int rc = smfi_main();
-	LOG_EVENT(LOG_ERR, &ev_libmilter_failed, "libmilter has ended",
-		  LOG_FIELD_STR("REASON", rc == MI_SUCCESS ? "it was told to" : "it cannot accept"));
-	_exit(EXIT_FAILURE); /* to be started again; clients wait in the backlog */
-}
+static const struct server_handler handler = {
+	.open = on_open,
+	.packet = on_packet,
+	.replied = on_replied,
+	.malformed = on_malformed,
+	.close = on_close,
+};
 
-static int start(struct milter *m, int64_t packet_timeout_ms, struct sbuf *error)
+/* ---- the milter ---- */
+
+int milter_open(const struct listen_set *sockets, int64_t packet_timeout_ms, struct settings *settings,
+		struct keysource *source, struct results *results, struct milter **milter_out, struct sbuf *error)
 {
-	static char name[] = "milter-dkim";
-	static struct smfiDesc description = {
-		.xxfi_name = name,
-		.xxfi_version = SMFI_VERSION,
-		.xxfi_flags = SMFIF_ADDHDRS | SMFIF_CHGHDRS | SMFIF_QUARANTINE,
-		.xxfi_connect = on_connect,
-		.xxfi_helo = on_helo,
-		.xxfi_envfrom = on_mail,
-		.xxfi_header = on_header,
-		.xxfi_eoh = on_header_end,
-		.xxfi_body = on_body,
-		.xxfi_eom = on_end,
-		.xxfi_abort = on_abort,
-		.xxfi_close = on_close,
-		.xxfi_negotiate = on_negotiate,
+	const struct server_limits limits = {
+		.connections = MILTER_CONNECTIONS_MAX,
+		.threads = MILTER_THREADS_MAX,
+		.packet_timeout_ms = packet_timeout_ms,
 	};
-	char address[32];
-	snprintf(address, sizeof(address), "fd:%d", m->fd);
-	if (smfi_register(description) != MI_SUCCESS || smfi_setconn(address) != MI_SUCCESS ||
-	    smfi_settimeout((int)(packet_timeout_ms / 1000)) != MI_SUCCESS ||
-	    smfi_opensocket(false) != MI_SUCCESS) {
-		sbuf_adds(error, "libmilter does not take the socket");
-		return ERR_PERM;
-	}
-	pthread_t thread;
-	if (pthread_create(&thread, NULL, run, NULL) != 0) {
-		sbuf_adds(error, "cannot start a thread");
-		return ERR_TEMP;
-	}
-	pthread_detach(thread);
-	return 0;
-}
-
-int milter_open(int fd, int64_t packet_timeout_ms, struct settings *settings, struct keysource *source,
-		struct results *results, struct milter **milter_out, struct sbuf *error)
-{
 	struct milter *m = mem_zalloc(sizeof(*m));
 	pthread_mutex_init(&m->lock, NULL);
 	m->settings = settings;
 	m->source = source;
 	m->results = results;
 	m->cache = keycache_new(KEYCACHE_KEYS);
-	m->fd = fd;
 	if (gethostname(m->host_name, sizeof(m->host_name) - 1) < 0)
 		m->host_name[0] = '\0';
-	the_milter = m;
-	int rc = start(m, packet_timeout_ms, error);
+	int rc = server_new(sockets, &limits, &handler, m, &m->server, error);
 	if (rc < 0) {
-		the_milter = NULL;
-		settings_unref(&m->settings);
-		keycache_free(&m->cache);
-		pthread_mutex_destroy(&m->lock);
-		free(m);
+		milter_close(&m);
 		return rc;
 	}
 	*milter_out = m;
 	return 0;
+}
+
+void milter_close(struct milter **milter)
+{
+	struct milter *m = *milter;
+	if (m == NULL)
+		return;
+	server_free(&m->server);
+	settings_unref(&m->settings);
+	keycache_free(&m->cache);
+	pthread_mutex_destroy(&m->lock);
+	free(m);
+	*milter = NULL;
+}
+
+void milter_sweep(struct milter *milter)
+{
+	server_sweep(milter->server);
 }
 
 void milter_use(struct milter *milter, struct settings *settings)
@@ -477,21 +538,10 @@ struct settings *milter_settings(struct milter *milter)
 	return settings;
 }
 
-/*
- * libmilter polls the number of the descriptor, so another socket is put under
- * it: one that nobody knows the address of.
- */
 void milter_pause(struct milter *milter)
 {
-	struct sockaddr_un nobody = {.sun_family = AF_UNIX};
 	atomic_store(&milter->paused, true);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return;
-	/* An address of the family alone lets the kernel choose one. */
-	if (bind(fd, (struct sockaddr *)&nobody, sizeof(sa_family_t)) == 0 && listen(fd, 1) == 0)
-		dup3(fd, milter->fd, O_CLOEXEC);
-	close(fd);
+	server_pause(milter->server);
 }
 
 unsigned milter_active(const struct milter *milter)

@@ -2,14 +2,14 @@
 # postern and the tests link too.
 
 ARCHIVES += milter-core
-MILTER_DAEMON_SRCS := $(addprefix milter-dkim/,main.c milter.c config.c keysource.c keycopy.c report.c results.c)
+MILTER_DAEMON_SRCS := $(addprefix milter-dkim/,main.c milter.c server.c config.c keysource.c keycopy.c report.c results.c)
 milter-core_SRCS := $(filter-out $(MILTER_DAEMON_SRCS),$(wildcard milter-dkim/*.c))
 MILTER_CORE_LIBS := -lcares -lidn2 -lpsl $(RUN_LIBS)
 
 BINS += milter-dkim
 milter-dkim_SRCS := $(MILTER_DAEMON_SRCS)
 milter-dkim_ARCHIVES := milter-core spf dns mail run base
-milter-dkim_LIBS := -lmilter $(MILTER_CORE_LIBS)
+milter-dkim_LIBS := $(MILTER_CORE_LIBS)
 
 # The evaluators over DNS answers.
 AUTH_TESTS := spf spf_networks authres dmarc author arc culprit dnscache resolver inbound override report_uri report_external aggregate
@@ -36,14 +36,20 @@ fuzz_aggregate_ARCHIVES := milter-core spf dns mail base
 fuzz_aggregate_LIBS := -ljansson -lidn2
 
 # The core of DKIM and of the milter.
-DKIM_TESTS := taglist canon sign verify keytable keyring signkey keycheck hostset edits session outcome_record sealing failure caps
+DKIM_TESTS := taglist canon sign verify keytable keyring signkey keycheck hostset edits session outcome_record sealing failure caps milter_wire
 TESTS += $(DKIM_TESTS:%=test_%) test_rfc5322
 $(foreach t,$(DKIM_TESTS),$(eval $(call auth_test,$(t))))
 test_rfc5322_SRCS := tests/unit/test_rfc5322.c
 test_rfc5322_ARCHIVES := mail base
 
+# The sockets and threads of the milter, with nothing of ours behind them.
+TESTS += test_milter_server
+test_milter_server_SRCS := tests/unit/test_milter_server.c milter-dkim/server.c
+test_milter_server_ARCHIVES := milter-core run base
+test_milter_server_LIBS := $(RUN_LIBS)
+
 DKIM_FUZZERS := taglist sig keyrecord keytable message outcome_record
-DKIM_FUZZERS += session author dnsname hostset signingtable arcseal redact
+DKIM_FUZZERS += milter_wire session author dnsname hostset signingtable arcseal redact
 FUZZERS += $(DKIM_FUZZERS:%=fuzz_%)
 $(foreach t,$(DKIM_FUZZERS),$(eval $(call auth_fuzzer,$(t))))
 

@@ -1,5 +1,5 @@
 /*
- * One connection of the MTA and the messages on it: from what libmilter tells to
+ * One connection of the MTA and the messages on it: from what it tells to
  * a verdict and a plan of edits.  Pure: no socket, clock, log or thread.
  *
  *   session_connect, session_helo             once

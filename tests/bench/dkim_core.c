@@ -89,7 +89,7 @@ static void hash_relaxed(struct bench *b)
 	bodyhash_reset(b->bodies);
 	if (bodyhash_want(b->bodies, CANON_RELAXED, BODYHASH_WHOLE, &index) < 0)
 		PANIC("no room for one hash");
-	/* In pieces as libmilter hands them over. */
+	/* In pieces as the MTA sends them. */
 	for (struct span rest = sbuf_span(&b->body); rest.len > 0; rest = span_skip(rest, 65535))
 		bodyhash_push(b->bodies, span_take(rest, 65535));
 	bodyhash_finish(b->bodies);

@@ -1,5 +1,5 @@
 /*
- * The empty milter: what any milter costs Postfix.  It looks at nothing and
+ * The empty milter, over libmilter: what milters cost Postfix.  It looks at nothing and
  * inserts one field.  With -n it negotiates that Postfix waits for no answer
  * before the end of the message; with -m it negotiates just what milter-dkim does;
  * with -s it does that, too, and makes one bare signature with KEY for each message:
@@ -17,7 +17,7 @@
 #define NO_REPLIES                                                                               \
 	(SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_MAIL | SMFIP_NR_RCPT | SMFIP_NR_DATA |         \
 	 SMFIP_NR_HDR | SMFIP_NR_EOH | SMFIP_NR_BODY | SMFIP_NOUNKNOWN)
-/* See on_negotiate() and choose_macros() in milter-dkim/milter.c. */
+/* See on_negotiate() and macro_lists in milter-dkim/milter.c. */
 #define AS_MILTER_DKIM                                                                           \
 	(SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_HDR | SMFIP_NR_BODY | SMFIP_NOEOH |            \
 	 SMFIP_NORCPT | SMFIP_NODATA | SMFIP_NOUNKNOWN | SMFIP_HDR_LEADSPC)

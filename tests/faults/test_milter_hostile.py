@@ -16,7 +16,7 @@ from tests.frame.milter import MilterClient, packet, strings
 from tests.integration.test_milter import SENDER, MilterCase, fields, from_signature, header_of
 
 HEADER_COUNT_LIMIT = 10000
-PACKET_MAX = 65535
+PACKET_MAX = (1 << 20) - 1
 LARGE_BODY = 200 << 20
 MEMORY_GROWTH_MAX = 4 << 20
 RANDOM_SESSIONS = 300
@@ -294,6 +294,10 @@ class Bounded(HostileCase):
         self.assertEqual(self.text(GOOD + filler)[1], (b"c", b""))
         filler[-1] = (b"X", filler[-1][1] + b"y")
         self.assertEqual(self.text(GOOD + filler)[1][1][:10], b"552 5.3.4 ")
+
+    def test_field_of_300_kb(self):
+        """As long a field as Postfix may be told to let through."""
+        self.assertEqual(self.text([*GOOD, (b"X", b" " + b"y" * 300000)])[1], (b"c", b""))
 
     def test_signatures(self):
         signatures = [(b"DKIM-Signature", b" " + value.encode())

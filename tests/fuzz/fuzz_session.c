@@ -244,7 +244,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	(void)span_cut(&rest, '\0', &sender);
 	(void)span_cut(&rest, '\0', &helo);
 	(void)span_cut(&rest, '\0', &w.zone);
-	/* Postfix and libmilter pass texts that end at their first NUL. */
+	/* In the milter protocol texts end at their first NUL. */
 	if (span_chr(rest, '\0') != SPAN_NPOS)
 		return 0;
 	arena_init(&w.names, 1 << 20);

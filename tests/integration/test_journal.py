@@ -150,14 +150,14 @@ class Journal(unittest.TestCase):
             "key_unusable": {"DOMAIN": "bad.example", "PRIORITY": "3"},
             "table_line_broken": {"PRIORITY": "3"},
             "host_entry_ignored": {"ENTRY": "10.0.0.0/99", "PRIORITY": "4"},
-            "keys_unreachable": {"PRIORITY": "3"}, "libmilter_failed": {"PRIORITY": "3"},
+            "keys_unreachable": {"PRIORITY": "3"}, "milter_protocol": {"PRIORITY": "3"},
             "daemon_started": {"PRIORITY": "5"},
         }
         for name, fields in wanted.items():
             with self.subTest(name):
                 self.assertIn(name, list(self.entries))
                 self.assertLessEqual((fields or {}).items(), self.entries[name].items())
-        for name in ("key_unusable", "keys_unreachable", "libmilter_failed", "table_line_broken", "message_deferred",
+        for name in ("key_unusable", "keys_unreachable", "milter_protocol", "table_line_broken", "message_deferred",
                      "message_rejected"):
             self.assertTrue(self.entries[name]["REASON"], name)
 

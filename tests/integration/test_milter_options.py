@@ -1,12 +1,15 @@
 """milter-dkim's options: a bad value is told with its place before anything starts, and a
 change that has to wait for a restart is told, too."""
 import pathlib
+import socket
+import struct
 import subprocess
 import tempfile
 import unittest
 
 from tests.frame.layout import Layout
 from tests.frame.lone_milter import LoneMilter
+from tests.frame.milter import ACTIONS, STEPS, TIMEOUT_S, VERSION, packet, read_packet
 
 HOSTS_FILE_MAX = 4 << 20
 SIG_NAMES_MAX = 256
@@ -14,7 +17,7 @@ SIG_NAMES_MAX = 256
 
 class Places(unittest.TestCase):
     BAD = (
-        ("listen", "unix:/a,inet:127.0.0.1:8891"), ("listen", "inet:8891@localhost"),
+        ("listen", "unix:/a,inet:127.0.0.1"), ("listen", "inet:8891@localhost"),
         ("sign_headers", "To:Subject"), ("key_table", "/x"), ("signing_table", "/x"),
         ("internal_hosts", "10.0.0.0/33"), ("internal_hosts", "10.0.0"), ("trusted_forwarders", "192.0.2.1-192.0.2.9"),
         ("arc_trusted_sealers", "192.0.2.1"), ("arc_seal", "yes"), ("arc_domain", "nobody"), ("arc_selector", "a b"),
@@ -73,9 +76,24 @@ class Places(unittest.TestCase):
             self.assertEqual((code, text.count("FILE:1: sign_headers: ")), (wanted, wanted // 78))
 
     def test_good_values(self):
-        for line in ("resolver = 127.0.0.1, [::1]:53, ::1, 192.0.2.1:5353", "resolver_trusted = 192.0.2.0/24, ::1",
+        for line in ("listen = unix:/a, inet:127.0.0.1:8891, inet6:[::1]:8891", "resolver = 127.0.0.1, [::1]:53, ::1, 192.0.2.1:5353", "resolver_trusted = 192.0.2.0/24, ::1",
                      "internal_hosts = 192.0.2.1, 10.0.0.0/8, !10.1.0.0/16, .example.com, *.example.org, 2001:db8::/32"):
             self.assertEqual(self.check(line + "\n"), (0, ""))
+
+
+class Sockets(unittest.TestCase):
+    def test_each_is_served(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with LoneMilter() as milter:
+            milter.stop()
+            milter.options["listen"] += f", inet:127.0.0.1:{port}"
+            milter.start()
+            self.assertEqual(milter.sign(b"a@example.com"), [])
+            with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as client, client.makefile("rb") as stream:
+                client.sendall(packet(b"O", struct.pack(">III", VERSION, ACTIONS, STEPS)))
+                self.assertEqual(read_packet(stream)[0], b"O")
 
 
 class Restart(unittest.TestCase):

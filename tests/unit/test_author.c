@@ -264,7 +264,7 @@ START_TEST(fields_of_a_header)
 	ck_assert_int_eq(author_find(&h, &a, &author), 0);
 	ck_assert(author.more);
 	ck_assert_uint_eq(author.fields, AUTHOR_DOMAINS_MAX + 1);
-	/* As libmilter hands over a field with a blank in front of its colon. */
+	/* As the MTA hands over a field with a blank in front of its colon. */
 	mail_header_init(&h, &a, &MAIL_LIMITS_DEFAULT);
 	ck_assert_int_eq(mail_header_add(&h, SPAN_LIT("From "), SPAN_LIT(" a@b.test")), 0);
 	ck_assert_uint_eq(h.fields[0].gap, 1);

@@ -1,0 +1,445 @@
+/*
+ * Invariants: every descriptor in the epoll set is armed for one event, so one thread
+ * at a time has a connection, and whoever has it arms it again or closes it.  The lock
+ * guards the list of connections and the counts of threads; no handler runs under it.
+ */
+#include "milter-dkim/server.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/run/loop.h"
+#include "lib/run/metrics_common.h"
+
+#define STACK_BYTES (1u << 20)
+#define SPARE_WAIT_MS 2000   /* how long a thread that nobody needs waits for work */
+#define TALK_WAIT_US 5000    /* how long a thread stays with a connection that says nothing */
+#define ACCEPT_PAUSE_MS 100  /* without descriptors */
+#define BUFFER_BYTES (1u << 17)
+#define WRITE_BYTES (1u << 16) /* replies that are gathered before they are written */
+
+enum kind { LISTENER, LINK, STOP };
+
+/* What an epoll event points to. */
+struct source {
+	enum kind kind;
+	int fd;
+};
+
+struct link {
+	struct source source; /* first: an event points to it */
+	struct link *next, *prev;
+	void *state;
+	struct span rest;         /* owned: the beginning of a packet, while it waits */
+	atomic_llong late_at_ms;  /* when the packet that has begun is late; 0: none has */
+};
+
+struct server {
+	struct server_limits limits;
+	const struct server_handler *handler;
+	void *arg;
+	int epoll_fd;
+	struct source listeners[LISTEN_MAX], stop;
+	size_t listener_count;
+	pthread_attr_t thread_attr;
+
+	pthread_mutex_t lock;
+	pthread_cond_t thread_ended;
+	struct link *links;
+	size_t link_count;
+	size_t threads, waiting; /* of the threads, those that have nothing to do */
+	bool paused;
+	atomic_bool stopping; /* set under the lock */
+};
+
+/* One thread's buffers. */
+struct worker {
+	struct server *server;
+	char *in;
+	size_t in_len, in_size;
+	struct sbuf out;
+};
+
+static void *work(void *arg);
+
+/* ---- threads ---- */
+
+/* Lock held. */
+static int start_thread(struct server *s)
+{
+	pthread_t thread;
+	if (pthread_create(&thread, &s->thread_attr, work, s) != 0)
+		return ERR_TEMP;
+	s->threads++;
+	s->waiting++;
+	return 0;
+}
+
+/*
+ * This thread has something to do now: another one waits instead.  Where none can be
+ * made, the others are enough to go on with.
+ */
+static void begin_work(struct server *s)
+{
+	pthread_mutex_lock(&s->lock);
+	if (--s->waiting == 0 && s->threads < s->limits.threads && !atomic_load(&s->stopping))
+		IGNORE_RESULT(start_thread(s));
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- connections ---- */
+
+static bool arm(const struct server *s, struct source *source, int operation)
+{
+	struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = source};
+	return epoll_ctl(s->epoll_fd, operation, source->fd, &event) == 0;
+}
+
+static void close_link(struct server *s, struct link *l)
+{
+	pthread_mutex_lock(&s->lock);
+	if (l->next != NULL)
+		l->next->prev = l->prev;
+	if (l->prev != NULL)
+		l->prev->next = l->next;
+	else
+		s->links = l->next;
+	s->link_count--;
+	pthread_mutex_unlock(&s->lock);
+	metrics_dec(METRIC_CONNECTIONS);
+	s->handler->close(l->state);
+	close(l->source.fd);
+	free((char *)(uintptr_t)l->rest.ptr);
+	free(l);
+}
+
+/* NULL where there are too many, or the server stops. */
+static struct link *open_link(struct server *s, int fd)
+{
+	struct link *l = mem_zalloc(sizeof(*l));
+	l->source = (struct source){LINK, fd};
+	pthread_mutex_lock(&s->lock);
+	bool taken = s->link_count < s->limits.connections && !atomic_load(&s->stopping);
+	if (taken) {
+		l->next = s->links;
+		if (l->next != NULL)
+			l->next->prev = l;
+		s->links = l;
+		s->link_count++;
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!taken) {
+		free(l);
+		return NULL;
+	}
+	metrics_inc(METRIC_CONNECTIONS);
+	l->state = s->handler->open(s->arg);
+	return l;
+}
+
+static void set_options(const struct server *s, int fd)
+{
+	const int on = 1;
+	const struct timeval talk = {.tv_usec = TALK_WAIT_US};
+	const struct timeval reply = {.tv_sec = s->limits.packet_timeout_ms / 1000,
+				      .tv_usec = s->limits.packet_timeout_ms % 1000 * 1000};
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &talk, sizeof(talk)) < 0 ||
+	    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &reply, sizeof(reply)) < 0)
+		PANIC("setsockopt");
+	/* For TCP only: a mail server that is gone is found out, a reply is not held back. */
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+/* A new connection, or NULL. */
+static struct link *accept_link(struct server *s, struct source *listener)
+{
+	int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC), why = errno;
+	if (fd < 0 && (why == EMFILE || why == ENFILE || why == ENOMEM || why == ENOBUFS)) {
+		metrics_inc(METRIC_ACCEPT_PAUSES);
+		poll(NULL, 0, ACCEPT_PAUSE_MS);
+	}
+	/* It may have been taken away meanwhile: see server_pause(). */
+	IGNORE_RESULT(arm(s, listener, EPOLL_CTL_MOD));
+	if (fd < 0)
+		return NULL;
+	set_options(s, fd);
+	struct link *l = open_link(s, fd);
+	if (l == NULL) {
+		metrics_inc(METRIC_CONNECTIONS_REFUSED);
+		close(fd);
+	}
+	return l;
+}
+
+/* ---- what a thread does with a connection ---- */
+
+static bool write_replies(struct worker *w, const struct link *l)
+{
+	struct span rest = sbuf_span(&w->out);
+	bool ok = sbuf_ok(&w->out);
+	while (ok && rest.len > 0) {
+		ssize_t n = send(l->source.fd, rest.ptr, rest.len, MSG_NOSIGNAL);
+		ok = n > 0 || (n < 0 && errno == EINTR);
+		if (n > 0)
+			rest = span_skip(rest, (size_t)n);
+	}
+	if (w->out.size > WRITE_BYTES) {
+		sbuf_done(&w->out);
+		sbuf_init_heap(&w->out, SERVER_REPLIES_MAX);
+	}
+	sbuf_reset(&w->out);
+	if (ok)
+		w->server->handler->replied(l->state);
+	return ok;
+}
+
+/* Room for MORE bytes at the end of what is there. */
+static void reserve(struct worker *w, size_t more)
+{
+	if (w->in_size - w->in_len >= more)
+		return;
+	w->in_size = w->in_len + more;
+	w->in = mem_realloc(w->in, w->in_size);
+}
+
+static const char *error_text(int rc)
+{
+	return rc == ERR_LIMIT ? "a packet is too long" : "a packet is empty";
+}
+
+/* Hands over the packets that are whole; the rest moves to the front.  False: the
+ * connection ends. */
+static bool handle_packets(struct worker *w, const struct link *l)
+{
+	const struct server_handler *handler = w->server->handler;
+	struct span in = span_of(w->in, w->in_len);
+	struct wire_packet packet;
+	size_t missing = 0;
+	bool go_on = true;
+	int rc = 0;
+	while (go_on && (rc = wire_next(&in, &packet, &missing)) == 0) {
+		go_on = handler->packet(l->state, &packet, &w->out);
+		if (w->out.len >= WRITE_BYTES && !write_replies(w, l))
+			return false;
+	}
+	if (go_on && rc != ERR_AGAIN) {
+		handler->malformed(l->state, error_text(rc));
+		go_on = false;
+	}
+	if (!write_replies(w, l) || !go_on)
+		return false;
+	if (in.len > 0)
+		memmove(w->in, in.ptr, in.len);
+	w->in_len = in.len;
+	reserve(w, missing);
+	return true;
+}
+
+static void take_rest(struct worker *w, struct link *l)
+{
+	reserve(w, l->rest.len + 1);
+	if (l->rest.len > 0)
+		memcpy(w->in, l->rest.ptr, l->rest.len);
+	w->in_len = l->rest.len;
+	free((char *)(uintptr_t)l->rest.ptr);
+	l->rest = SPAN_EMPTY;
+	atomic_store(&l->late_at_ms, 0);
+}
+
+/* It says nothing just now: whoever is free waits for it. */
+static bool let_rest(struct worker *w, struct link *l, bool known)
+{
+	if (w->in_len > 0) {
+		l->rest = span_of(span_dup(span_of(w->in, w->in_len)), w->in_len);
+		atomic_store(&l->late_at_ms, clock_boot_ms() + w->server->limits.packet_timeout_ms);
+	}
+	return arm(w->server, &l->source, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
+}
+
+/* False where it has ended. */
+static bool talk(struct worker *w, struct link *l)
+{
+	ssize_t n;
+	while (!atomic_load(&w->server->stopping)) {
+		n = recv(l->source.fd, w->in + w->in_len, w->in_size - w->in_len, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return true;
+		if (n <= 0)
+			return false;
+		w->in_len += (size_t)n;
+		if (!handle_packets(w, l))
+			return false;
+	}
+	return true;
+}
+
+/* KNOWN: it is in the epoll set. */
+static void serve(struct worker *w, struct link *l, bool known)
+{
+	take_rest(w, l);
+	/* Once it rests another thread may have it, or have closed it. */
+	if (!talk(w, l) || !let_rest(w, l, known))
+		close_link(w->server, l);
+	w->in_len = 0;
+	if (w->in_size > BUFFER_BYTES) {
+		w->in = mem_realloc(w->in, BUFFER_BYTES);
+		w->in_size = BUFFER_BYTES;
+	}
+}
+
+/* ---- a thread's life ---- */
+
+static void handle(struct worker *w, struct source *source)
+{
+	struct link *l;
+	begin_work(w->server);
+	if (source->kind == LINK) {
+		serve(w, (struct link *)(void *)source, true);
+	} else {
+		l = accept_link(w->server, source);
+		if (l != NULL)
+			serve(w, l, false);
+	}
+}
+
+/* The thread has done what it had to: false where it is not needed any more. */
+static bool end_work(struct server *s, bool was_idle)
+{
+	pthread_mutex_lock(&s->lock);
+	s->waiting += !was_idle;
+	bool ends = atomic_load(&s->stopping) || (was_idle && s->waiting > SERVER_SPARE_THREADS);
+	if (ends) {
+		s->waiting--;
+		s->threads--;
+		pthread_cond_signal(&s->thread_ended);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return !ends;
+}
+
+static void *work(void *arg)
+{
+	struct server *s = arg;
+	struct worker w = {.server = s, .in = mem_alloc(BUFFER_BYTES), .in_size = BUFFER_BYTES};
+	bool idle;
+	sbuf_init_heap(&w.out, SERVER_REPLIES_MAX);
+	do {
+		struct epoll_event event;
+		int n = epoll_wait(s->epoll_fd, &event, 1, SPARE_WAIT_MS);
+		if (n < 0 && errno != EINTR)
+			PANIC("epoll_wait");
+		struct source *source = n == 1 ? event.data.ptr : NULL;
+		idle = source == NULL || source->kind == STOP;
+		if (!idle)
+			handle(&w, source);
+	} while (end_work(s, idle));
+	sbuf_done(&w.out);
+	free(w.in);
+	return NULL;
+}
+
+/* ---- the server ---- */
+
+static int begin(struct server *s)
+{
+	for (size_t i = 0; i < s->listener_count; i++)
+		if (!arm(s, &s->listeners[i], EPOLL_CTL_ADD))
+			return ERR_TEMP;
+	pthread_mutex_lock(&s->lock);
+	int rc = start_thread(s);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
+int server_new(const struct listen_set *set, const struct server_limits *limits,
+	       const struct server_handler *handler, void *arg, struct server **server_out, struct sbuf *error)
+{
+	struct server *s = mem_zalloc(sizeof(*s));
+	s->limits = *limits;
+	s->handler = handler;
+	s->arg = arg;
+	s->listener_count = set->count;
+	for (size_t i = 0; i < set->count; i++)
+		s->listeners[i] = (struct source){LISTENER, set->fds[i]};
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->thread_ended, NULL);
+	pthread_attr_init(&s->thread_attr);
+	pthread_attr_setstacksize(&s->thread_attr, STACK_BYTES);
+	pthread_attr_setdetachstate(&s->thread_attr, PTHREAD_CREATE_DETACHED);
+	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	s->stop = (struct source){STOP, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+	if (s->epoll_fd < 0 || s->stop.fd < 0 || begin(s) < 0) {
+		sbuf_addf(error, "cannot start to serve: %s", strerror(errno));
+		server_free(&s);
+		return ERR_TEMP;
+	}
+	*server_out = s;
+	return 0;
+}
+
+void server_pause(struct server *s)
+{
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->listener_count && !s->paused; i++)
+		epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->listeners[i].fd, NULL);
+	s->paused = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void server_sweep(struct server *s)
+{
+	int64_t now = clock_boot_ms();
+	pthread_mutex_lock(&s->lock);
+	for (struct link *l = s->links; l != NULL; l = l->next) {
+		int64_t late_at = atomic_load(&l->late_at_ms);
+		if (late_at != 0 && now >= late_at)
+			shutdown(l->source.fd, SHUT_RDWR);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* All threads see the descriptor, which is armed for more than one event. */
+static void end_threads(struct server *s)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = &s->stop};
+	const uint64_t one = 1;
+	pthread_mutex_lock(&s->lock);
+	atomic_store(&s->stopping, true);
+	if (s->threads > 0 && (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->stop.fd, &event) < 0 ||
+			       write(s->stop.fd, &one, sizeof(one)) < 0))
+		PANIC("cannot tell the threads to end");
+	while (s->threads > 0)
+		pthread_cond_wait(&s->thread_ended, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void server_free(struct server **server)
+{
+	struct server *s = *server;
+	if (s == NULL)
+		return;
+	server_pause(s);
+	end_threads(s);
+	while (s->links != NULL)
+		close_link(s, s->links);
+	if (s->epoll_fd >= 0)
+		close(s->epoll_fd);
+	if (s->stop.fd >= 0)
+		close(s->stop.fd);
+	pthread_attr_destroy(&s->thread_attr);
+	pthread_cond_destroy(&s->thread_ended);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+	*server = NULL;
+}
