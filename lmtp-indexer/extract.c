@@ -228,8 +228,9 @@ struct extract *extract_new(const struct extract_limits *limits, const char *aut
 	GMimeMessage *message = parse(source);
 	if (is_message(message)) {
 		x->state = EXTRACT_PARSED;
+		run.root = g_mime_message_get_mime_part(message);
 		extract_headers(&run, message);
-		extract_parts(&run, g_mime_message_get_mime_part(message));
+		extract_parts(&run);
 		x->truncated = x->truncated || !sbuf_ok(&run.text);
 		keep_text(&run);
 		make_snippet(&run);

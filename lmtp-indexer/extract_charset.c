@@ -8,7 +8,7 @@
 #include "lib/base/utf8.h"
 #include "lmtp-indexer/extract_internal.h"
 
-static bool is_utf8(const char *charset)
+bool extract_is_utf8(const char *charset)
 {
 	struct span s = span_str(charset);
 	return s.len == 0 || span_ieq(s, SPAN_LIT("utf-8")) || span_ieq(s, SPAN_LIT("us-ascii")) ||
@@ -160,14 +160,14 @@ static bool add_utf8(struct sbuf *out, const char *charset, struct span bytes)
 {
 	size_t from = out->len;
 	int rc = ERR_NOT_FOUND;
-	bool whole = is_utf8(charset) && utf8_prefix(bytes) == bytes.len;
+	bool whole = extract_is_utf8(charset) && utf8_prefix(bytes) == bytes.len;
 	if (bytes.len == 0)
 		return true;
 	if (whole) {
 		add_clean(out, bytes);
 		return true;
 	}
-	if (!is_utf8(charset)) {
+	if (!extract_is_utf8(charset)) {
 		const char *name = g_mime_charset_iconv_name(charset);
 		const struct superset *more = superset_of(name);
 		whole = add_named(out, name, bytes, &rc);
@@ -187,4 +187,14 @@ bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes)
 	bool whole = add_utf8(out, charset, bytes);
 	fold_line_ends(out, from);
 	return whole;
+}
+
+bool extract_add_exact(struct sbuf *out, const char *charset, struct span bytes)
+{
+	static const char probe[] = "Re: a@b";
+	char mem[32];
+	struct sbuf same;
+	sbuf_init(&same, mem, sizeof(mem));
+	return extract_add_utf8(&same, charset, span_str(probe)) && span_eq(sbuf_span(&same), span_str(probe)) &&
+	       extract_add_utf8(out, charset, bytes);
 }

@@ -8,13 +8,6 @@
 /* Columns hold years 1000 to 9999; a Date beyond 2199 is nonsense anyway. */
 #define SUBJECT_KEY_MAX 1024
 
-static const char *raw_header(GMimeMessage *message, const char *name)
-{
-	GMimeHeader *h = g_mime_header_list_get_header(
-		g_mime_object_get_header_list(GMIME_OBJECT(message)), name);
-	return h == NULL ? NULL : g_mime_header_get_raw_value(h);
-}
-
 /* ---- Addresses ---- */
 
 static void add_person(struct extract_run *run, enum extract_kind kind, const char *address, const char *name)
@@ -111,14 +104,37 @@ static void add_field(struct extract_run *run, enum extract_kind kind, InternetA
 		add_broken(run, kind, raw);
 }
 
-/* LIST is what GMime has read, of all fields of that name; RAW is the first of them. */
-static void read_field(struct extract_run *run, enum extract_kind kind, InternetAddressList *list, const char *raw)
+/* All fields NAME, mended; owned. */
+static InternetAddressList *list_of(struct extract_run *run, GMimeMessage *message, const char *name)
 {
-	char *mended = raw == NULL ? NULL : extract_mend_words(raw);
-	InternetAddressList *better = mended == NULL ? NULL : internet_address_list_parse(NULL, mended);
-	bool all = better != NULL && list != NULL &&
-		   internet_address_list_length(better) == internet_address_list_length(list);
-	add_field(run, kind, all ? better : list, mended != NULL ? mended : raw);
+	GMimeHeaderList *fields = g_mime_object_get_header_list(GMIME_OBJECT(message));
+	InternetAddressList *all = internet_address_list_new();
+	int count = g_mime_header_list_get_count(fields);
+	for (int i = 0; i < count; i++) {
+		GMimeHeader *h = g_mime_header_list_get_header_at(fields, i);
+		if (!span_ieq(span_str(g_mime_header_get_name(h)), span_str(name)))
+			continue;
+		char *mended = extract_mend_field(run, g_mime_header_get_raw_value(h));
+		InternetAddressList *some =
+			internet_address_list_parse(NULL, mended != NULL ? mended : g_mime_header_get_raw_value(h));
+		if (some != NULL) {
+			internet_address_list_append(all, some);
+			g_object_unref(some);
+		}
+		g_free(mended);
+	}
+	return all;
+}
+
+/* LIST is what GMime has read. */
+static void read_field(struct extract_run *run, enum extract_kind kind, GMimeMessage *message, const char *name,
+		       InternetAddressList *list)
+{
+	const char *raw = extract_raw_field(GMIME_OBJECT(message), name);
+	char *mended = extract_mend_field(run, raw);
+	InternetAddressList *better = mended == NULL ? NULL : list_of(run, message, name);
+	bool more = better != NULL && internet_address_list_length(better) > 0;
+	add_field(run, kind, more ? better : list, mended != NULL ? mended : raw);
 	if (better != NULL)
 		g_object_unref(better);
 	g_free(mended);
@@ -142,8 +158,7 @@ static void read_addresses(struct extract_run *run, GMimeMessage *message)
 		return;
 	}
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		read_field(run, rows[i].kind, g_mime_message_get_addresses(message, rows[i].type),
-			   raw_header(message, rows[i].name));
+		read_field(run, rows[i].kind, message, rows[i].name, g_mime_message_get_addresses(message, rows[i].type));
 }
 
 /* ---- Threads ---- */
@@ -268,8 +283,8 @@ static void read_thread(struct extract_run *run, GMimeMessage *message)
 		extract_partial(run);
 		return;
 	}
-	read_references(x, span_str(raw_header(message, "References")));
-	if (only_id(span_str(raw_header(message, "In-Reply-To")), &id)) {
+	read_references(x, span_str(extract_raw_field(GMIME_OBJECT(message), "References")));
+	if (only_id(span_str(extract_raw_field(GMIME_OBJECT(message), "In-Reply-To")), &id)) {
 		add_ref(x, id);
 		char *text = g_strndup(id.ptr, id.len);
 		x->in_reply_to = extract_keep(run, text, EXTRACT_ID_CHARS);
@@ -390,25 +405,15 @@ static void read_date(struct extract *x, GMimeMessage *message)
 	x->date_s = x->has_date ? s : 0;
 }
 
-char *extract_subject(GMimeMessage *message)
-{
-	const char *raw = raw_header(message, "Subject");
-	char *mended = raw == NULL ? NULL : extract_mend_words(raw);
-	char *subject = mended == NULL ? g_strdup(g_mime_message_get_subject(message))
-				       : g_mime_utils_header_decode_text(NULL, mended);
-	g_free(mended);
-	return subject;
-}
-
 void extract_headers(struct extract_run *run, GMimeMessage *message)
 {
 	struct extract *x = run->x;
-	char *subject = extract_subject(message);
+	char *subject = extract_subject(run, message);
 	struct span id;
 	x->has_subject = subject != NULL;
 	x->subject = extract_keep(run, subject, EXTRACT_SUBJECT_CHARS);
 	g_free(subject);
-	if (only_id(span_str(raw_header(message, "Message-ID")), &id)) {
+	if (only_id(span_str(extract_raw_field(GMIME_OBJECT(message), "Message-ID")), &id)) {
 		char *text = g_strndup(id.ptr, id.len);
 		x->message_id = extract_keep(run, text, EXTRACT_ID_CHARS);
 		g_free(text);

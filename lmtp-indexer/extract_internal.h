@@ -11,6 +11,7 @@ struct extract_run {
 	struct extract *x;
 	const struct extract_limits *limits;
 	const char *authserv_id;
+	GMimeObject *root; /* of the message in hand */
 	unsigned parts;   /* leaf parts seen */
 	struct sbuf text; /* decoded text so far, valid UTF-8 */
 };
@@ -25,13 +26,17 @@ struct span extract_keep(struct extract_run *run, const char *text, size_t chars
 /* Reads the top header. */
 void extract_headers(struct extract_run *run, GMimeMessage *message);
 /* Walks over the parts. */
-void extract_parts(struct extract_run *run, GMimeObject *root);
+void extract_parts(struct extract_run *run);
 
 /*
  * Adds BYTES of CHARSET (NULL: unknown) to OUT as UTF-8 with LF line ends;
  * what cannot be converted becomes '?'.  False where something was lost.
  */
 bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes);
+/* The same for a header field; false unless all of it is valid in CHARSET, which has ASCII at its place. */
+bool extract_add_exact(struct sbuf *out, const char *charset, struct span bytes);
+/* Or ASCII, or nothing. */
+bool extract_is_utf8(const char *charset);
 
 /* The charset that has all of CHARSET, byte by byte, and more, if it is commonly sent under that name; else NULL. */
 const char *extract_superset(const char *charset);
@@ -41,8 +46,14 @@ const char *extract_superset(const char *charset);
 /* FIELD with its encoded words as they are meant, for GMime to decode; owned, NULL where they are that already. */
 char *extract_mend_words(const char *field);
 
+/* The bytes of the first field NAME; NULL where there is none. */
+const char *extract_raw_field(GMimeObject *object, const char *name);
+/* FIELD (may be NULL) in UTF-8 and with its encoded words as they are meant; owned, NULL where GMime shall take it as it is. */
+char *extract_mend_field(const struct extract_run *run, const char *field);
 /* The decoded subject; owned, NULL where there is none. */
-char *extract_subject(GMimeMessage *message);
+char *extract_subject(struct extract_run *run, GMimeMessage *message);
+/* The name that a part is sent under; owned, NULL where there is none. */
+char *extract_file_name(const struct extract_run *run, GMimeObject *object);
 
 /* False for a message that GMime cannot take without using up the stack. */
 bool extract_guard(const struct extract_source *source) MUST_CHECK;

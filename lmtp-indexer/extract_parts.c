@@ -121,7 +121,9 @@ static void add_attachment(struct extract_run *run, GMimePart *part)
 	g_checksum_get_digest(d.sum, a->sha256, &len);
 	g_checksum_free(d.sum);
 	a->size_bytes = d.bytes;
-	a->name = extract_keep(run, g_mime_part_get_filename(part), EXTRACT_NAME_CHARS);
+	char *name = extract_file_name(run, GMIME_OBJECT(part));
+	a->name = extract_keep(run, name, EXTRACT_NAME_CHARS);
+	g_free(name);
 }
 
 /* ---- The walk ---- */
@@ -235,12 +237,6 @@ static void digest_message(struct extract_attachment *a, GMimeMessage *message)
 	g_object_unref(null);
 }
 
-static const char *name_of(GMimeObject *object)
-{
-	const char *name = g_mime_object_get_content_disposition_parameter(object, "filename");
-	return name != NULL ? name : g_mime_object_get_content_type_parameter(object, "name");
-}
-
 /* The subject of an inner message that is not the name of the attachment already. */
 static void add_line(struct extract_run *run, const char *subject)
 {
@@ -263,15 +259,18 @@ static void walk_message(struct extract_run *run, GMimeMessagePart *part, unsign
 	}
 	if (a != NULL) {
 		digest_message(a, inner);
-		const char *name = name_of(GMIME_OBJECT(part));
-		char *subject = extract_subject(inner);
+		char *name = extract_file_name(run, GMIME_OBJECT(part)), *subject = extract_subject(run, inner);
 		a->name = extract_keep(run, name != NULL ? name : subject, EXTRACT_NAME_CHARS);
 		if (name != NULL)
 			add_line(run, subject);
+		g_free(name);
 		g_free(subject);
 	}
-	if (g_mime_message_get_mime_part(inner) != NULL)
-		walk(run, g_mime_message_get_mime_part(inner), depth + 1);
+	GMimeObject *const outer = run->root;
+	run->root = g_mime_message_get_mime_part(inner);
+	if (run->root != NULL)
+		walk(run, run->root, depth + 1);
+	run->root = outer;
 }
 
 static void walk(struct extract_run *run, GMimeObject *object, unsigned depth)
@@ -288,7 +287,7 @@ static void walk(struct extract_run *run, GMimeObject *object, unsigned depth)
 		walk_leaf(run, object);
 }
 
-void extract_parts(struct extract_run *run, GMimeObject *root)
+void extract_parts(struct extract_run *run)
 {
-	walk(run, root, 1);
+	walk(run, run->root, 1);
 }

@@ -7,7 +7,7 @@ CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c terms.c block.c query.c \
-	match.c html.c extract.c extract_charset.c extract_guard.c extract_headers.c extract_parts.c extract_record.c \
+	match.c html.c extract.c extract_charset.c extract_fields.c extract_guard.c extract_headers.c extract_parts.c extract_record.c \
 	extract_words.c delivery.c payload.c change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c pace.c)
 
 BINS += lmtp-indexer
@@ -24,7 +24,7 @@ $(1)_SRCS := tests/unit/$(1).c
 $(1)_ARCHIVES := indexer-core base
 $(1)_LIBS := $(GMIME_LIBS)
 endef
-$(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract \
+$(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract test_indexer_fields \
 	test_indexer_delivery test_indexer_search test_indexer_follow test_indexer_turns,\
 	$(eval $(call indexer_test,$(t))))
 

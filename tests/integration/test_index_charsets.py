@@ -56,6 +56,18 @@ class Charsets(ContentCase):
                                "WHERE a.message_id = m.id), m.parse_state")
                 self.assertEqual(got, [(sample, sample, sample, sample, "parsed")])
 
+    def test_raw_bytes_in_the_charset_of_the_text(self):
+        user, sent = self.new_user(), {}
+        charsets = [(name, codec, sample) for name, codec, sample in CHARSETS if not codec.startswith(("utf-", "iso2022-kr"))]
+        for name, codec, sample in charsets:
+            raw = sample.encode(codec)
+            sent[name] = self.send(user, b"Subject: " + raw + b"\r\nFrom: " + raw + b" <x@example.org>\r\nMIME-Version: 1.0\r\n"
+                                   b"Content-Type: text/plain; charset=" + name.encode() + b"\r\n\r\n" + raw + b"\r\n")
+        for name, _, sample in charsets:
+            with self.subTest(charset=name):
+                got = self.row(user, sent[name], "m.subject, m.from_display, TRIM(m.snippet), m.parse_state")
+                self.assertEqual(got, [(sample, sample, sample, "parsed")])
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,0 +1,107 @@
+/*
+ * Header fields that hold bytes of an old charset as they are, without encoded
+ * words: against the rules, and sent.  They are of the charset that the
+ * text of their message is declared in, where all of their bytes are valid
+ * in it; what ISO-2022-JP is shows by itself.  All else is left to GMime.
+ */
+#include "lib/base/utf8.h"
+#include "lmtp-indexer/extract_internal.h"
+
+#define ESCAPE '\x1b'
+
+/* What the first text among LEFT parts is declared in; NULL where that is nothing or UTF-8. */
+static const char *charset_of(GMimeObject *object, unsigned depth, unsigned *left)
+{
+	const char *charset = NULL;
+	if (object == NULL || *left == 0)
+		return NULL;
+	--*left;
+	if (GMIME_IS_MULTIPART(object) && depth > 0) {
+		int count = g_mime_multipart_get_count(GMIME_MULTIPART(object));
+		for (int i = 0; i < count && charset == NULL; i++)
+			charset = charset_of(g_mime_multipart_get_part(GMIME_MULTIPART(object), i), depth - 1, left);
+	} else if (g_mime_content_type_is_type(g_mime_object_get_content_type(object), "text", "*")) {
+		charset = g_mime_object_get_content_type_parameter(object, "charset");
+	}
+	return charset != NULL && !extract_is_utf8(charset) ? charset : NULL;
+}
+
+/* FIELD as UTF-8; owned, NULL where it is that already or of an unknown charset. */
+static char *to_utf8(const struct extract_run *run, struct span field)
+{
+	const bool wide = utf8_prefix(field) < field.len, escaped = span_chr(field, ESCAPE) != SPAN_NPOS;
+	unsigned left = run->limits->parts_max;
+	const char *charset;
+	struct sbuf out;
+	if (!wide && !escaped)
+		return NULL;
+	charset = charset_of(run->root, run->limits->depth_max, &left);
+	if (!wide && (charset == NULL || !span_istarts(span_str(charset), SPAN_LIT("iso-2022-"))))
+		charset = "iso-2022-jp";
+	if (charset == NULL)
+		return NULL;
+	sbuf_init_heap(&out, field.len * 4 + 1);
+	char *utf8 = extract_add_exact(&out, charset, field) && sbuf_ok(&out) ? g_strndup(out.ptr, out.len) : NULL;
+	sbuf_done(&out);
+	return utf8;
+}
+
+char *extract_mend_field(const struct extract_run *run, const char *field)
+{
+	if (field == NULL)
+		return NULL;
+	char *utf8 = to_utf8(run, span_str(field));
+	char *mended = extract_mend_words(utf8 != NULL ? utf8 : field);
+	if (mended == NULL)
+		return utf8;
+	g_free(utf8);
+	return mended;
+}
+
+const char *extract_raw_field(GMimeObject *object, const char *name)
+{
+	GMimeHeader *h = g_mime_header_list_get_header(g_mime_object_get_header_list(object), name);
+	return h == NULL ? NULL : g_mime_header_get_raw_value(h);
+}
+
+char *extract_subject(struct extract_run *run, GMimeMessage *message)
+{
+	GMimeObject *const outer = run->root;
+	run->root = g_mime_message_get_mime_part(message);
+	char *mended = extract_mend_field(run, extract_raw_field(GMIME_OBJECT(message), "Subject"));
+	run->root = outer;
+	if (mended == NULL)
+		return g_strdup(g_mime_message_get_subject(message));
+	char *line = g_mime_utils_header_unfold(mended);
+	char *subject = g_mime_utils_header_decode_text(NULL, line);
+	g_free(line);
+	g_free(mended);
+	return subject;
+}
+
+static char *parameter_of(GMimeParamList *list, const char *name)
+{
+	GMimeParam *param = g_mime_param_list_get_parameter(list, name);
+	return param == NULL ? NULL : g_strdup(g_mime_param_get_value(param));
+}
+
+char *extract_file_name(const struct extract_run *run, GMimeObject *object)
+{
+	char *field = extract_mend_field(run, extract_raw_field(object, "Content-Disposition")), *name = NULL;
+	if (field != NULL) {
+		GMimeContentDisposition *disposition = g_mime_content_disposition_parse(NULL, field);
+		name = parameter_of(g_mime_content_disposition_get_parameters(disposition), "filename");
+		g_object_unref(disposition);
+		g_free(field);
+	}
+	if (name == NULL)
+		name = g_strdup(g_mime_object_get_content_disposition_parameter(object, "filename"));
+	field = name != NULL ? NULL : extract_mend_field(run, extract_raw_field(object, "Content-Type"));
+	if (field != NULL) {
+		GMimeContentType *type = g_mime_content_type_parse(NULL, field);
+		name = parameter_of(g_mime_content_type_get_parameters(type), "name");
+		g_object_unref(type);
+		g_free(field);
+	}
+	return name != NULL ? name : g_strdup(g_mime_object_get_content_type_parameter(object, "name"));
+}
