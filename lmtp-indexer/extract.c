@@ -189,7 +189,7 @@ static GMimeStream *open_stream(const struct extract_source *source)
 	return g_mime_stream_fs_new_with_bounds(fd, 0, -1);
 }
 
-static GMimeMessage *parse(const struct extract_source *source)
+GMimeMessage *extract_parse(const struct extract_source *source)
 {
 	GMimeStream *stream = extract_guard(source) ? open_stream(source) : NULL;
 	if (stream == NULL)
@@ -203,7 +203,7 @@ static GMimeMessage *parse(const struct extract_source *source)
 }
 
 /* GMime gives the Content-* fields of the top to the part. */
-static bool is_message(GMimeMessage *message)
+bool extract_is_message(GMimeMessage *message)
 {
 	GMimeObject *part = message == NULL ? NULL : g_mime_message_get_mime_part(message);
 	return part != NULL &&
@@ -225,8 +225,8 @@ struct extract *extract_new(const struct extract_limits *limits, const char *aut
 	struct extract *x = extract_new_failed(limits);
 	struct extract_run run = {.x = x, .limits = limits, .authserv_id = authserv_id};
 	sbuf_init_heap(&run.text, limits->text_max_bytes);
-	GMimeMessage *message = parse(source);
-	if (is_message(message)) {
+	GMimeMessage *message = extract_parse(source);
+	if (extract_is_message(message)) {
 		x->state = EXTRACT_PARSED;
 		run.root = g_mime_message_get_mime_part(message);
 		extract_headers(&run, message);

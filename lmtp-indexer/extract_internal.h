@@ -13,6 +13,7 @@ struct extract_run {
 	const char *authserv_id;
 	GMimeObject *root; /* of the message in hand */
 	unsigned parts;   /* leaf parts seen */
+	size_t encoded;   /* bytes of messages that were decoded */
 	struct sbuf text; /* decoded text so far, valid UTF-8 */
 };
 
@@ -23,6 +24,9 @@ void extract_partial(struct extract_run *run);
  * after CHARS characters; "" where it does not fit. */
 struct span extract_keep(struct extract_run *run, const char *text, size_t chars);
 
+/* NULL for what GMime cannot take; what it returns may still be no message. */
+GMimeMessage *extract_parse(const struct extract_source *source);
+bool extract_is_message(GMimeMessage *message);
 /* Reads the top header. */
 void extract_headers(struct extract_run *run, GMimeMessage *message);
 /* Walks over the parts. */

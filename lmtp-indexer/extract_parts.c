@@ -110,11 +110,11 @@ static struct extract_attachment *new_attachment(struct extract_run *run, GMimeO
 	return a;
 }
 
-static void add_attachment(struct extract_run *run, GMimePart *part)
+static struct extract_attachment *add_attachment(struct extract_run *run, GMimePart *part)
 {
 	struct extract_attachment *a = new_attachment(run, GMIME_OBJECT(part));
 	if (a == NULL)
-		return;
+		return NULL;
 	struct digest d = {.sum = g_checksum_new(G_CHECKSUM_SHA256)};
 	gsize len = sizeof(a->sha256);
 	read_content(part, take_digest, &d);
@@ -124,6 +124,7 @@ static void add_attachment(struct extract_run *run, GMimePart *part)
 	char *name = extract_file_name(run, GMIME_OBJECT(part));
 	a->name = extract_keep(run, name, EXTRACT_NAME_CHARS);
 	g_free(name);
+	return a;
 }
 
 /* ---- The walk ---- */
@@ -248,7 +249,22 @@ static void add_line(struct extract_run *run, const char *subject)
 	sbuf_add(&run->text, line);
 }
 
-/* A message within the message: an attachment by the name it has, else by its subject, and its text. */
+/* A message within the message: an attachment A (may be NULL) by the name it has, else by its subject, and its text. */
+static void walk_inner(struct extract_run *run, struct extract_attachment *a, GMimeMessage *inner, unsigned depth)
+{
+	GMimeObject *const outer = run->root;
+	char *subject = a == NULL ? NULL : extract_subject(run, inner);
+	if (a != NULL && a->name.len == 0)
+		a->name = extract_keep(run, subject, EXTRACT_NAME_CHARS);
+	else
+		add_line(run, subject);
+	g_free(subject);
+	run->root = g_mime_message_get_mime_part(inner);
+	if (run->root != NULL)
+		walk(run, run->root, depth + 1);
+	run->root = outer;
+}
+
 static void walk_message(struct extract_run *run, GMimeMessagePart *part, unsigned depth)
 {
 	GMimeMessage *inner = g_mime_message_part_get_message(part);
@@ -258,19 +274,40 @@ static void walk_message(struct extract_run *run, GMimeMessagePart *part, unsign
 		return;
 	}
 	if (a != NULL) {
+		char *name = extract_file_name(run, GMIME_OBJECT(part));
 		digest_message(a, inner);
-		char *name = extract_file_name(run, GMIME_OBJECT(part)), *subject = extract_subject(run, inner);
-		a->name = extract_keep(run, name != NULL ? name : subject, EXTRACT_NAME_CHARS);
-		if (name != NULL)
-			add_line(run, subject);
+		a->name = extract_keep(run, name, EXTRACT_NAME_CHARS);
 		g_free(name);
-		g_free(subject);
 	}
-	GMimeObject *const outer = run->root;
-	run->root = g_mime_message_get_mime_part(inner);
-	if (run->root != NULL)
-		walk(run, run->root, depth + 1);
-	run->root = outer;
+	walk_inner(run, a, inner, depth);
+}
+
+/* In an encoding that RFC 2046 (5.2.1) forbids for messages, so GMime takes it for a file. */
+static bool is_encoded_message(GMimeObject *object)
+{
+	return GMIME_IS_PART(object) && (is_type(object, "message", "rfc822") || is_type(object, "message", "global"));
+}
+
+static void walk_encoded(struct extract_run *run, GMimePart *part, unsigned depth)
+{
+	struct sbuf bytes;
+	if (run->parts++ >= run->limits->parts_max) {
+		extract_partial(run);
+		return;
+	}
+	struct extract_attachment *a = add_attachment(run, part);
+	sbuf_init_heap(&bytes, EXTRACT_ENCODED_MAX - run->encoded);
+	read_content(part, take_text, &bytes);
+	struct extract_source source = {.bytes = sbuf_span(&bytes), .fd = -1};
+	GMimeMessage *inner = sbuf_ok(&bytes) && bytes.len > 0 ? extract_parse(&source) : NULL;
+	run->encoded += bytes.len;
+	sbuf_done(&bytes);
+	if (extract_is_message(inner))
+		walk_inner(run, a, inner, depth);
+	else
+		extract_partial(run);
+	if (inner != NULL)
+		g_object_unref(inner);
 }
 
 static void walk(struct extract_run *run, GMimeObject *object, unsigned depth)
@@ -283,6 +320,8 @@ static void walk(struct extract_run *run, GMimeObject *object, unsigned depth)
 		walk_multipart(run, GMIME_MULTIPART(object), depth);
 	else if (GMIME_IS_MESSAGE_PART(object))
 		walk_message(run, GMIME_MESSAGE_PART(object), depth);
+	else if (is_encoded_message(object))
+		walk_encoded(run, GMIME_PART(object), depth);
 	else if (GMIME_IS_PART(object))
 		walk_leaf(run, object);
 }

@@ -25,7 +25,7 @@ $(1)_ARCHIVES := indexer-core base
 $(1)_LIBS := $(GMIME_LIBS)
 endef
 $(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract test_indexer_fields \
-	test_indexer_delivery test_indexer_search test_indexer_follow test_indexer_turns,\
+	test_indexer_inner test_indexer_delivery test_indexer_search test_indexer_follow test_indexer_turns,\
 	$(eval $(call indexer_test,$(t))))
 
 test_indexer_follow_SRCS += lmtp-indexer/plugin/sender.c lib/run/marker.c

@@ -69,5 +69,16 @@ class Charsets(ContentCase):
                 self.assertEqual(got, [(sample, sample, sample, "parsed")])
 
 
+class Broken(ContentCase):
+    def test_message_in_base64(self):
+        """Forbidden by RFC 2046, and sent."""
+        user = self.new_user()
+        inner = "Subject: Weitergeleitet: Grüße\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nDas steht innen.\r\n".encode()
+        ident = self.send(user, b"Subject: outer\r\nMIME-Version: 1.0\r\nContent-Type: message/rfc822\r\n"
+                                b"Content-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(inner).replace(b"\n", b"\r\n"))
+        self.assertEqual(self.row(user, ident, "m.snippet, (SELECT a.name FROM attachments a WHERE a.message_id = m.id)"),
+                         [("Das steht innen.", "Weitergeleitet: Grüße")])
+
+
 if __name__ == "__main__":
     unittest.main()

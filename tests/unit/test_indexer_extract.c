@@ -263,18 +263,6 @@ START_TEST(identity_as_it_comes)
 }
 END_TEST
 
-START_TEST(attached_mail_has_its_name)
-{
-	struct extract *x = extract_of("Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\nContent-Type: message/rfc822\r\n"
-				       "Content-Disposition: attachment; filename*=utf-8''%C3%BC.eml\r\n\r\n"
-				       "Subject: inner subject\r\n\r\ninner text\r\n--B--\r\n");
-	ck_assert_uint_eq(x->attachment_count, 1);
-	ck_assert(span_eq(x->attachments[0].name, SPAN_LIT("\xc3\xbc.eml")));
-	ck_assert(span_starts(x->text, SPAN_LIT("inner subject\ninner text")));
-	extract_free(&x);
-}
-END_TEST
-
 START_TEST(attachments)
 {
 	struct extract *x = extract_of(
@@ -554,7 +542,6 @@ static const TTest *const *const tests[] = {
 	&people_that_break_the_rules,
 	&identity_as_it_comes,
 	&attachments,
-	&attached_mail_has_its_name,
 	&line_ends_of_text,
 	&verdicts_of_our_milter_only,
 	&depth_cap,

@@ -1,0 +1,148 @@
+/* Tests of messages within messages. */
+#include <check.h>
+
+#include "lmtp-indexer/extract_internal.h"
+#include "tests/unit/runner.h"
+
+static const struct extract_limits limits = {.depth_max = 5, .parts_max = 6, .text_max_bytes = 65536};
+
+#define HEAD "Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\nContent-Type: message/rfc822\r\n"
+#define TAIL "\r\n--B--\r\n"
+
+static struct extract *extract_of(struct span mail)
+{
+	extract_start();
+	struct extract_source source = {.bytes = mail, .fd = -1};
+	return extract_new(&limits, "", &source);
+}
+
+START_TEST(attached_mail_has_its_name)
+{
+	struct extract *x = extract_of(SPAN_LIT(HEAD
+				       "Content-Disposition: attachment; filename*=utf-8''%C3%BC.eml\r\n\r\n"
+				       "Subject: inner subject\r\n\r\ninner text" TAIL));
+	ck_assert_uint_eq(x->attachment_count, 1);
+	ck_assert(span_eq(x->attachments[0].name, SPAN_LIT("\xc3\xbc.eml")));
+	ck_assert(span_starts(x->text, SPAN_LIT("inner subject\ninner text")));
+	extract_free(&x);
+}
+END_TEST
+
+#define BASE64 \
+	"U3ViamVjdDogPT91dGYtOD9RP2lubmVyPz0gc3ViamVjdA0KQ29udGVudC1UeXBlOiBtdWx0aXBh\r\n" \
+	"cnQvbWl4ZWQ7IGJvdW5kYXJ5PUMNCg0KLS1DDQoNCmlubmVyIHdvcmRzDQotLUMNCkNvbnRlbnQt\r\n" \
+	"VHlwZTogYXBwbGljYXRpb24vcGRmOyBuYW1lPWluLnBkZg0KDQp4DQotLUMtLQ0K\r\n"
+
+static const char *const encoded[] = {
+	HEAD "Content-Transfer-Encoding: base64\r\n\r\n" BASE64 TAIL,
+	HEAD "Content-Transfer-Encoding: quoted-printable\r\n\r\nSubject: inner subject\r\n"
+	"Content-Type: multipart/mixed; boundary=3DC\r\n\r\n--C\r\n\r\ninner =\r\nwords\r\n--C\r\nContent-Type: application/pdf; name=3Din.pdf\r\n\r\nx\r\n--C--\r\n" TAIL,
+	"Content-Type: message/global\r\nContent-Transfer-Encoding: BASE64\r\n\r\n" BASE64,
+};
+
+START_TEST(encoded_messages_are_read)
+{
+	for (size_t i = 0; i < sizeof(encoded) / sizeof(encoded[0]); i++) {
+		struct extract *x = extract_of(span_str(encoded[i]));
+		ck_assert_uint_eq(x->attachment_count, 2);
+		ck_assert(span_eq(x->attachments[0].name, SPAN_LIT("inner subject")));
+		ck_assert_uint_ge(x->attachments[0].size_bytes, 150);
+		ck_assert(span_eq(x->attachments[1].name, SPAN_LIT("in.pdf")));
+		ck_assert(span_find(x->text, SPAN_LIT("inner words")) != SPAN_NPOS);
+		ck_assert_int_eq((int)x->state, EXTRACT_PARSED);
+		extract_free(&x);
+	}
+}
+END_TEST
+
+/* Files of that type that hold none: nothing, no header, one that GMime must not see. */
+START_TEST(encoded_messages_that_are_none)
+{
+	static const char *const bodies[] = {"", "=00=01", "To: =41"};
+	for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+		struct sbuf mail;
+		sbuf_init_heap(&mail, 4096);
+		sbuf_addf(&mail, HEAD "Content-Transfer-Encoding: quoted-printable\r\n\r\n%s", bodies[i]);
+		for (size_t n = 0; i == 2 && n < 101; n++)
+			sbuf_adds(&mail, "=61=3A");
+		sbuf_adds(&mail, TAIL);
+		struct extract *x = extract_of(sbuf_span(&mail));
+		ck_assert_uint_eq(x->attachment_count, 1);
+		ck_assert_msg(x->state == EXTRACT_PARTIAL && x->text.len == 0, "row %zu", i);
+		extract_free(&x);
+		sbuf_done(&mail);
+	}
+}
+END_TEST
+
+/* Adds BYTES as base64. */
+static void add_base64(struct sbuf *mail, struct span bytes)
+{
+	char *text = g_base64_encode((const guchar *)bytes.ptr, bytes.len);
+	sbuf_adds(mail, text);
+	g_free(text);
+}
+
+/* Two of them share what is decoded at most; one byte more, and the second one is only a file. */
+START_TEST(most_bytes_of_encoded_messages)
+{
+	for (size_t more = 0; more < 2; more++) {
+		struct sbuf mail, inner;
+		sbuf_init_heap(&mail, 4 * EXTRACT_ENCODED_MAX);
+		sbuf_init_heap(&inner, EXTRACT_ENCODED_MAX + 1);
+		sbuf_adds(&inner, "Subject: first\r\n\r\nx");
+		size_t first = inner.len;
+		sbuf_adds(&mail, HEAD "Content-Transfer-Encoding: base64\r\n\r\n");
+		add_base64(&mail, sbuf_span(&inner));
+		sbuf_adds(&mail, "\r\n--B\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n");
+		sbuf_reset(&inner);
+		sbuf_adds(&inner, "Subject: second\r\n\r\n");
+		while (inner.len < EXTRACT_ENCODED_MAX - first + more)
+			sbuf_addc(&inner, 'x');
+		add_base64(&mail, sbuf_span(&inner));
+		sbuf_adds(&mail, TAIL);
+		ck_assert(sbuf_ok(&mail) && sbuf_ok(&inner));
+		struct extract *x = extract_of(sbuf_span(&mail));
+		ck_assert_uint_eq(x->attachment_count, 2);
+		ck_assert(span_eq(x->attachments[0].name, SPAN_LIT("first")));
+		ck_assert(span_eq(x->attachments[1].name, more == 0 ? SPAN_LIT("second") : SPAN_EMPTY));
+		ck_assert_uint_eq(x->attachments[1].size_bytes, EXTRACT_ENCODED_MAX - first + more);
+		ck_assert((x->state == EXTRACT_PARTIAL) == (more > 0));
+		extract_free(&x);
+		sbuf_done(&mail);
+		sbuf_done(&inner);
+	}
+}
+END_TEST
+
+/* Each encoded within the other, as deep as all parts may be, and one deeper. */
+START_TEST(depth_of_encoded_messages)
+{
+	for (unsigned more = 0; more < 2; more++) {
+		struct sbuf inner, outer;
+		sbuf_init_heap(&inner, 65536);
+		sbuf_init_heap(&outer, 65536);
+		sbuf_adds(&inner, "Subject: s\r\n\r\nwords");
+		for (unsigned i = 1; i < limits.depth_max + more; i++) {
+			sbuf_reset(&outer);
+			sbuf_adds(&outer, "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n");
+			add_base64(&outer, sbuf_span(&inner));
+			sbuf_reset(&inner);
+			sbuf_add(&inner, sbuf_span(&outer));
+		}
+		struct extract *x = extract_of(sbuf_span(&inner));
+		ck_assert_int_eq(span_find(x->text, SPAN_LIT("words")) == SPAN_NPOS, more);
+		ck_assert_int_eq(x->state == EXTRACT_PARTIAL, more);
+		extract_free(&x);
+		sbuf_done(&inner);
+		sbuf_done(&outer);
+	}
+}
+END_TEST
+
+static const TTest *const *const tests[] = {
+	&attached_mail_has_its_name, &encoded_messages_are_read, &encoded_messages_that_are_none,
+	&most_bytes_of_encoded_messages, &depth_of_encoded_messages, NULL,
+};
+
+TEST_MAIN("indexer-inner", tests)
