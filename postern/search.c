@@ -59,7 +59,7 @@ static int show_rows(struct cli *cli, const struct page *page, json_t **rows_out
 {
 	static const char *const keys[] = {"received_at", "from_display", "from_address", "subject",
 					   "snippet",	  "attachments",  "size_bytes#",  "mailbox",
-					   "message_id",  "delivery_id",  "thread_id#",	  "dkim",
+					   "message_id",  "delivery_id",  "thread_id",	  "dkim",
 					   "spf",	  "dmarc",	  "parse_state",  NULL};
 	json_t *all = json_array();
 	struct sbuf sql;

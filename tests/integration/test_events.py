@@ -51,6 +51,16 @@ class Feed(EventsCase):
         self.assertEqual(json.loads(process.stdout.readline())["subject"], "live")
         self.assertEqual(process.wait(10), 0)
 
+    def test_search_names_the_thread_alike(self):
+        user = self.new_user()
+        self.send(user, "threaded")
+        self.wait_until(lambda: self.count(user) == 1)
+        data = self.events("list", user)[0]["payload"]["data"]
+        found = json.loads(self.stack.postern("--json", "search", user, "threaded"))
+        self.assertEqual([row["thread_id"] for row in found], [data["thread"]])
+        self.assertEqual(data["thread"], self.value("SELECT m.thread_id FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                                                    "WHERE u.email = %s", user), "a string: it has 63 bits")
+
     def test_follow_all_begins_with_what_comes(self):
         old, new = self.new_user(), self.new_user()
         self.send(old, "before")
