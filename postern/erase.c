@@ -8,6 +8,7 @@
 #include "lib/run/control.h"
 #include "lib/run/db.h"
 #include "lib/run/loop.h"
+#include "postern/quota.h"
 
 #define ERROR_MAX 512
 #define SPEC_MAX 512
@@ -121,6 +122,20 @@ int erase_in_daemon(struct cli *cli, const char *email, const char *delivery, bo
 		return cli_fail(cli, EX_TEMPFAIL, "%lld deliveries wait in the spool for the index: run index erase %s later",
 				(long long)waiting, email);
 	return EX_OK;
+}
+
+void erase_in_quotad(struct cli *cli, const char *email, json_t *counts)
+{
+	const char *words[] = {"quota", "erase", email};
+	char error[QUOTA_ERROR_MAX];
+	json_t *result = NULL;
+	if (quota_call(cli, words, 3, &result, error) < 0) {
+		fprintf(cli->err, "postern: quotad cannot be told: %s; if it counts, its journal may name %s until it is written on\n",
+			error, email);
+		return;
+	}
+	add(counts, "journal", json_integer_value(json_object_get(result, "journal")));
+	json_decref(result);
 }
 
 void erase_describe(struct sbuf *out, const json_t *counts)

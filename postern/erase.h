@@ -20,6 +20,9 @@ int erase_count(struct cli *cli, uint64_t user_id, uint64_t message, json_t *cou
 int erase_in_daemon(struct cli *cli, const char *email, const char *delivery, bool required,
 		    json_t *counts) MUST_CHECK;
 
+/* Has quotad erase the removed user from its journal, and adds "journal" to COUNTS; where it cannot, warns. */
+void erase_in_quotad(struct cli *cli, const char *email, json_t *counts);
+
 /* "3 messages, 4 events" of what is not zero, for people. */
 void erase_describe(struct sbuf *out, const json_t *counts);
 

@@ -189,6 +189,8 @@ static int user_remove(struct cli *cli)
 		status = cli_fail_db(cli, rc);
 	if (status == EX_OK)
 		status = erase_in_daemon(cli, email, NULL, false, counts);
+	if (status == EX_OK)
+		erase_in_quotad(cli, email, counts);
 	if (status != EX_OK) {
 		json_decref(counts);
 		return status;

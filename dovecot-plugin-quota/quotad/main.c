@@ -115,10 +115,25 @@ static json_t *findings(void *arg, const struct span *args, size_t count, struct
 			 "folders_differ", (json_int_t)f->folder_count, "folders", folders_of(f));
 }
 
+/* quota erase USER: of a removed user, what the journal still names. */
+static json_t *erase(void *arg, const struct span *args, size_t count, struct sbuf *error)
+{
+	uint64_t records = 0;
+	if (count != 1) {
+		sbuf_adds(error, "usage: quota erase USER");
+		return NULL;
+	}
+	const int rc = store_erase(server_store(arg), args[0], &records);
+	if (rc < 0)
+		sbuf_adds(error, rc == ERR_LIMIT ? "the journal is long, and read when the database has it" : "the disk failed");
+	return rc < 0 ? NULL : json_pack("{s:I}", "journal", (json_int_t)records);
+}
+
 static const struct control_command commands[] = {
 	{"quota verify", "USER [fix]", verify},
 	{"quota findings", "USER", findings},
 	{"quota show", "USER", show},
+	{"quota erase", "USER", erase},
 	{0},
 };
 

@@ -1,6 +1,7 @@
 /*
  * A slot is a length and a name; its length is written last and cleared first, so
- * that a process that ends between leaves a whole name or none.  Free slots are in a
+ * that a process that ends between leaves a whole name or none.  A free slot holds
+ * no name, whose user may be removed before it is taken again.  Free slots are in a
  * stack in memory.
  */
 #include "dovecot-plugin-quota/quotad/openmap.h"
@@ -72,6 +73,12 @@ void openmap_close(struct openmap **map)
 	*map = NULL;
 }
 
+static void clear(struct slot *slot)
+{
+	atomic_store(&slot->len, 0);
+	memset(slot->name, 0, sizeof(slot->name));
+}
+
 void openmap_take(struct openmap *m, bool (*fn)(void *arg, struct span user), void *arg)
 {
 	m->free_count = 0;
@@ -84,8 +91,9 @@ void openmap_take(struct openmap *m, bool (*fn)(void *arg, struct span user), vo
 			memcpy(name, m->slots[slot - 1].name, len);
 			IGNORE_RESULT(fn(arg, span_of(name, len)));
 		}
-		if (m->free_count > 0 && m->free[m->free_count - 1] == slot)
-			atomic_store(&m->slots[slot - 1].len, 0);
+		const bool is_free = m->free_count > 0 && m->free[m->free_count - 1] == slot;
+		if (is_free && m->slots[slot - 1].name[0] != '\0')
+			clear(&m->slots[slot - 1]);
 	}
 }
 
@@ -101,6 +109,6 @@ uint32_t openmap_add(struct openmap *m, struct span user)
 
 void openmap_del(struct openmap *m, uint32_t slot)
 {
-	atomic_store(&m->slots[slot - 1].len, 0);
+	clear(&m->slots[slot - 1]);
 	m->free[m->free_count++] = slot;
 }

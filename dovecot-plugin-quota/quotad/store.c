@@ -8,6 +8,8 @@
 
 #include "dovecot-plugin-quota/quotad/store-internal.h"
 
+#define ERASE_BYTES_MAX (64u << 20)
+
 /* ---- calls to the loop's thread ---- */
 
 struct delivery {
@@ -149,6 +151,19 @@ void store_begin(struct store *store)
 {
 	outbox_release(store->box);
 	outbox_collect_metrics(store->box);
+}
+
+static bool is_of(void *arg, struct span payload)
+{
+	struct journal_record r;
+	return journal_decode(payload, &r) == 0 && span_eq(r.user, *(const struct span *)arg);
+}
+
+int store_erase(struct store *store, struct span user, uint64_t *count_out)
+{
+	struct outbox_stats stats;
+	outbox_stats(store->box, &stats);
+	return stats.bytes > ERASE_BYTES_MAX ? ERR_LIMIT : outbox_blank(store->box, is_of, &user, count_out);
 }
 
 void store_status(struct store *store, json_t *object)

@@ -64,6 +64,10 @@ void store_suspect(struct store *store);
 int store_change(struct store *store, const struct ledger_change *change,
 		 uint64_t *seq_out) MUST_CHECK;
 
+/* Overwrites what the journal holds of USER on disk; *COUNT_OUT is how many records.  ERR_LIMIT where it is longer
+ * than the loop may wait for, since the database has been away. */
+int store_erase(struct store *store, struct span user, uint64_t *count_out) MUST_CHECK;
+
 void store_status(struct store *store, json_t *object);
 
 #endif

@@ -71,6 +71,28 @@ class Erase(IndexCase):
         self.assertNotEqual(self.traces(kept), [])
         self.assertEqual(self.erase("index", "erase", user)["messages"], 0, "may be asked for again")
 
+    def test_quotad_forgets_a_removed_user(self):
+        user, other = self.new_user(), self.new_user()
+        state = self.stack.at.path("/var/lib/postern/quotad")
+
+        def named(name):
+            return sorted(path.name for path in state.rglob("*") if path.is_file() and name.encode() in path.read_bytes())
+        self.send([user, other], uuid.uuid4().hex)
+        usage = "SELECT messages FROM mailbox_usage WHERE email = %s"
+        self.wait_until(lambda: [self.value(usage, name) for name in (user, other)] == ["1", "1"], what="the usage")
+        self.wait_until(lambda: len(named(user)) == 1, what="that only the journal names the user")
+        segment = named(other)
+        gone = self.erase("user", "remove", user)
+        self.assertGreaterEqual(gone["journal"], 1)
+        self.assertEqual(named(user), [])
+        self.assertEqual(named(other), segment)
+        self.stack.restart("quotad")  # blank records are read over
+        self.send([other], uuid.uuid4().hex)
+        self.wait_until(lambda: self.value(usage, other) == "2", what="the usage after the restart")
+        self.stack.stop("quotad")
+        self.addCleanup(self.stack.start, "quotad")
+        self.assertIn("removed the user", self.stack.postern("user", "remove", other))
+
     def test_one_message(self):
         user, other = self.new_user(), self.new_user()
         word, kept, ident = uuid.uuid4().hex, uuid.uuid4().hex, new_message_id()

@@ -63,6 +63,34 @@ START_TEST(names_outlive_the_process)
 }
 END_TEST
 
+static bool holds(const char *name)
+{
+	static char all[OPENMAP_SLOTS * (QUOTA_USER_MAX + 4)];
+	FILE *f = fopen(path, "rb");
+	ck_assert_ptr_nonnull(f);
+	const size_t n = fread(all, 1, sizeof(all), f);
+	fclose(f);
+	return span_find(span_of(all, n), span_str(name)) != SPAN_NPOS;
+}
+
+/* Of a user who may be removed; also what a process that was killed, or an older one, left. */
+START_TEST(free_slots_hold_no_name)
+{
+	begin();
+	struct openmap *m = open_anew();
+	const uint32_t a = openmap_add(m, SPAN_LIT("aaa@d"));
+	(void)openmap_add(m, SPAN_LIT("bbb@d"));
+	ck_assert(holds("aaa@d"));
+	openmap_del(m, a);
+	ck_assert(!holds("aaa@d") && holds("bbb@d"));
+	openmap_close(&m);
+	m = open_anew();
+	ck_assert(!holds("bbb@d"));
+	openmap_close(&m);
+	unlink(path);
+}
+END_TEST
+
 static struct openmap *taken_from;
 
 static bool in_file(struct span name)
@@ -207,7 +235,7 @@ START_TEST(findings_are_capped)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&names_outlive_the_process,
+	&names_outlive_the_process, &free_slots_hold_no_name,
 	&names_stay_while_they_are_taken_over,
 	&slots_and_names_are_capped,
 	&a_broken_file_is_empty,
