@@ -64,7 +64,7 @@ static int start(struct skel *skel, struct sbuf *error)
 	if (rc < 0) {
 		listen_close(&d->sockets);
 		keysource_close(&d->source);
-		results_close(d->results, 0);
+		results_close(&d->results, 0);
 		free(d);
 		return rc;
 	}
@@ -121,7 +121,7 @@ static void done(struct skel *skel)
 	milter_close(&d->milter);
 	listen_close(&d->sockets);
 	keysource_close(&d->source);
-	results_close(d->results, RESULTS_FLUSH_MS);
+	results_close(&d->results, RESULTS_FLUSH_MS);
 	free(d);
 }
 

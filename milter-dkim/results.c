@@ -302,26 +302,27 @@ int results_open(const struct milter_config *config, const char *state_dir,
 	sbuf_init_heap(&r->text, ROW_TEXT_MAX);
 	int rc = results_reload(r, config, error);
 	if (rc < 0) {
-		pthread_mutex_destroy(&r->lock);
-		sbuf_done(&r->text);
-		free(r->dir);
-		free(r->key_path);
-		free(r);
+		results_close(&r, 0);
 		return rc;
 	}
 	*results_out = r;
 	return 0;
 }
 
-void results_close(struct results *r, int64_t timeout_ms)
+void results_close(struct results **results, int64_t timeout_ms)
 {
+	struct results *r = *results;
 	if (r == NULL)
 		return;
-	pthread_mutex_lock(&r->lock);
-	struct outbox *box = r->box;
-	r->box = NULL;
-	pthread_mutex_unlock(&r->lock);
-	outbox_close(&box, timeout_ms);
+	outbox_close(&r->box, timeout_ms);
+	sql_done(&r->sql);
+	sql_done(&r->next);
+	pthread_mutex_destroy(&r->lock);
+	sbuf_done(&r->text);
+	free(r->dir);
+	free(r->key_path);
+	free(r);
+	*results = NULL;
 }
 
 /* Whoever forges a domain may do it a thousand times a second. */

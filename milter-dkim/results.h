@@ -20,9 +20,9 @@ int results_open(const struct milter_config *config, const char *state_dir,
 /* Takes over the options, but the size of an outbox that is open; on failure all
  * stays. */
 int results_reload(struct results *results, const struct milter_config *config, struct sbuf *error) MUST_CHECK;
-/* Writes what it can within TIMEOUT_MS; the rest comes after the next start.
- * RESULTS, which may be NULL, stays valid, and what is added from now on is dropped. */
-void results_close(struct results *results, int64_t timeout_ms);
+/* Writes what it can within TIMEOUT_MS; the rest comes after the next start.  Takes
+ * NULL, and nulls the pointer. */
+void results_close(struct results **results, int64_t timeout_ms);
 
 /* Thread-safe; a few microseconds.  VIEW has the answers that the message was judged
  * by. */

@@ -18,11 +18,13 @@
 
 #include "lib/run/loop.h"
 #include "lib/run/metrics_common.h"
+#include "lib/run/worker.h"
 
 #define STACK_BYTES (1u << 20)
 #define SPARE_WAIT_MS 2000   /* how long a thread that nobody needs waits for work */
 #define TALK_WAIT_US 5000    /* how long a thread stays with a connection that says nothing */
 #define ACCEPT_PAUSE_MS 100  /* without descriptors */
+#define LAST_REPLIES_MS 1000 /* how long the end waits for those who take replies slowly */
 #define BUFFER_BYTES (1u << 17)
 #define WRITE_BYTES (1u << 16) /* replies that are gathered before they are written */
 
@@ -56,12 +58,11 @@ struct server {
 	struct link *links;
 	size_t link_count;
 	size_t threads, waiting; /* of the threads, those that have nothing to do */
-	bool paused;
-	atomic_bool stopping; /* set under the lock */
+	bool paused, stopping;
 };
 
 /* One thread's buffers. */
-struct worker {
+struct thread {
 	struct server *server;
 	char *in;
 	size_t in_len, in_size;
@@ -90,7 +91,7 @@ static int start_thread(struct server *s)
 static void begin_work(struct server *s)
 {
 	pthread_mutex_lock(&s->lock);
-	if (--s->waiting == 0 && s->threads < s->limits.threads && !atomic_load(&s->stopping))
+	if (--s->waiting == 0 && s->threads < s->limits.threads && !s->stopping)
 		IGNORE_RESULT(start_thread(s));
 	pthread_mutex_unlock(&s->lock);
 }
@@ -127,7 +128,7 @@ static struct link *open_link(struct server *s, int fd)
 	struct link *l = mem_zalloc(sizeof(*l));
 	l->source = (struct source){LINK, fd};
 	pthread_mutex_lock(&s->lock);
-	bool taken = s->link_count < s->limits.connections && !atomic_load(&s->stopping);
+	bool taken = s->link_count < s->limits.connections && !s->stopping;
 	if (taken) {
 		l->next = s->links;
 		if (l->next != NULL)
@@ -182,33 +183,33 @@ static struct link *accept_link(struct server *s, struct source *listener)
 
 /* ---- what a thread does with a connection ---- */
 
-static bool write_replies(struct worker *w, const struct link *l)
+static bool write_replies(struct thread *t, const struct link *l)
 {
-	struct span rest = sbuf_span(&w->out);
-	bool ok = sbuf_ok(&w->out);
+	struct span rest = sbuf_span(&t->out);
+	bool ok = sbuf_ok(&t->out);
 	while (ok && rest.len > 0) {
 		ssize_t n = send(l->source.fd, rest.ptr, rest.len, MSG_NOSIGNAL);
 		ok = n > 0 || (n < 0 && errno == EINTR);
 		if (n > 0)
 			rest = span_skip(rest, (size_t)n);
 	}
-	if (w->out.size > WRITE_BYTES) {
-		sbuf_done(&w->out);
-		sbuf_init_heap(&w->out, SERVER_REPLIES_MAX);
+	if (t->out.size > WRITE_BYTES) {
+		sbuf_done(&t->out);
+		sbuf_init_heap(&t->out, SERVER_REPLIES_MAX);
 	}
-	sbuf_reset(&w->out);
+	sbuf_reset(&t->out);
 	if (ok)
-		w->server->handler->replied(l->state);
+		t->server->handler->replied(l->state);
 	return ok;
 }
 
 /* Room for MORE bytes at the end of what is there. */
-static void reserve(struct worker *w, size_t more)
+static void reserve(struct thread *t, size_t more)
 {
-	if (w->in_size - w->in_len >= more)
+	if (t->in_size - t->in_len >= more)
 		return;
-	w->in_size = w->in_len + more;
-	w->in = mem_realloc(w->in, w->in_size);
+	t->in_size = t->in_len + more;
+	t->in = mem_realloc(t->in, t->in_size);
 }
 
 static const char *error_text(int rc)
@@ -218,98 +219,96 @@ static const char *error_text(int rc)
 
 /* Hands over the packets that are whole; the rest moves to the front.  False: the
  * connection ends. */
-static bool handle_packets(struct worker *w, const struct link *l)
+static bool handle_packets(struct thread *t, const struct link *l)
 {
-	const struct server_handler *handler = w->server->handler;
-	struct span in = span_of(w->in, w->in_len);
+	const struct server_handler *handler = t->server->handler;
+	struct span in = span_of(t->in, t->in_len);
 	struct wire_packet packet;
 	size_t missing = 0;
 	bool go_on = true;
 	int rc = 0;
 	while (go_on && (rc = wire_next(&in, &packet, &missing)) == 0) {
-		go_on = handler->packet(l->state, &packet, &w->out);
-		if (w->out.len >= WRITE_BYTES && !write_replies(w, l))
+		go_on = handler->packet(l->state, &packet, &t->out);
+		if (t->out.len >= WRITE_BYTES && !write_replies(t, l))
 			return false;
 	}
 	if (go_on && rc != ERR_AGAIN) {
 		handler->malformed(l->state, error_text(rc));
 		go_on = false;
 	}
-	if (!write_replies(w, l) || !go_on)
+	if (!write_replies(t, l) || !go_on)
 		return false;
 	if (in.len > 0)
-		memmove(w->in, in.ptr, in.len);
-	w->in_len = in.len;
-	reserve(w, missing);
+		memmove(t->in, in.ptr, in.len);
+	t->in_len = in.len;
+	reserve(t, missing);
 	return true;
 }
 
-static void take_rest(struct worker *w, struct link *l)
+static void take_rest(struct thread *t, struct link *l)
 {
-	reserve(w, l->rest.len + 1);
+	reserve(t, l->rest.len + 1);
 	if (l->rest.len > 0)
-		memcpy(w->in, l->rest.ptr, l->rest.len);
-	w->in_len = l->rest.len;
+		memcpy(t->in, l->rest.ptr, l->rest.len);
+	t->in_len = l->rest.len;
 	free((char *)(uintptr_t)l->rest.ptr);
 	l->rest = SPAN_EMPTY;
 	atomic_store(&l->late_at_ms, 0);
 }
 
 /* It says nothing just now: whoever is free waits for it. */
-static bool let_rest(struct worker *w, struct link *l, bool known)
+static bool let_rest(struct thread *t, struct link *l, bool known)
 {
-	if (w->in_len > 0) {
-		l->rest = span_of(span_dup(span_of(w->in, w->in_len)), w->in_len);
-		atomic_store(&l->late_at_ms, clock_boot_ms() + w->server->limits.packet_timeout_ms);
+	if (t->in_len > 0) {
+		l->rest = span_of(span_dup(span_of(t->in, t->in_len)), t->in_len);
+		atomic_store(&l->late_at_ms, clock_boot_ms() + t->server->limits.packet_timeout_ms);
 	}
-	return arm(w->server, &l->source, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
+	return arm(t->server, &l->source, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
 }
 
 /* False where it has ended. */
-static bool talk(struct worker *w, struct link *l)
+static bool talk(struct thread *t, struct link *l)
 {
-	ssize_t n;
-	while (!atomic_load(&w->server->stopping)) {
-		n = recv(l->source.fd, w->in + w->in_len, w->in_size - w->in_len, 0);
+	for (;;) {
+		ssize_t n = recv(l->source.fd, t->in + t->in_len, t->in_size - t->in_len, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
 			return true;
 		if (n <= 0)
 			return false;
-		w->in_len += (size_t)n;
-		if (!handle_packets(w, l))
+		t->in_len += (size_t)n;
+		if (!handle_packets(t, l))
 			return false;
 	}
-	return true;
 }
 
 /* KNOWN: it is in the epoll set. */
-static void serve(struct worker *w, struct link *l, bool known)
+static void serve(struct thread *t, struct link *l, bool known)
 {
-	take_rest(w, l);
+	take_rest(t, l);
 	/* Once it rests another thread may have it, or have closed it. */
-	if (!talk(w, l) || !let_rest(w, l, known))
-		close_link(w->server, l);
-	w->in_len = 0;
-	if (w->in_size > BUFFER_BYTES) {
-		w->in = mem_realloc(w->in, BUFFER_BYTES);
-		w->in_size = BUFFER_BYTES;
+	if (!talk(t, l) || !let_rest(t, l, known))
+		close_link(t->server, l);
+	t->in_len = 0;
+	if (t->in_size > BUFFER_BYTES) {
+		t->in = mem_realloc(t->in, BUFFER_BYTES);
+		t->in_size = BUFFER_BYTES;
 	}
 }
 
 /* ---- a thread's life ---- */
 
-static void handle(struct worker *w, struct source *source)
+static void handle(struct thread *t, struct source *source)
 {
 	struct link *l;
-	begin_work(w->server);
+	begin_work(t->server);
 	if (source->kind == LINK) {
-		serve(w, (struct link *)(void *)source, true);
+		serve(t, (struct link *)(void *)source, true);
 	} else {
-		l = accept_link(w->server, source);
+		l = accept_link(t->server, source);
 		if (l != NULL)
-			serve(w, l, false);
+			serve(t, l, false);
 	}
 }
 
@@ -318,7 +317,7 @@ static bool end_work(struct server *s, bool was_idle)
 {
 	pthread_mutex_lock(&s->lock);
 	s->waiting += !was_idle;
-	bool ends = atomic_load(&s->stopping) || (was_idle && s->waiting > SERVER_SPARE_THREADS);
+	bool ends = s->stopping || (was_idle && s->waiting > SERVER_SPARE_THREADS);
 	if (ends) {
 		s->waiting--;
 		s->threads--;
@@ -331,9 +330,9 @@ static bool end_work(struct server *s, bool was_idle)
 static void *work(void *arg)
 {
 	struct server *s = arg;
-	struct worker w = {.server = s, .in = mem_alloc(BUFFER_BYTES), .in_size = BUFFER_BYTES};
+	struct thread t = {.server = s, .in = mem_alloc(BUFFER_BYTES), .in_size = BUFFER_BYTES};
 	bool idle;
-	sbuf_init_heap(&w.out, SERVER_REPLIES_MAX);
+	sbuf_init_heap(&t.out, SERVER_REPLIES_MAX);
 	do {
 		struct epoll_event event;
 		int n = epoll_wait(s->epoll_fd, &event, 1, SPARE_WAIT_MS);
@@ -342,10 +341,10 @@ static void *work(void *arg)
 		struct source *source = n == 1 ? event.data.ptr : NULL;
 		idle = source == NULL || source->kind == STOP;
 		if (!idle)
-			handle(&w, source);
+			handle(&t, source);
 	} while (end_work(s, idle));
-	sbuf_done(&w.out);
-	free(w.in);
+	sbuf_done(&t.out);
+	free(t.in);
 	return NULL;
 }
 
@@ -373,7 +372,7 @@ int server_new(const struct listen_set *set, const struct server_limits *limits,
 	for (size_t i = 0; i < set->count; i++)
 		s->listeners[i] = (struct source){LISTENER, set->fds[i]};
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_cond_init(&s->thread_ended, NULL);
+	worker_cond_init(&s->thread_ended);
 	pthread_attr_init(&s->thread_attr);
 	pthread_attr_setstacksize(&s->thread_attr, STACK_BYTES);
 	pthread_attr_setdetachstate(&s->thread_attr, PTHREAD_CREATE_DETACHED);
@@ -409,18 +408,34 @@ void server_sweep(struct server *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* All threads see the descriptor, which is armed for more than one event. */
+/* Lock held. */
+static void shut_links(struct server *s, int how)
+{
+	for (struct link *l = s->links; l != NULL; l = l->next)
+		shutdown(l->source.fd, how);
+}
+
+/*
+ * All threads see the descriptor, which is armed for more than one event.  Nobody is
+ * listened to any more; who does not take a reply soon does not get it.
+ */
 static void end_threads(struct server *s)
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = &s->stop};
 	const uint64_t one = 1;
 	pthread_mutex_lock(&s->lock);
-	atomic_store(&s->stopping, true);
+	s->stopping = true;
+	shut_links(s, SHUT_RD);
 	if (s->threads > 0 && (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, s->stop.fd, &event) < 0 ||
 			       write(s->stop.fd, &one, sizeof(one)) < 0))
 		PANIC("cannot tell the threads to end");
-	while (s->threads > 0)
-		pthread_cond_wait(&s->thread_ended, &s->lock);
+	int64_t until_ms = clock_boot_ms() + LAST_REPLIES_MS;
+	while (s->threads > 0) {
+		int64_t left_ms = until_ms - clock_boot_ms();
+		if (left_ms <= 0)
+			shut_links(s, SHUT_RDWR);
+		worker_cond_wait(&s->thread_ended, &s->lock, left_ms > 0 ? left_ms : LAST_REPLIES_MS);
+	}
 	pthread_mutex_unlock(&s->lock);
 }
 

@@ -54,8 +54,8 @@ int server_new(const struct listen_set *set, const struct server_limits *limits,
 void server_pause(struct server *server);
 /* Ends connections whose packet is late: to be called each second or so, from any thread. */
 void server_sweep(struct server *server);
-/* Waits for what is being handled, then closes all connections.  Takes NULL, and nulls
- * the pointer. */
+/* Waits for what is being handled, and a second for replies that are not taken, then
+ * closes all connections.  Takes NULL, and nulls the pointer. */
 void server_free(struct server **server);
 
 #endif

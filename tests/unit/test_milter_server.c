@@ -1,5 +1,6 @@
 /* Tests of milter-dkim/server: an echo of packets on a unix socket, with real clients
  * and threads. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -288,6 +289,7 @@ START_TEST(long_replies)
 	static char data[16 << 10];
 	say(fd, span_of(data, 4095));
 	SAY(fd, "\0\0\0\1Q");
+	poll(NULL, 0, SILENCE_MS);
 	ck_assert_uint_eq(expect_end(fd), 4095u * 1024 + strlen("B4095\n") + WIRE_HEAD_BYTES);
 	fd = dial();
 	SAY(fd, "\0\0\x30\1B");
@@ -379,21 +381,29 @@ START_TEST(late_packet)
 {
 	static const struct server_limits hasty = {.connections = 8, .threads = 8, .packet_timeout_ms = 300};
 	setup(&hasty);
-	int resting = dial(), half = dial();
+	int resting = dial(), half = dial(), in_time = dial();
 	SAY(resting, "\0\0\0\1N");
 	SAY(half, "\0\0\0\1N\0\0");
+	SAY(in_time, "\0\0\0\1N\0\0");
 	expect(resting, "N0\n");
 	expect(half, "N0\n");
+	expect(in_time, "N0\n");
+	ck_assert(!is_readable(in_time, 20));
+	SAY(in_time, "\0\1N");
+	expect(in_time, "N0\n");
 	int64_t from_ms = clock_boot_ms();
 	while (!is_readable(half, 10)) {
 		server_sweep(t.server);
 		ck_assert_int_lt(clock_boot_ms(), from_ms + DEADLINE_MS);
 	}
 	expect_end(half);
-	ck_assert_int_ge(clock_boot_ms(), from_ms + 250);
+	ck_assert_int_ge(clock_boot_ms(), from_ms + 200);
 	SAY(resting, "\0\0\0\1A");
 	expect(resting, "A0\n");
 	close(resting);
+	SAY(in_time, "\0\0\0\1A");
+	expect(in_time, "A0\n");
+	close(in_time);
 	teardown();
 }
 END_TEST
@@ -460,10 +470,83 @@ START_TEST(end_waits_for_the_reply)
 }
 END_TEST
 
+static size_t thread_count(void)
+{
+	size_t count = 0;
+	DIR *dir = opendir("/proc/self/task");
+	ck_assert_ptr_nonnull(dir);
+	for (const struct dirent *e = readdir(dir); e != NULL; e = readdir(dir))
+		count += e->d_name[0] != '.';
+	closedir(dir);
+	return count;
+}
+
+START_TEST(threads_that_nobody_needs_end)
+{
+	int fds[6];
+	setup(&limits);
+	size_t before = thread_count();
+	for (int i = 0; i < 6; i++) {
+		fds[i] = dial();
+		SAY(fds[i], "\0\0\0\1M");
+	}
+	WAIT(held() == 6);
+	ck_assert_uint_ge(thread_count(), before + 5);
+	open_gate();
+	WAIT(thread_count() <= before + SERVER_SPARE_THREADS);
+	for (int i = 0; i < 6; i++)
+		close(fds[i]);
+	teardown();
+}
+END_TEST
+
+/* Asks and reads as long as it is answered. */
+static void *chat(void *arg)
+{
+	const int *fd = arg;
+	char reply[16];
+	while (send(*fd, "\0\0\0\1N", WIRE_HEAD_BYTES, MSG_NOSIGNAL) > 0)
+		if (recv(*fd, reply, sizeof(reply), 0) <= 0)
+			break;
+	return NULL;
+}
+
+START_TEST(end_does_not_wait_for_talkers)
+{
+	pthread_t thread;
+	setup(&limits);
+	int fd = dial();
+	ck_assert_int_eq(pthread_create(&thread, NULL, chat, &fd), 0);
+	WAIT(atomic_load(&t.replied) > 100);
+	server_free(&t.server);
+	pthread_join(thread, NULL);
+	close(fd);
+	teardown();
+}
+END_TEST
+
+START_TEST(end_does_not_wait_for_the_deaf)
+{
+	static char packet[WIRE_HEAD_BYTES + 4095] = "\0\0\x10\0B";
+	setup(&limits);
+	int fd = dial();
+	say(fd, span_of(packet, sizeof(packet)));
+	WAIT(is_readable(fd, 0));
+	int64_t from_ms = clock_boot_ms();
+	server_free(&t.server);
+	ck_assert_int_lt(clock_boot_ms() - from_ms, DEADLINE_MS / 2);
+	ck_assert_int_eq(atomic_load(&t.replied), 0);
+	close(fd);
+	teardown();
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&pieces_and_several_at_once, &half_a_packet_rests, &largest_packet, &last_reply_is_written, &long_replies,
 	&reply_that_is_not_taken, &cap_of_connections, &cap_of_threads, &waiting_ones_hold_up_nobody, &late_packet,
-	&paused, &end_waits_for_the_reply, NULL,
+	&paused, &end_waits_for_the_reply,
+	&threads_that_nobody_needs_end, &end_does_not_wait_for_talkers,
+	&end_does_not_wait_for_the_deaf, NULL,
 };
 
 TEST_MAIN("milter_server", tests)
