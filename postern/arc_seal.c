@@ -9,7 +9,7 @@
 #include "postern/commands.h"
 #include "postern/mail_input.h"
 
-#define RESULTS_MAX (32u << 10)
+#define RESULTS_MAX (32u << 10) /* of one set; more is no message of ours */
 
 struct sealer {
 	struct auth_tool tool;
@@ -121,6 +121,8 @@ static int seal(struct sealer *s)
 	s->spec.key = s->key;
 	s->spec.eol = line_end(&s->message);
 	gather_results(s);
+	if (!sbuf_ok(&s->results))
+		return cli_fail(cli, EX_DATAERR, "its Authentication-Results are longer than %u bytes", RESULTS_MAX);
 	rc = judge_chain(s);
 	if (rc == ERR_SYNTAX)
 		return cli_fail(cli, EX_USAGE, "--headers: ARC-Seal has no place in a signature");

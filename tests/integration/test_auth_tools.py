@@ -308,6 +308,16 @@ class Tools(unittest.TestCase):
             code, sealed, _ = self.seal(b"Authentication-Results: " + name + b"; arc=pass\n" + broken)
             self.assertEqual((code, b"cv=pass" in sealed[:200]), (0, believed), name)
 
+    def test_arc_seal_takes_so_many_results(self):
+        """32 KB of them; a set with less than there are would hide some."""
+        def results(size):
+            head = b"spf=fail smtp.mailfrom="
+            return b"Authentication-Results: mx.list.example; " + head.ljust(size, b"a") + b"\n" + self.sign()
+        self.assertEqual(self.seal(results(32 << 10))[0], 0)
+        code, out, err = self.seal(results((32 << 10) + 1))
+        self.assertEqual((code, out), (65, b""))
+        self.assertIn(b"longer than 32768 bytes", err)
+
     def test_dmarc_check(self):
         code, out, _ = run("dmarc", "check", "--from", "joe@mail.example.com", "--dkim-pass", "evil.example",
                            "--spf-pass", "EXAMPLE.com", "--resolver", self.dns.address)
