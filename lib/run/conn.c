@@ -33,6 +33,8 @@ static void destroy(struct conn *c)
 	if (c->server != NULL)
 		conn_server_forget(c->server, c);
 	close(c->fd);
+	if (c->passed_fd >= 0)
+		close(c->passed_fd);
 	if (c->handler->close != NULL)
 		c->handler->close(c, c->state);
 	free(c->in.ptr);
@@ -243,6 +245,36 @@ void conn_show(struct conn *c, struct span in)
 	leave(c);
 }
 
+static void keep_fd(struct conn *c, struct msghdr *m)
+{
+	const struct cmsghdr *head = CMSG_FIRSTHDR(m);
+	if (head == NULL || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
+		return;
+	if (c->passed_fd >= 0)
+		close(c->passed_fd);
+	memcpy(&c->passed_fd, CMSG_DATA(head), sizeof(c->passed_fd));
+}
+
+static ssize_t receive(struct conn *c, char *bytes, size_t size)
+{
+	if (!c->limits->takes_fd)
+		return recv(c->fd, bytes, size, MSG_DONTWAIT); /* a tenth cheaper than read() */
+	/* There is room for one descriptor: the kernel closes what else a peer passes. */
+	union {
+		struct cmsghdr head;
+		char mem[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec part = {.iov_base = bytes, .iov_len = size};
+	struct msghdr m = {.msg_iov = &part,
+			   .msg_iovlen = 1,
+			   .msg_control = &control,
+			   .msg_controllen = CMSG_LEN(sizeof(int))};
+	const ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n >= 0)
+		keep_fd(c, &m);
+	return n;
+}
+
 static void read_input(struct conn *c)
 {
 	size_t size = LOOP_SCRATCH_BYTES;
@@ -251,8 +283,7 @@ static void read_input(struct conn *c)
 	if (!may_read(c)) /* what was shown to make room has ended it */
 		return;
 	size_t room = c->limits->in_max_bytes - c->in.len;
-	/* Of a socket this is a tenth cheaper than read(). */
-	ssize_t n = recv(c->fd, bytes, room < size ? room : size, MSG_DONTWAIT);
+	ssize_t n = receive(c, bytes, room < size ? room : size);
 	if (n > 0) {
 		c->last_ms = coarse_ms();
 		if (gathered != NULL)
@@ -324,6 +355,7 @@ static struct conn *conn_new(struct loop *loop, int fd, const struct conn_limits
 	struct conn *c = mem_zalloc(sizeof(*c));
 	c->ev = loop_ev(loop);
 	c->fd = fd;
+	c->passed_fd = -1;
 	c->limits = limits;
 	c->handler = handler;
 	c->last_ms = coarse_ms();
@@ -427,6 +459,13 @@ void conn_finish(struct conn *c)
 int conn_fd(const struct conn *c)
 {
 	return c->fd;
+}
+
+int conn_take_fd(struct conn *c)
+{
+	const int fd = c->passed_fd;
+	c->passed_fd = -1;
+	return fd;
 }
 
 void *conn_state(const struct conn *c)

@@ -24,6 +24,7 @@ struct conn_limits {
 	int64_t idle_ms;      /* no byte in either direction for so long: closed; 0: never */
 	bool internal;        /* a service of our own (metrics, control): not counted among
 				 the client connections */
+	bool takes_fd;        /* descriptors that a peer on a unix socket passes are kept: conn_take_fd() */
 	bool gather;          /* of a server, and for its life: all connections that are ready, or so many
 				 (CONN_GATHER_MAX) of them, are read, then shown to the handler, then
 				 written to: what each step needs stays in the processor's caches, and
@@ -82,6 +83,9 @@ void conn_finish(struct conn *c);
  * handler, right after it. */
 void conn_close(struct conn *c);
 int conn_fd(const struct conn *c);
+/* The last descriptor that came with the input up to now, which the caller owns; -1: none, or there was no
+ * room for it. */
+int conn_take_fd(struct conn *c);
 void *conn_state(const struct conn *c);
 
 #endif

@@ -15,6 +15,7 @@ struct conn_buf {
 struct conn {
 	struct ev_loop *ev;
 	int fd;
+	int passed_fd;                   /* a descriptor that the peer passed; -1: none */
 	unsigned depth;                  /* callbacks of this connection on the stack */
 	bool closed, finishing, paused;
 	bool broken;                      /* a write failed: to be closed from the loop */

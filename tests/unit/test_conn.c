@@ -155,6 +155,73 @@ START_TEST(connection_cap)
 }
 END_TEST
 
+/* TEXT and, with it, the writing ends of so many pipes, whose reading ends are in PIPES. */
+static void pass(int fd, const char *text, int *pipes, size_t count)
+{
+	char control[CMSG_SPACE(sizeof(int) * 4)] __attribute__((aligned(sizeof(size_t)))) = {0};
+	char copy[64];
+	struct iovec part = {.iov_base = copy, .iov_len = strlen(text)};
+	struct msghdr m = {.msg_iov = &part,
+			   .msg_iovlen = 1,
+			   .msg_control = control,
+			   .msg_controllen = CMSG_SPACE(sizeof(int) * count)};
+	int ends[4][2];
+
+	memcpy(copy, text, strlen(text));
+	struct cmsghdr *head = CMSG_FIRSTHDR(&m);
+	*head = (struct cmsghdr){
+		.cmsg_len = CMSG_LEN(sizeof(int) * count), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+	for (size_t i = 0; i < count; i++) {
+		ck_assert_int_eq(pipe(ends[i]), 0);
+		memcpy(CMSG_DATA(head) + i * sizeof(int), &ends[i][1], sizeof(int));
+		pipes[i] = ends[i][0];
+	}
+	ck_assert_int_eq(sendmsg(fd, &m, MSG_NOSIGNAL), (ssize_t)part.iov_len);
+	for (size_t i = 0; i < count; i++)
+		close(ends[i][1]);
+}
+
+/* Whether nobody has the writing end any more. */
+static bool is_shut(int reading_end)
+{
+	struct pollfd p = {.fd = reading_end};
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLHUP) != 0;
+}
+
+START_TEST(descriptors_are_kept_where_they_are_wanted)
+{
+	struct conn_limits l = limits;
+	for (int wanted = 0; wanted < 2; wanted++) {
+		int pipes[4];
+		l.takes_fd = wanted == 1;
+		memset(&t, 0, sizeof(t));
+		setup(&l);
+		const int fd = dial();
+		pass(fd, "x1\n", pipes, 1);
+		expect(fd, "x1\n");
+		const int got = conn_take_fd(t.conns[0]);
+		ck_assert_int_eq(got >= 0, wanted);
+		ck_assert_int_eq(conn_take_fd(t.conns[0]), -1);
+		ck_assert_int_eq(is_shut(pipes[0]), !wanted);
+		if (got >= 0) {
+			ck_assert_int_eq(fcntl(got, F_GETFD), FD_CLOEXEC);
+			close(got);
+		}
+		pass(fd, "x2\n", pipes, 2); /* one too many */
+		expect(fd, "x2\n");
+		ck_assert_int_eq(is_shut(pipes[0]) + is_shut(pipes[1]), wanted ? 1 : 2);
+		pass(fd, "x3\n", pipes + 2, 1); /* that before was not taken */
+		expect(fd, "x3\n");
+		ck_assert(is_shut(pipes[0]) && is_shut(pipes[1]));
+		ck_assert_int_eq(is_shut(pipes[2]), !wanted);
+		close(fd);
+		PUMP(t.closed == 1);
+		ck_assert(is_shut(pipes[2]));
+		teardown();
+	}
+}
+END_TEST
+
 #define IDLE_MS 150
 
 /* Talks for twice the idle time; false where this process stalled meanwhile,
@@ -403,6 +470,7 @@ static const TTest *const *const tests[] = {
 	&end_of_input_lets_output_go,
 	&close_within_handlers,
 	&connection_cap,
+	&descriptors_are_kept_where_they_are_wanted,
 	&idle_connections_end_active_ones_stay,
 	&bytes_that_wait_are_no_idleness,
 	&pause_keeps_input,
