@@ -7,6 +7,9 @@
  * its users with changes in the air counted at its start, so the changes that are
  * owed are given up together with a connection that failed; they are sent again
  * only where a connection was lost and the next one is made at once.
+ *
+ * What goes through the channel must not overtake what quotad has not read yet, nor be overtaken by it: so it is used
+ * only while the connection is `quiet`, and quotad reads it before what comes next.
  */
 #include "dovecot-plugin-quota/client.h"
 
@@ -24,9 +27,16 @@
 int quota_client_init(struct quota_client *c, const char *path, const char *marker_dir)
 {
 	*c = (struct quota_client){
-		.fd = -1, .linger_ms = QUOTA_CLIENT_LINGER_MS, .patience_ms = QUOTA_CLIENT_PATIENCE_MS};
+		.fd = -1, .channel = -1, .linger_ms = QUOTA_CLIENT_LINGER_MS, .patience_ms = QUOTA_CLIENT_PATIENCE_MS};
 	const int rc = span_copy_cstr(span_str(marker_dir), c->marker_dir, sizeof(c->marker_dir));
 	return rc < 0 ? rc : span_copy_cstr(span_str(path), c->path, sizeof(c->path));
+}
+
+static void close_channel(struct quota_client *c)
+{
+	if (c->channel >= 0)
+		close(c->channel);
+	c->channel = -1;
 }
 
 static void disconnect(struct quota_client *c)
@@ -34,7 +44,8 @@ static void disconnect(struct quota_client *c)
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
-	c->mute = false;
+	close_channel(c);
+	c->mute = c->quiet = c->takes_channel = false;
 }
 
 int64_t quota_client_now_ms(void)
@@ -45,44 +56,30 @@ int64_t quota_client_now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* Whether quotad has read all that was sent on FD, and is there. */
-static bool has_read(int fd)
+static bool is_read(int fd)
 {
-	struct pollfd p = {.fd = fd};
 	int unread;
+	return ioctl(fd, SIOCOUTQ, &unread) == 0 && unread == 0;
+}
+
+/* Whether quotad has read all that was sent, and is there. */
+static bool has_read(const struct quota_client *c)
+{
+	struct pollfd p = {.fd = c->fd};
 	/* In this order: where it ended, nothing is unread any more. */
-	return ioctl(fd, SIOCOUTQ, &unread) == 0 && unread == 0 && poll(&p, 1, 0) == 0;
+	return is_read(c->fd) && (c->channel < 0 || is_read(c->channel)) && poll(&p, 1, 0) == 0;
 }
 
 /* One that is only busy has not read what was sent a moment ago. */
 static bool reads_soon(const struct quota_client *c)
 {
 	const int64_t deadline_ms = quota_client_now_ms() + c->linger_ms;
-	bool read = c->fd >= 0 && has_read(c->fd);
+	bool read = c->fd >= 0 && has_read(c);
 	while (c->fd >= 0 && !read && quota_client_now_ms() < deadline_ms) {
 		(void)poll(NULL, 0, 1);
-		read = has_read(c->fd);
+		read = has_read(c);
 	}
 	return read;
-}
-
-/* What is owed goes down with us: one that hangs may end before it reads it. */
-static void leave_owed(const struct quota_client *c)
-{
-	if (c->owed_count == 0 || c->pid != getpid() || c->marker_dir[0] == '\0' || reads_soon(c))
-		return;
-	for (size_t i = 0; i < c->owed_count; i++) {
-		struct quota_request change;
-		if (quota_request_decode(span_of(c->owed[i].line, c->owed[i].len - 1), &change) == 0)
-			IGNORE_RESULT(marker_leave(c->marker_dir, change.user));
-	}
-}
-
-void quota_client_done(struct quota_client *c)
-{
-	leave_owed(c);
-	disconnect(c);
-	c->owed_count = 0;
 }
 
 /* In a child the connection and the instance of the parent are not ours. */
@@ -128,6 +125,24 @@ static int send_all(int fd, struct span s, int64_t deadline_ms)
 	return 0;
 }
 
+/* LINE and, with it, the descriptor END; does not wait. */
+static ssize_t send_with(int fd, const struct sbuf *line, int end)
+{
+	union {
+		struct cmsghdr head;
+		char mem[CMSG_SPACE(sizeof(int))];
+	} control = {.mem = {0}};
+	struct iovec part = {.iov_base = line->ptr, .iov_len = line->len};
+	const struct msghdr m = {.msg_iov = &part,
+				 .msg_iovlen = 1,
+				 .msg_control = &control,
+				 .msg_controllen = sizeof(control)};
+	control.head = (struct cmsghdr){
+		.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+	memcpy(CMSG_DATA(&control.head), &end, sizeof(end));
+	return sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static int open_socket(struct quota_client *c)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -151,6 +166,7 @@ static int reconnect(struct quota_client *c, int64_t deadline_ms)
 
 	sbuf_init(&line, mem, sizeof(mem));
 	int rc = open_socket(c);
+	c->link++;
 	if (rc == 0)
 		rc = quota_request_encode(&hello, &line);
 	if (rc == 0)
@@ -204,6 +220,7 @@ static int exchange(struct quota_client *c, struct span line, struct quota_reply
 {
 	for (;;) {
 		bool fresh;
+		c->quiet = false;
 		int rc = transmit(c, line, deadline_ms, &fresh);
 		if (rc == 0 && reply_out != NULL)
 			rc = receive(c->fd, reply_out, deadline_ms);
@@ -213,17 +230,13 @@ static int exchange(struct quota_client *c, struct span line, struct quota_reply
 	}
 }
 
-static int attempt(struct quota_client *c, const struct quota_request *request,
-		   struct quota_reply *reply_out, struct sbuf *line)
+static int attempt(struct quota_client *c, struct span line, struct quota_reply *reply_out)
 {
 	const int64_t now_ms = quota_client_now_ms(), deadline_ms = now_ms + QUOTA_CLIENT_TIMEOUT_MS;
 
 	if (now_ms < c->down_until_ms)
 		return ERR_TEMP;
-	int rc = quota_request_encode(request, line);
-	if (rc < 0)
-		return rc;
-	rc = exchange(c, sbuf_span(line), reply_out, deadline_ms);
+	const int rc = exchange(c, line, reply_out, deadline_ms);
 	if (rc == 0)
 		return 0;
 	disconnect(c);
@@ -238,13 +251,17 @@ int quota_client_call(struct quota_client *c, const struct quota_request *reques
 {
 	char mem[QUOTA_LINE_MAX + 1];
 	struct sbuf line;
-	struct quota_reply reply;
+	struct quota_reply reply = {0};
 
 	own(c);
 	sbuf_init(&line, mem, sizeof(mem));
-	const int rc = attempt(c, request, &reply, &line);
+	int rc = quota_request_encode(request, &line);
+	if (rc == 0)
+		rc = attempt(c, sbuf_span(&line), &reply);
 	if (rc < 0)
 		return rc;
+	c->quiet = true;
+	c->takes_channel = (reply.flags & QUOTA_TAKES_CHANNEL) != 0;
 	acknowledged(c, reply.acked);
 	*reply_out = reply;
 	return 0;
@@ -264,7 +281,39 @@ static int make_room(struct quota_client *c)
 	return rc;
 }
 
-int quota_client_post(struct quota_client *c, const struct quota_request *request)
+/* Has quotad take a channel, which is of use from the next reply on.  Without one all goes through the connection. */
+static void open_channel(struct quota_client *c)
+{
+	const struct quota_request request = {.verb = QUOTA_CHANNEL};
+	char mem[QUOTA_LINE_MAX + 1];
+	struct sbuf line;
+	int ends[2];
+
+	c->takes_channel = false;
+	sbuf_init(&line, mem, sizeof(mem));
+	if (quota_request_encode(&request, &line) < 0 ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
+		return;
+	const ssize_t n = send_with(c->fd, &line, ends[1]);
+	c->quiet = false;
+	c->channel = ends[0];
+	close(ends[1]);
+	if (n < 0)
+		close_channel(c);
+	else if (n != (ssize_t)line.len)
+		disconnect(c);
+}
+
+/* Whether quotad will read LINE when it is awake for something else. */
+static bool leave_line(struct quota_client *c, struct span line)
+{
+	if (c->channel < 0 && c->takes_channel)
+		open_channel(c);
+	return c->quiet && c->channel >= 0 &&
+	       send(c->channel, line.ptr, line.len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)line.len;
+}
+
+int quota_client_post(struct quota_client *c, const struct quota_request *request, uint64_t link)
 {
 	struct quota_request r = *request;
 	struct sbuf line;
@@ -276,7 +325,9 @@ int quota_client_post(struct quota_client *c, const struct quota_request *reques
 	struct quota_client_owed *owed = &c->owed[c->owed_count];
 	r.op = owed->op = ++c->last_op;
 	sbuf_init(&line, owed->line, sizeof(owed->line));
-	rc = attempt(c, &r, NULL, &line);
+	rc = quota_request_encode(&r, &line);
+	if (rc == 0 && !(link != 0 && link == c->link && leave_line(c, sbuf_span(&line))))
+		rc = attempt(c, sbuf_span(&line), NULL);
 	if (rc < 0)
 		return rc;
 	owed->len = line.len;
@@ -290,6 +341,7 @@ int quota_client_note(struct quota_client *c, const struct quota_request *reques
 	struct sbuf line;
 
 	own(c);
+	c->quiet = false;
 	sbuf_init(&line, mem, sizeof(mem));
 	if (c->fd < 0) {
 		if (reconnect(c, quota_client_now_ms()) < 0) {
@@ -322,4 +374,34 @@ int quota_client_doubt(struct quota_client *c, struct span user)
 		return 0;
 	const int rc = c->marker_dir[0] != '\0' ? marker_leave(c->marker_dir, user) : ERR_PERM;
 	return told ? 0 : rc;
+}
+
+/* What stands in the channel is read before the next request, whatever it is. */
+static void wake(struct quota_client *c)
+{
+	const struct quota_request sync = {.verb = QUOTA_SYNC};
+	if (c->channel >= 0 && !is_read(c->channel))
+		IGNORE_RESULT(quota_client_note(c, &sync));
+}
+
+/* What is owed goes down with us: one that hangs may end before it reads it. */
+static void leave_owed(struct quota_client *c)
+{
+	if (c->owed_count == 0 || c->pid != getpid() || c->marker_dir[0] == '\0')
+		return;
+	wake(c);
+	if (reads_soon(c))
+		return;
+	for (size_t i = 0; i < c->owed_count; i++) {
+		struct quota_request change;
+		if (quota_request_decode(span_of(c->owed[i].line, c->owed[i].len - 1), &change) == 0)
+			IGNORE_RESULT(marker_leave(c->marker_dir, change.user));
+	}
+}
+
+void quota_client_done(struct quota_client *c)
+{
+	leave_owed(c);
+	disconnect(c);
+	c->owed_count = 0;
 }

@@ -27,6 +27,10 @@ struct quota_client {
 	char path[QUOTA_CLIENT_PATH_MAX + 1];
 	char marker_dir[QUOTA_CLIENT_MARKERS_MAX + 1]; /* "": none */
 	int fd;	   /* -1: none */
+	int channel;	    /* what quotad reads when it is awake for something else; -1: none */
+	bool takes_channel; /* it would take one */
+	bool quiet;	    /* it has executed all that was sent on FD */
+	uint64_t link;	    /* number of the connection; 0: there was none yet */
 	pid_t pid; /* whose connection it is */
 	bool mute; /* a reply was missed: only one-way requests may be sent on this one */
 	uint64_t instance, last_op;
@@ -61,8 +65,10 @@ int quota_client_call(struct quota_client *c, const struct quota_request *reques
  * Sends a change (COMMIT, FREE) under the next operation id and does not wait
  * for quotad's disk.  It is sent again if the connection is lost before it was
  * acknowledged.  ERR_TEMP where it could not be sent.
+ * LINK is 0 or, for a COMMIT, that of the connection on which all of its reservation was granted: it need not
+ * wake quotad then, which reads it before anything that it matters to.
  */
-int quota_client_post(struct quota_client *c, const struct quota_request *request) MUST_CHECK;
+int quota_client_post(struct quota_client *c, const struct quota_request *request, uint64_t link) MUST_CHECK;
 
 /*
  * Sends a request without a reply and does not wait, not even for a quotad that

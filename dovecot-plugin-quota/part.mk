@@ -5,7 +5,7 @@ quota-core_SRCS := $(addprefix dovecot-plugin-quota/,quotad/once.c quotad/ledger
 	quotad/ledger-request.c quotad/journal.c quotad/findings.c quotad/recount-queue.c)
 
 BINS += quotad
-quotad_SRCS := $(addprefix dovecot-plugin-quota/quotad/,main.c markers.c openmap.c air.c recount.c server.c store.c reader.c tell.c)
+quotad_SRCS := $(addprefix dovecot-plugin-quota/quotad/,main.c pending.c channel.c markers.c openmap.c air.c recount.c server.c store.c reader.c tell.c)
 quotad_ARCHIVES := quota-core quota run base
 quotad_LIBS := $(RUN_LIBS)
 
@@ -23,7 +23,12 @@ lib12_imap_quota_usage_plugin_SRCS := $(addprefix dovecot-plugin-quota/,client.c
 ARCHIVES += quota-client
 quota-client_SRCS := $(addprefix dovecot-plugin-quota/,client.c usage.c)
 
-TESTS += test_quota_proto test_quota_ledger test_quota_limits test_quota_drift test_quota_model test_quota_recount test_quota_journal test_quota_client test_quota_doubt
+TESTS += test_quota_proto test_quota_ledger test_quota_limits test_quota_drift test_quota_model test_quota_recount test_quota_journal test_quota_client test_quota_doubt test_quota_channel test_quota_told
+test_quota_told_SRCS := tests/unit/test_quota_told.c
+test_quota_told_ARCHIVES := quota-client quota-core quota run base
+test_quota_channel_SRCS := tests/unit/test_quota_channel.c dovecot-plugin-quota/quotad/channel.c
+test_quota_channel_ARCHIVES := quota-core quota base
+test_quota_channel_LIBS := -lev
 test_quota_journal_SRCS := tests/unit/test_quota_journal.c
 test_quota_journal_ARCHIVES := quota-core quota base
 test_quota_client_SRCS := tests/unit/test_quota_client.c

@@ -165,6 +165,12 @@ static enum usage_verdict verdict_of(enum quota_word word, bool certain)
 	}
 }
 
+/* That of a grant which a COMMIT that comes later does not leave in doubt any longer than it is. */
+static uint64_t link_of(const struct usage *u, const struct quota_reply *reply)
+{
+	return (reply->flags & (QUOTA_IS_STALE | QUOTA_LIMIT_UNKNOWN)) == 0 ? u->client->link : 0;
+}
+
 enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
 				 const struct usage_mail *mail)
 {
@@ -185,6 +191,8 @@ enum usage_verdict usage_reserve(struct usage *u, struct usage_save *save,
 		save->refusal = result;
 		return result;
 	}
+	const uint64_t link = rc == 0 ? link_of(u, &reply) : 0;
+	save->link = save->messages == 0 || save->link == link ? link : 0;
 	if (rc == 0)
 		save->id = reply.id;
 	save->bytes += mail->bytes;
@@ -205,7 +213,7 @@ void usage_commit(struct usage *u, struct usage_save *save)
 	r.bytes = save->bytes;
 	r.messages = save->messages;
 	if (save->messages > 0)
-		save->unseen = quota_client_post(u->client, &r) < 0 || save->unseen;
+		save->unseen = quota_client_post(u->client, &r, save->link) < 0 || save->unseen;
 	if (save->unseen)
 		usage_stale(u);
 	*save = (struct usage_save){0};
@@ -245,7 +253,7 @@ void usage_freed(struct usage *u, uint64_t bytes, uint64_t messages)
 
 	r.bytes = bytes;
 	r.messages = messages;
-	if (quota_client_post(u->client, &r) < 0)
+	if (quota_client_post(u->client, &r, 0) < 0)
 		usage_stale(u);
 }
 

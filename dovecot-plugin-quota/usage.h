@@ -32,7 +32,8 @@ enum usage_verdict {
 
 /* What one transaction of a mailbox has saved so far. */
 struct usage_save {
-	uint64_t id; /* reservation; 0: none */
+	uint64_t id;   /* reservation; 0: none */
+	uint64_t link; /* of the connection that all of it was granted on; 0: not so, or the user was in doubt */
 	uint64_t bytes, messages;
 	enum usage_verdict refusal; /* of one of its messages: nothing of it may be committed */
 	bool unseen;		    /* something was saved that quotad does not know */

@@ -26,7 +26,7 @@ EXPORT const char *quota_usage_plugin_version = DOVECOT_ABI_VERSION;
 EXPORT const char *quota_usage_plugin_dependencies[] = {"quota", NULL};
 
 /* One connection for the whole process. */
-static struct quota_client client = {.fd = -1};
+static struct quota_client client = {.fd = -1, .channel = -1};
 
 struct usage_root *usage_root_find(const struct quota *quota)
 {

@@ -75,6 +75,14 @@ void ledger_owner_gone(struct ledger *l, struct ledger_owner *owner)
 	}
 }
 
+bool ledger_owner_has(const struct ledger_owner *owner, const struct ledger_user *user)
+{
+	const struct ledger_hold *h = owner->holds;
+	while (h != NULL && h->user != user)
+		h = h->next;
+	return h != NULL;
+}
+
 static bool others_are_busy(const struct ledger_owner *owner, const struct ledger_user *user)
 {
 	size_t own = 0;
@@ -412,6 +420,7 @@ void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_
 	case QUOTA_LAST:
 	case QUOTA_LOOKUP:
 	case QUOTA_SYNC:
+	case QUOTA_CHANNEL:
 	case QUOTA_HELLO:
 	case QUOTA_VERBS:
 		break;

@@ -179,13 +179,15 @@ bool ledger_may_have_mail(const struct ledger_user *user);
 bool ledger_is_known(const struct ledger_user *user);
 
 /*
- * Executes any request but HELLO and SYNC.  USER is that of the request, or NULL where
+ * Executes any request but HELLO, SYNC and CHANNEL.  USER is that of the request, or NULL where
  * the ledger is full: then everything is granted and nothing counted.
  */
 void ledger_request(struct ledger *l, struct ledger_owner *owner, struct ledger_user *user,
 		    const struct quota_request *request, const struct ledger_time *now,
 		    struct ledger_result *result_out);
 
+/* Whether the connection has anything of the user open. */
+bool ledger_owner_has(const struct ledger_owner *owner, const struct ledger_user *user);
 /* Ends what the connection has open. */
 void ledger_owner_gone(struct ledger *l, struct ledger_owner *owner);
 

@@ -58,7 +58,7 @@ static json_t *show(void *arg, const struct span *args, size_t count, struct sbu
 		sbuf_adds(error, "usage: quota show USER");
 		return NULL;
 	}
-	u = ledger_peek(server_ledger(arg), args[0]);
+	u = server_user(arg, args[0]);
 	if (u == NULL) {
 		sbuf_adds(error, "the user is not in memory");
 		return NULL;

@@ -3,18 +3,19 @@
  * database to say who the user is, or, a SYNC, for the journal.  While it waits
  * it is not read, so its requests take effect and are answered in order.
  *
- * Every change that a connection sent is `pending` from its execution until it
- * is on disk, in one list in the order of the journal's numbers; those of one
- * connection are in the order of its operations.  So what was synced is always
- * at the head, and ACKED only grows.
+ * What came through its channel (channel.h) is executed at once, whoever it was read for: a line there
+ * belongs to a reservation, so its user is in memory.
+ *
+ * Every change that a connection sent is pending (pending.h) from its execution until it is on disk.
  */
 #include "dovecot-plugin-quota/quotad/server.h"
 
 #include "dovecot-plugin-quota/quotad/air.h"
+#include "dovecot-plugin-quota/quotad/channel.h"
 #include "dovecot-plugin-quota/quotad/markers.h"
+#include "dovecot-plugin-quota/quotad/pending.h"
 #include "dovecot-plugin-quota/quotad/recount.h"
 #include "dovecot-plugin-quota/quotad/tell.h"
-#include "dovecot-plugin-quota/quotad/waiting.h"
 
 #define STOP_CHECK_S 0.02
 /* What a first flush of the journal into the database may take at a stop. */
@@ -30,6 +31,7 @@ struct server {
 	struct listen_set listen, check_listen;
 	struct conn_server *conns, *checkers; /* checkers may only ask; NULL: no such socket */
 	struct waiting loading, pending;
+	struct channels channels;
 	uint64_t last_seq; /* of the journal */
 	struct ev_timer load_timer;
 	struct ev_timer stop_timer;
@@ -42,22 +44,14 @@ struct client {
 	struct server *server;
 	struct conn *conn;
 	struct ledger_owner owner;
+	struct channel channel;
+	struct pending_owner pending;
 	bool greeted, syncing;
 	bool may_only_check;
-	uint64_t acked; /* operation */
-	size_t pending;
 	int64_t since_us;	      /* of waiting */
 	struct quota_request request; /* waiting: its texts are in the buffers below */
 	char user[QUOTA_USER_MAX + 1];
 	char key[QUOTA_KEY_MAX + 1];
-};
-
-struct pending {
-	struct waiter wait;    /* first */
-	struct client *client; /* NULL: its connection is gone */
-	uint64_t seq, op;
-	int64_t since_us;
-	char user[];
 };
 
 static void send_reply(struct client *c, struct quota_reply reply)
@@ -65,7 +59,8 @@ static void send_reply(struct client *c, struct quota_reply reply)
 	char mem[QUOTA_LINE_MAX];
 	struct sbuf out;
 	sbuf_init(&out, mem, sizeof(mem));
-	reply.acked = c->acked <= QUOTA_NUMBER_MAX ? c->acked : QUOTA_NUMBER_MAX;
+	reply.acked = c->pending.acked <= QUOTA_NUMBER_MAX ? c->pending.acked : QUOTA_NUMBER_MAX;
+	reply.flags |= c->may_only_check ? 0 : QUOTA_TAKES_CHANNEL;
 	if (quota_reply_encode(&reply, &out) < 0)
 		PANIC("the ledger gave a number over the protocol's cap");
 	conn_write(c->conn, sbuf_span(&out));
@@ -89,20 +84,6 @@ static void not_journalled(struct server *s, struct span user)
 	ledger_distrust(s->ledger, user);
 }
 
-static void add_pending(struct client *c, struct ledger_user *user, const struct quota_request *request)
-{
-	struct pending *p = mem_zalloc(sizeof(*p) + request->user.len + 1);
-	p->client = c;
-	p->seq = c->server->last_seq;
-	p->op = request->op;
-	p->since_us = clock_mono_us();
-	memcpy(p->user, request->user.ptr, request->user.len);
-	c->pending++;
-	if (user != NULL)
-		user->pending++;
-	waiting_add(&c->server->pending, &p->wait);
-}
-
 /* Acknowledges the operation as soon as it and all before it are on disk. */
 static void journal(struct client *c, struct ledger_user *user, const struct quota_request *request,
 		    const struct ledger_result *result)
@@ -115,10 +96,13 @@ static void journal(struct client *c, struct ledger_user *user, const struct quo
 		if (!appended)
 			not_journalled(s, request->user);
 	}
-	if (appended || c->pending > 0)
-		add_pending(c, user, request);
-	else if (request->op != 0)
-		c->acked = request->op;
+	if (appended || c->pending.count > 0) {
+		pending_add(&s->pending, &c->pending, request->user, s->last_seq, request->op);
+		if (user != NULL)
+			user->pending++;
+	} else if (request->op != 0) {
+		c->pending.acked = request->op;
+	}
 }
 
 static void execute(struct client *c, const struct quota_request *request)
@@ -134,9 +118,17 @@ static void execute(struct client *c, const struct quota_request *request)
 		journal(c, user, request, &result);
 	if (user != NULL)
 		air_note(&s->air, user);
+	channel_note(&s->channels, &c->channel);
 	recount_look(s->recount);
 	if (quota_verb_has_reply(request->verb))
 		send_reply(c, result.reply);
+}
+
+/* After what others were told `250` for. */
+static void execute_in_turn(struct client *c, const struct quota_request *request)
+{
+	channels_read_user(&c->server->channels, &c->channel, request->user);
+	execute(c, request);
 }
 
 /* Parks the request, whose texts point into the input, until the user is read. */
@@ -171,13 +163,13 @@ static void handle(struct client *c, const struct quota_request *request)
 	if (user != NULL && (!ledger_is_known(user) || request->verb == QUOTA_LIMIT))
 		wait_for_user(c, request);
 	else
-		execute(c, request);
+		execute_in_turn(c, request);
 }
 
 /* Answers a SYNC when nothing is pending any more. */
 static void sync_now(struct client *c)
 {
-	c->syncing = c->pending > 0;
+	c->syncing = c->pending.count > 0;
 	conn_pause(c->conn, c->syncing);
 	if (!c->syncing)
 		send_reply(c, (struct quota_reply){.word = QUOTA_OK});
@@ -190,6 +182,8 @@ static void *on_open(struct conn *conn, void *arg)
 	struct client *c = mem_zalloc(sizeof(*c));
 	c->server = arg;
 	c->conn = conn;
+	c->pending.arg = c;
+	channel_init(&c->channel, &c->owner, c);
 	return c;
 }
 
@@ -205,27 +199,42 @@ static void on_close(struct conn *conn, void *state)
 	(void)conn;
 	struct client *c = state;
 	waiting_del(&c->wait);
+	channel_close(&c->server->channels, &c->channel);
 	if (c->owner.count > 0)
 		metrics_inc(METRIC_LOST);
 	ledger_owner_gone(c->server->ledger, &c->owner);
 	recount_look(c->server->recount);
-	for (struct waiter *w = c->server->pending.first; w != NULL && c->pending > 0;
-	     w = w->next) {
-		struct pending *p = (struct pending *)w;
-		if (p->client != c)
-			continue;
-		p->client = NULL;
-		c->pending--;
-	}
+	pending_orphan(&c->server->pending, &c->pending);
 	free(c);
 }
 
-static void malformed(struct client *c)
+static void malformed(void *arg)
 {
+	struct client *c = arg;
 	metrics_inc(METRIC_MALFORMED);
 	LOG_EVENT(LOG_WARNING, &ev_quota_malformed,
 		  "closing a connection that does not speak the protocol");
 	conn_close(c->conn);
+}
+
+/* A line of the channel. */
+static int take_told(void *arg, struct span line)
+{
+	struct quota_request request;
+
+	if (quota_request_decode(line, &request) < 0 || request.verb != QUOTA_COMMIT)
+		return ERR_SYNTAX;
+	execute(arg, &request);
+	return 0;
+}
+
+static const struct channel_handler channel_handler = {take_told, malformed};
+
+static bool take_channel(struct client *c)
+{
+	const int fd = conn_take_fd(c->conn);
+	/* One that we had no descriptor for was closed, which the other side notices. */
+	return fd < 0 || channel_open(&c->server->channels, &c->channel, fd) == 0;
 }
 
 /* Takes one line; false where it ends the connection. */
@@ -242,6 +251,8 @@ static bool take_line(struct client *c, struct span line)
 	}
 	if (request.verb == QUOTA_HELLO || (c->may_only_check && request.verb != QUOTA_CHECK))
 		return false;
+	if (request.verb == QUOTA_CHANNEL)
+		return take_channel(c);
 	if (request.verb == QUOTA_SYNC)
 		sync_now(c);
 	else
@@ -255,6 +266,10 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 	struct client *c = state;
 	size_t done = 0;
 
+	if (channel_read(&c->server->channels, &c->channel) < 0) {
+		malformed(c);
+		return in.len;
+	}
 	for (;;) {
 		const struct span rest = span_skip(in, done);
 		const size_t end = span_chr(span_take(rest, QUOTA_LINE_MAX), '\n');
@@ -285,7 +300,7 @@ static void resume(struct client *c)
 {
 	waiting_del(&c->wait);
 	conn_pause(c->conn, false);
-	execute(c, &c->request);
+	execute_in_turn(c, &c->request);
 }
 
 static void on_row(void *arg, const struct store_row *row)
@@ -345,13 +360,10 @@ static void on_synced(void *arg, uint64_t upto, bool failed)
 {
 	struct server *s = arg;
 	const int64_t now_us = clock_mono_us();
+	struct pending *p;
 
-	while (s->pending.first != NULL) {
-		struct pending *p = (struct pending *)s->pending.first;
-		struct client *c = p->client;
-		if (p->seq > upto)
-			break;
-		(void)waiting_take(&s->pending);
+	while ((p = pending_take(&s->pending, upto)) != NULL) {
+		struct client *c = p->owner != NULL ? p->owner->arg : NULL;
 		metrics_observe(METRIC_JOURNAL_WAIT, (double)(now_us - p->since_us) / 1e6);
 		if (failed)
 			not_journalled(s, span_str(p->user));
@@ -360,13 +372,8 @@ static void on_synced(void *arg, uint64_t upto, bool failed)
 			user->pending--;
 			air_note(&s->air, user);
 		}
-		if (c != NULL) {
-			c->pending--;
-			if (p->op != 0)
-				c->acked = p->op;
-			if (c->syncing)
-				sync_now(c);
-		}
+		if (c != NULL && c->syncing)
+			sync_now(c);
 		free(p);
 	}
 }
@@ -415,6 +422,7 @@ static void on_stop_timer(struct ev_loop *ev, struct ev_timer *w, int events)
 {
 	(void)events;
 	struct server *s = w->data;
+	channels_read(&s->channels);
 	if (s->pending.first != NULL || s->loading.first != NULL)
 		return;
 	ev_timer_stop(ev, w);
@@ -448,10 +456,11 @@ static int open_store(struct server *s, struct sbuf *error)
 static int open_sockets(struct server *s, const struct quotad_config *config, struct sbuf *error)
 {
 	static const mode_t modes[] = {0600, 0660, 0666};
-	const struct conn_limits limits = {
+	struct conn_limits limits = {
 		.in_max_bytes = 2 * QUOTA_LINE_MAX,
 		.out_max_bytes = 4 * QUOTA_LINE_MAX,
 		.max_conns = (size_t)config->max_connections,
+		.takes_fd = true,
 	};
 	const mode_t mode = modes[config->socket_mode];
 	int rc = listen_open(config->listen, "listen", mode, &s->listen, error);
@@ -460,6 +469,7 @@ static int open_sockets(struct server *s, const struct quotad_config *config, st
 	s->conns = conn_server_new(s->skel->loop, &s->listen, &limits, &handler, s);
 	if (config->check_listen[0] == '\0')
 		return 0;
+	limits.takes_fd = false;
 	rc = listen_open(config->check_listen, "check", mode, &s->check_listen, error);
 	if (rc == 0)
 		s->checkers = conn_server_new(s->skel->loop, &s->check_listen, &limits, &check_handler, s);
@@ -489,6 +499,7 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 	ev_timer_init(&s->stop_timer, on_stop_timer, 0, STOP_CHECK_S);
 	s->load_timer.data = s->stop_timer.data = s;
 
+	channels_start(&s->channels, loop_ev(skel->loop), s->ledger, &channel_handler, CHANNELS_MAX);
 	s->recount = recount_new(skel, s->ledger, on_settled, s);
 	s->findings = findings_new();
 
@@ -529,6 +540,7 @@ void server_close(struct server **server)
 	listen_close(&s->check_listen);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->load_timer);
 	ev_timer_stop(loop_ev(s->skel->loop), &s->stop_timer);
+	channels_stop(&s->channels);
 	markers_stop(&s->markers);
 	store_close(&s->store, STOP_FLUSH_MS);
 	for (struct waiter *w; (w = waiting_take(&s->pending)) != NULL;)
@@ -538,9 +550,10 @@ void server_close(struct server **server)
 	*server = NULL;
 }
 
-struct ledger *server_ledger(struct server *server)
+const struct ledger_user *server_user(struct server *server, struct span name)
 {
-	return server->ledger;
+	channels_read_user(&server->channels, NULL, name);
+	return ledger_peek(server->ledger, name);
 }
 
 const struct findings *server_findings(const struct server *server)

@@ -17,7 +17,8 @@ int server_open(struct skel *skel, struct server **server_out, struct sbuf *erro
 void server_stop(struct server *server);
 void server_close(struct server **server);
 
-struct ledger *server_ledger(struct server *server);
+/* What is in memory of the user, with all that mail processes have told; NULL: nothing. */
+const struct ledger_user *server_user(struct server *server, struct span name);
 struct store *server_store(struct server *server);
 
 /* Has the mails of USER counted, soon; without FIX nothing is changed.  ERR_NOT_FOUND

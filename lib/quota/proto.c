@@ -56,6 +56,7 @@ static const struct verb_row verbs[QUOTA_VERBS] = {
 	[QUOTA_COUNTED] = {"COUNTED", true, {F_USER, F_SEQ, F_BYTES, F_MESSAGES}},
 	[QUOTA_SYNC] = {"SYNC", true, {F_END}},
 	[QUOTA_CHECK] = {"CHECK", true, {F_USER, F_BYTES, F_GRACE}},
+	[QUOTA_CHANNEL] = {"CHANNEL", false, {F_END}},
 };
 
 static const char *const words[QUOTA_WORDS] = {

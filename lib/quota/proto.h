@@ -39,6 +39,10 @@
  *   CHECK    user bytes grace       would a message of so many bytes, GRACE more
  *                                   where some room is left, be refused? Changes
  *                                   nothing; OK unless that is certain (replies)
+ *   CHANNEL                         with it goes (SCM_RIGHTS) an end of a pair of
+ *                                   SEQPACKET sockets, for COMMITs that need not
+ *                                   wake quotad: one line a packet.  Only where a
+ *                                   reply had QUOTA_TAKES_CHANNEL
  *
  *   reply:   WORD id limit messagelimit used messages room messageroom seq flags
  *            acked
@@ -48,6 +52,10 @@
  * from 1 on; ACKED is the last one that is, with all before it, durable.  What
  * is not acknowledged may be sent again on a new connection: (instance, OP)
  * takes effect once.
+ * A COMMIT may go through the channel if its reservation was granted, whole, on this
+ * connection, and nothing was sent on it since its last reply.  It takes effect before
+ * the next request of this connection, before any request about its user, before the end of the connection, and
+ * else soon.
  * Numbers are decimal: sizes and counts of a request at most QUOTA_SIZE_MAX, an
  * OP any 64-bit number, all others at most QUOTA_NUMBER_MAX.  Sizes are bytes.
  */
@@ -81,6 +89,7 @@ enum quota_verb {
 	QUOTA_COUNTED,
 	QUOTA_SYNC,
 	QUOTA_CHECK,
+	QUOTA_CHANNEL,
 	QUOTA_VERBS /* how many */
 };
 
@@ -113,6 +122,7 @@ enum quota_word {
 #define QUOTA_LIMIT_UNKNOWN 2u /* the database could not be asked yet */
 #define QUOTA_NO_USER 4u       /* not in the database: no limit, no row */
 #define QUOTA_EXAMINE 8u       /* COUNT: only look, change nothing, not even an index */
+#define QUOTA_TAKES_CHANNEL 16u
 
 struct quota_reply {
 	enum quota_word word;

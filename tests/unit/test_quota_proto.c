@@ -66,6 +66,8 @@ START_TEST(fields_stand_in_their_place)
 	ck_assert_int_eq(quota_request_decode(SPAN_LIT("RESERVE\tu@d\t7\t100\t50\t9\t2\t0\t0\t0\t"), &r),
 		0);
 	ck_assert_uint_eq(r.key.len, 0);
+	ck_assert_int_eq(quota_request_decode(SPAN_LIT("CHANNEL"), &r), 0);
+	ck_assert_int_eq(quota_request_decode(SPAN_LIT("CHANNEL\t"), &r), ERR_SYNTAX);
 }
 END_TEST
 
