@@ -55,20 +55,20 @@ static int count(struct usage *u, uint64_t *bytes_out, uint64_t *messages_out)
 	u->counting = true;
 	const int rc = u->count(u->arg, bytes_out, messages_out);
 	u->counting = false;
-	return rc < 0 ? ERR_PERM : 0;
+	return rc;
 }
 
-/* Fills STATE from a count of the mailbox; the limit stays.  False where it could
- * not be counted, and nothing is known. */
-static bool count_locally(struct usage *u)
+/* Fills STATE from a count of the mailbox; the limit stays. */
+static int count_locally(struct usage *u)
 {
 	uint64_t bytes, messages;
-	if (count(u, &bytes, &messages) < 0)
-		return u->known;
+	const int rc = count(u, &bytes, &messages);
+	if (rc < 0)
+		return rc;
 	u->state.used = bytes;
 	u->state.messages = messages;
 	set_room(&u->state);
-	return true;
+	return 0;
 }
 
 static uint64_t adjusted(uint64_t room, int64_t by)
@@ -108,7 +108,11 @@ static enum usage_verdict reserve_locally(struct usage *u, struct usage_save *sa
 	save->unseen = true;
 	if (mail->force || need == 0 || (u->state.limit == 0 && u->state.message_limit == 0))
 		return USAGE_OK;
-	return count_locally(u) ? verdict(u, need, &mail->allowance, save) : USAGE_OK;
+	const int rc = count_locally(u);
+	if (rc < 0 && !u->known)
+		return USAGE_OK;
+	const enum usage_verdict result = verdict(u, need, &mail->allowance, save);
+	return rc == ERR_TEMP && result == USAGE_OVER ? USAGE_DOUBT : result;
 }
 
 static uint64_t magnitude(int64_t n)
@@ -324,8 +328,10 @@ static bool look_up(struct usage *u)
 
 	if (u->counting)
 		return true;
-	if (call(u, &r, &reply) < 0)
-		return count_locally(u);
+	if (call(u, &r, &reply) < 0) {
+		const int rc = count_locally(u);
+		return rc == 0 || (u->known && rc != ERR_TEMP);
+	}
 	usage_settle(u);
 	return !u->wants_recount;
 }

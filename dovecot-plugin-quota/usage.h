@@ -13,7 +13,7 @@
 struct usage {
 	struct quota_client *client; /* borrows */
 	const char *user;	     /* borrows */
-	/* What is in the mailbox; negative where it cannot be counted. */
+	/* What is in the mailbox; ERR_TEMP where it cannot be counted now, ERR_PERM where it never will be. */
 	int (*count)(void *arg, uint64_t *bytes_out, uint64_t *messages_out);
 	void *arg;
 	bool counting;	    /* within count(), which may come back here */
@@ -75,7 +75,7 @@ void usage_login(const struct usage *u);
 /*
  * Counts the mailbox and tells quotad.  ERR_AGAIN where others went on changing
  * it: the user stays marked and is counted at a later contact.  ERR_TEMP where
- * quotad is not available, ERR_PERM where the mailbox cannot be counted.
+ * quotad is not available or the mailbox cannot be counted now, ERR_PERM where it never will be.
  */
 int usage_recount(struct usage *u);
 /* Recounts if quotad asked for it; call it where a count is allowed. */

@@ -3,7 +3,7 @@
  * answer from the list's index, which lags behind parallel deliveries, so each
  * mailbox is opened and synchronised: then its index knows every message that
  * was committed before.  A mailbox that cannot be opened for good (ACL, just
- * deleted) is left out.
+ * deleted) is left out; any other failure is one of the count, and taken for one that may pass.
  */
 #include "dovecot-plugin-quota/plugin/plugin.h"
 
@@ -17,6 +17,18 @@
 struct sum {
 	uint64_t bytes, messages;
 };
+
+static bool is_for_good(enum mail_error error)
+{
+	return error == MAIL_ERROR_NOTFOUND || error == MAIL_ERROR_PERM || error == MAIL_ERROR_NOTPOSSIBLE ||
+	       error == MAIL_ERROR_PARAMS;
+}
+
+/* What a failure at the mailbox means for the whole count. */
+static int failed(struct mailbox *box)
+{
+	return is_for_good(mailbox_get_last_mail_error(box)) ? 0 : ERR_TEMP;
+}
 
 /* Makes the size that is kept in the index to be computed anew. */
 static int forget_size(struct mailbox *box)
@@ -85,12 +97,12 @@ static int add_box(struct usage_root *uroot, struct mailbox *box, struct sum *su
 	}
 	if (mailbox_open(box) < 0 ||
 	    mailbox_sync(box, thorough ? MAILBOX_SYNC_FLAG_FULL_READ : 0) < 0)
-		return mailbox_get_last_mail_error(box) == MAIL_ERROR_TEMP ? -1 : 0;
+		return failed(box);
 	if (thorough && forget_size(box) < 0)
-		return -1;
+		return ERR_TEMP;
 	if (mailbox_get_metadata(box, MAILBOX_METADATA_VIRTUAL_SIZE, &metadata) < 0 ||
 	    mailbox_get_status(box, STATUS_MESSAGES, &status) < 0)
-		return mailbox_get_last_mail_error(box) == MAIL_ERROR_TEMP ? -1 : 0;
+		return failed(box);
 	sum->bytes += metadata.virtual_size;
 	sum->messages += status.messages;
 	return 0;
@@ -121,7 +133,9 @@ static int add_namespace(struct usage_root *uroot, struct mail_namespace *ns, st
 		if ((info->flags & (MAILBOX_NONEXISTENT | MAILBOX_NOSELECT)) == 0)
 			ret = add_mailbox(uroot, ns, info->vname, sum);
 	}
-	return mailbox_list_iter_deinit(&iter) < 0 ? -1 : ret;
+	if (mailbox_list_iter_deinit(&iter) < 0 && ret == 0)
+		ret = is_for_good(mailbox_list_get_last_mail_error(ns->list)) ? ERR_PERM : ERR_TEMP;
+	return ret;
 }
 
 int usage_root_count(struct usage_root *uroot, uint64_t *bytes_out, uint64_t *messages_out)
@@ -129,10 +143,13 @@ int usage_root_count(struct usage_root *uroot, uint64_t *bytes_out, uint64_t *me
 	unsigned int count;
 	struct mail_namespace *const *namespaces = adapter_namespaces(uroot, &count);
 	struct sum sum = {0, 0};
+	int ret = 0;
 
-	for (unsigned int i = 0; i < count; i++)
-		if (add_namespace(uroot, namespaces[i], &sum) < 0)
-			return -1;
+	for (unsigned int i = 0; i < count && ret == 0; i++)
+		ret = add_namespace(uroot, namespaces[i], &sum);
+	uroot->uncounted = ret < 0;
+	if (ret < 0)
+		return ret;
 	*bytes_out = sum.bytes;
 	*messages_out = sum.messages;
 	return 0;
@@ -145,6 +162,7 @@ int usage_root_recalculate(struct usage_root *uroot)
 	if (uroot->usage.counting)
 		return 0;
 	uroot->thorough = TRUE;
+	uroot->uncounted = FALSE;
 	for (int i = 0; i < RECALC_TRIES && rc == ERR_AGAIN; i++) {
 		if (i > 0)
 			(void)poll(NULL, 0, RECALC_WAIT_MS); /* others are saving right now */
@@ -153,5 +171,5 @@ int usage_root_recalculate(struct usage_root *uroot)
 	uroot->thorough = FALSE;
 	if (rc < 0)
 		usage_stale(&uroot->usage);
-	return rc == ERR_PERM ? -1 : 0;
+	return uroot->uncounted ? -1 : 0;
 }

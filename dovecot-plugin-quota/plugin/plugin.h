@@ -22,6 +22,8 @@ struct usage_root {
 	struct usage usage;
 	/* A count trusts no size that is kept in an index. */
 	bool thorough;
+	/* The last one failed. */
+	bool uncounted;
 	/* What the next questions of Dovecot's warnings are answered with. */
 	unsigned after_change;
 	uint64_t bytes_after, messages_after;
@@ -108,7 +110,7 @@ void usage_mailbox_allocated(struct mailbox *box);
 
 /* ---- counting (count.c) ---- */
 
-/* What is in the mailboxes of the root now; -1 where that cannot be said. */
+/* What is in the mailboxes of the root now; ERR_TEMP or ERR_PERM where that cannot be said. */
 int usage_root_count(struct usage_root *uroot, uint64_t *bytes_out, uint64_t *messages_out);
 /* `doveadm quota recalc`: counts the mails themselves and tells quotad.  -1
  * where they cannot be counted. */

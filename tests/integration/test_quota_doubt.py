@@ -61,6 +61,29 @@ class InDoubt(QuotaCase):
         self.assertEqual(self.deliver(user, body(100 * KB))[0], 250)
         self.assert_exact(user)
 
+    def test_a_folder_that_cannot_be_counted_now(self):
+        """The number stays in doubt until it can be, and refuses nothing for good."""
+        user = self.full()
+        with mail.Imap(self.stack, user) as imap:
+            imap.ok(imap.client.create("Broken"))
+            imap.ok(imap.client.append("Broken", None, None, body(KB)))
+        self.assert_exact(user)
+        uids = self.stack.mail_dir(user) / ".Broken/dovecot-uidlist"
+        kept = uids.with_name("kept")
+        uids.rename(kept)
+        uids.mkdir()
+        try:
+            with self.doubted(user):
+                pass
+            code, text = self.deliver(user, body(100 * KB))
+            self.assertEqual((code, text.split()[0]), (451, "4.2.0"), text)
+            self.assertEqual(self.deliver(user, body(1025 * KB))[0], 552)  # it never will fit
+        finally:
+            uids.rmdir()
+            kept.rename(uids)
+        self.wait_until(lambda: self.deliver(user, body(100 * KB))[0] == 552, what="certainty")
+        self.assert_exact(user)
+
     def test_an_imap_client_is_told(self):
         user = self.full()
         with mail.Imap(self.stack, user) as imap, self.doubted(user):

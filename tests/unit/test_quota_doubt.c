@@ -4,11 +4,13 @@
 #define DOUBT(word) word "\t0\t1000\t0\t990\t9\t10\t4611686018427387904\t41\t1\t0\n"
 #define SURE(word) word "\t0\t1000\t0\t990\t9\t10\t4611686018427387904\t41\t0\t0\n"
 
+static int failure; /* of a count */
+
 static int count_fails(void *arg, uint64_t *bytes_out, uint64_t *messages_out)
 {
 	(void)arg;
 	*bytes_out = *messages_out = 0;
-	return -1;
+	return failure;
 }
 
 /* What becomes of a mail to which quotad says LINES, where it waits so long for a count. */
@@ -81,15 +83,42 @@ END_TEST
 START_TEST(what_can_not_be_counted_goes_by_the_number_that_is_known)
 {
 	static const char *const lines[] = {DOUBT("RECOUNT"), DOUBT("OK"), DOUBT("OVER"), NULL};
-	struct script s;
-	begin();
-	script_start(&s, lines);
-	struct usage u = root(1000);
-	u.count = count_fails;
-	struct usage_save save = {0};
-	ck_assert_int_eq(usage_reserve(&u, &save, &mail100), USAGE_OVER);
-	end();
-	script_end(&s);
+	for (int passes = 0; passes < 2; passes++) {
+		struct script s;
+		begin();
+		script_start(&s, lines);
+		struct usage u = root(1000);
+		u.count = count_fails;
+		failure = passes ? ERR_TEMP : ERR_PERM;
+		struct usage_save save = {0};
+		ck_assert_int_eq(usage_reserve(&u, &save, &mail100), passes ? USAGE_DOUBT : USAGE_OVER);
+		end();
+		script_end(&s);
+	}
+}
+END_TEST
+
+/* quotad told a number, and ends. */
+START_TEST(an_old_number_refuses_nothing_for_good)
+{
+	static const char *const lines[] = {SURE("OK"), NULL};
+	static const struct usage_mail mail1001 = {.bytes = 1001, .key = ""};
+	for (int passes = 0; passes < 2; passes++) {
+		struct script s;
+		begin();
+		script_start(&s, lines);
+		struct usage u = root(1000);
+		usage_lookup(&u);
+		script_end(&s);
+		unlink(path);
+		u.count = count_fails;
+		failure = passes ? ERR_TEMP : ERR_PERM;
+		ck_assert_int_eq(usage_check(&u, 100, &none, true), passes ? USAGE_OK : USAGE_OVER);
+		struct usage_save save = {0};
+		ck_assert_int_eq(usage_reserve(&u, &save, &mail100), passes ? USAGE_DOUBT : USAGE_OVER);
+		ck_assert_int_eq(usage_reserve(&u, &save, &mail1001), USAGE_BIG);
+		end();
+	}
 }
 END_TEST
 
@@ -99,6 +128,7 @@ START_TEST(a_check_refuses_nothing_where_nothing_is_known)
 	begin();
 	struct usage u = root(1);
 	u.count = count_fails;
+	failure = ERR_PERM;
 	unlink(path);
 	ck_assert_int_eq(usage_check(&u, 100, &none, true), USAGE_OK);
 	end();
@@ -146,6 +176,7 @@ static const TTest *const *const tests[] = {
 	&what_is_certain_by_then_is_refused,
 	&a_mail_over_the_whole_limit_is_in_no_doubt,
 	&what_can_not_be_counted_goes_by_the_number_that_is_known,
+	&an_old_number_refuses_nothing_for_good,
 	&a_transaction_waits_once,
 	&a_check_refuses_nothing_in_doubt,
 	&a_check_refuses_nothing_where_nothing_is_known,
