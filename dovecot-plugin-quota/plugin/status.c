@@ -47,25 +47,39 @@ static const struct imap_arg *take_own(const struct imap_arg *list, struct asked
 	return rest;
 }
 
+/* False where the size of the mail cannot be read. One that is gone meanwhile has none. */
+static bool add_mail(struct mail *mail, const struct asked *asked, struct deleted *sum)
+{
+	uoff_t size = 0;
+
+	if (asked->deleted_storage && mail_get_virtual_size(mail, &size) < 0)
+		return mailbox_get_last_mail_error(mail->box) == MAIL_ERROR_EXPUNGED;
+	sum->messages++;
+	sum->bytes += size;
+	return TRUE;
+}
+
 static int add_deleted(struct mailbox *box, const struct asked *asked, struct deleted *sum_r)
 {
 	struct mail_search_args *args = mail_search_build_init();
 	struct mailbox_transaction_context *t = mailbox_transaction_begin(box, 0, __func__);
 	struct mail *mail;
-	uoff_t size;
+	bool sized = TRUE;
 
 	mail_search_build_add(args, SEARCH_FLAGS)->value.flags = MAIL_DELETED;
 	struct mail_search_context *search =
 		mailbox_search_init(t, args, NULL, asked->deleted_storage ? MAIL_FETCH_VIRTUAL_SIZE : 0, NULL);
 	mail_search_args_unref(&args);
-	while (mailbox_search_next(search, &mail)) {
-		sum_r->messages++;
-		if (asked->deleted_storage && mail_get_virtual_size(mail, &size) == 0)
-			sum_r->bytes += size;
-	}
-	const int ret = mailbox_search_deinit(&search);
+	while (sized && mailbox_search_next(search, &mail))
+		sized = add_mail(mail, asked, sum_r);
+	/* The client is told of the error that was first. */
+	if (!sized)
+		mail_storage_last_error_push(mailbox_get_storage(box));
+	const bool searched = mailbox_search_deinit(&search) == 0;
 	mailbox_transaction_rollback(&t);
-	return ret;
+	if (!sized)
+		mail_storage_last_error_pop(mailbox_get_storage(box));
+	return sized && searched ? 0 : -1;
 }
 
 /* Of the mailbox as the client sees it where that is the selected one. */

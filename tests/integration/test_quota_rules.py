@@ -298,6 +298,28 @@ class InImap(QuotaCase):
                     imap.client.status("INBOX", items)
             self.assertEqual(status('"INBOX"', "(X-GUID DELETED)").split()[1], "(X-GUID")
 
+    def test_status_of_what_has_no_size(self):
+        user = self.new_user()
+        for _ in range(2):
+            self.deliver(user, body(3 * KB))
+        with mail.Imap(self.stack, user) as imap:
+            imap.select()
+            folder = self.stack.mail_dir(user) / "cur"
+            unread = folder / "1.M1.unread:2,T"  # no size in its name, and nobody may look
+            unread.write_bytes(body(KB))
+            unread.chmod(0)
+            try:
+                imap.ok(imap.client.noop())
+                kind, data = imap.client.status("INBOX", "(DELETED)")
+                self.assertEqual((kind, data), ("OK", [b"INBOX (DELETED 1)"]))
+                kind, data = imap.client.status("INBOX", "(DELETED DELETED-STORAGE)")
+                self.assertEqual(kind, "NO", data)
+            finally:
+                unread.unlink()
+            imap.ok(imap.client.noop())
+            kind, data = imap.client.status("INBOX", "(DELETED DELETED-STORAGE)")
+            self.assertEqual((kind, data), ("OK", [b"INBOX (DELETED 0 DELETED-STORAGE 0)"]))
+
     def test_getquota(self):
         user = self.new_user(quota_mb=3)
         self.stack.mariadb(f"UPDATE virtual_users SET quota_messages = 9 WHERE email = '{user}'")
