@@ -42,6 +42,7 @@ static void open_add(struct spool *s, uint64_t seq, int64_t received_ms)
 	}
 	s->open[s->open_first + s->open_count++] =
 		(struct spool_open_entry){.seq = seq, .received_ms = received_ms};
+	s->open_left++;
 	pthread_mutex_unlock(&s->open_lock);
 }
 
@@ -73,8 +74,10 @@ static void open_done(struct spool *s, uint64_t seq)
 {
 	pthread_mutex_lock(&s->open_lock);
 	struct spool_open_entry *e = open_find(s, seq);
-	if (e != NULL)
+	if (e != NULL && !e->done) {
 		e->done = true;
+		s->open_left--;
+	}
 	while (s->open_count > 0 && s->open[s->open_first].done) {
 		s->open_first++;
 		s->open_count--;
@@ -321,8 +324,7 @@ void spool_stats(struct spool *s, struct spool_stats *stats_out)
 		.failures = atomic_load(&s->failures),
 	};
 	pthread_mutex_lock(&s->open_lock);
-	for (size_t i = 0; i < s->open_count; i++)
-		stats_out->open += !s->open[s->open_first + i].done;
+	stats_out->open = s->open_left;
 	stats_out->oldest_ms = s->open_count > 0 ? s->open[s->open_first].received_ms : 0;
 	pthread_mutex_unlock(&s->open_lock);
 }

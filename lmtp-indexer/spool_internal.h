@@ -60,6 +60,7 @@ struct spool {
 	pthread_mutex_t open_lock;
 	struct spool_open_entry *open; /* a window of a growing array */
 	size_t open_first, open_count, open_size;
+	size_t open_left; /* of them not done */
 };
 
 /* Is the delivery of that PREPARED record not done? */

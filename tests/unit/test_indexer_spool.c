@@ -138,6 +138,35 @@ START_TEST(restart_finds_what_is_open)
 }
 END_TEST
 
+/* In whatever order deliveries end, and however often they are told to. */
+START_TEST(counts_what_is_open)
+{
+	struct delivery *d[3];
+	struct spool_stats st;
+	make_root();
+	open_at("s", 1 << 20);
+	for (uint64_t n = 0; n < 3; n++) {
+		d[n] = sample(n + 1);
+		ck_assert(prepare(d[n], SPAN_LIT("content"), NULL));
+	}
+	for (size_t n = 0; n < 2; n++) {
+		spool_done(spool, d[1]);
+		spool_stats(spool, &st);
+		ck_assert(st.open == 2 && st.oldest_ms == 1);
+	}
+	spool_done(spool, d[0]);
+	spool_stats(spool, &st);
+	ck_assert(st.open == 1 && st.oldest_ms == 3);
+	spool_done(spool, d[2]);
+	spool_stats(spool, &st);
+	ck_assert(st.open == 0 && st.oldest_ms == 0);
+	spool_close(&spool);
+	for (size_t n = 0; n < 3; n++)
+		delivery_free(&d[n]);
+	remove_root();
+}
+END_TEST
+
 /* The folded state after each record: open deliveries and known results. */
 struct expect {
 	size_t end; /* of the record, in the segment */
@@ -517,7 +546,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&ends_wait_in_bounds, &all_that_gathers_is_answered, &a_group_that_fails_in_its_middle, &a_file_without_a_record_is_removed, &a_full_spool_empties,
-	&restart_finds_what_is_open, &recovery_at_every_byte, &full_spool_lets_mail_pass,
+	&restart_finds_what_is_open, &counts_what_is_open, &recovery_at_every_byte, &full_spool_lets_mail_pass,
 	&failing_disk_lets_mail_pass, &large_messages_in_files, NULL,
 };
 
