@@ -68,10 +68,11 @@ class InDoubt(QuotaCase):
             imap.ok(imap.client.create("Broken"))
             imap.ok(imap.client.append("Broken", None, None, body(KB)))
         self.assert_exact(user)
-        uids = self.stack.mail_dir(user) / ".Broken/dovecot-uidlist"
-        kept = uids.with_name("kept")
+        folder = self.stack.mail_dir(user) / ".Broken"
+        uids, kept, more = folder / "dovecot-uidlist", folder / "kept", folder / "new/1.M1.more"
         uids.rename(kept)
         uids.mkdir()
+        more.write_bytes(body(KB))  # so that the list is needed
         try:
             with self.doubted(user):
                 pass
@@ -79,6 +80,7 @@ class InDoubt(QuotaCase):
             self.assertEqual((code, text.split()[0]), (451, "4.2.0"), text)
             self.assertEqual(self.deliver(user, body(1025 * KB))[0], 552)  # it never will fit
         finally:
+            more.unlink()
             uids.rmdir()
             kept.rename(uids)
         self.wait_until(lambda: self.deliver(user, body(100 * KB))[0] == 552, what="certainty")
