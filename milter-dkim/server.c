@@ -256,14 +256,22 @@ static void take_rest(struct thread *t, struct link *l)
 	atomic_store(&l->late_at_ms, 0);
 }
 
-/* It says nothing just now: whoever is free waits for it. */
+/*
+ * It says nothing just now: whoever is free waits for it.  The next thread may have it
+ * at once, and takes the lock before it looks: under the lock, then, this one is done
+ * with it first.  The kernel would see to that, but neither C nor ThreadSanitizer knows.
+ */
 static bool let_rest(struct thread *t, struct link *l, bool known)
 {
+	struct server *s = t->server;
 	if (t->in_len > 0) {
 		l->rest = span_of(span_dup(span_of(t->in, t->in_len)), t->in_len);
-		atomic_store(&l->late_at_ms, clock_boot_ms() + t->server->limits.packet_timeout_ms);
+		atomic_store(&l->late_at_ms, clock_boot_ms() + s->limits.packet_timeout_ms);
 	}
-	return arm(t->server, &l->source, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
+	pthread_mutex_lock(&s->lock);
+	bool ok = arm(s, &l->source, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
+	pthread_mutex_unlock(&s->lock);
+	return ok;
 }
 
 /* False where it has ended. */

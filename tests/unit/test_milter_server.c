@@ -16,6 +16,8 @@
 
 #define DEADLINE_MS 20000
 #define SILENCE_MS 100
+#define HOPPERS 60
+#define HOPS 60u
 
 static const struct metric_row metric_rows[] = {
 #define METRIC METRIC_ROW
@@ -32,6 +34,7 @@ static struct {
 	pthread_cond_t changed;
 	int held;  /* handlers that wait */
 	bool gate; /* whether they may go on */
+	unsigned said[HOPPERS]; /* each one's is of its connection alone: no lock */
 } t;
 
 static void *on_open(void *arg)
@@ -66,6 +69,9 @@ static bool on_packet(void *state, const struct wire_packet *packet, struct sbuf
 		break;
 	case WIRE_MAIL:
 		wait_at_gate();
+		break;
+	case WIRE_HELO:
+		t.said[packet->data.ptr[0] % HOPPERS]++;
 		break;
 	default:
 		break;
@@ -500,6 +506,42 @@ START_TEST(threads_that_nobody_needs_end)
 }
 END_TEST
 
+/* Says something just when its connection is let rest, so that another thread takes it. */
+static void *hop(void *arg)
+{
+	char packet[] = "\0\0\0\2H", reply[8];
+	long number = (unsigned *)arg - t.said;
+	packet[WIRE_HEAD_BYTES] = (char)number;
+	for (unsigned i = 0; i < HOPS; i++) {
+		const struct timespec pause = {.tv_nsec = 4000000 + (number * 61 + i * 137) % 5000 * 1000};
+		int fd = dial();
+		for (int hops = 0; hops < 2; hops++) {
+			say(fd, span_of(packet, WIRE_HEAD_BYTES + 1));
+			ck_assert_int_eq(recv(fd, reply, sizeof(reply), 0), 3);
+			nanosleep(&pause, NULL);
+		}
+		close(fd);
+	}
+	return NULL;
+}
+
+/* What one thread has written the next one sees; ThreadSanitizer finds out. */
+START_TEST(from_thread_to_thread)
+{
+	static const struct server_limits many = {.connections = 2 * HOPPERS, .threads = HOPPERS,
+						  .packet_timeout_ms = DEADLINE_MS};
+	pthread_t threads[HOPPERS];
+	setup(&many);
+	for (size_t i = 0; i < HOPPERS; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, hop, &t.said[i]), 0);
+	for (size_t i = 0; i < HOPPERS; i++)
+		pthread_join(threads[i], NULL);
+	teardown();
+	for (size_t i = 0; i < HOPPERS; i++)
+		ck_assert_uint_eq(t.said[i], 2 * HOPS);
+}
+END_TEST
+
 /* Asks and reads as long as it is answered. */
 static void *chat(void *arg)
 {
@@ -544,7 +586,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&pieces_and_several_at_once, &half_a_packet_rests, &largest_packet, &last_reply_is_written, &long_replies,
 	&reply_that_is_not_taken, &cap_of_connections, &cap_of_threads, &waiting_ones_hold_up_nobody, &late_packet,
-	&paused, &end_waits_for_the_reply,
+	&paused, &from_thread_to_thread, &end_waits_for_the_reply,
 	&threads_that_nobody_needs_end, &end_does_not_wait_for_talkers,
 	&end_does_not_wait_for_the_deaf, NULL,
 };
