@@ -228,8 +228,6 @@ static void begin_message(struct connection *c, struct span sender)
 		.host_name = host.len > 0 ? host : span_str(m->host_name),
 		.now = clock_wall_ms() / 1000,
 	};
-	c->active = true;
-	atomic_fetch_add(&m->active, 1);
 	c->settings = milter_settings(m);
 	keysource_take(m->source, &c->keys);
 	struct dns_view view = view_of(c);
@@ -242,7 +240,11 @@ static bool on_mail(struct connection *c, struct span data, struct sbuf *out)
 	if (wire_text(&data, &sender) < 0)
 		return broken("MAIL FROM does not end");
 	end_message(c);
+	/* Counted first: a stop sees the message, or the message sees the stop. */
+	c->active = true;
+	atomic_fetch_add(&c->milter->active, 1);
 	if (atomic_load(&c->milter->paused)) {
+		end_message(c);
 		wire_add(out, WIRE_TEMPFAIL);
 		return true;
 	}
