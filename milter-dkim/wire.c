@@ -78,11 +78,12 @@ int wire_read_client(struct span data, struct wire_client *client_out)
 		return ERR_SYNTAX;
 	char family = data.ptr[0];
 	data = span_skip(data, 1);
-	if (family != '4' && family != '6') {
+	if (family == 'U' || family == 'L') {
 		*client_out = client;
 		return 0;
 	}
-	if (data.len < sizeof(client.port))
+	/* Who is taken for nobody in particular is taken for ours. */
+	if ((family != '4' && family != '6') || data.len < sizeof(client.port))
 		return ERR_SYNTAX;
 	memcpy(&client.port, data.ptr, sizeof(client.port));
 	client.port = be16toh(client.port);

@@ -133,6 +133,8 @@ START_TEST(clients)
 		{CLIENT("6\0\x19" "::ffff:192.0.2.7\0"), "192.0.2.7", 25},
 		{CLIENT("L\0\0" "/run/socket\0"), "", 0},
 		{CLIENT("U"), "", 0},
+		{CLIENT("Z"), NULL, 0},
+		{CLIENT("\0"), NULL, 0},
 		{CLIENT(""), NULL, 0},
 		{CLIENT("4"), NULL, 0},
 		{CLIENT("4\0"), NULL, 0},
