@@ -77,7 +77,8 @@ static void *work(void *arg);
 static int start_thread(struct server *s)
 {
 	pthread_t thread;
-	if (pthread_create(&thread, &s->thread_attr, work, s) != 0)
+	errno = pthread_create(&thread, &s->thread_attr, work, s);
+	if (errno != 0)
 		return ERR_TEMP;
 	s->threads++;
 	s->waiting++;
