@@ -239,6 +239,22 @@ static int usage_copy(struct mail_save_context *ctx, struct mail *mail)
 }
 
 /*
+ * Where sizes are kept in the index, each new mail's goes there: two of the eight records that a
+ * delivery appends to the index's log, which all others read.  A Maildir has it in the name of the file.
+ */
+static void drop_sizes(const struct mailbox *box, struct mail_index_transaction *t)
+{
+	ARRAY_TYPE(seq_array) * records;
+
+	if (strcmp(box->storage->name, "maildir") != 0 || !array_is_created(&t->ext_rec_updates) ||
+	    box->mail_vsize_ext_id >= array_count(&t->ext_rec_updates))
+		return;
+	records = array_idx_modifiable(&t->ext_rec_updates, box->mail_vsize_ext_id);
+	if (array_is_created(records))
+		array_free(records);
+}
+
+/*
  * Dovecot writes a change of an extension even where every record of it was taken
  * back, and so takes locks that parallel deliveries wait for.
  */
@@ -271,6 +287,7 @@ static int usage_save_commit_pre(struct mail_save_context *ctx)
 
 	if (ubox->module_ctx.super.transaction_save_commit_pre(ctx) < 0)
 		return -1;
+	drop_sizes(t->box, t->itrans);
 	drop_empty_updates(t->itrans);
 	return 0;
 }

@@ -1,6 +1,7 @@
 """Quotas through quotad and its plug-in, on a real Dovecot."""
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import unittest
 
 from tests.frame import mail
 from tests.frame.case import NUMBERS
+from tests.frame.follow import doveadm
 from tests.frame.quota import KB, MB, QuotaCase, body
 
 ROUNDS = int(os.environ.get("QUOTA_ROUNDS", "3"))
@@ -31,6 +33,17 @@ def takes(lock):
 
 
 class Cost(QuotaCase):
+    def test_the_size_of_a_mail_is_not_in_the_index(self):
+        """It is in the name of the file; each record of the log is read by all who come after."""
+        user = self.new_user()
+        for _ in range(3):
+            self.assertEqual(self.deliver(user, body(KB))[0], 250)
+        dump = doveadm(self.stack, "dump", str(self.stack.mail_dir(user) / "dovecot.index.log"))
+        names = set(re.findall("name = '(.+)'", dump))
+        self.assertIn("hdr-vsize", names)  # their sum is kept, so that a count is short
+        self.assertNotIn("vsize", names)
+        self.assert_exact(user)
+
     def test_a_mail_that_gets_no_uid_yet_leaves_the_index_alone(self):
         """As without quotas: else parallel deliveries into one mailbox wait for each other."""
         user = self.new_user()
