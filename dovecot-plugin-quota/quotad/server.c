@@ -260,6 +260,15 @@ static bool take_line(struct client *c, struct span line)
 	return true;
 }
 
+/* A descriptor that no CHANNEL took is not kept. */
+static size_t taken(const struct client *c, size_t done, size_t len)
+{
+	const int fd = done == len ? conn_take_fd(c->conn) : -1;
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
+
 static size_t on_data(struct conn *conn, void *state, struct span in)
 {
 	(void)conn;
@@ -274,12 +283,12 @@ static size_t on_data(struct conn *conn, void *state, struct span in)
 		const struct span rest = span_skip(in, done);
 		const size_t end = span_chr(span_take(rest, QUOTA_LINE_MAX), '\n');
 		if (end == SPAN_NPOS && rest.len < QUOTA_LINE_MAX)
-			return done;
+			return taken(c, done, in.len);
 		if (end == SPAN_NPOS || !take_line(c, span_take(rest, end)))
 			break;
 		done += end + 1;
 		if (waiting_has(&c->wait) || c->syncing)
-			return done; /* the rest comes again when it goes on */
+			return taken(c, done, in.len); /* the rest comes again when it goes on */
 	}
 	malformed(c);
 	return in.len;
@@ -332,10 +341,12 @@ static void on_loaded(void *arg, const char *name, bool asked)
 		store_load(s->store, name, domain); /* and then comes back here */
 		return;
 	}
-	for (struct waiter *w = s->loading.first, *next; w != NULL; w = next) {
-		next = w->next;
-		if (strcmp(client_of(w)->user, name) == 0)
+	/* From the start again, since who goes on may end others who wait: see execute_in_turn(). */
+	for (struct waiter *w = s->loading.first; w != NULL;) {
+		const bool goes_on = strcmp(client_of(w)->user, name) == 0;
+		if (goes_on)
 			resume(client_of(w));
+		w = goes_on ? s->loading.first : w->next;
 	}
 }
 

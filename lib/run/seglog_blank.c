@@ -73,6 +73,9 @@ int seglog_blank(struct seglog *log, bool (*match)(void *arg, uint64_t seq, stru
 	size_t count = log->count;
 	struct seglog_segment *segments = mem_alloc(count * sizeof(*segments));
 	memcpy(segments, log->segments, count * sizeof(*segments));
+	/* What is not synced may yet be cut back, and others written in its place. */
+	if (count > 0)
+		segments[count - 1].written = log->synced_bytes;
 	pthread_mutex_unlock(&log->lock);
 	for (size_t i = 0; i < count && rc == 0; i++) {
 		int fd = seglog_segment_open(log, segments[i].first, O_RDWR);

@@ -164,6 +164,17 @@ class Protocol(ChannelCase):
         process.send("CHANNEL")
         self.used(process)
 
+    def test_a_descriptor_that_no_channel_takes_is_closed(self):
+        process = self.process()
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                socket.send_fds(process.socket, [line(("LOOKUP", self.user))], [theirs.fileno()])
+            self.assertTrue(process.socket.recv(1024))
+            ours.settimeout(10)
+            self.assertEqual(ours.recv(1), b"")
+        self.used(process)
+
     def test_nonsense_ends_the_connection(self):
         def twice(process):
             with process.channel:  # it stays open until then
