@@ -224,23 +224,25 @@ static bool add_swept(void *arg, struct span email)
 	sbuf_init(&name, mem, sizeof(mem));
 	sbuf_add_lower(&name, email);
 	pthread_mutex_lock(&f->lock);
-	bool rebuild = f->job.running && f->job.sweeping;
-	const bool added = follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), FOLLOW_TURN, rebuild) == 0;
-	f->job.users_left += rebuild && added;
+	const bool added = follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), FOLLOW_TURN,
+					      f->sweep_rebuilds) == 0;
+	f->job.users_left += f->sweep_rebuilds && added;
 	pthread_mutex_unlock(&f->lock);
 	return added;
 }
 
-static void end_sweep(struct follow *f)
+static void end_sweep(struct follow *f, uint64_t round)
 {
 	pthread_mutex_lock(&f->lock);
-	f->job.sweeping = false;
-	f->sweep_id = UINT64_MAX;
-	f->sweep_due_ms = f->config.sweep_ms > 0 ? clock_boot_ms() + f->config.sweep_ms : INT64_MAX;
+	if (f->sweep_round == round) {
+		f->job.sweeping = false;
+		f->sweep_id = UINT64_MAX;
+		f->sweep_due_ms = f->config.sweep_ms > 0 ? clock_boot_ms() + f->config.sweep_ms : INT64_MAX;
+	}
 	pthread_mutex_unlock(&f->lock);
 }
 
-/* True where users were added. */
+/* True where users were added.  A rebuild of all that is asked for meanwhile is not of this page, and is not ended by it. */
 static bool sweep_some(struct follow *f)
 {
 	pthread_mutex_lock(&f->lock);
@@ -248,7 +250,8 @@ static bool sweep_some(struct follow *f)
 		f->sweep_id = 0;
 		f->look_at_all = false;
 	}
-	uint64_t id = f->sweep_id;
+	uint64_t id = f->sweep_id, round = f->sweep_round;
+	f->sweep_rebuilds = f->job.running && f->job.sweeping;
 	pthread_mutex_unlock(&f->lock);
 	if (id == UINT64_MAX)
 		return false;
@@ -256,12 +259,12 @@ static bool sweep_some(struct follow *f)
 	f->error[0] = '\0';
 	int rc = follow_store_users(f->store, &next, add_swept, f);
 	if (rc == ERR_NOT_FOUND) {
-		end_sweep(f);
+		end_sweep(f, round);
 	} else if (rc < 0 && rc != ERR_AGAIN) {
 		stay_away(f);
 	} else if (rc == 0) {
 		pthread_mutex_lock(&f->lock);
-		f->sweep_id = f->sweep_id == id ? next : f->sweep_id; /* unless begun anew meanwhile */
+		f->sweep_id = f->sweep_round == round ? next : f->sweep_id;
 		pthread_mutex_unlock(&f->lock);
 	}
 	return rc == 0;
@@ -395,10 +398,12 @@ int follow_rebuild(struct follow *f, struct span user, struct sbuf *error)
 					     .began_ms = clock_boot_ms()};
 		sbuf_init(&name, f->job.user, sizeof(f->job.user));
 		sbuf_add_lower(&name, user);
-		if (user.len == 0)
-			f->sweep_id = 0;
-		else
+		if (user.len > 0) {
 			rc = follow_queue_touch(&f->queue, sbuf_span(&name), clock_boot_ms(), FOLLOW_NEW, true);
+		} else {
+			f->sweep_id = 0;
+			f->sweep_round++;
+		}
 		f->job.running = rc == 0;
 		if (rc < 0)
 			sbuf_adds(error, "too many users are waiting");

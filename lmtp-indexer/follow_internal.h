@@ -90,6 +90,8 @@ struct follow {
 	struct follow_pass *passes;
 	size_t pass_count;
 	uint64_t sweep_id; /* the user looked at last; UINT64_MAX: all are through */
+	uint64_t sweep_round; /* another one with each rebuild of all, which begins anew */
+	bool sweep_rebuilds;  /* the users of the page in hand are rebuilt; the thread's own */
 	int64_t place_after_ms, back_after_ms; /* while mail is being delivered */
 	int64_t back_at_ms; /* the last step of a pass that can wait, or beginning of one in its turn */
 	int64_t sweep_due_ms, markers_due_ms, rate_at_ms, pause_ms;

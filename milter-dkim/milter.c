@@ -321,6 +321,7 @@ static void conclude(struct connection *c, const struct session_outcome *outcome
 	bool accepted = outcome->action == SESSION_ACCEPT;
 	if (accepted ? !add_edits(outcome, out) : !add_refusal(outcome, out)) {
 		sbuf_truncate(out, before);
+		out->full = false; /* what did not fit is gone */
 		wire_add(out, WIRE_TEMPFAIL);
 		LOG_EVENT(LOG_ERR, &ev_milter_protocol, "a reply cannot be written", LOG_FIELD("QUEUE_ID", queue_id),
 			  LOG_FIELD_STR("REASON", "it is too long, or not text"));

@@ -262,11 +262,16 @@ static void open_box(struct results *r, const struct milter_config *config)
 		.arg = r,
 	};
 	sbuf_init(&error, mem, sizeof(mem));
-	if (outbox_open(&box, &r->box, &error) < 0)
+	struct outbox *opened;
+	if (outbox_open(&box, &opened, &error) < 0) {
 		LOG_EVENT(LOG_ERR, &ev_results_unavailable, "results are not recorded",
 			  LOG_FIELD("REASON", sbuf_span(&error)));
-	else
-		outbox_collect_metrics(r->box);
+		return;
+	}
+	outbox_collect_metrics(opened);
+	pthread_mutex_lock(&r->lock);
+	r->box = opened;
+	pthread_mutex_unlock(&r->lock);
 }
 
 int results_reload(struct results *r, const struct milter_config *config, struct sbuf *error)

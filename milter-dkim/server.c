@@ -259,7 +259,7 @@ static void take_rest(struct thread *t, struct link *l)
 
 /*
  * It says nothing just now: whoever is free waits for it.  The next thread may have it
- * at once, and takes the lock before it looks: under the lock, then, this one is done
+ * at once, and takes the lock before it looks into it: under the lock, then, this one is done
  * with it first.  The kernel would see to that, but neither C nor ThreadSanitizer knows.
  */
 static bool let_rest(struct thread *t, struct link *l, bool known)

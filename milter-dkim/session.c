@@ -139,11 +139,6 @@ static bool is_ours(const struct session *s, const struct session_envelope *enve
 	       hostset_has(&settings->internal_hosts, &s->ip, s->client_name);
 }
 
-bool session_is_ours(const struct session *s)
-{
-	return s->outcome.ours;
-}
-
 static void begin_inbound(struct session *s, const struct session_envelope *envelope,
 			  struct keycache *cache, const struct dns_view *view)
 {
@@ -364,7 +359,7 @@ void session_header_end(struct session *s, const struct dns_view *view)
 		s->outcome.author_domain = s->inbound.author.domains[0];
 }
 
-bool session_wants_body(const struct session *s)
+static bool wants_body(const struct session *s)
 {
 	return s->outcome.action == SESSION_ACCEPT && bodyhash_wanted(s->bodies);
 }
@@ -373,7 +368,7 @@ void session_body(struct session *s, struct span bytes)
 {
 	if (!s->header_done)
 		refuse_disorder(s);
-	if (session_wants_body(s))
+	if (wants_body(s))
 		bodyhash_push(s->bodies, bytes);
 }
 
@@ -539,7 +534,7 @@ static int judge(struct session *s, const struct dns_view *view)
 int session_end(struct session *s, const struct dns_view *view, const struct session_outcome **outcome_out)
 {
 	session_header_end(s, view);
-	if (!s->body_done && session_wants_body(s))
+	if (!s->body_done && wants_body(s))
 		bodyhash_finish(s->bodies);
 	s->body_done = true;
 	if (s->outcome.action == SESSION_ACCEPT && !s->finished) {

@@ -5,7 +5,7 @@
  *   session_connect, session_helo             once
  *   session_begin                             each MAIL FROM
  *   session_header ..., session_header_end    each field, then the end
- *   session_body ...                          where session_wants_body()
+ *   session_body ...                          what nobody needs is passed over
  *   session_end                               until it no longer returns ERR_AGAIN
  *
  * A message is either ours, and gets signed, or comes from outside, and gets
@@ -113,7 +113,6 @@ void session_begin(struct session *s, const struct session_settings *settings,
 		   struct keycache *cache, const struct dns_view *view);
 void session_header(struct session *s, struct span name, struct span value);
 void session_header_end(struct session *s, const struct dns_view *view);
-bool session_wants_body(const struct session *s);
 void session_body(struct session *s, struct span bytes);
 /* 0: *OUTCOME_OUT is valid until the next begin or reset; ERR_AGAIN: answers are
  * missing. */
@@ -121,8 +120,5 @@ int session_end(struct session *s, const struct dns_view *view,
 		const struct session_outcome **outcome_out) MUST_CHECK;
 /* The message is gone; memory and borrowed things are given back. */
 void session_reset(struct session *s);
-
-/* Whether the message is ours; after session_begin(). */
-bool session_is_ours(const struct session *s);
 
 #endif

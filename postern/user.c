@@ -187,10 +187,10 @@ static int user_remove(struct cli *cli)
 	int rc = status == EX_OK ? db_exec(cli->db, "DELETE FROM virtual_users WHERE id = ?", &param, 1) : 0;
 	if (rc < 0)
 		status = cli_fail_db(cli, rc);
-	if (status == EX_OK)
+	if (status == EX_OK) {
 		status = erase_in_daemon(cli, email, NULL, false, counts);
-	if (status == EX_OK)
-		erase_in_quotad(cli, email, counts);
+		erase_in_quotad(cli, email, counts); /* also where mail that waits has to be erased later */
+	}
 	if (status != EX_OK) {
 		json_decref(counts);
 		return status;

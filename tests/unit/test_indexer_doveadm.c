@@ -115,17 +115,27 @@ struct script {
 	size_t connections;
 };
 
+/* A long one comes in pieces. */
+static bool receive_line(int fd)
+{
+	char in[4096];
+	ssize_t n;
+	do
+		n = recv(fd, in, sizeof(in), 0);
+	while (n > 0 && in[n - 1] != '\n');
+	return n > 0;
+}
+
 static void *serve(void *arg)
 {
 	struct script *s = arg;
 	const char *const *say = s->says;
 	for (size_t i = 0; i < s->connections; i++) {
-		char in[4096];
 		int fd;
 		while ((fd = accept(s->set.fds[0], NULL, NULL)) < 0)
 			poll(&(struct pollfd){.fd = s->set.fds[0], .events = POLLIN}, 1, -1);
 		for (; *say != NULL; say++) {
-			if (recv(fd, in, sizeof(in), 0) <= 0)
+			if (!receive_line(fd))
 				break;
 			IGNORE_RESULT(write(fd, *say, strlen(*say)) < 0);
 		}
