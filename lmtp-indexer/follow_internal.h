@@ -49,6 +49,7 @@ struct follow_pass {
 	bool once_more; /* something did not fit into this pass */
 	bool complete;	/* all that could be compared was */
 	uint32_t scans; /* begun so far */
+	int64_t scan_ms, scan_wall_ms; /* when the last one began */
 	struct follow_box *boxes;
 	size_t box_count, box_size, unfollowed;
 	uint64_t counted; /* of the job's messages those that it has yet to compare; guarded by the lock */

@@ -237,6 +237,18 @@ static int add_rows(struct chunk *c)
 
 /* ---- The chunk ---- */
 
+/* Its original was there when the mailboxes were listed, or is about to go.  A time of the future is of a host with
+ * another clock: such a mail is not waited for. */
+static void note_halves(struct follow_pass *p, struct reconcile_mail *mails, size_t count)
+{
+	pthread_mutex_lock(&p->f->lock);
+	const int64_t age_ms = follow_queue_half_ms(p->user, p->scan_ms);
+	pthread_mutex_unlock(&p->f->lock);
+	const int64_t from_ms = p->scan_wall_ms - age_ms, until_ms = clock_wall_ms() + FOLLOW_HALF_MS;
+	for (size_t i = 0; i < count && age_ms > 0; i++)
+		mails[i].may_be_half = mails[i].saved_s * 1000 > from_ms && mails[i].saved_s * 1000 < until_ms;
+}
+
 static int load(struct chunk *c, const uint32_t *uids, size_t count)
 {
 	struct follow_pass *p = c->p;
@@ -246,6 +258,7 @@ static int load(struct chunk *c, const uint32_t *uids, size_t count)
 	 * way any more and has no row below never comes. */
 	for (size_t i = 0; i < c->plan.mail_count && rc == 0; i++)
 		c->plan.mails[i].may_come = flight_has(p->f->config.flight, c->plan.mails[i].trace);
+	note_halves(p, c->plan.mails, c->plan.mail_count);
 	if (rc == 0)
 		rc = follow_store_at(p->f->store, &p->f->mem, p->user_id, &c->place, uids, count, &rows, &c->plan.row_count);
 	c->plan.rows = rows;

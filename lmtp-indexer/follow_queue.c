@@ -75,9 +75,18 @@ static void forget(struct follow_queue *q, int64_t now_ms)
 	}
 }
 
+static enum follow_why note_change(const struct follow_queue *q, struct follow_user *u, int64_t now_ms, enum follow_why why)
+{
+	const bool move = why == FOLLOW_MOVE;
+	if (move || why == FOLLOW_CHANGE) {
+		u->whole_ms = now_ms + (move ? FOLLOW_MOVE_MS : q->delay_ms);
+		u->half_ms = move ? FOLLOW_MOVE_HALF_MS : FOLLOW_HALF_MS;
+	}
+	return move ? FOLLOW_CHANGE : why;
+}
+
 int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, enum follow_why why, bool rebuild)
 {
-	const int64_t due_ms = due_at(q, now_ms, why);
 	forget(q, now_ms);
 	struct follow_user *u = htab_get(&q->users, name);
 	if (u == NULL) {
@@ -88,10 +97,13 @@ int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms,
 			return ERR_LIMIT;
 		}
 		u->rebuild = rebuild;
-		schedule(q, u, due_ms, why);
+		why = note_change(q, u, now_ms, why);
+		schedule(q, u, due_at(q, now_ms, why), why);
 		return 0;
 	}
 	u->rebuild = u->rebuild || rebuild;
+	why = note_change(q, u, now_ms, why);
+	const int64_t due_ms = due_at(q, now_ms, why);
 	if (u->state == FOLLOW_RUNNING) {
 		u->again_why = u->again && u->again_why < why ? u->again_why : why;
 		u->again = true;
@@ -150,6 +162,11 @@ int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms, bool pla
 bool follow_queue_is_pressed(const struct follow_user *u, int64_t now_ms)
 {
 	return u->again && u->again_why <= FOLLOW_CHANGE && now_ms >= u->not_before_ms;
+}
+
+int64_t follow_queue_half_ms(const struct follow_user *u, int64_t look_ms)
+{
+	return look_ms < u->whole_ms ? u->half_ms : 0;
 }
 
 bool follow_queue_again(struct follow_user *u, int64_t now_ms)

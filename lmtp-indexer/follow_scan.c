@@ -6,7 +6,8 @@
  *   - new UIDs and those with a higher modseq: one search
  *   - the number of mails does not add up, so some have vanished: the lists of
  *     UIDs of both sides
- *   - never compared to the end, another UIDVALIDITY, a rebuild: all of them
+ *   - never compared to the end, another UIDVALIDITY, a rebuild: all of them, and first those that are new
+ *     since the last time, among which the mails are that a user has moved
  *
  * A pass may scan again while it works off an older scan's UIDs: the sets grow,
  * and `now` always is the state that the sets lead to.
@@ -54,7 +55,7 @@ static void note_known(void *arg, const struct follow_box_state *state)
 	struct follow_pass *p = arg;
 	if (p->box_count < FOLLOW_BOXES_MAX) {
 		struct follow_box *box = add_box(p, state);
-		box->compared = state->uid_next != 0 && !p->rebuild;
+		box->compared = state->modseq != 0 && !p->rebuild;
 	}
 }
 
@@ -115,17 +116,24 @@ static int list_all(struct follow_pass *p, struct follow_box *box, struct uidset
 
 /* ---- The kinds of scans of one mailbox ---- */
 
-/* From the ground up: every mail is compared. */
-static int scan_whole(struct follow_pass *p, struct follow_box *box)
+/* From the ground up: every mail is compared, last those below NEW_FROM where they can wait. */
+static int scan_whole(struct follow_pass *p, struct follow_box *box, uint32_t new_from)
 {
-	struct uidset there;
+	struct uidset there, before;
 	uidset_init(&there);
+	uidset_init(&before);
 	int rc = list_all(p, box, &there);
 	if (rc == 0)
 		rc = compare_lists(p, box, &there, NULL);
-	if (rc == 0)
-		uidset_add_set(box->now.backfill ? &box->back : &box->live, &there);
+	if (rc == 0 && box->now.backfill) {
+		uidset_add(&before, 1, new_from - 1);
+		uidset_subtract(&there, &before, &box->live);
+		uidset_subtract(&there, &box->live, &box->back);
+	} else if (rc == 0) {
+		uidset_add_set(&box->live, &there);
+	}
 	uidset_done(&there);
+	uidset_done(&before);
 	return rc;
 }
 
@@ -183,14 +191,15 @@ static bool same_state(const struct follow_box_state *a, const struct follow_box
 /* ---- Structure: mailboxes that are new, renamed or gone ---- */
 
 /* The state of a mailbox that is not compared to the end yet. */
-static int note_incomplete(struct follow_pass *p, const struct follow_box *box)
+static int note_incomplete(struct follow_pass *p, const struct follow_box *box, uint32_t new_from)
 {
 	struct follow_box_state state = box->now;
-	state.uid_next = 0;
+	state.uid_next = new_from;
+	state.modseq = 0;
 	return follow_store_box(p->f->store, p->user_id, &state);
 }
 
-static int tell_new(struct follow_pass *p, struct follow_box *box)
+static int tell_new(struct follow_pass *p, struct follow_box *box, uint32_t new_from)
 {
 	size_t count = 0;
 	struct change *list = arena_calloc(&p->f->mem, 1, sizeof(*list));
@@ -198,7 +207,7 @@ static int tell_new(struct follow_pass *p, struct follow_box *box)
 		return ERR_LIMIT;
 	int rc = follow_store_begin(p->f->store);
 	if (rc == 0)
-		rc = note_incomplete(p, box);
+		rc = note_incomplete(p, box, new_from);
 	if (rc == 0 && box->is_new && !p->newcomer)
 		follow_change(list, &count, box, CHANGE_BOX_CREATED);
 	if (rc == 0)
@@ -279,9 +288,11 @@ static int scan_box(struct follow_pass *p, const struct follow_box_state *state)
 	if (rc < 0)
 		return rc;
 	if (!box->compared || old.uid_validity != state->uid_validity) {
-		rc = tell_new(p, box);
+		bool was_known = old.uid_next != 0 && old.uid_validity == state->uid_validity;
+		uint32_t new_from = was_known && old.uid_next < state->uid_next ? old.uid_next : state->uid_next;
+		rc = tell_new(p, box, new_from);
 		if (rc == 0)
-			rc = scan_whole(p, box);
+			rc = scan_whole(p, box, new_from);
 		box->changed = true;
 	} else if (!same_state(&old, state)) {
 		rc = scan_changes(p, box, &old);
@@ -338,6 +349,8 @@ int follow_scan(struct follow_pass *p)
 	struct seen *seen = NULL;
 	arena_reset(&p->f->mem);
 	p->scans++;
+	p->scan_ms = clock_boot_ms();
+	p->scan_wall_ms = clock_wall_ms();
 	int rc = p->open_count == 0 ? load_open(p) : 0;
 	if (rc == 0 && p->scans == 1)
 		rc = load(p);

@@ -1,7 +1,7 @@
 /* One line a hint; what does not fit the grammar is refused on both sides. */
 #include "lmtp-indexer/hint.h"
 
-static const char letters[] = "scfxnrd";
+static const char letters[] = "scfxnrdm";
 
 static bool is_user(struct span user)
 {

@@ -24,7 +24,8 @@ enum hint_kind {
 	HINT_CREATE = 1 << 4,	 /* n: a mailbox is new */
 	HINT_RENAME = 1 << 5,	 /* r */
 	HINT_DELETE = 1 << 6,	 /* d */
-	HINT_OTHER = 1 << 7,	 /* what a newer writer knows */
+	HINT_MOVE = 1 << 7,	 /* m: with c, what was moved is still where it was: x follows */
+	HINT_OTHER = 1 << 8,	 /* what a newer writer knows */
 };
 
 struct hint {

@@ -148,6 +148,8 @@ void reconcile_plan(struct reconcile *r)
 		} else {
 			m->action = RECONCILE_NEW;
 		}
+		if (m->action == RECONCILE_NEW && m->may_be_half)
+			m->action = RECONCILE_WAIT;
 	}
 }
 

@@ -11,6 +11,9 @@
  *   - a delivery id whose rows are all placed makes it a copy, and one that
  *     nobody knows a delivery whose row never came: both get a new row;
  *   - so does everything else (APPEND, COPY, other ways into the mailbox).
+ *
+ * Half a move looks like a copy: what was saved a moment ago, amid changes, gets its
+ * new row only when it is whole.
  */
 #ifndef INDEXER_RECONCILE_H
 #define INDEXER_RECONCILE_H
@@ -31,7 +34,7 @@ enum reconcile_action {
 	RECONCILE_MOVE,    /* message_id is a row whose mail was moved here */
 	RECONCILE_NEW,	   /* there is no row */
 	RECONCILE_FILL,	   /* the same, and its trace is the id of a delivery of ours */
-	RECONCILE_WAIT,	   /* the row of its delivery may still come */
+	RECONCILE_WAIT,	   /* the row of its delivery, or the other half of its move, may still come */
 };
 
 struct reconcile_mail {
@@ -40,6 +43,7 @@ struct reconcile_mail {
 	struct span flags; /* canonical */
 	struct span trace; /* "" without one */
 	bool may_come;	   /* the delivery of that trace is on its way into the index */
+	bool may_be_half;  /* of a move: saved so lately, amid changes that have just been told */
 	int64_t received_s, saved_s;
 	uint64_t size_bytes;
 	enum reconcile_action action;

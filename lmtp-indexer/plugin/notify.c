@@ -1,8 +1,8 @@
 /*
  * Tells the indexer whose mail has changed, at the commit of each transaction
  * and after each change of a mailbox.  Which mails, and how, the indexer finds
- * out by comparing: so a hint is small, is the same whatever the change, and
- * losing one costs time only.
+ * out by comparing: so a hint is small, and losing one costs time only, or makes
+ * two of a MOVE that is looked at in its midst.
  *
  * A delivery that the indexer itself has handed to Dovecot is not told: the
  * indexer knows.  Nothing here waits, allocates beyond the transaction, or
@@ -33,6 +33,9 @@ struct transaction {
 static struct sender sender = {.fd = -1};
 static struct notify_context *context;
 static bool complained;
+/* MOVE copies each mail, and then expunges it; but all copies are committed before all expunges. */
+static const struct mail *copied;
+static struct transaction *copied_to;
 
 /* Our own LMTP sessions are ULIDs; Dovecot adds ":Tn" and ":Rn". */
 static bool is_own_delivery(const struct mail_user *user)
@@ -47,11 +50,16 @@ static const char *setting_or(struct mail_user *user, const char *setting, const
 	return value != NULL && *value != '\0' ? value : otherwise;
 }
 
-static void tell(struct mailbox *box, unsigned kinds)
+static const char *owner_of(struct mailbox *box)
 {
 	const struct mail_namespace *ns = mailbox_get_namespace(box);
+	return ns->owner != NULL ? ns->owner->username : box->storage->user->username;
+}
+
+static void tell(struct mailbox *box, unsigned kinds)
+{
 	struct mail_user *user = box->storage->user;
-	struct hint hint = {.kinds = kinds, .user = span_str(ns->owner != NULL ? ns->owner->username : user->username)};
+	struct hint hint = {.kinds = kinds, .user = span_str(owner_of(box))};
 
 	/* "raw" is where lmtp keeps a mail that is still coming in. */
 	if (kinds == 0 || strcmp(box->storage->name, "raw") == 0 || is_own_delivery(user))
@@ -79,16 +87,29 @@ static void on_save(void *txn, struct mail *mail ATTR_UNUSED)
 	tr->kinds |= HINT_SAVE;
 }
 
-static void on_copy(void *txn, struct mail *src ATTR_UNUSED, struct mail *dst ATTR_UNUSED)
+static void on_copy(void *txn, struct mail *src, struct mail *dst ATTR_UNUSED)
 {
 	struct transaction *tr = txn;
 	tr->kinds |= HINT_COPY;
+	copied = src;
+	copied_to = tr;
 }
 
-static void on_expunge(void *txn, struct mail *mail ATTR_UNUSED)
+static void on_expunge(void *txn, struct mail *mail)
 {
 	struct transaction *tr = txn;
 	tr->kinds |= HINT_EXPUNGE;
+	/* The expunge of somebody else's mail is told of that user. */
+	if (mail == copied && strcmp(owner_of(mail->box), owner_of(copied_to->box)) == 0)
+		copied_to->kinds |= HINT_MOVE;
+	copied = NULL;
+}
+
+static void transaction_end(struct transaction *tr)
+{
+	if (copied_to == tr)
+		copied = NULL;
+	i_free(tr);
 }
 
 static void on_flags(void *txn, struct mail *mail ATTR_UNUSED, enum mail_flags old ATTR_UNUSED)
@@ -107,13 +128,12 @@ static void on_commit(void *txn, struct mail_transaction_commit_changes *changes
 {
 	struct transaction *tr = txn;
 	tell(tr->box, tr->kinds);
-	i_free(tr);
+	transaction_end(tr);
 }
 
 static void on_rollback(void *txn)
 {
-	struct transaction *tr = txn;
-	i_free(tr);
+	transaction_end(txn);
 }
 
 static void on_create(struct mailbox *box)

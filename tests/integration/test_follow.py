@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import socket
 import subprocess
 import time
 import unittest
@@ -14,8 +15,10 @@ from tests.frame.webhook import WebhookReceiver, payload
 from tests.integration.test_indexer import IndexCase
 
 FOLLOW_S = 2.0
+HINTS_SOCKET = "/run/postern/lmtp-indexer.hints.sock"
 LOADED_S = 60
 OLD_MAILBOXES, OLD_MAILS = 25, 400
+IN_ITS_MIDST_S = 0.2  # under follow_delay: a move on a machine slower than this is a copy and a deletion
 
 
 class FollowCase(IndexCase):
@@ -94,7 +97,7 @@ class Changes(FollowCase):
             before = self.messages(user)
             imap.ok(imap.client.create("Archive"))
             imap.select()
-            self.follows(user)  # half a move is a copy: nobody may look in its midst
+            self.follows(user)
             began = time.monotonic()
             imap.ok(imap.client.uid("MOVE", "1", "Archive"))
             self.follows(user)
@@ -105,6 +108,81 @@ class Changes(FollowCase):
         self.assertEqual([e for e in events if e[0] == "message.moved"], [("message.moved", before[0][0])])
         self.assertNotIn("message.deleted", self.types(user))
         print(f"move followed after {took:.2f} s")
+
+    def test_move_that_is_looked_at_in_its_midst(self):
+        """Clients without MOVE copy and expunge; a draft that is saved in between is looked at at once."""
+        user, kept = self.new_user(), 0
+        draft = message("a@example.org", user, text="Ein Entwurf.\n")
+        with self.mailbox_of(user) as imap:
+            imap.ok(imap.client.create("Archive"))
+            imap.ok(imap.client.create("Drafts"))
+            for _ in range(20):
+                self.arrive(user)
+                self.follows(user)
+                self.wait_until(lambda: self.status("lmtp-indexer")["follow"]["users"] == 0, what="nobody is looked at soon")
+                imap.select()
+                uid, rows = imap.uids()[-1].decode(), self.messages(user)
+                seen = self.metric("postern_follow_compared_total", "lmtp-indexer")
+                began = time.monotonic()
+                imap.ok(imap.client.uid("COPY", uid, "Archive"))
+                imap.ok(imap.client.append("Drafts", None, None, draft))
+                self.wait_until(lambda: self.metric("postern_follow_compared_total", "lmtp-indexer") >= seen + 2)
+                in_time = time.monotonic() - began < IN_ITS_MIDST_S
+                imap.expunge([uid])
+                self.follows(user)
+                if in_time:
+                    after = self.messages(user, "m.id, m.mailbox_name, m.deleted_at IS NULL")
+                    self.assertEqual(after[len(rows) - 1], (*rows[-1], "Archive", "1"))
+                    self.assertEqual([row[1:] for row in after[len(rows):]], [("Drafts", "1")])
+                    kept += 1
+                if kept == 3:
+                    break
+            self.assertGreater(kept, 0, "the machine is too slow for this test")
+
+    def test_move_whose_second_half_takes_its_time(self):
+        user = self.new_user()
+        with self.mailbox_of(user) as imap:
+            imap.ok(imap.client.create("Archive"))
+            imap.select()
+            self.follows(user)
+            before = self.messages(user)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hints:
+                hints.connect(str(self.stack.at.path(HINTS_SOCKET)))
+                imap.ok(imap.client.uid("COPY", "1", "Archive"))
+                hints.send(f"1\tcm\t{user}\n".encode())
+            passes = self.metric("postern_follow_passes_total", "lmtp-indexer")
+            self.wait_until(lambda: self.metric("postern_follow_passes_total", "lmtp-indexer") >= passes + 3)
+            self.assertEqual(self.messages(user), before, "half a move has no row")
+            imap.expunge(["1"])
+            self.follows(user)
+        self.assertEqual(self.messages(user, "m.id, m.mailbox_name"), [(*before[0], "Archive")])
+
+    def test_plug_in_tells_a_move_from_a_copy(self):
+        user = self.new_user()
+        with self.mailbox_of(user) as imap:
+            imap.ok(imap.client.create("Archive"))
+            self.follows(user)
+        self.stack.stop("lmtp-indexer")
+        path = self.stack.at.path(HINTS_SOCKET)
+        path.unlink(missing_ok=True)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server, Imap(self.stack, user) as imap:
+                server.bind(str(path))
+                path.chmod(0o666)
+                server.listen()
+                server.settimeout(LOADED_S)
+                imap.select()
+                imap.ok(imap.client.uid("COPY", "1", "Archive"))
+                peer, _ = server.accept()
+                with peer:
+                    peer.settimeout(LOADED_S)
+                    self.assertEqual(peer.recv(4096).decode(), f"1\tc\t{user}\n")
+                    imap.ok(imap.client.uid("MOVE", "1", "Archive"))
+                    self.assertEqual(peer.recv(4096).decode(), f"1\tcm\t{user}\n")
+                    self.assertEqual(peer.recv(4096).decode(), f"1\tx\t{user}\n")
+        finally:
+            path.unlink(missing_ok=True)
+            self.stack.start("lmtp-indexer")
 
     def test_copy_is_a_row_of_its_own(self):
         user = self.new_user()
@@ -396,11 +474,13 @@ class Tools(FollowCase):
                 self.fill_alike(self.new_user(), OLD_MAILS)
             with subprocess.Popen([self.stack.at.path("/bin/postern"), "-c", self.stack.at.path("/etc/postern/postern.conf"),
                                    "index", "rebuild", "--all"], stdout=subprocess.DEVNULL) as rebuild:
-                before = self.wait_until(self.rebuild_under_way, what="the rebuild")
+                self.wait_until(self.rebuild_under_way, what="the rebuild")
                 imap.ok(imap.client.uid("MOVE", "1", "Archive"))
                 imap.expunge(["2"])
+                before = self.control("lmtp-indexer", "index progress")
                 self.wait_until(lambda: self.messages(user, "m.mailbox_name, m.deleted_at IS NULL")
-                                == [("Archive", "1"), ("INBOX", "0")])
+                                == [("Archive", "1"), ("INBOX", "0")],
+                                what=lambda: self.messages(user, "m.id, m.mailbox_name, m.uid, m.deleted_reason"))
                 after = self.control("lmtp-indexer", "index progress")
                 rebuild.wait()
         self.assertTrue(after["running"], "the rebuild was over: nothing is shown")

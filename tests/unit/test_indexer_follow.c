@@ -24,12 +24,16 @@ START_TEST(hints_come_back)
 	struct hint hint = {.kinds = HINT_SAVE | HINT_EXPUNGE, .user = SPAN_LIT("bob@example.com")}, back;
 	sbuf_init(&b, mem, sizeof(mem));
 	ck_assert_int_eq(hint_encode(&hint, &b), 0);
+	hint.kinds = HINT_COPY | HINT_MOVE;
+	ck_assert_int_eq(hint_encode(&hint, &b), 0);
 	hint.kinds = HINT_RENAME;
 	ck_assert_int_eq(hint_encode(&hint, &b), 0);
-	ck_assert_str_eq(sbuf_cstr(&b), "1\tsx\tbob@example.com\n1\tr\tbob@example.com\n");
+	ck_assert_str_eq(sbuf_cstr(&b), "1\tsx\tbob@example.com\n1\tcm\tbob@example.com\n1\tr\tbob@example.com\n");
 	struct span rest = sbuf_span(&b);
 	ck_assert_int_eq(hint_decode(&rest, &back), 0);
 	ck_assert(back.kinds == (HINT_SAVE | HINT_EXPUNGE) && span_eq(back.user, SPAN_LIT("bob@example.com")));
+	ck_assert_int_eq(hint_decode(&rest, &back), 0);
+	ck_assert_uint_eq(back.kinds, HINT_COPY | HINT_MOVE);
 	ck_assert_int_eq(hint_decode(&rest, &back), 0);
 	ck_assert_uint_eq(back.kinds, HINT_RENAME);
 	ck_assert_int_eq(hint_decode(&rest, &back), ERR_AGAIN);
@@ -376,6 +380,33 @@ START_TEST(plan_of_deliveries)
 }
 END_TEST
 
+START_TEST(plan_of_halves)
+{
+	struct reconcile_lost lost;
+	struct reconcile_mail mails[] = {
+		mail(1, 1, "", TRACE_A), /* adopts its row */
+		mail(2, 1, "", TRACE_A), /* a copy, or half of a move */
+		mail(3, 7, "", ""),	 /* both halves */
+		mail(4, 4, "", ""),
+		mail(5, 5, "", TRACE_B), /* its row never came: nothing that could be moved */
+	};
+	struct reconcile_delivery known[] = {{.id = SPAN_LIT(TRACE_A), .message_id = 50}};
+	const struct reconcile_gone gone = {.guid = {7}, .message_id = 60, .known = true};
+	struct reconcile r = {.mails = mails, .mail_count = 5, .deliveries = known, .delivery_count = 1, .lost = &lost};
+	reconcile_lost_init(&lost);
+	ck_assert_int_eq(reconcile_lost_add(&lost, &gone), 0);
+	for (size_t i = 0; i < 5; i++)
+		mails[i].may_be_half = true;
+	reconcile_plan(&r);
+	ck_assert_int_eq(mails[0].action, RECONCILE_ADOPT);
+	ck_assert_int_eq(mails[1].action, RECONCILE_WAIT);
+	ck_assert_int_eq(mails[2].action, RECONCILE_MOVE);
+	ck_assert_int_eq(mails[3].action, RECONCILE_WAIT);
+	ck_assert_int_eq(mails[4].action, RECONCILE_FILL);
+	reconcile_lost_done(&lost);
+}
+END_TEST
+
 START_TEST(bound_of_the_lost)
 {
 	struct reconcile_lost lost;
@@ -466,7 +497,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&hints_come_back, &bad_hints_are_refused, &longest_user_of_a_hint, &sender_sends_or_leaves_a_marker,
 	&sets_join_what_touches, &sets_subtract, &sets_give_from_either_end, &most_ranges_of_a_set, &sets_against_bits,
-	&plan_of_known_rows, &plan_of_moves, &plan_of_deliveries, &bound_of_the_lost,
+	&plan_of_known_rows, &plan_of_moves, &plan_of_deliveries, &plan_of_halves, &bound_of_the_lost,
 	&flags_have_one_form, &flags_are_cut_at_a_word, &changes_as_json, &rests_grow_with_the_rate, NULL,
 };
 

@@ -57,6 +57,7 @@ static size_t add_box(const char *name, bool noted)
 	b->state.name = (char *)(uintptr_t)name;
 	b->state.uid_validity = 1;
 	b->state.uid_next = 1;
+	b->state.modseq = 1;
 	b->known = b->state;
 	return box_count++;
 }
@@ -301,7 +302,8 @@ int follow_compare(struct follow_pass *p, struct follow_box *box, const uint32_t
 
 /* ---- Running ---- */
 
-static void run_pass(void)
+/* Until DONE says so, or to the end. */
+static void run_pass_until(bool (*done)(struct follow_pass *p), bool rebuild)
 {
 	static uint64_t open[FOLLOW_OPEN_MAX];
 	memset(told, 0, sizeof(told));
@@ -309,15 +311,15 @@ static void run_pass(void)
 	pthread_mutex_init(&f.lock, NULL);
 	f.config.order = &f.lock;
 	arena_init(&f.mem, FOLLOW_ARENA_MAX);
-	pass = (struct follow_pass){.f = &f, .user = &user, .user_id = 7, .open = open};
+	pass = (struct follow_pass){.f = &f, .user = &user, .user_id = 7, .open = open, .rebuild = rebuild};
 	reconcile_lost_init(&pass.lost);
 	ck_assert_int_eq(follow_scan(&pass), 0);
 	int rc = 0;
-	for (size_t steps = 0; rc == 0; steps++) {
+	for (size_t steps = 0; rc == 0 && (done == NULL || !done(&pass)); steps++) {
 		ck_assert_uint_lt(steps, STEPS_MAX);
 		rc = follow_step(&pass);
 	}
-	ck_assert_int_eq(rc, ERR_NOT_FOUND);
+	ck_assert_int_eq(rc, done == NULL ? ERR_NOT_FOUND : 0);
 	for (size_t i = 0; i < pass.box_count; i++) {
 		free(pass.boxes[i].now.name);
 		uidset_done(&pass.boxes[i].live);
@@ -327,6 +329,11 @@ static void run_pass(void)
 	free(pass.boxes);
 	reconcile_lost_done(&pass.lost);
 	arena_done(&f.mem);
+}
+
+static void run_pass(void)
+{
+	run_pass_until(NULL, false);
 }
 
 static void check_told(unsigned moved, unsigned deleted, unsigned boxes_deleted)
@@ -472,6 +479,38 @@ START_TEST(most_mailboxes_of_a_user)
 }
 END_TEST
 
+/* ---- Rebuilds ---- */
+
+START_TEST(mail_that_moved_before_a_rebuild)
+{
+	two_boxes();
+	move_between(0, 1);
+	run_pass_until(NULL, true);
+	check_told(1, 0, 0);
+	ck_assert(row_count == 1 && rows[0].box == 1 && !rows[0].deleted);
+	ck_assert(boxes[0].known.modseq == boxes[0].state.modseq && boxes[0].known.uid_next == 2);
+}
+END_TEST
+
+/* Others have their turn first: what is left of the pass begins anew. */
+START_TEST(mail_that_moves_beside_a_rebuild_that_was_put_off)
+{
+	two_boxes();
+	add_mail(0, 4); /* it was there before */
+	add_row(0, 1, 4);
+	boxes[0].known = boxes[0].state;
+	run_pass_until(follow_is_backfill, true);
+	ck_assert(boxes[0].known.modseq == 0 && boxes[0].known.backfill);
+	move_between(0, 1);
+	run_pass_until(follow_is_backfill, false);
+	check_told(1, 0, 0);
+	run_pass();
+	check_told(0, 0, 0);
+	ck_assert(row_count == 2 && rows[0].box == 1 && rows[0].uid == 2 && !rows[0].deleted && !rows[1].deleted);
+	ck_assert_uint_eq(boxes[0].known.modseq, boxes[0].state.modseq);
+}
+END_TEST
+
 /* ---- What is on its way ---- */
 
 START_TEST(deliveries_on_their_way)
@@ -498,7 +537,8 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&mail_that_moves_while_mailboxes_are_listed, &delivery_that_moves_while_mailboxes_are_listed, &what_is_gone_is_gone,
 	&mailbox_that_is_missed_once, &delivery_that_comes_meanwhile_is_of_the_next_pass, &most_open_deliveries_of_a_pass,
-	&most_mailboxes_of_a_user, &deliveries_on_their_way, NULL,
+	&most_mailboxes_of_a_user, &mail_that_moved_before_a_rebuild,
+	&mail_that_moves_beside_a_rebuild_that_was_put_off, &deliveries_on_their_way, NULL,
 };
 
 TEST_MAIN("indexer-pass", tests)

@@ -28,6 +28,35 @@ START_TEST(waits_for_quiet_but_not_for_new_mail)
 }
 END_TEST
 
+/* A look sees the half of a change that was told since it began, or just before. */
+START_TEST(knows_when_changes_are_whole)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	touch_for(&q, "u", 900, FOLLOW_TURN, false);
+	struct follow_user *u = follow_queue_take(&q, 900, true, true);
+	touch_for(&q, "u", 950, FOLLOW_NEW, false);
+	touch_for(&q, "u", 950, FOLLOW_PLACE, false);
+	ck_assert_int_eq(follow_queue_half_ms(u, 900), 0);
+	touch_for(&q, "u", 1000, FOLLOW_CHANGE, false);
+	ck_assert_int_eq(follow_queue_half_ms(u, 900), FOLLOW_HALF_MS);
+	ck_assert_int_eq(follow_queue_half_ms(u, 1249), FOLLOW_HALF_MS);
+	ck_assert_int_eq(follow_queue_half_ms(u, 1250), 0);
+	touch_for(&q, "u", 1100, FOLLOW_MOVE, false);
+	touch_for(&q, "u", 1200, FOLLOW_NEW, false);
+	ck_assert_int_eq(follow_queue_half_ms(u, 1099 + FOLLOW_MOVE_MS), FOLLOW_MOVE_HALF_MS);
+	ck_assert_int_eq(follow_queue_half_ms(u, 1100 + FOLLOW_MOVE_MS), 0);
+	touch_for(&q, "u", 1300, FOLLOW_CHANGE, false); /* its other half */
+	ck_assert_int_eq(follow_queue_half_ms(u, 1550), 0);
+	touch_for(&q, "v", 2000, FOLLOW_MOVE, false); /* is looked at as soon as for any change */
+	ck_assert_ptr_null(follow_queue_take(&q, 2249, true, true));
+	u = follow_queue_take(&q, 2250, true, true);
+	ck_assert(strcmp(u->name, "v") == 0 && u->why == FOLLOW_CHANGE);
+	ck_assert_int_eq(follow_queue_half_ms(u, 2250), FOLLOW_MOVE_HALF_MS);
+	follow_queue_done(&q);
+}
+END_TEST
+
 START_TEST(keeps_its_distance)
 {
 	struct follow_queue q;
@@ -205,7 +234,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&waits_for_quiet_but_not_for_new_mail,
-	&keeps_its_distance,
+	&knows_when_changes_are_whole, &keeps_its_distance,
 	&is_fair_and_forgets,
 	&lets_a_long_pass_look_again,
 	&places_deliveries_last,
