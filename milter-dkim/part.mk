@@ -47,6 +47,10 @@ TESTS += test_milter_server
 test_milter_server_SRCS := tests/unit/test_milter_server.c milter-dkim/server.c
 test_milter_server_ARCHIVES := milter-core run base
 test_milter_server_LIBS := $(RUN_LIBS)
+TESTS += test_milter_pieces
+test_milter_pieces_SRCS := tests/unit/test_milter_pieces.c milter-dkim/server.c
+test_milter_pieces_ARCHIVES := milter-core run base
+test_milter_pieces_LIBS := $(RUN_LIBS) -Wl,--wrap=mem_alloc,--wrap=mem_realloc
 
 DKIM_FUZZERS := taglist sig keyrecord keytable message outcome_record
 DKIM_FUZZERS += milter_wire session author dnsname hostset signingtable arcseal redact

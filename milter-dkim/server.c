@@ -26,6 +26,7 @@
 #define ACCEPT_PAUSE_MS 100  /* without descriptors */
 #define LAST_REPLIES_MS 1000 /* how long the end waits for those who take replies slowly */
 #define BUFFER_BYTES (1u << 17)
+#define GROW_BYTES (1u << 12) /* by which a buffer that is full grows at least */
 #define WRITE_BYTES (1u << 16) /* replies that are gathered before they are written */
 
 enum kind { LISTENER, LINK, STOP };
@@ -36,12 +37,19 @@ struct source {
 	int fd;
 };
 
+/* What has come and is no whole packet yet. */
+struct input {
+	char *ptr; /* owned */
+	size_t len, size;
+	size_t missing; /* for what has begun, at least */
+};
+
 struct link {
 	struct source source; /* first: an event points to it */
 	struct link *next, *prev;
 	void *state;
-	struct span rest;         /* owned: the beginning of a packet, while it waits */
-	atomic_llong late_at_ms;  /* when the packet that has begun is late; 0: none has */
+	struct input rest;	 /* of a packet at which it rested, until that is whole */
+	atomic_llong late_at_ms; /* when the packet that has begun is late; 0: none has */
 };
 
 struct server {
@@ -64,8 +72,7 @@ struct server {
 /* One thread's buffers. */
 struct thread {
 	struct server *server;
-	char *in;
-	size_t in_len, in_size;
+	struct input in;
 	struct sbuf out;
 };
 
@@ -119,7 +126,7 @@ static void close_link(struct server *s, struct link *l)
 	metrics_dec(METRIC_CONNECTIONS);
 	s->handler->close(l->state);
 	close(l->source.fd);
-	free((char *)(uintptr_t)l->rest.ptr);
+	free(l->rest.ptr);
 	free(l);
 }
 
@@ -204,13 +211,17 @@ static bool write_replies(struct thread *t, const struct link *l)
 	return ok;
 }
 
-/* Room for MORE bytes at the end of what is there. */
-static void reserve(struct thread *t, size_t more)
+/*
+ * Room behind what is there, which doubles: were a packet that comes in small pieces
+ * copied for each of them, a few slow peers would keep a processor busy.
+ */
+static void make_room(struct input *in)
 {
-	if (t->in_size - t->in_len >= more)
+	if (in->len < in->size)
 		return;
-	t->in_size = t->in_len + more;
-	t->in = mem_realloc(t->in, t->in_size);
+	size_t more = in->len < GROW_BYTES ? GROW_BYTES : in->len;
+	in->size += more < in->missing ? more : in->missing;
+	in->ptr = mem_realloc(in->ptr, in->size);
 }
 
 static const char *error_text(int rc)
@@ -218,17 +229,24 @@ static const char *error_text(int rc)
 	return rc == ERR_LIMIT ? "a packet is too long" : "a packet is empty";
 }
 
+/* Moves LEFT, which is the end of what is in IN, to the front. */
+static void keep_left(struct input *in, struct span left)
+{
+	if (left.len > 0 && left.ptr != in->ptr)
+		memmove(in->ptr, left.ptr, left.len);
+	in->len = left.len;
+}
+
 /* Hands over the packets that are whole; the rest moves to the front.  False: the
  * connection ends. */
-static bool handle_packets(struct thread *t, const struct link *l)
+static bool handle_packets(struct thread *t, const struct link *l, struct input *in)
 {
 	const struct server_handler *handler = t->server->handler;
-	struct span in = span_of(t->in, t->in_len);
+	struct span left = span_of(in->ptr, in->len);
 	struct wire_packet packet;
-	size_t missing = 0;
 	bool go_on = true;
 	int rc = 0;
-	while (go_on && (rc = wire_next(&in, &packet, &missing)) == 0) {
+	while (go_on && (rc = wire_next(&left, &packet, &in->missing)) == 0) {
 		go_on = handler->packet(l->state, &packet, &t->out);
 		if (t->out.len >= WRITE_BYTES && !write_replies(t, l))
 			return false;
@@ -239,22 +257,23 @@ static bool handle_packets(struct thread *t, const struct link *l)
 	}
 	if (!write_replies(t, l) || !go_on)
 		return false;
-	if (in.len > 0)
-		memmove(t->in, in.ptr, in.len);
-	t->in_len = in.len;
-	reserve(t, missing);
+	keep_left(in, left);
 	return true;
 }
 
-static void take_rest(struct thread *t, struct link *l)
+/* A packet that is not whole moves to a buffer of the connection's own, once. */
+static void keep_rest(struct thread *t, struct link *l)
 {
-	reserve(t, l->rest.len + 1);
 	if (l->rest.len > 0)
-		memcpy(t->in, l->rest.ptr, l->rest.len);
-	t->in_len = l->rest.len;
-	free((char *)(uintptr_t)l->rest.ptr);
-	l->rest = SPAN_EMPTY;
-	atomic_store(&l->late_at_ms, 0);
+		return;
+	free(l->rest.ptr);
+	l->rest = t->in;
+	l->rest.size = t->in.len;
+	l->rest.ptr = NULL;
+	if (t->in.len > 0) {
+		l->rest.ptr = mem_alloc(t->in.len);
+		memcpy(l->rest.ptr, t->in.ptr, t->in.len);
+	}
 }
 
 /*
@@ -265,10 +284,9 @@ static void take_rest(struct thread *t, struct link *l)
 static bool let_rest(struct thread *t, struct link *l, bool known)
 {
 	struct server *s = t->server;
-	if (t->in_len > 0) {
-		l->rest = span_of(span_dup(span_of(t->in, t->in_len)), t->in_len);
+	keep_rest(t, l);
+	if (l->rest.len > 0)
 		atomic_store(&l->late_at_ms, clock_boot_ms() + s->limits.packet_timeout_ms);
-	}
 	pthread_mutex_lock(&s->lock);
 	bool ok = arm(s, &l->source, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD);
 	pthread_mutex_unlock(&s->lock);
@@ -279,15 +297,17 @@ static bool let_rest(struct thread *t, struct link *l, bool known)
 static bool talk(struct thread *t, struct link *l)
 {
 	for (;;) {
-		ssize_t n = recv(l->source.fd, t->in + t->in_len, t->in_size - t->in_len, 0);
+		struct input *in = l->rest.len > 0 ? &l->rest : &t->in;
+		make_room(in);
+		ssize_t n = recv(l->source.fd, in->ptr + in->len, in->size - in->len, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)
 			return true;
 		if (n <= 0)
 			return false;
-		t->in_len += (size_t)n;
-		if (!handle_packets(t, l))
+		in->len += (size_t)n;
+		if (!handle_packets(t, l, in))
 			return false;
 	}
 }
@@ -295,14 +315,14 @@ static bool talk(struct thread *t, struct link *l)
 /* KNOWN: it is in the epoll set. */
 static void serve(struct thread *t, struct link *l, bool known)
 {
-	take_rest(t, l);
+	atomic_store(&l->late_at_ms, 0);
 	/* Once it rests another thread may have it, or have closed it. */
 	if (!talk(t, l) || !let_rest(t, l, known))
 		close_link(t->server, l);
-	t->in_len = 0;
-	if (t->in_size > BUFFER_BYTES) {
-		t->in = mem_realloc(t->in, BUFFER_BYTES);
-		t->in_size = BUFFER_BYTES;
+	t->in.len = 0;
+	if (t->in.size > BUFFER_BYTES) {
+		t->in.ptr = mem_realloc(t->in.ptr, BUFFER_BYTES);
+		t->in.size = BUFFER_BYTES;
 	}
 }
 
@@ -339,7 +359,7 @@ static bool end_work(struct server *s, bool was_idle)
 static void *work(void *arg)
 {
 	struct server *s = arg;
-	struct thread t = {.server = s, .in = mem_alloc(BUFFER_BYTES), .in_size = BUFFER_BYTES};
+	struct thread t = {.server = s, .in = {.ptr = mem_alloc(BUFFER_BYTES), .size = BUFFER_BYTES}};
 	bool idle;
 	sbuf_init_heap(&t.out, SERVER_REPLIES_MAX);
 	do {
@@ -353,7 +373,7 @@ static void *work(void *arg)
 			handle(&t, source);
 	} while (end_work(s, idle));
 	sbuf_done(&t.out);
-	free(t.in);
+	free(t.in.ptr);
 	return NULL;
 }
 

@@ -3,9 +3,11 @@
  * comes into packets, and gives these to a handler, which sees one connection on one
  * thread at a time.
  *
- * A connection that rests costs no thread and no buffer: it waits in an epoll set
- * that all threads wait on.  A thread that is woken for one stays with it as long as it
- * keeps talking.  There are as many threads as connections are being served, plus one
+ * A connection that rests costs no thread, and a buffer only for a packet that has
+ * begun: of at most twice what has come of it (and 4 KB), which grows by doubling, so
+ * that small pieces cost no more than what they are.  It waits in an epoll set that all
+ * threads wait on.  A thread that is woken for one stays with it as long as it keeps
+ * talking.  There are as many threads as connections are being served, plus one
  * that waits; more than SERVER_SPARE_THREADS that have nothing to do end.
  */
 #ifndef MILTER_SERVER_H
