@@ -228,7 +228,7 @@ struct extract *extract_new(const struct extract_limits *limits, const char *aut
 	GMimeMessage *message = extract_parse(source);
 	if (extract_is_message(message)) {
 		x->state = EXTRACT_PARSED;
-		run.root = g_mime_message_get_mime_part(message);
+		run.mail.root = g_mime_message_get_mime_part(message);
 		extract_headers(&run, message);
 		extract_parts(&run);
 		x->truncated = x->truncated || !sbuf_ok(&run.text);

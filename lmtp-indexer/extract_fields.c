@@ -26,16 +26,25 @@ static const char *charset_of(GMimeObject *object, unsigned depth, unsigned *lef
 	return charset != NULL && !extract_is_utf8(charset) ? charset : NULL;
 }
 
+/* That of the message in hand. It is looked for once, since there may be as many such fields as parts. */
+static const char *charset_in_hand(struct extract_run *run)
+{
+	unsigned left = run->limits->parts_max;
+	if (!run->mail.looked)
+		run->mail.charset = charset_of(run->mail.root, run->limits->depth_max, &left);
+	run->mail.looked = true;
+	return run->mail.charset;
+}
+
 /* FIELD as UTF-8; owned, NULL where it is that already or of an unknown charset. */
-static char *to_utf8(const struct extract_run *run, struct span field)
+static char *to_utf8(struct extract_run *run, struct span field)
 {
 	const bool wide = utf8_prefix(field) < field.len, escaped = span_chr(field, ESCAPE) != SPAN_NPOS;
-	unsigned left = run->limits->parts_max;
 	const char *charset;
 	struct sbuf out;
 	if (!wide && !escaped)
 		return NULL;
-	charset = charset_of(run->root, run->limits->depth_max, &left);
+	charset = charset_in_hand(run);
 	if (!wide && (charset == NULL || !span_istarts(span_str(charset), SPAN_LIT("iso-2022-"))))
 		charset = "iso-2022-jp";
 	if (charset == NULL)
@@ -46,7 +55,7 @@ static char *to_utf8(const struct extract_run *run, struct span field)
 	return utf8;
 }
 
-char *extract_mend_field(const struct extract_run *run, const char *field)
+char *extract_mend_field(struct extract_run *run, const char *field)
 {
 	if (field == NULL)
 		return NULL;
@@ -66,10 +75,7 @@ const char *extract_raw_field(GMimeObject *object, const char *name)
 
 char *extract_subject(struct extract_run *run, GMimeMessage *message)
 {
-	GMimeObject *const outer = run->root;
-	run->root = g_mime_message_get_mime_part(message);
 	char *mended = extract_mend_field(run, extract_raw_field(GMIME_OBJECT(message), "Subject"));
-	run->root = outer;
 	if (mended == NULL)
 		return g_strdup(g_mime_message_get_subject(message));
 	char *line = g_mime_utils_header_unfold(mended);
@@ -85,7 +91,7 @@ static char *parameter_of(GMimeParamList *list, const char *name)
 	return param == NULL ? NULL : g_strdup(g_mime_param_get_value(param));
 }
 
-char *extract_file_name(const struct extract_run *run, GMimeObject *object)
+char *extract_file_name(struct extract_run *run, GMimeObject *object)
 {
 	char *field = extract_mend_field(run, extract_raw_field(object, "Content-Disposition")), *name = NULL;
 	if (field != NULL) {

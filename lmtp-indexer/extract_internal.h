@@ -7,11 +7,18 @@
 #include "lib/base/sbuf.h"
 #include "lmtp-indexer/extract.h"
 
+/* The message in hand. */
+struct extract_mail {
+	GMimeObject *root;   /* NULL: it has no part */
+	const char *charset; /* of its text; NULL: none, or not looked for yet */
+	bool looked;
+};
+
 struct extract_run {
 	struct extract *x;
 	const struct extract_limits *limits;
 	const char *authserv_id;
-	GMimeObject *root; /* of the message in hand */
+	struct extract_mail mail;
 	unsigned parts;   /* leaf parts seen */
 	size_t encoded;   /* bytes of messages that were decoded */
 	struct sbuf text; /* decoded text so far, valid UTF-8 */
@@ -53,11 +60,11 @@ char *extract_mend_words(const char *field);
 /* The bytes of the first field NAME; NULL where there is none. */
 const char *extract_raw_field(GMimeObject *object, const char *name);
 /* FIELD (may be NULL) in UTF-8 and with its encoded words as they are meant; owned, NULL where GMime shall take it as it is. */
-char *extract_mend_field(const struct extract_run *run, const char *field);
-/* The decoded subject; owned, NULL where there is none. */
+char *extract_mend_field(struct extract_run *run, const char *field);
+/* The decoded subject of MESSAGE, the one in hand; owned, NULL where there is none. */
 char *extract_subject(struct extract_run *run, GMimeMessage *message);
 /* The name that a part is sent under; owned, NULL where there is none. */
-char *extract_file_name(const struct extract_run *run, GMimeObject *object);
+char *extract_file_name(struct extract_run *run, GMimeObject *object);
 
 /* False for a message that GMime cannot take without using up the stack. */
 bool extract_guard(const struct extract_source *source) MUST_CHECK;

@@ -252,17 +252,17 @@ static void add_line(struct extract_run *run, const char *subject)
 /* A message within the message: an attachment A (may be NULL) by the name it has, else by its subject, and its text. */
 static void walk_inner(struct extract_run *run, struct extract_attachment *a, GMimeMessage *inner, unsigned depth)
 {
-	GMimeObject *const outer = run->root;
+	const struct extract_mail outer = run->mail;
+	run->mail = (struct extract_mail){.root = g_mime_message_get_mime_part(inner)};
 	char *subject = a == NULL ? NULL : extract_subject(run, inner);
 	if (a != NULL && a->name.len == 0)
 		a->name = extract_keep(run, subject, EXTRACT_NAME_CHARS);
 	else
 		add_line(run, subject);
 	g_free(subject);
-	run->root = g_mime_message_get_mime_part(inner);
-	if (run->root != NULL)
-		walk(run, run->root, depth + 1);
-	run->root = outer;
+	if (run->mail.root != NULL)
+		walk(run, run->mail.root, depth + 1);
+	run->mail = outer;
 }
 
 static void walk_message(struct extract_run *run, GMimeMessagePart *part, unsigned depth)
@@ -328,5 +328,5 @@ static void walk(struct extract_run *run, GMimeObject *object, unsigned depth)
 
 void extract_parts(struct extract_run *run)
 {
-	walk(run, run->root, 1);
+	walk(run, run->mail.root, 1);
 }

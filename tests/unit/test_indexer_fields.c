@@ -1,5 +1,6 @@
 /* Tests of header fields that hold bytes of an old charset as they are. */
 #include <check.h>
+#include <dlfcn.h>
 
 #include "lmtp-indexer/extract_internal.h"
 #include "tests/unit/runner.h"
@@ -133,11 +134,54 @@ START_TEST(attached_message)
 }
 END_TEST
 
+static size_t looks; /* at parts of a multipart */
+
+/* In the place of GMime's, which it calls. */
+GMimeObject *g_mime_multipart_get_part(GMimeMultipart *multipart, int index)
+{
+	union {
+		void *object;
+		GMimeObject *(*function)(GMimeMultipart *, int);
+	} real = {.object = dlsym(RTLD_NEXT, "g_mime_multipart_get_part")};
+	looks++;
+	return real.function(multipart, index);
+}
+
+#define FIELDS 5000
+
+/* The parts are looked at for each walk over them once, whatever the number of fields that ask for the charset. */
+START_TEST(many_fields_beside_many_parts)
+{
+	static const struct extract_limits wide = {.depth_max = 4, .parts_max = 200, .text_max_bytes = 65536};
+	struct sbuf mail;
+	sbuf_init_heap(&mail, 1u << 20);
+	for (unsigned i = 0; i < FIELDS; i++)
+		sbuf_addf(&mail, "To: \xf0\xd2\xc9 <a%u@b.org>\r\n", i);
+	sbuf_adds(&mail, PARTS);
+	for (unsigned i = 0; i + 2 < wide.parts_max; i++)
+		sbuf_adds(&mail, "--B\r\nContent-Type: image/png; name=\"\xf0\xd2\xc9\"\r\n\r\nx\r\n");
+	sbuf_adds(&mail, PART("koi8-r") "--B--\r\n");
+	ck_assert(sbuf_ok(&mail));
+	extract_start();
+	struct extract_source source = {.bytes = sbuf_span(&mail), .fd = -1};
+	looks = 0;
+	struct extract *x = extract_new(&wide, "", &source);
+	ck_assert_uint_eq(x->address_count, EXTRACT_ADDRESSES_MAX);
+	check_span(x->addresses[EXTRACT_ADDRESSES_MAX - 1].display, "При", "recipient", "many");
+	check_span(x->attachments[wide.parts_max - 3].name, "При", "name", "many");
+	ck_assert_uint_gt(looks, wide.parts_max - 2);
+	ck_assert_uint_le(looks, 4 * wide.parts_max);
+	extract_free(&x);
+	sbuf_done(&mail);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&fields_in_the_charset_of_the_text,
 	&subjects_that_are_left_or_not,
 	&depth_of_the_text,
 	&attached_message,
+	&many_fields_beside_many_parts,
 	NULL,
 };
 
