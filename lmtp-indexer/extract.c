@@ -13,16 +13,16 @@
 #define TERMS_FACTOR 5 /* most bytes of terms for a byte of text (pairs of CJK) */
 #define TERMS_OTHER_MAX (1u << 20) /* of those of headers and names */
 
-static GMimeParserOptions *parser_options;
-
 void extract_start(void)
 {
 	static const char *charsets[] = {"utf-8", "windows-1252", NULL};
-	if (parser_options != NULL)
+	static bool started;
+	if (started)
 		return;
+	started = true;
 	g_mime_init();
-	parser_options = g_mime_parser_options_new();
-	g_mime_parser_options_set_fallback_charsets(parser_options, charsets);
+	/* The default, since fields are also parsed one by one. */
+	g_mime_parser_options_set_fallback_charsets(g_mime_parser_options_get_default(), charsets);
 }
 
 void extract_partial(struct extract_run *run)
@@ -196,7 +196,7 @@ GMimeMessage *extract_parse(const struct extract_source *source)
 		return NULL;
 	GMimeParser *parser = g_mime_parser_new_with_stream(stream);
 	g_mime_parser_set_persist_stream(parser, TRUE);
-	GMimeMessage *message = g_mime_parser_construct_message(parser, parser_options);
+	GMimeMessage *message = g_mime_parser_construct_message(parser, NULL);
 	g_object_unref(parser);
 	g_object_unref(stream);
 	return message;

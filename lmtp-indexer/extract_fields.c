@@ -75,10 +75,11 @@ const char *extract_raw_field(GMimeObject *object, const char *name)
 
 char *extract_subject(struct extract_run *run, GMimeMessage *message)
 {
-	char *mended = extract_mend_field(run, extract_raw_field(GMIME_OBJECT(message), "Subject"));
-	if (mended == NULL)
-		return g_strdup(g_mime_message_get_subject(message));
-	char *line = g_mime_utils_header_unfold(mended);
+	const char *raw = extract_raw_field(GMIME_OBJECT(message), "Subject");
+	if (raw == NULL)
+		return NULL;
+	char *mended = extract_mend_field(run, raw);
+	char *line = g_mime_utils_header_unfold(mended != NULL ? mended : raw);
 	char *subject = g_mime_utils_header_decode_text(NULL, line);
 	g_free(line);
 	g_free(mended);

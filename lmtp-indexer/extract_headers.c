@@ -104,52 +104,35 @@ static void add_field(struct extract_run *run, enum extract_kind kind, InternetA
 		add_broken(run, kind, raw);
 }
 
-/* All fields NAME, mended; owned. */
-static InternetAddressList *list_of(struct extract_run *run, GMimeMessage *message, const char *name)
+/* What stands in each field NAME, with its raw bytes and encoded words as they are meant. */
+static void read_fields(struct extract_run *run, enum extract_kind kind, GMimeMessage *message, const char *name)
 {
 	GMimeHeaderList *fields = g_mime_object_get_header_list(GMIME_OBJECT(message));
-	InternetAddressList *all = internet_address_list_new();
 	int count = g_mime_header_list_get_count(fields);
 	for (int i = 0; i < count; i++) {
 		GMimeHeader *h = g_mime_header_list_get_header_at(fields, i);
 		if (!span_ieq(span_str(g_mime_header_get_name(h)), span_str(name)))
 			continue;
-		char *mended = extract_mend_field(run, g_mime_header_get_raw_value(h));
-		InternetAddressList *some =
-			internet_address_list_parse(NULL, mended != NULL ? mended : g_mime_header_get_raw_value(h));
-		if (some != NULL) {
-			internet_address_list_append(all, some);
-			g_object_unref(some);
-		}
+		const char *raw = g_mime_header_get_raw_value(h);
+		char *mended = extract_mend_field(run, raw);
+		if (mended != NULL)
+			raw = mended;
+		InternetAddressList *list = internet_address_list_parse(NULL, raw);
+		add_field(run, kind, list, raw);
+		if (list != NULL)
+			g_object_unref(list);
 		g_free(mended);
 	}
-	return all;
-}
-
-/* LIST is what GMime has read. */
-static void read_field(struct extract_run *run, enum extract_kind kind, GMimeMessage *message, const char *name,
-		       InternetAddressList *list)
-{
-	const char *raw = extract_raw_field(GMIME_OBJECT(message), name);
-	char *mended = extract_mend_field(run, raw);
-	InternetAddressList *better = mended == NULL ? NULL : list_of(run, message, name);
-	bool more = better != NULL && internet_address_list_length(better) > 0;
-	add_field(run, kind, more ? better : list, mended != NULL ? mended : raw);
-	if (better != NULL)
-		g_object_unref(better);
-	g_free(mended);
 }
 
 static void read_addresses(struct extract_run *run, GMimeMessage *message)
 {
 	static const struct {
 		enum extract_kind kind;
-		GMimeAddressType type;
 		const char *name;
 	} rows[] = {
-		{KIND_FROM, GMIME_ADDRESS_TYPE_FROM, "From"}, {KIND_SENDER, GMIME_ADDRESS_TYPE_SENDER, "Sender"},
-		{KIND_REPLY_TO, GMIME_ADDRESS_TYPE_REPLY_TO, "Reply-To"}, {KIND_TO, GMIME_ADDRESS_TYPE_TO, "To"},
-		{KIND_CC, GMIME_ADDRESS_TYPE_CC, "Cc"}, {KIND_BCC, GMIME_ADDRESS_TYPE_BCC, "Bcc"},
+		{KIND_FROM, "From"}, {KIND_SENDER, "Sender"}, {KIND_REPLY_TO, "Reply-To"},
+		{KIND_TO, "To"},     {KIND_CC, "Cc"},	      {KIND_BCC, "Bcc"},
 	};
 	struct extract *x = run->x;
 	x->addresses = arena_calloc(&x->arena, EXTRACT_ADDRESSES_MAX, sizeof(*x->addresses));
@@ -158,7 +141,7 @@ static void read_addresses(struct extract_run *run, GMimeMessage *message)
 		return;
 	}
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		read_field(run, rows[i].kind, message, rows[i].name, g_mime_message_get_addresses(message, rows[i].type));
+		read_fields(run, rows[i].kind, message, rows[i].name);
 }
 
 /* ---- Threads ---- */

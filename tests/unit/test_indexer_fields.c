@@ -87,6 +87,7 @@ static const struct {
 	{"Japanese that says nothing", "Subject: \x1b$B8f@A5a=q\x1b(B\r\n\r\nx", "御請求書"},
 	{"Japanese beside another charset", "Subject: \x1b$B8f@A5a=q\x1b(B\r\n" TEXT("koi8-r"), "御請求書"},
 	{"escapes that are none", "Subject: a\x1b$Bx\r\n\r\nx", "a $Bx"},
+	{"encoded words beside raw bytes of Windows", "Subject: =?iso-8859-1?Q?=93?= 5\x80\r\n\r\nx", "“ 5€"},
 	{"encoded words beside raw bytes", "Subject: =?koi8-r?B?8NLJ?= \xf0\xd2\xc9\r\n" TEXT("koi8-r"), "При При"},
 };
 
@@ -97,6 +98,26 @@ START_TEST(subjects_that_are_left_or_not)
 		check_span(x->subject, subjects[i].subject, "subject", subjects[i].name);
 		extract_free(&x);
 	}
+}
+END_TEST
+
+/* Of several fields of a name each is judged by itself, of subjects and ids the first counts. */
+START_TEST(fields_that_come_again)
+{
+	struct extract *x = extract_of(
+		"Subject: plain\r\nSubject: \xf0\xd2\xc9\r\nSubject: last\r\nFrom: A <a@b.org>\r\nTo: c@d.org\r\n"
+		"To: \xf0\xd2\xc9 <e@f.org>\r\nTo: =?iso-8859-1?Q?=93?= <g@h.org>\r\nCc: \xf0\xd2\xc9 <i@j.org>\r\n"
+		"Cc: k@l.org; m@n.org\r\nCc: No Body\r\nFrom: \xf0\xd2\xc9 <o@p.org>\r\n" TEXT("koi8-r"));
+	static const char *const want[][2] = {{"a@b.org", "A"}, {"o@p.org", "При"}, {"c@d.org", ""}, {"e@f.org", "При"},
+					      {"g@h.org", "“"}, {"i@j.org", "При"}, {"k@l.org", ""}, {"m@n.org", ""}, {"", "No Body"}};
+	check_span(x->subject, "plain", "subject", "the first");
+	ck_assert_uint_eq(x->address_count, 9);
+	for (size_t i = 0; i < 9; i++) {
+		check_span(x->addresses[i].address, want[i][0], "address", want[i][1]);
+		check_span(x->addresses[i].display, want[i][1], "name", want[i][0]);
+	}
+	ck_assert_int_eq((int)x->state, EXTRACT_PARTIAL);
+	extract_free(&x);
 }
 END_TEST
 
@@ -179,6 +200,7 @@ END_TEST
 static const TTest *const *const tests[] = {
 	&fields_in_the_charset_of_the_text,
 	&subjects_that_are_left_or_not,
+	&fields_that_come_again,
 	&depth_of_the_text,
 	&attached_message,
 	&many_fields_beside_many_parts,
