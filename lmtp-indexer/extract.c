@@ -156,37 +156,12 @@ static void keep_text(struct extract_run *run)
 
 /* ---- Reading ---- */
 
-/* Would the top header alone be too large? Looks at the file only. */
-static bool header_too_large(int fd)
-{
-	char piece[16384];
-	char before[2] = "\n";
-	for (off_t at = 0; at < (off_t)EXTRACT_HEADER_MAX;) {
-		ssize_t n = pread(fd, piece, sizeof(piece), at);
-		if (n <= 0)
-			return false;
-		for (ssize_t i = 0; i < n; i++) {
-			if (piece[i] == '\n' && before[0] == '\n')
-				return false;
-			if (piece[i] != '\r')
-				before[0] = piece[i];
-		}
-		at += n;
-	}
-	return true;
-}
-
 static GMimeStream *open_stream(const struct extract_source *source)
 {
 	if (source->bytes.len > 0)
 		return g_mime_stream_mem_new_with_buffer(source->bytes.ptr, source->bytes.len);
 	int fd = dup(source->fd);
-	if (fd < 0 || header_too_large(fd)) {
-		if (fd >= 0)
-			close(fd);
-		return NULL;
-	}
-	return g_mime_stream_fs_new_with_bounds(fd, 0, -1);
+	return fd < 0 ? NULL : g_mime_stream_fs_new_with_bounds(fd, 0, -1);
 }
 
 GMimeMessage *extract_parse(const struct extract_source *source)

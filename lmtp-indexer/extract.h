@@ -16,7 +16,7 @@
 #define EXTRACT_REFS_MAX 64    /* Message-IDs of References that are looked at */
 #define EXTRACT_SNIPPET_CHARS 200
 #define EXTRACT_ENCODED_MAX (8u << 20) /* bytes, decoded, of attached messages in base64 or quoted-printable */
-#define EXTRACT_HEADER_MAX (1u << 20) /* bytes of the top header of a message in a file */
+#define EXTRACT_HEADER_MAX (1u << 20) /* bytes of the header of a message, also of an attached one in an encoding */
 #define EXTRACT_HASH_LEN 16
 #define EXTRACT_DATE_MIN_S INT64_C(0)
 #define EXTRACT_DATE_MAX_S INT64_C(7258118400)

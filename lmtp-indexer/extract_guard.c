@@ -2,6 +2,7 @@
  * What GMime must not see.  Its parser of groups ("a: b, c;") calls itself for
  * each colon, so an address field of nothing but "a:a:a:..." would use up the
  * stack.  The whole message is looked at: attached messages have headers too.
+ * A field takes it some 500 bytes, however short, so a top header has a cap.
  */
 #include <unistd.h>
 
@@ -14,6 +15,9 @@ struct guard {
 	char name[16]; /* of the field in hand, lower case */
 	size_t name_len, colons;
 	bool at_start, in_name, in_addresses;
+	size_t header_bytes;
+	char before; /* but for CR */
+	bool past_header;
 };
 
 static bool is_address_field(struct span name)
@@ -58,8 +62,21 @@ static void begin_line(struct guard *g, char c)
 	g->name_len = 0;
 }
 
+/* False where the header goes on past its cap. */
+static bool count_header(struct guard *g, struct span bytes)
+{
+	for (size_t i = 0; i < bytes.len && !g->past_header; i++) {
+		if (++g->header_bytes > EXTRACT_HEADER_MAX)
+			return false;
+		g->past_header = bytes.ptr[i] == '\n' && g->before == '\n';
+		if (bytes.ptr[i] != '\r')
+			g->before = bytes.ptr[i];
+	}
+	return true;
+}
+
 /* False where a field has too many colons. */
-static bool look_at(struct guard *g, struct span bytes)
+static bool count_colons(struct guard *g, struct span bytes)
 {
 	while (bytes.len > 0) {
 		char c = bytes.ptr[0];
@@ -83,9 +100,14 @@ static bool look_at(struct guard *g, struct span bytes)
 	return true;
 }
 
+static bool look_at(struct guard *g, struct span bytes)
+{
+	return count_header(g, bytes) && count_colons(g, bytes);
+}
+
 bool extract_guard(const struct extract_source *source)
 {
-	struct guard g = {.at_start = true};
+	struct guard g = {.at_start = true, .before = '\n'};
 	if (source->bytes.len > 0)
 		return look_at(&g, source->bytes);
 	char *piece = mem_alloc(PIECE);

@@ -66,7 +66,7 @@ char *extract_subject(struct extract_run *run, GMimeMessage *message);
 /* The name that a part is sent under; owned, NULL where there is none. */
 char *extract_file_name(struct extract_run *run, GMimeObject *object);
 
-/* False for a message that GMime cannot take without using up the stack. */
+/* False for a message that GMime cannot take without using up the stack, or memory for its header. */
 bool extract_guard(const struct extract_source *source) MUST_CHECK;
 
 #endif

@@ -115,6 +115,71 @@ START_TEST(most_bytes_of_encoded_messages)
 }
 END_TEST
 
+/* LEN bytes of header, the last of them its empty line, and a text. */
+static void add_message(struct sbuf *mail, size_t len)
+{
+	const size_t end = mail->len + len;
+	sbuf_adds(mail, "Subject: inner\r\n");
+	while (mail->len + 6 < end)
+		sbuf_adds(mail, "a:\n");
+	while (mail->len + 3 < end)
+		sbuf_addc(mail, 'b');
+	sbuf_adds(mail, "\n\r\ninner words");
+	ck_assert(sbuf_ok(mail));
+}
+
+/* MAIL in memory and in a file. */
+static void check_header(struct span mail, bool fits)
+{
+	FILE *file = tmpfile();
+	ck_assert_uint_eq(fwrite(mail.ptr, 1, mail.len, file), mail.len);
+	fflush(file);
+	struct extract_source sources[] = {{.bytes = mail, .fd = -1}, {.fd = fileno(file)}};
+	for (size_t i = 0; i < 2; i++) {
+		struct extract *x = extract_new(&limits, "", &sources[i]);
+		ck_assert_int_eq((int)x->state, fits ? EXTRACT_PARSED : EXTRACT_FAILED);
+		extract_free(&x);
+	}
+	fclose(file);
+}
+
+/* MAIL attached in ENCODING. */
+static void check_inner_header(struct span mail, const char *encoding, bool fits)
+{
+	struct sbuf outer;
+	sbuf_init_heap(&outer, 4 * EXTRACT_HEADER_MAX);
+	sbuf_addf(&outer, HEAD "Content-Transfer-Encoding: %s\r\n\r\n", encoding);
+	if (span_eq(span_str(encoding), SPAN_LIT("base64")))
+		add_base64(&outer, mail);
+	else
+		sbuf_add(&outer, mail);
+	sbuf_adds(&outer, TAIL);
+	ck_assert(sbuf_ok(&outer));
+	struct extract *x = extract_of(sbuf_span(&outer));
+	ck_assert_int_eq((int)x->state, fits ? EXTRACT_PARSED : EXTRACT_PARTIAL);
+	ck_assert_uint_eq(x->attachment_count, 1);
+	ck_assert_uint_eq(x->attachments[0].size_bytes, mail.len);
+	ck_assert(span_eq(x->attachments[0].name, fits ? SPAN_LIT("inner") : SPAN_EMPTY));
+	ck_assert_int_eq(span_find(x->text, SPAN_LIT("inner words")) != SPAN_NPOS, fits);
+	extract_free(&x);
+	sbuf_done(&outer);
+}
+
+/* One byte more, and it is a file. */
+START_TEST(longest_header)
+{
+	for (size_t more = 0; more < 2; more++) {
+		struct sbuf mail;
+		sbuf_init_heap(&mail, 2 * EXTRACT_HEADER_MAX);
+		add_message(&mail, EXTRACT_HEADER_MAX + more);
+		check_inner_header(sbuf_span(&mail), "base64", more == 0);
+		check_inner_header(sbuf_span(&mail), "quoted-printable", more == 0);
+		check_header(sbuf_span(&mail), more == 0);
+		sbuf_done(&mail);
+	}
+}
+END_TEST
+
 /* Each encoded within the other, as deep as all parts may be, and one deeper. */
 START_TEST(depth_of_encoded_messages)
 {
@@ -142,7 +207,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&attached_mail_has_its_name, &encoded_messages_are_read, &encoded_messages_that_are_none,
-	&most_bytes_of_encoded_messages, &depth_of_encoded_messages, NULL,
+	&most_bytes_of_encoded_messages, &longest_header, &depth_of_encoded_messages, NULL,
 };
 
 TEST_MAIN("indexer-inner", tests)
