@@ -6,6 +6,9 @@
  * gathered in a small buffer of folded characters; it never holds those of scripts
  * without spaces, which are given as pairs, each when its second one is whole: what
  * are accents elsewhere are vowels and tones of Thai and its neighbours, and stay.
+ *
+ * Of what stands between words of those, a phrase and its text may have another, or
+ * none.  So no query asks for a pair across it, and folded text is without it.
  */
 #include "tokens.h"
 
@@ -32,6 +35,7 @@ struct word {
 	char unit[UNIT_SIZE + 2], pair[2 * UNIT_SIZE]; /* the one in hand, with its marks; the one before it */
 	size_t unit_len, before_len, marks;
 	bool takes_marks; /* it is South East Asian: so is the gap behind it nothing */
+	bool apart; /* there is such a gap */
 	bool stopped;
 };
 
@@ -89,12 +93,31 @@ static void flush_run(struct word *w, bool open)
 	if (w->before_len > 0 && alone)
 		give(w, span_of(w->pair, w->before_len), w->mode == MODE_QUERY ? TOKEN_PREFIX : TOKEN_WORD);
 	w->before_len = w->run = 0;
+	w->apart = false;
+}
+
+/* Does the run in hand go on behind what separates words? SPACE: it is white space. */
+static bool runs_on(const struct word *w, bool space)
+{
+	return w->run > 0 && w->takes_marks && (space || w->mode == MODE_FOLD);
+}
+
+static void separate(struct word *w, bool space)
+{
+	flush_word(w, TOKEN_WORD);
+	if (runs_on(w, space))
+		w->apart = true;
+	else
+		flush_run(w, false);
 }
 
 static void begin_unit(struct word *w, gunichar c, bool takes_marks)
 {
 	flush_word(w, TOKEN_WORD);
+	if (w->apart && w->mode == MODE_QUERY)
+		flush_run(w, false);
 	end_unit(w, TOKEN_WORD);
+	w->apart = false;
 	w->unit_len = (size_t)g_unichar_to_utf8(c, w->unit);
 	w->takes_marks = takes_marks;
 	w->marks = 0;
@@ -159,13 +182,12 @@ static void add_folded(struct word *w, gunichar c)
 	}
 	if (g_unichar_ismark(c) && in_south_east)
 		add_mark(w, c);
-	if (g_unichar_ismark(c) || is_invisible(c) || (in_south_east && is_gap(c)))
+	if (g_unichar_ismark(c) || is_invisible(c))
 		return;
 	if (c == 0x3c2) /* the sigma that ends a word */
 		c = 0x3c3;
 	if (!g_unichar_isalnum(c)) {
-		flush_word(w, TOKEN_WORD);
-		flush_run(w, false);
+		separate(w, is_gap(c));
 		return;
 	}
 	if (is_south_east(c)) {
@@ -208,8 +230,7 @@ static size_t add_wide(struct word *w, struct span text)
 	size_t used = 0, more = 0;
 	gunichar c = wide_char(text, &used), next, whole;
 	if (c == 0) {
-		flush_word(w, TOKEN_WORD);
-		flush_run(w, false);
+		separate(w, false);
 		return 1;
 	}
 	while (c >= 0x1100 && goes_on(next = wide_char(span_skip(text, used), &more)) &&
@@ -265,14 +286,20 @@ static size_t add_ascii(struct word *w, struct span text, size_t i)
 	return (size_t)(at - text.ptr);
 }
 
+static bool is_white(char c)
+{
+	return c == ' ' || c == '\n' || c == '\t';
+}
+
 /* The length of what does not end the run in hand, 0 where it ends: a line end within CJK characters, which are broken
- * anywhere, and the space in front of it, that of a flowed text; within South East Asian ones all white space. */
+ * anywhere, and the space in front of it, that of a flowed text; within South East Asian ones what they run on behind. */
 static size_t gap_of(const struct word *w, struct span s)
 {
 	size_t space = s.ptr[0] == ' ', n = 0;
 	if (!w->takes_marks)
 		n = s.len > space && s.ptr[space] == '\n' ? space + 1 : 0;
-	while (w->takes_marks && n < s.len && (s.ptr[n] == ' ' || s.ptr[n] == '\n' || s.ptr[n] == '\t'))
+	while (n < s.len && runs_on(w, is_white(s.ptr[n])) && (unsigned char)s.ptr[n] < 0x80 &&
+	       lower_alnum[(unsigned char)s.ptr[n]] == 0)
 		n++;
 	return n < s.len && (unsigned char)s.ptr[n] >= 0x80 ? n : 0;
 }
@@ -288,6 +315,8 @@ static void add_text(struct word *w, struct span text)
 		size_t gap = w->run > 0 ? gap_of(w, span_skip(text, i)) : 0;
 		if (w->run > 0 && gap == 0)
 			flush_run(w, false);
+		if (gap > 0)
+			w->apart = w->takes_marks;
 		i = gap > 0 ? i + gap : add_ascii(w, text, i);
 	}
 }

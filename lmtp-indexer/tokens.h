@@ -13,7 +13,8 @@
  *   - So is one of Thai, Lao, Khmer, Myanmar and the other scripts whose words
  *     only a dictionary tells apart; a character has its vowel signs and tones
  *     with it: ที่นี่ gives ที่นี่ นี่.  No white space ends it, since where it stands is
- *     the writer's liking.
+ *     the writer's liking; a phrase is found across it and other separators, whatever
+ *     stands in the phrase and in the text.
  *   - A word longer than TOKENS_MAX is cut.
  */
 #ifndef INDEXER_TOKENS_H
@@ -42,7 +43,7 @@ void tokens_each_asked(struct span text, bool open, tokens_fn *fn, void *arg);
 
 /*
  * TEXT as phrases are compared: its words with one space between them, runs
- * unbroken.
+ * unbroken, those of South East Asian scripts without what separates them.
  */
 void tokens_fold(struct sbuf *out, struct span text);
 /* Does FOLDED have PHRASE, folded too, from the start of a word to the end of
