@@ -21,6 +21,7 @@
 #define FOLLOW_VALUE_MAX 4096	     /* bytes of a value of doveadm, but for texts */
 #define FOLLOW_TEXTS_BYTES (4u << 20) /* mail that is asked for at once, unless one is larger */
 #define FOLLOW_MEMORY_MAX SESSION_CHUNK /* bytes of a mail that is read in memory; beyond in a file */
+#define FOLLOW_LOOKS_AMID 4	     /* for a mail that was missed, while users change something */
 #define FOLLOW_FRESH_S 300	     /* a mail found in a backfill is told of where it was saved so lately */
 #define FOLLOW_ERROR_MAX 512
 

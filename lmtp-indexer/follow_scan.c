@@ -14,7 +14,7 @@
  *
  * Mailboxes are listed one after the other.  A mail that is moved meanwhile may be
  * missed in both, a mailbox that is renamed under both names; so what a scan has
- * missed counts as gone only when a later one did not find it either.
+ * missed counts as gone only when later ones did not find it either.
  */
 #include "lmtp-indexer/events.h"
 #include "lmtp-indexer/follow_internal.h"

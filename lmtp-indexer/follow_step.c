@@ -80,14 +80,23 @@ static struct reconcile_gone *next_lost(struct follow_pass *p)
 	return p->lost_done < p->lost.count ? p->lost.items[p->lost_done] : NULL;
 }
 
-/* Whether only the last scan has missed something. */
+/* Whether what scan number SCAN has missed was looked for often enough: by another one, or while users go on
+ * to move mails, which may be missed again, by several. */
+static bool is_confirmed(struct follow_pass *p, uint32_t scan)
+{
+	pthread_mutex_lock(&p->f->lock);
+	const bool amid = follow_queue_half_ms(p->user, p->scan_ms) > 0;
+	pthread_mutex_unlock(&p->f->lock);
+	return p->scans - scan >= (amid ? FOLLOW_LOOKS_AMID : 1);
+}
+
 static bool is_unconfirmed(struct follow_pass *p)
 {
 	const struct reconcile_gone *gone = next_lost(p);
 	if (gone != NULL)
-		return gone->scan == p->scans;
+		return !is_confirmed(p, gone->scan);
 	for (size_t i = 0; i < p->box_count; i++)
-		if (p->boxes[i].vanished && !p->boxes[i].buried && p->boxes[i].vanished_scan == p->scans)
+		if (p->boxes[i].vanished && !p->boxes[i].buried && !is_confirmed(p, p->boxes[i].vanished_scan))
 			return true;
 	return false;
 }
@@ -100,7 +109,7 @@ static int bury_some(struct follow_pass *p)
 		return ERR_LIMIT;
 	int rc = follow_store_begin(p->f->store);
 	for (const struct reconcile_gone *gone = next_lost(p);
-	     gone != NULL && gone->scan < p->scans && looked < FOLLOW_CHUNK && rc == 0; gone = next_lost(p)) {
+	     gone != NULL && is_confirmed(p, gone->scan) && looked < FOLLOW_CHUNK && rc == 0; gone = next_lost(p)) {
 		const struct follow_box *box = &p->boxes[gone->box];
 		const char *reason = box->vanished ? "mailbox_deleted" : "expunged";
 		bool changed = false;

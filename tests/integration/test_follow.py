@@ -1,9 +1,11 @@
 """The index follows the mailbox: what users do over IMAP stands in SQL soon after."""
+import concurrent.futures
 import json
 import os
 import random
 import socket
 import subprocess
+import threading
 import time
 import unittest
 
@@ -275,6 +277,63 @@ class Hints(FollowCase):
 
 class Soak(FollowCase):
     """Random operations; then the index equals the mailbox."""
+
+    BOXES = ("INBOX", "Archive", "Work")
+
+    def move_about(self, user, chance, seconds):
+        """Moves mails to and fro; mail arrives and drafts are saved meanwhile."""
+        draft = message("a@example.org", user, text="Ein Entwurf.\n")
+        end = time.monotonic() + seconds
+        with Imap(self.stack, user) as imap:
+            while time.monotonic() < end:
+                source, target = chance.sample(self.BOXES, 2)
+                imap.select(source)
+                uids = imap.uids()
+                if uids:
+                    some = chance.sample(uids, min(len(uids), chance.choice((1, 1, 3, 20))))
+                    imap.ok(imap.client.uid("MOVE", b",".join(some).decode(), target))
+                if chance.random() < 0.3:
+                    imap.ok(imap.client.append("INBOX", None, None, draft))
+                if chance.random() < 0.3:
+                    self.arrive(user)
+                time.sleep(chance.random() * 0.4)  # what a user does
+
+    def test_moves_beside_rebuilds(self):
+        """Whenever the mailboxes are looked at, no move is a deletion and a new mail."""
+        seed = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))
+        seconds = int(os.environ.get("SOAK_SECONDS", "10"))
+        users, over = [self.new_user() for _ in range(3)], threading.Event()
+        for user in users:
+            with self.mailbox_of(user) as imap:
+                for box in self.BOXES[1:]:
+                    imap.ok(imap.client.create(box))
+            self.arrive(user, 30)
+            self.follows(user)
+        before = {user: self.messages(user) for user in users}
+
+        def rebuild():
+            rebuilt = 0
+            while not over.is_set() or rebuilt < 2:
+                self.stack.postern("index", "rebuild", users[rebuilt % len(users)] if rebuilt % 2 else "--all")
+                rebuilt += 1
+            return rebuilt
+
+        with concurrent.futures.ThreadPoolExecutor(len(users) + 1) as pool:
+            rebuilds = pool.submit(rebuild)
+            movers = [pool.submit(self.move_about, user, random.Random(seed + at), seconds) for at, user in enumerate(users)]
+            try:
+                for mover in movers:
+                    mover.result()
+            finally:
+                over.set()
+            print(f"seed {seed}: {rebuilds.result()} rebuilds")
+        for user in users:
+            self.follows(user)
+            events = event_types(self.stack, user)
+            deleted = {ident for kind, ident in events if kind == "message.deleted"}
+            self.assertEqual([e for e in events if e[1] in deleted], [], f"SOAK_SEED={seed}")
+            self.assertEqual(self.messages(user)[:len(before[user])], before[user])
+            self.assertIn("message.moved", self.types(user))
 
     def test_random_operations(self):
         seed = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))

@@ -373,6 +373,35 @@ START_TEST(mail_that_moves_while_mailboxes_are_listed)
 }
 END_TEST
 
+/* And back to INBOX, when that was listed. */
+static void move_to_and_fro(size_t at, unsigned turn)
+{
+	move_between(at, turn);
+	if (at != 1 || turn != 2)
+		return;
+	add_mail(1, boxes[0].guids[0]);
+	take_mail(0);
+}
+
+START_TEST(mail_that_moves_twice_while_mailboxes_are_listed)
+{
+	two_boxes();
+	user.whole_ms = INT64_MAX;
+	user.half_ms = 1;
+	script = move_to_and_fro;
+	run_pass();
+	check_told(1, 0, 0);
+	ck_assert(row_count == 1 && rows[0].box == 2 && rows[0].uid == 2 && !rows[0].deleted);
+	/* What is gone is so all the same, soon. */
+	script = NULL;
+	take_mail(1);
+	run_pass();
+	check_told(0, 1, 0);
+	ck_assert_uint_eq(listings, 1 + FOLLOW_LOOKS_AMID);
+	user.whole_ms = user.half_ms = 0;
+}
+END_TEST
+
 START_TEST(delivery_that_moves_while_mailboxes_are_listed)
 {
 	add_box("Archive", true);
@@ -535,7 +564,8 @@ START_TEST(deliveries_on_their_way)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&mail_that_moves_while_mailboxes_are_listed, &delivery_that_moves_while_mailboxes_are_listed, &what_is_gone_is_gone,
+	&mail_that_moves_while_mailboxes_are_listed, &mail_that_moves_twice_while_mailboxes_are_listed,
+	&delivery_that_moves_while_mailboxes_are_listed, &what_is_gone_is_gone,
 	&mailbox_that_is_missed_once, &delivery_that_comes_meanwhile_is_of_the_next_pass, &most_open_deliveries_of_a_pass,
 	&most_mailboxes_of_a_user, &mail_that_moved_before_a_rebuild,
 	&mail_that_moves_beside_a_rebuild_that_was_put_off, &deliveries_on_their_way, NULL,
