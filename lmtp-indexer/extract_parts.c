@@ -201,25 +201,26 @@ static bool is_shown_html(GMimeObject *object)
 	return is_shown_text(object) && is_type(object, "text", "html");
 }
 
-static void walk_parts(struct extract_run *run, GMimeMultipart *multipart, unsigned depth, bool html, bool others)
+static void walk_parts(struct extract_run *run, GMimeMultipart *multipart, unsigned depth, enum extract_take take)
 {
+	const enum extract_take outer = run->mail.take;
 	int count = g_mime_multipart_get_count(multipart);
-	for (int i = 0; i < count; i++) {
-		GMimeObject *child = g_mime_multipart_get_part(multipart, i);
-		if (is_shown_html(child) ? html : others)
-			walk(run, child, depth + 1);
-	}
+	run->mail.take = take;
+	for (int i = 0; i < count; i++)
+		walk(run, g_mime_multipart_get_part(multipart, i), depth + 1);
+	run->mail.take = outer;
 }
 
+/* HTML beside a plain text often comes with its images, a multipart within the alternatives. */
 static void walk_multipart(struct extract_run *run, GMimeMultipart *multipart, unsigned depth)
 {
-	bool choose = is_type(GMIME_OBJECT(multipart), "multipart", "alternative") && has_plain(multipart);
+	bool choose = run->mail.take == TAKE_ALL && is_type(GMIME_OBJECT(multipart), "multipart", "alternative") && has_plain(multipart);
 	size_t before = run->text.len;
-	if (g_mime_multipart_get_count(multipart) == 0)
+	if (g_mime_multipart_get_count(multipart) == 0 && run->mail.take != TAKE_ONLY_HTML)
 		add_unparted(run, multipart);
-	walk_parts(run, multipart, depth, !choose, true);
+	walk_parts(run, multipart, depth, choose ? TAKE_NO_HTML : run->mail.take);
 	if (choose && span_trim(span_skip(sbuf_span(&run->text), before)).len == 0)
-		walk_parts(run, multipart, depth, true, false);
+		walk_parts(run, multipart, depth, TAKE_ONLY_HTML);
 }
 
 /* Streams, so that an attached message of any size takes no memory. */
@@ -316,8 +317,11 @@ static void walk(struct extract_run *run, GMimeObject *object, unsigned depth)
 		extract_partial(run);
 		return;
 	}
+	const bool html = is_shown_html(object);
 	if (GMIME_IS_MULTIPART(object))
 		walk_multipart(run, GMIME_MULTIPART(object), depth);
+	else if (html ? run->mail.take == TAKE_NO_HTML : run->mail.take == TAKE_ONLY_HTML)
+		return;
 	else if (GMIME_IS_MESSAGE_PART(object))
 		walk_message(run, GMIME_MESSAGE_PART(object), depth);
 	else if (is_encoded_message(object))

@@ -28,6 +28,38 @@ START_TEST(attached_mail_has_its_name)
 }
 END_TEST
 
+#define ALTERNATIVE "Content-Type: multipart/alternative; boundary=A\r\n\r\n--A\r\nContent-Type: text/plain\r\n\r\n"
+#define RELATED "\r\n--A\r\nContent-Type: multipart/related; boundary=R\r\n\r\n--R\r\nContent-Type: text/html\r\n\r\n<p>html</p>\r\n"
+#define IMAGE "--R\r\nContent-Type: image/png; name=i.png\r\n\r\nx\r\n"
+#define END "--R--\r\n--A--\r\n"
+
+static const struct {
+	const char *name, *mail, *text;
+	size_t files;
+} alternatives[] = {
+	{"HTML with its image", ALTERNATIVE "plain" RELATED IMAGE END, "plain", 1},
+	{"no words in the plain one", ALTERNATIVE " " RELATED IMAGE END, "html", 1},
+	{"a mail with HTML of its own", ALTERNATIVE "plain" RELATED "--R\r\nContent-Type: message/rfc822\r\n\r\n"
+	 "Content-Type: text/html\r\n\r\n<p>inner</p>\r\n" END, "plain inner", 1},
+	{"alternatives within", ALTERNATIVE "plain" RELATED "--R\r\nContent-Type: multipart/alternative; boundary=C\r\n\r\n--C\r\n"
+	 "\r\nplain too\r\n--C\r\nContent-Type: text/html\r\n\r\n<p>more</p>\r\n--C--\r\n" END, "plain plain too", 0},
+	{"alternatives beside", HEAD "\r\n" ALTERNATIVE "plain" RELATED END "\r\n--B\r\nContent-Type: text/html\r\n\r\n<p>last</p>" TAIL,
+	 "plain last", 1},
+};
+
+START_TEST(html_within_alternatives)
+{
+	for (size_t i = 0; i < sizeof(alternatives) / sizeof(alternatives[0]); i++) {
+		struct extract *x = extract_of(span_str(alternatives[i].mail));
+		ck_assert_msg(span_eq(x->snippet, span_str(alternatives[i].text)), "%s: '%.*s'", alternatives[i].name,
+			      SPAN_ARG(x->snippet));
+		ck_assert_msg(x->attachment_count == alternatives[i].files, "%s: %zu", alternatives[i].name, x->attachment_count);
+		ck_assert_int_eq((int)x->state, EXTRACT_PARSED);
+		extract_free(&x);
+	}
+}
+END_TEST
+
 #define BASE64 \
 	"U3ViamVjdDogPT91dGYtOD9RP2lubmVyPz0gc3ViamVjdA0KQ29udGVudC1UeXBlOiBtdWx0aXBh\r\n" \
 	"cnQvbWl4ZWQ7IGJvdW5kYXJ5PUMNCg0KLS1DDQoNCmlubmVyIHdvcmRzDQotLUMNCkNvbnRlbnQt\r\n" \
@@ -206,7 +238,7 @@ START_TEST(depth_of_encoded_messages)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&attached_mail_has_its_name, &encoded_messages_are_read, &encoded_messages_that_are_none,
+	&attached_mail_has_its_name, &html_within_alternatives, &encoded_messages_are_read, &encoded_messages_that_are_none,
 	&most_bytes_of_encoded_messages, &longest_header, &depth_of_encoded_messages, NULL,
 };
 
