@@ -12,6 +12,23 @@
 
 typedef bool part_sink(void *arg, struct span bytes); /* false: enough */
 
+/* Of WRAPPER; where GMime knows none by its name, what stands between quotes or in front of a ';' may be one. */
+static GMimeContentEncoding encoding_of(GMimePart *part, GMimeDataWrapper *wrapper)
+{
+	GMimeContentEncoding encoding = g_mime_data_wrapper_get_encoding(wrapper);
+	struct span field = span_str(g_mime_object_get_header(GMIME_OBJECT(part), "Content-Transfer-Encoding")), word;
+	if (encoding != GMIME_CONTENT_ENCODING_DEFAULT || field.len == 0)
+		return encoding;
+	span_cut(&field, ';', &word);
+	word = span_trim(word);
+	if (word.len > 1 && word.ptr[0] == '"' && span_ends(word, SPAN_LIT("\"")))
+		word = span_of(word.ptr + 1, word.len - 2);
+	char *name = g_strndup(word.ptr, word.len);
+	encoding = g_mime_content_encoding_from_string(name);
+	g_free(name);
+	return encoding;
+}
+
 /* The part's decoded content in pieces. */
 static void read_content(GMimePart *part, part_sink *sink, void *arg)
 {
@@ -21,7 +38,7 @@ static void read_content(GMimePart *part, part_sink *sink, void *arg)
 		return;
 	GMimeStream *stream = g_mime_data_wrapper_get_stream(wrapper);
 	GMimeStream *decoded = g_mime_stream_filter_new(stream);
-	GMimeFilter *filter = g_mime_filter_basic_new(g_mime_data_wrapper_get_encoding(wrapper), FALSE);
+	GMimeFilter *filter = g_mime_filter_basic_new(encoding_of(part, wrapper), FALSE);
 	g_mime_stream_filter_add(GMIME_STREAM_FILTER(decoded), filter);
 	g_object_unref(filter);
 	g_mime_stream_reset(stream);

@@ -76,6 +76,9 @@ static const struct {
 	 "br=C3=A9ak", EXTRACT_PARSED, "", "soft br\xc3\xa9" "ak"},
 	{"base64", "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n",
 	 EXTRACT_PARSED, "", "hello"},
+	{"base64 and a semicolon", "Content-Transfer-Encoding: base64;\r\n\r\naGVsbG8=\r\n", EXTRACT_PARSED, "", "hello"},
+	{"encoding in quotes", "Content-Transfer-Encoding: \"Quoted-Printable\"\r\n\r\nh=65llo\r\n", EXTRACT_PARSED, "", "hello"},
+	{"encoding that nobody knows", "Content-Transfer-Encoding: \"\r\n\r\nh=65llo\r\n", EXTRACT_PARSED, "", "h=65llo"},
 	{"html", "Content-Type: text/html\r\n\r\n<style>x{}</style><p>One</p><p>Two &amp; three</p>", EXTRACT_PARSED, "",
 	 "One Two & three"},
 	{"alternatives", "Content-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n" PLAIN
