@@ -23,25 +23,6 @@ static void add_person(struct extract_run *run, enum extract_kind kind, const ch
 	a->display = extract_keep(run, name, EXTRACT_ADDRESS_CHARS);
 }
 
-static void add_address(struct extract_run *run, enum extract_kind kind, InternetAddress *ia)
-{
-	add_person(run, kind, internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(ia)), internet_address_get_name(ia));
-}
-
-static void add_list(struct extract_run *run, enum extract_kind kind, InternetAddressList *list,
-		     unsigned depth)
-{
-	int count = list == NULL ? 0 : internet_address_list_length(list);
-	for (int i = 0; i < count; i++) {
-		InternetAddress *ia = internet_address_list_get_address(list, i);
-		if (INTERNET_ADDRESS_IS_MAILBOX(ia))
-			add_address(run, kind, ia);
-		else if (INTERNET_ADDRESS_IS_GROUP(ia) && depth < run->limits->depth_max)
-			add_list(run, kind, internet_address_group_get_members(INTERNET_ADDRESS_GROUP(ia)),
-				 depth + 1);
-	}
-}
-
 /* The first word of S with an '@' within, else "". */
 static struct span word_with_at(struct span s)
 {
@@ -68,6 +49,31 @@ static void add_broken(struct extract_run *run, enum extract_kind kind, const ch
 	extract_partial(run);
 	g_free(address);
 	g_free(text);
+}
+
+/* An encoded word, which no address may be (RFC 2047, 5), holds a name, or an address with its name. */
+static void add_address(struct extract_run *run, enum extract_kind kind, InternetAddress *ia)
+{
+	const char *address = internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(ia));
+	const char *name = internet_address_get_name(ia);
+	if (span_str(name).len == 0 && span_starts(span_str(address), SPAN_LIT("=?")) && strchr(address, '@') == NULL)
+		add_broken(run, kind, address);
+	else
+		add_person(run, kind, address, name);
+}
+
+static void add_list(struct extract_run *run, enum extract_kind kind, InternetAddressList *list,
+		     unsigned depth)
+{
+	int count = list == NULL ? 0 : internet_address_list_length(list);
+	for (int i = 0; i < count; i++) {
+		InternetAddress *ia = internet_address_list_get_address(list, i);
+		if (INTERNET_ADDRESS_IS_MAILBOX(ia))
+			add_address(run, kind, ia);
+		else if (INTERNET_ADDRESS_IS_GROUP(ia) && depth < run->limits->depth_max)
+			add_list(run, kind, internet_address_group_get_members(INTERNET_ADDRESS_GROUP(ia)),
+				 depth + 1);
+	}
 }
 
 /* Addresses with ';' between them, as some programs show and others send them; NULL where ';' may mean

@@ -215,6 +215,8 @@ static const struct {
 	{"Mailer Daemon", "", "Mailer Daemon", 1, EXTRACT_PARTIAL},
 	{"Joe joe@x.org", "joe@x.org", "Joe joe@x.org", 1, EXTRACT_PARTIAL},
 	{"=?utf-8?Q?J=C3=BCrgen?= j@x.org", "j@x.org", "J\xc3\xbcrgen j@x.org", 1, EXTRACT_PARTIAL},
+	{"=?utf-8?B?YUB4Lm9yZw==?=, b@x.org", "a@x.org", "a@x.org", 2, EXTRACT_PARTIAL},
+	{"=?utf-8?Q?J=C3=BCrgen_=3Cj=40x=2Eorg=3E?=", "j@x.org", "J\xc3\xbcrgen <j@x.org>", 1, EXTRACT_PARTIAL},
 	{"a..b.@x.org", "a..b.@x.org", "a..b.@x.org", 1, EXTRACT_PARTIAL},
 	{"a@x.org; b@x.org, c@x.org;", "a@x.org", "", 3, EXTRACT_PARTIAL},
 	{"A <a@x.org>; =?utf-8?Q?B?= <b@x.org>", "a@x.org", "A", 2, EXTRACT_PARTIAL},
