@@ -181,10 +181,22 @@ static bool add_utf8(struct sbuf *out, const char *charset, struct span bytes)
 	return whole;
 }
 
+/* The byte order mark that some programs put in front of UTF-8 is no text. */
+static void drop_mark(struct sbuf *out, size_t from)
+{
+	static const char mark[] = "\xef\xbb\xbf";
+	const size_t len = strlen(mark);
+	if (!span_starts(span_skip(sbuf_span(out), from), span_str(mark)))
+		return;
+	memmove(out->ptr + from, out->ptr + from + len, out->len - from - len);
+	sbuf_truncate(out, out->len - len);
+}
+
 bool extract_add_utf8(struct sbuf *out, const char *charset, struct span bytes)
 {
 	size_t from = out->len;
 	bool whole = add_utf8(out, charset, bytes);
+	drop_mark(out, from);
 	fold_line_ends(out, from);
 	return whole;
 }

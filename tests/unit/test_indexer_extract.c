@@ -79,6 +79,8 @@ static const struct {
 	{"base64 and a semicolon", "Content-Transfer-Encoding: base64;\r\n\r\naGVsbG8=\r\n", EXTRACT_PARSED, "", "hello"},
 	{"encoding in quotes", "Content-Transfer-Encoding: \"Quoted-Printable\"\r\n\r\nh=65llo\r\n", EXTRACT_PARSED, "", "hello"},
 	{"encoding that nobody knows", "Content-Transfer-Encoding: \"\r\n\r\nh=65llo\r\n", EXTRACT_PARSED, "", "h=65llo"},
+	{"byte order mark", PLAIN "\xef\xbb\xbf" "a\xef\xbb\xbf" "b", EXTRACT_PARSED, "", "a\xef\xbb\xbf" "b"},
+	{"nothing but that", PLAIN "\xef\xbb\xbf", EXTRACT_PARSED, "", ""},
 	{"html", "Content-Type: text/html\r\n\r\n<style>x{}</style><p>One</p><p>Two &amp; three</p>", EXTRACT_PARSED, "",
 	 "One Two & three"},
 	{"alternatives", "Content-Type: multipart/alternative; boundary=B\r\n\r\n--B\r\n" PLAIN
