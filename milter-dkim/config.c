@@ -35,8 +35,9 @@ int read_file(void *unused, const char *path, struct sbuf *out)
 	if (fd < 0)
 		return errno == ENOENT ? ERR_NOT_FOUND : ERR_PERM;
 	char piece[16384];
-	ssize_t n;
-	while ((n = read(fd, piece, sizeof(piece))) > 0)
+	ssize_t n = 1;
+	/* Devices may have no end. */
+	while (sbuf_ok(out) && (n = read(fd, piece, sizeof(piece))) > 0)
 		sbuf_add(out, span_of(piece, (size_t)n));
 	explicit_bzero(piece, sizeof(piece));
 	close(fd);

@@ -31,7 +31,7 @@ class Places(unittest.TestCase):
             path = pathlib.Path(folder) / "conf"
             path.write_text(text)
             done = subprocess.run([Layout().build / "bin/milter-dkim", "-c", path, "-t"], capture_output=True, text=True,
-                                  check=False)
+                                  check=False, timeout=60)
             return done.returncode, done.stderr.replace(str(path), "FILE")
 
     def test_bad_values(self):
@@ -67,6 +67,11 @@ class Places(unittest.TestCase):
                 hosts.write_text("192.0.2.1\n#".ljust(size, "x"))
                 code, text = self.check(f"internal_hosts = {hosts}\n")
                 self.assertEqual((code, text.count("FILE:1: internal_hosts: ")), (wanted, wanted // 78))
+
+    def test_a_file_without_an_end(self):
+        """Nor does a reload read it for ever."""
+        self.assertEqual(self.check("internal_hosts = /dev/zero\n"),
+                         (78, "FILE:1: internal_hosts: /dev/zero: limit reached\n"))
 
     def test_names_to_be_signed(self):
         """One more than a signature may name would defer each message of ours."""
