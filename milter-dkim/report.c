@@ -5,6 +5,8 @@
  */
 #include "report.h"
 
+#define LINE_FIELDS_MAX 9
+
 static const unsigned dkim_metrics[AUTH_RESULTS] = {
 	[AUTH_NONE] = METRIC_DKIM_NONE,           [AUTH_PASS] = METRIC_DKIM_PASS,
 	[AUTH_FAIL] = METRIC_DKIM_FAIL,           [AUTH_NEUTRAL] = METRIC_DKIM_NEUTRAL,
@@ -49,14 +51,47 @@ static void format_ip(const struct ip *ip, struct texts *t)
 		ip_format(ip, &b);
 }
 
-static void report_refused(const struct session_outcome *o, struct span queue_id, const struct texts *t)
+/* What the line of a message tells. */
+struct line {
+	struct log_field fields[LINE_FIELDS_MAX];
+	size_t count;
+};
+
+static void add_field(struct line *l, const char *name, struct span value)
+{
+	if (value.len > 0)
+		l->fields[l->count++] = LOG_FIELD(name, value);
+}
+
+static struct span message_id(const struct mail_header *header)
+{
+	size_t at = mail_header_find(header, SPAN_LIT("Message-ID"), 0);
+	return at == SPAN_NPOS ? SPAN_EMPTY : span_trim(header->fields[at].value);
+}
+
+/* By what it is found again: the same of each message, whatever became of it. */
+static struct line line_of(const struct session_outcome *o, struct span queue_id, const struct texts *t)
+{
+	struct line l = {
+		.fields = {LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("CLIENT_IP", t->ip),
+			   LOG_FIELD("DOMAIN", o->author_domain)},
+		.count = 3,
+	};
+	add_field(&l, "ACCOUNT", o->login);
+	add_field(&l, "MESSAGE_ID_HDR", message_id(o->header));
+	return l;
+}
+
+static void report_refused(const struct session_outcome *o, struct span queue_id, const struct texts *t,
+			   struct span result)
 {
 	bool defer = o->action == SESSION_TEMPFAIL;
+	struct line l = line_of(o, queue_id, t);
 	metrics_inc(defer ? METRIC_MESSAGES_DEFERRED : METRIC_MESSAGES_REJECTED);
-	LOG_EVENT(defer ? LOG_WARNING : LOG_NOTICE, defer ? &ev_message_deferred : &ev_message_rejected,
-		  defer ? "the message is deferred" : "the message is rejected",
-		  LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("CLIENT_IP", t->ip),
-		  LOG_FIELD("DOMAIN", o->author_domain), LOG_FIELD_STR("REASON", o->reason));
+	add_field(&l, "RESULT", result);
+	add_field(&l, "REASON", span_str(o->reason));
+	log_event_write(defer ? LOG_WARNING : LOG_NOTICE, defer ? &ev_message_deferred : &ev_message_rejected,
+			defer ? "the message is deferred" : "the message is rejected", l.fields, l.count);
 	if (o->problem_reason == NULL)
 		return;
 	metrics_inc(METRIC_KEYS_BROKEN);
@@ -67,11 +102,10 @@ static void report_refused(const struct session_outcome *o, struct span queue_id
 
 static void report_ours(const struct session_outcome *o, struct span queue_id, struct texts *t)
 {
+	struct line l = line_of(o, queue_id, t);
 	if (o->signature_count == 0) {
 		metrics_inc(METRIC_MESSAGES_UNSIGNED);
-		LOG_EVENT(LOG_INFO, &ev_message_unsigned, "there is no key for the author's domain",
-			  LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("CLIENT_IP", t->ip),
-			  LOG_FIELD("DOMAIN", o->author_domain));
+		log_event_write(LOG_INFO, &ev_message_unsigned, "there is no key for the author's domain", l.fields, l.count);
 		return;
 	}
 	metrics_inc(METRIC_MESSAGES_SIGNED);
@@ -79,9 +113,8 @@ static void report_ours(const struct session_outcome *o, struct span queue_id, s
 		metrics_inc(o->signed_with[i] == CRYPTO_ED25519_SHA256 ? METRIC_SIGNATURES_ED25519
 								       : METRIC_SIGNATURES_RSA);
 	snprintf(t->number, sizeof(t->number), "%zu", o->signature_count);
-	LOG_EVENT(LOG_INFO, &ev_message_signed, "the message is signed", LOG_FIELD("QUEUE_ID", queue_id),
-		  LOG_FIELD_STR("CLIENT_IP", t->ip), LOG_FIELD("DOMAIN", o->author_domain),
-		  LOG_FIELD_STR("SIGNATURES", t->number));
+	add_field(&l, "SIGNATURES", span_str(t->number));
+	log_event_write(LOG_INFO, &ev_message_signed, "the message is signed", l.fields, l.count);
 }
 
 static void report_seal(const struct session_outcome *o, struct span queue_id)
@@ -127,14 +160,12 @@ static void report_judged(const struct session_outcome *o, struct span queue_id,
 	report_seal(o, queue_id);
 	if (in->override.by != OVERRIDE_NONE)
 		metrics_inc(in->override.by == OVERRIDE_ARC ? METRIC_DMARC_OVERRIDDEN_ARC : METRIC_DMARC_OVERRIDDEN_FORWARDER);
-	const struct log_field fields[] = {
-		LOG_FIELD("QUEUE_ID", queue_id), LOG_FIELD_STR("CLIENT_IP", t->ip), LOG_FIELD("DOMAIN", o->author_domain),
-		LOG_FIELD("RESULT", result),
-		LOG_FIELD_STR("DISPOSITION", o->quarantined ? "quarantine" : "none"),
-		LOG_FIELD_STR("OVERRIDE", in->override.type), LOG_FIELD_STR("OVERRIDE_REASON", in->override.comment),
-	};
-	size_t count = sizeof(fields) / sizeof(fields[0]) - (in->override.type == NULL ? 2 : 0);
-	log_event_write(LOG_INFO, &ev_message_judged, "the message is judged", fields, count);
+	struct line l = line_of(o, queue_id, t);
+	add_field(&l, "RESULT", result);
+	add_field(&l, "DISPOSITION", o->quarantined ? SPAN_LIT("quarantine") : SPAN_LIT("none"));
+	add_field(&l, "OVERRIDE", span_str(in->override.type));
+	add_field(&l, "OVERRIDE_REASON", span_str(in->override.comment));
+	log_event_write(LOG_INFO, &ev_message_judged, "the message is judged", l.fields, l.count);
 }
 
 void report_outcome(const struct session_outcome *outcome, struct span queue_id, const struct ip *ip)
@@ -153,7 +184,7 @@ void report_outcome(const struct session_outcome *outcome, struct span queue_id,
 	if (!outcome->ours && outcome->inbound->dmarc_done)
 		count_verdicts(outcome->inbound, &result);
 	if (outcome->action != SESSION_ACCEPT)
-		report_refused(outcome, queue_id, &t);
+		report_refused(outcome, queue_id, &t, sbuf_span(&result));
 	else if (outcome->ours)
 		report_ours(outcome, queue_id, &t);
 	else

@@ -17,8 +17,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 from tests.dns.dnsd import Server  # noqa: E402
 from tests.frame.layout import REPO, Layout  # noqa: E402
+from tests.frame.lone_milter import LoneMilter  # noqa: E402
 from tests.frame.metrics import scrape  # noqa: E402
-from tests.frame.milter import SOCKET, MilterClient, packet  # noqa: E402
+from tests.frame.milter import SOCKET, MilterClient, packet, strings  # noqa: E402
 from tests.frame.wait import listens, wait_until  # noqa: E402
 
 EVENT = re.compile(r'^EVENT\((\w+), "([0-9a-f]{32})", "(.*?)",', re.M)
@@ -30,7 +31,8 @@ ZONE = {
     "pass.example": [["TXT", "v=spf1 +all"]], "fail.example": [["TXT", "v=spf1 -all"]],
     "softfail.example": [["TXT", "v=spf1 ~all"]], "neutral.example": [["TXT", "v=spf1 ?all"]],
     "permerror.example": [["TXT", "v=spf1 nonsense"]], "temperror.example": [["SERVFAIL"]],
-    "_dmarc.pass.example": [["TXT", "v=DMARC1; p=quarantine"]], "_dmarc.temperror.example": [["SERVFAIL"]],
+    "_dmarc.pass.example": [["TXT", "v=DMARC1; p=quarantine"]], "_dmarc.reject.example": [["TXT", "v=DMARC1; p=reject"]],
+    "_dmarc.temperror.example": [["SERVFAIL"]],
     "_dmarc.permerror.example": [["TXT", "v=DMARC1; p=nonsense"]],
     "s._domainkey.pass.example": [["TXT", "v=DKIM1; p="]], "s._domainkey.temperror.example": [["SERVFAIL"]],
 }
@@ -113,6 +115,41 @@ def scene(**more):
                 return scrape(played, "milter-dkim")
             finally:
                 daemon.terminate()
+
+
+class Lines(unittest.TestCase):
+    """A message is found by whom and what the administrator knows of it, whatever became of it."""
+
+    KNOWN = ("account=bob@good.example", "message_id_hdr=<1@good.example>")
+
+    @staticmethod
+    def say(milter, author, login=b"bob@good.example"):
+        with MilterClient(milter) as client:
+            client.negotiate()
+            client.send(*client.opening(), packet(b"D", b"M" + strings(b"{auth_authen}", login)),
+                        packet(b"M", strings(b"<bob@fail.example>")))
+            client.read()
+            return client.content([(b"From", b" " + author), (b"Message-ID", b"\n <1@good.example>")], [b"x"])[1]
+
+    def test_what_a_line_tells(self):
+        with tempfile.TemporaryDirectory() as folder, Server(ZONE) as dns:
+            options = Scene(folder).options(dns.address)
+            tables = {name: options[name] for name in ("key_table", "signing_table", "resolver")}
+            with LoneMilter(**tables, role="auto", dmarc_enforce="reject") as milter:
+                for author, event in (("good", "message_signed"), ("bad", "message_deferred"), ("other", "message_unsigned")):
+                    self.say(milter, f"a@{author}.example".encode())
+                    self.assertTell(milter, event, *self.KNOWN)
+                milter.reload(role="verify")
+                self.say(milter, b"a@none.example")
+                self.assertTell(milter, "message_judged", *self.KNOWN)
+                self.assertEqual(self.say(milter, b"a@reject.example", b"")[0], b"y")
+                self.assertTell(milter, "message_rejected", self.KNOWN[1], 'result="dkim=none spf=fail arc=none dmarc=fail"')
+                self.assertNotIn("account=", milter.text().splitlines()[-1])
+
+    def assertTell(self, milter, event, *texts):
+        line = wait_until(lambda: [line for line in milter.text().splitlines() if line.startswith(event)], what=event)[-1]
+        for text in texts:
+            self.assertIn(f" {text} ", f"{line} ")
 
 
 class Journal(unittest.TestCase):
