@@ -78,9 +78,13 @@ class Language(SearchCase):
 
     def test_words_without_spaces_between_them(self):
         thai, khmer = "ประชุมวันจันทร์", "ប្រទេសកម្ពុជា"
+        self.send(self.user, subject="Re: คน", text="(กาแฟ) และ ชา, นม\n")
         self.send(self.user, subject=thai, text="กรุณานำเอกสารใบแจ้งหนี้มาด้วย\n")
         self.send(self.user, subject=khmer, text="မြန်မာနိုင်ငံ และ ພາສາລາວ\n")
-        for query in ("ประชุม", "จันทร์", "ใบแจ้งหนี้", '"เอกสาร ใบแจ้ง"', "แจ*"):
+        self.wait_until(lambda: self.search(self.user, "ລາວ"), what="the last one is in the index")
+        for query in ('"กาแฟ, และ"', '"กาแฟ และ ชา"', '"ชา. นม"', "'กาแฟ'และ"):
+            self.expect(["Re: คน"], query)
+        for query in ("ประชุม", "จันทร์", "ใบแจ้งหนี้", '"เอกสาร ใบแจ้ง"', '"เอกสาร, ใบแจ้ง"', "แจ*"):
             self.expect([thai], query)
         for query in ("កម្ពុជា", "နိုင်ငံ", "ລາວ"):
             self.expect([khmer], query)
