@@ -25,7 +25,6 @@
 #define PLACE_REST_MAX_MS 5000
 #define PAUSE_MIN_MS 100 /* while Dovecot or the database is away */
 #define PAUSE_MAX_MS 10000
-#define WAIT_RETRY_MS 500 /* a delivery's row may still come */
 #define REFUSED_MS 500	 /* Dovecot could not list a user's mailboxes: one may just have been deleted */
 #define REFUSED_MAX_MS 3600000
 #define REFUSED_TOLD 4 /* failures in a row that are worth a line in the log */
@@ -130,7 +129,7 @@ static bool go_on(struct follow_pass *p)
 	struct follow *f = p->f;
 	f->error[0] = '\0';
 	pthread_mutex_lock(&f->lock);
-	bool again = follow_queue_again(p->user, clock_boot_ms());
+	bool again = follow_pass_looks_again(p, clock_boot_ms());
 	pthread_mutex_unlock(&f->lock);
 	int rc = again ? follow_scan(p) : 0;
 	if (rc < 0) {
@@ -142,7 +141,7 @@ static bool go_on(struct follow_pass *p)
 		p->user->failures = 0;
 		p->complete = true;
 		come_back(f);
-		pass_end(p, follow_waits(p) ? WAIT_RETRY_MS : 0, false);
+		pass_end(p, follow_waits(p) ? FOLLOW_WAIT_MS : 0, false);
 		return false;
 	}
 	if (rc < 0)

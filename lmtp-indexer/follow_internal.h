@@ -22,6 +22,7 @@
 #define FOLLOW_TEXTS_BYTES (4u << 20) /* mail that is asked for at once, unless one is larger */
 #define FOLLOW_MEMORY_MAX SESSION_CHUNK /* bytes of a mail that is read in memory; beyond in a file */
 #define FOLLOW_LOOKS_AMID 4	     /* for a mail that was missed, while users change something */
+#define FOLLOW_WAIT_MS 500	     /* until mails that wait are looked at again */
 #define FOLLOW_FRESH_S 300	     /* a mail found in a backfill is told of where it was saved so lately */
 #define FOLLOW_ERROR_MAX 512
 
@@ -35,7 +36,7 @@ struct follow_box {
 	uint32_t vanished_scan; /* the scan that missed it */
 	bool buried;   /* and SQL knows */
 	struct uidset live, back; /* to be compared: what has changed, and what was there before */
-	struct uidset waiting;	  /* compared, but their delivery may still come: once more after the next scan */
+	struct uidset waiting;	  /* compared, but for RECONCILE_WAIT: once more after the next scan */
 };
 
 struct seen;
@@ -122,6 +123,8 @@ void follow_pass_again(struct follow_pass *p);
 /* Keeps P, which is not over, behind the others; where it can wait and too many do, it begins anew when it is its
  * user's turn. */
 void follow_passes_keep(struct follow *f, struct follow_pass *p);
+/* Whether P looks at the mailboxes anew: what has changed is seen to, or mails have waited.  The lock is held. */
+bool follow_pass_looks_again(struct follow_pass *p, int64_t now_ms);
 /* The one that goes on, no longer kept; NULL where none may now. */
 struct follow_pass *follow_passes_next(struct follow *f, int64_t now_ms);
 /* Whether passes of those whose turn it is may begin: behind what users have changed.  The lock is held. */
@@ -150,7 +153,7 @@ int follow_scan(struct follow_pass *p) MUST_CHECK;
 int follow_step(struct follow_pass *p) MUST_CHECK;
 /* Whether the next step is for mail that was there before: nothing else is left to do. */
 bool follow_is_backfill(struct follow_pass *p);
-/* Whether some mail's delivery may still come into the index. */
+/* Whether some mail waits for its delivery to come into the index, or to be whole. */
 bool follow_waits(const struct follow_pass *p);
 /* Commits what was begun, with CHANGES as events, and tells the webhooks. */
 int follow_commit(struct follow_pass *p, const struct change *changes, size_t count) MUST_CHECK;

@@ -244,7 +244,7 @@ static void note_halves(struct follow_pass *p, struct reconcile_mail *mails, siz
 	pthread_mutex_lock(&p->f->lock);
 	const int64_t age_ms = follow_queue_half_ms(p->user, p->scan_ms);
 	pthread_mutex_unlock(&p->f->lock);
-	const int64_t from_ms = p->scan_wall_ms - age_ms, until_ms = clock_wall_ms() + FOLLOW_HALF_MS;
+	const int64_t from_ms = p->scan_wall_ms - age_ms, until_ms = clock_wall_ms() + FOLLOW_AGE_MS;
 	for (size_t i = 0; i < count && age_ms > 0; i++)
 		mails[i].may_be_half = mails[i].saved_s * 1000 > from_ms && mails[i].saved_s * 1000 < until_ms;
 }

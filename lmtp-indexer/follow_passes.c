@@ -30,10 +30,21 @@ void follow_pass_free(struct follow_pass *p)
 	free(p);
 }
 
+static bool has_waited(const struct follow_pass *p, int64_t now_ms)
+{
+	return now_ms >= p->scan_ms + FOLLOW_WAIT_MS && follow_waits(p);
+}
+
+bool follow_pass_looks_again(struct follow_pass *p, int64_t now_ms)
+{
+	return follow_queue_again(p->user, now_ms) || has_waited(p, now_ms);
+}
+
 /* There is only mail left that was there before.  The lock is held, as below. */
 static bool can_wait(struct follow_pass *p)
 {
-	return follow_is_backfill(p) && !follow_queue_is_pressed(p->user, clock_boot_ms());
+	const int64_t now_ms = clock_boot_ms();
+	return follow_is_backfill(p) && !follow_queue_is_pressed(p->user, now_ms) && !has_waited(p, now_ms);
 }
 
 void follow_pass_count(struct follow_pass *p)

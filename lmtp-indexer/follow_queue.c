@@ -75,14 +75,26 @@ static void forget(struct follow_queue *q, int64_t now_ms)
 	}
 }
 
+/* Returns what it stands in the queue for. */
 static enum follow_why note_change(const struct follow_queue *q, struct follow_user *u, int64_t now_ms, enum follow_why why)
 {
-	const bool move = why == FOLLOW_MOVE;
-	if (move || why == FOLLOW_CHANGE) {
-		u->whole_ms = now_ms + (move ? FOLLOW_MOVE_MS : q->delay_ms);
-		u->half_ms = move ? FOLLOW_MOVE_HALF_MS : FOLLOW_HALF_MS;
+	if (why != FOLLOW_CHANGE && why != FOLLOW_MOVE && why != FOLLOW_EXPUNGE)
+		return why;
+	if (now_ms >= u->whole_ms) {
+		u->half_ms = q->delay_ms + FOLLOW_AGE_MS;
+		u->moves = 0;
 	}
-	return move ? FOLLOW_CHANGE : why;
+	if (why == FOLLOW_MOVE) {
+		u->half_ms = FOLLOW_MOVE_AGE_MS;
+		u->moves++;
+	} else if (why == FOLLOW_EXPUNGE && u->moves > 0) {
+		u->moves--;
+	}
+	if (why == FOLLOW_MOVE)
+		u->whole_ms = now_ms + FOLLOW_MOVE_MS;
+	else if (u->moves == 0)
+		u->whole_ms = now_ms + q->delay_ms;
+	return FOLLOW_CHANGE;
 }
 
 int follow_queue_touch(struct follow_queue *q, struct span name, int64_t now_ms, enum follow_why why, bool rebuild)

@@ -12,15 +12,16 @@
 #include "lib/base/htab.h"
 
 #define FOLLOW_USERS_MAX 100000
-#define FOLLOW_HALF_MS 1250 /* of age, which Dovecot tells in seconds: a mail that is older is no half of a change */
-#define FOLLOW_MOVE_MS 10000 /* that the other half of a MOVE may take */
-#define FOLLOW_MOVE_HALF_MS 60000 /* of age of such a mail: many are moved at once */
+#define FOLLOW_AGE_MS 1000	 /* Dovecot tells the age of mails in seconds */
+#define FOLLOW_MOVE_MS 10000	 /* that the other half of a MOVE may take */
+#define FOLLOW_MOVE_AGE_MS 60000 /* of such a mail: many are moved at once */
 
 /* Why a user stands in it, the most pressing first. */
 enum follow_why {
 	FOLLOW_NEW,    /* new mail: at once */
 	FOLLOW_CHANGE, /* after `delay` */
-	FOLLOW_MOVE,   /* the same, and another change completes this one; it stands as FOLLOW_CHANGE */
+	FOLLOW_MOVE,	/* the same, and an expunge completes it; it stands as FOLLOW_CHANGE */
+	FOLLOW_EXPUNGE, /* the same, and it may complete a MOVE */
 	FOLLOW_PLACE,  /* a delivery whose row only lacks its place: behind those, when the caller allows */
 	FOLLOW_TURN,   /* it is the user's turn, or a rebuild's: behind all others, when the caller allows */
 };
@@ -39,6 +40,7 @@ struct follow_user {
 	int64_t not_before_ms; /* of the next pass */
 	int64_t whole_ms;      /* what users have changed, as far as it was told, is whole by then */
 	int64_t half_ms;       /* of age: what is older was whole before */
+	unsigned moves;	       /* whose expunge was not told yet */
 	enum follow_why why; /* WAITING, RUNNING: what brought it */
 	bool again;   /* RUNNING: touched meanwhile */
 	enum follow_why again_why;
@@ -71,7 +73,7 @@ bool follow_queue_take_rebuild(struct follow_user *u);
 int64_t follow_queue_wait(const struct follow_queue *q, int64_t now_ms, bool place, bool turn);
 /* Whether a running pass may look at the mailboxes anew, for what users have done. */
 bool follow_queue_is_pressed(const struct follow_user *u, int64_t now_ms);
-/* A look at the mailboxes that began at LOOK_MS may have seen half a change of users: of mails of this age, in
+/* A look at the mailboxes that began at LOOK_MS may have seen half a change of users: of mails up to this age, in
  * milliseconds.  0: it saw all. */
 int64_t follow_queue_half_ms(const struct follow_user *u, int64_t look_ms);
 /* A running pass looks at the mailboxes anew: what was touched is seen to. */

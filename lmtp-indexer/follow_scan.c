@@ -55,7 +55,7 @@ static void note_known(void *arg, const struct follow_box_state *state)
 	struct follow_pass *p = arg;
 	if (p->box_count < FOLLOW_BOXES_MAX) {
 		struct follow_box *box = add_box(p, state);
-		box->compared = state->modseq != 0 && !p->rebuild;
+		box->compared = state->uid_next != 0 && state->modseq != 0 && !p->rebuild;
 	}
 }
 

@@ -235,7 +235,7 @@ static int finish(struct follow_pass *p)
 	int rc = 0;
 	if (p->open_count > 0 && !follow_waits(p)) {
 		rc = sift_open(p);
-		if (rc == 0 && p->open_count > 0 && p->open_scan == p->scans)
+		if (rc == 0 && p->open_count > 0 && !is_confirmed(p, p->open_scan))
 			return follow_scan(p);
 		if (rc == 0 && p->open_count > 0)
 			rc = end_open(p);

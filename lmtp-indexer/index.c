@@ -280,9 +280,10 @@ int index_erase_webhooks(struct index *ix, struct span email, struct span delive
 void index_hint(struct index *ix, const struct hint *hint)
 {
 	/* A MOVE is a copy and an expunge: what shows one alone waits for the other. */
-	enum follow_why why = hint->kinds == HINT_SAVE		   ? FOLLOW_NEW
-			      : (hint->kinds & HINT_MOVE) != 0 ? FOLLOW_MOVE
-							       : FOLLOW_CHANGE;
+	enum follow_why why = hint->kinds == HINT_SAVE		      ? FOLLOW_NEW
+			      : (hint->kinds & HINT_MOVE) != 0	      ? FOLLOW_MOVE
+			      : (hint->kinds & HINT_EXPUNGE) != 0 ? FOLLOW_EXPUNGE
+								  : FOLLOW_CHANGE;
 	if (ix->follow != NULL)
 		follow_touch(ix->follow, hint->user, why);
 }

@@ -19,7 +19,7 @@ from tests.integration.test_indexer import IndexCase
 FOLLOW_S = 2.0
 HINTS_SOCKET = "/run/postern/lmtp-indexer.hints.sock"
 LOADED_S = 60
-OLD_MAILBOXES, OLD_MAILS = 25, 400
+OLD_MAILBOXES, OLD_MAILS, ONE_BOX = 25, 400, 12000
 IN_ITS_MIDST_S = 0.2  # under follow_delay: a move on a machine slower than this is a copy and a deletion
 
 
@@ -150,8 +150,8 @@ class Changes(FollowCase):
             before = self.messages(user)
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hints:
                 hints.connect(str(self.stack.at.path(HINTS_SOCKET)))
-                imap.ok(imap.client.uid("COPY", "1", "Archive"))
                 hints.send(f"1\tcm\t{user}\n".encode())
+                imap.ok(imap.client.uid("COPY", "1", "Archive"))
             passes = self.metric("postern_follow_passes_total", "lmtp-indexer")
             self.wait_until(lambda: self.metric("postern_follow_passes_total", "lmtp-indexer") >= passes + 3)
             self.assertEqual(self.messages(user), before, "half a move has no row")
@@ -545,6 +545,24 @@ class Tools(FollowCase):
         self.assertTrue(after["running"], "the rebuild was over: nothing is shown")
         self.assertLess(after["compared"] - before["compared"], OLD_MAILBOXES * OLD_MAILS // 4)
         print(f"followed while {after['compared'] - before['compared']} mails of others were compared")
+
+    def test_copy_beside_a_rebuild_of_the_same_user(self):
+        """What may be half a move does not wait for the rest of the mailbox."""
+        user = self.new_user()
+        self.fill_alike(user, ONE_BOX)
+        with Imap(self.stack, user) as imap:
+            imap.ok(imap.client.create("Copies"))
+            imap.select()
+            with subprocess.Popen([self.stack.at.path("/bin/postern"), "-c", self.stack.at.path("/etc/postern/postern.conf"),
+                                   "index", "rebuild", user], stdout=subprocess.DEVNULL) as rebuild:
+                self.wait_until(self.rebuild_under_way, what="the rebuild")
+                imap.ok(imap.client.uid("COPY", str(ONE_BOX), "Copies"))
+                self.wait_until(lambda: self.value("SELECT COUNT(*) FROM messages m JOIN virtual_users u ON u.id = m.user_id "
+                                                   "WHERE u.email = %s AND m.mailbox_name = 'Copies'", user) == "1")
+                after = self.control("lmtp-indexer", "index progress")
+                rebuild.wait()
+        self.assertTrue(after["running"], "the rebuild was over: nothing is shown")
+        print(f"followed when {after['compared']} of {ONE_BOX} mails were compared")
 
     def test_existing_maildir_is_filled_in(self):
         """Mail that was there before the indexer; a kill -9 in the middle; no events."""

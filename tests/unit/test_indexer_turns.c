@@ -39,20 +39,27 @@ START_TEST(knows_when_changes_are_whole)
 	touch_for(&q, "u", 950, FOLLOW_PLACE, false);
 	ck_assert_int_eq(follow_queue_half_ms(u, 900), 0);
 	touch_for(&q, "u", 1000, FOLLOW_CHANGE, false);
-	ck_assert_int_eq(follow_queue_half_ms(u, 900), FOLLOW_HALF_MS);
-	ck_assert_int_eq(follow_queue_half_ms(u, 1249), FOLLOW_HALF_MS);
+	ck_assert_int_eq(follow_queue_half_ms(u, 900), 250 + FOLLOW_AGE_MS);
+	ck_assert_int_eq(follow_queue_half_ms(u, 1249), 250 + FOLLOW_AGE_MS);
 	ck_assert_int_eq(follow_queue_half_ms(u, 1250), 0);
+	touch_for(&q, "u", 1050, FOLLOW_MOVE, false);
 	touch_for(&q, "u", 1100, FOLLOW_MOVE, false);
 	touch_for(&q, "u", 1200, FOLLOW_NEW, false);
-	ck_assert_int_eq(follow_queue_half_ms(u, 1099 + FOLLOW_MOVE_MS), FOLLOW_MOVE_HALF_MS);
+	touch_for(&q, "u", 1200, FOLLOW_CHANGE, false); /* of others, or a flag \Deleted */
+	touch_for(&q, "u", 1250, FOLLOW_EXPUNGE, false); /* of one of them */
+	ck_assert_int_eq(follow_queue_half_ms(u, 1099 + FOLLOW_MOVE_MS), FOLLOW_MOVE_AGE_MS);
 	ck_assert_int_eq(follow_queue_half_ms(u, 1100 + FOLLOW_MOVE_MS), 0);
-	touch_for(&q, "u", 1300, FOLLOW_CHANGE, false); /* its other half */
+	touch_for(&q, "u", 1300, FOLLOW_EXPUNGE, false); /* of the other one */
+	ck_assert_int_eq(follow_queue_half_ms(u, 1549), FOLLOW_MOVE_AGE_MS);
 	ck_assert_int_eq(follow_queue_half_ms(u, 1550), 0);
+	touch_for(&q, "u", 1600, FOLLOW_EXPUNGE, false);
+	ck_assert_int_eq(follow_queue_half_ms(u, 1849), 250 + FOLLOW_AGE_MS);
+	ck_assert_int_eq(follow_queue_half_ms(u, 1850), 0);
 	touch_for(&q, "v", 2000, FOLLOW_MOVE, false); /* is looked at as soon as for any change */
 	ck_assert_ptr_null(follow_queue_take(&q, 2249, true, true));
 	u = follow_queue_take(&q, 2250, true, true);
 	ck_assert(strcmp(u->name, "v") == 0 && u->why == FOLLOW_CHANGE);
-	ck_assert_int_eq(follow_queue_half_ms(u, 2250), FOLLOW_MOVE_HALF_MS);
+	ck_assert_int_eq(follow_queue_half_ms(u, 2250), FOLLOW_MOVE_AGE_MS);
 	follow_queue_done(&q);
 }
 END_TEST
