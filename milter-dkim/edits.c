@@ -24,7 +24,7 @@ static int add(struct edits *e, struct span name, const char *value, size_t ordi
 
 int edits_remove(struct edits *e, struct span name, size_t ordinal)
 {
-	return add(e, name, NULL, ordinal);
+	return e->count >= EDITS_REMOVED_MAX ? ERR_LIMIT : add(e, name, NULL, ordinal);
 }
 
 int edits_insert(struct edits *e, struct span name, struct span value)

@@ -9,6 +9,8 @@
 #include "lib/base/arena.h"
 
 #define EDITS_MAX 256
+/* Leaves room for all that we add to a message. */
+#define EDITS_REMOVED_MAX (EDITS_MAX - 8)
 
 struct edit {
 	const char *name;
@@ -23,9 +25,9 @@ struct edits {
 };
 
 void edits_init(struct edits *e, struct arena *arena);
-/* ERR_LIMIT past EDITS_MAX or with the arena full. */
+/* ERR_LIMIT past EDITS_REMOVED_MAX edits or with the arena full. */
 int edits_remove(struct edits *e, struct span name, size_t ordinal) MUST_CHECK;
-/* Of several the one that was added first ends up on top. */
+/* ERR_LIMIT past EDITS_MAX.  Of several the one that was added first ends up on top. */
 int edits_insert(struct edits *e, struct span name, struct span value) MUST_CHECK;
 /* Brings the items into the order in which they are to be applied. */
 void edits_order(struct edits *e);

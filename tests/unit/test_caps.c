@@ -4,7 +4,7 @@
  * selector, ARC instances, aliases, records, explanations.  Where the others are:
  *
  *   header_size_limit, header_count_limit, VERIFY_SIGNATURES_MAX,
- *     EDITS_MAX, bytes of a packet, 200 MB of body    faults/test_milter_hostile
+ *     EDITS_REMOVED_MAX, bytes of a packet, 200 MB of body    faults/test_milter_hostile
  *   SIG_NAMES_MAX, TAGLIST_*, BODYHASH_MAX            test_verify, test_taglist, test_sign
  *   RSA_MIN_BITS, RSA_MAX_BITS, KEY_TEXT_MAX          integration/test_known_faults, test_verify, test_sign
  *   SPF_LOOKUPS_MAX, SPF_VOID_MAX, SPF_NAMES_MAX      test_spf and the suite of RFC 7208

@@ -31,9 +31,12 @@ START_TEST(cap_holds)
 	struct edits e;
 	arena_init(&arena, 1 << 20);
 	edits_init(&e, &arena);
-	for (size_t i = 0; i < EDITS_MAX; i++)
+	for (size_t i = 0; i < EDITS_REMOVED_MAX; i++)
 		ck_assert_int_eq(edits_remove(&e, SPAN_LIT("X"), i + 1), 0);
 	ck_assert_int_eq(edits_remove(&e, SPAN_LIT("X"), 1), ERR_LIMIT);
+	for (size_t i = EDITS_REMOVED_MAX; i < EDITS_MAX; i++)
+		ck_assert_int_eq(edits_insert(&e, SPAN_LIT("X"), SPAN_LIT("y")), 0);
+	ck_assert_int_eq(edits_insert(&e, SPAN_LIT("X"), SPAN_LIT("y")), ERR_LIMIT);
 	arena_done(&arena);
 }
 END_TEST
