@@ -33,7 +33,7 @@ void authres_add_clean(struct sbuf *out, struct span s, const char *specials)
 }
 
 /* RFC 2045 token, extended by UTF-8 (RFC 8601 section 2.2). */
-static bool is_token(struct span s)
+bool authres_is_token(struct span s)
 {
 	for (size_t i = 0; i < s.len;) {
 		size_t len = utf8_length(span_skip(s, i));
@@ -51,11 +51,11 @@ static bool is_address(struct span s)
 {
 	size_t at = span_chr(s, '@');
 	struct span local = span_take(s, at == SPAN_NPOS ? 0 : at), domain = span_skip(s, at == SPAN_NPOS ? 0 : at + 1);
-	if (at == SPAN_NPOS || s.len > AUTHRES_VALUE_MAX || !is_token(domain) || !dnsname_mail_valid(domain) ||
+	if (at == SPAN_NPOS || s.len > AUTHRES_VALUE_MAX || !authres_is_token(domain) || !dnsname_mail_valid(domain) ||
 	    span_chr(domain, '_') != SPAN_NPOS)
 		return false;
 	/* Slash, question mark and equals sign are atoms, but no tokens. */
-	return local.len == 0 || (is_token(local) && local.ptr[0] != '.' && local.ptr[local.len - 1] != '.' &&
+	return local.len == 0 || (authres_is_token(local) && local.ptr[0] != '.' && local.ptr[local.len - 1] != '.' &&
 				  span_find(local, SPAN_LIT("..")) == SPAN_NPOS);
 }
 
@@ -74,7 +74,7 @@ void authres_begin(struct authres *a, struct sbuf *out, struct span authserv_id,
 	if (eol != NULL)
 		a->fold = strcmp(eol, "\n") == 0 ? "\n\t" : "\r\n\t";
 	size_t before = out->len;
-	if (is_token(authserv_id)) {
+	if (authres_is_token(authserv_id)) {
 		sbuf_add(out, authserv_id);
 	} else {
 		sbuf_addc(out, '"');
@@ -129,13 +129,13 @@ static void add_pair(struct authres *a, const char *name, struct span value, boo
 void authres_reason(struct authres *a, struct span text)
 {
 	if (text.len > 0)
-		add_pair(a, "reason", text, is_token(text));
+		add_pair(a, "reason", text, authres_is_token(text));
 }
 
 void authres_property(struct authres *a, const char *property, struct span value)
 {
 	if (value.len > 0)
-		add_pair(a, property, value, is_token(value) || is_address(value));
+		add_pair(a, property, value, authres_is_token(value) || is_address(value));
 }
 
 void authres_end(struct authres *a)

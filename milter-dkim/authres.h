@@ -22,6 +22,9 @@ struct authres {
 	size_t methods;
 };
 
+/* Whether S stands in a field without quotes: a token of RFC 2045, with UTF-8. */
+bool authres_is_token(struct span s) MUST_CHECK;
+
 /* Starts the value (behind the colon and its blank).  EOL is NULL for one line. */
 void authres_begin(struct authres *a, struct sbuf *out, struct span authserv_id, const char *eol);
 void authres_method(struct authres *a, const char *method, enum auth_result result);

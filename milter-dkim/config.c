@@ -10,6 +10,7 @@
 #include "lib/base/num.h"
 #include "lib/mail/dnsname.h"
 #include "lib/mail/idn.h"
+#include "milter-dkim/authres.h"
 #include "milter-dkim/daemon.h"
 #include "milter-dkim/keytable_spec.h"
 #include "milter-dkim/psl.h"
@@ -203,10 +204,21 @@ static int check_keys(const struct milter_config *c, struct sbuf *error)
 	return rc < 0 ? rc : check_table(c, "signing_table", c->signing_table, error);
 }
 
+/* Of two names, or of what another program would expand, no forged field bears the whole. */
+static int check_authserv_id(const struct milter_config *c, struct sbuf *error)
+{
+	struct span id = span_str(c->authserv_id);
+	if (id.len > 0 && (!authres_is_token(id) || span_chr(id, '$') != SPAN_NPOS))
+		return fail_option(c, "authserv_id", error, "expected one name");
+	return 0;
+}
+
 static int check_config(const void *arg, struct sbuf *error)
 {
 	const struct milter_config *c = arg;
 	int rc = check_keys(c, error);
+	if (rc == 0)
+		rc = check_authserv_id(c, error);
 	if (rc == 0)
 		rc = check_arc(c, error);
 	if (rc == 0)

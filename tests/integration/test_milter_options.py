@@ -18,6 +18,7 @@ SIG_NAMES_MAX = 256
 class Places(unittest.TestCase):
     BAD = (
         ("listen", "unix:/a,inet:127.0.0.1"), ("listen", "inet:8891@localhost"),
+        ("authserv_id", "a.example, b.example"), ("authserv_id", "$myhostname"), ("authserv_id", "a b"),
         ("sign_headers", "To:Subject"), ("key_table", "/x"), ("signing_table", "/x"),
         ("internal_hosts", "10.0.0.0/33"), ("internal_hosts", "10.0.0"), ("trusted_forwarders", "192.0.2.1-192.0.2.9"),
         ("arc_trusted_sealers", "192.0.2.1"), ("arc_seal", "yes"), ("arc_domain", "nobody"), ("arc_selector", "a b"),
@@ -81,7 +82,7 @@ class Places(unittest.TestCase):
             self.assertEqual((code, text.count("FILE:1: sign_headers: ")), (wanted, wanted // 78))
 
     def test_good_values(self):
-        for line in ("listen = unix:/a, inet:127.0.0.1:8891, inet6:[::1]:8891", "resolver = 127.0.0.1, [::1]:53, ::1, 192.0.2.1:5353", "resolver_trusted = 192.0.2.0/24, ::1",
+        for line in ("authserv_id = mx", "authserv_id = mx_1.example.com", "authserv_id = bücher.example", "listen = unix:/a, inet:127.0.0.1:8891, inet6:[::1]:8891", "resolver = 127.0.0.1, [::1]:53, ::1, 192.0.2.1:5353", "resolver_trusted = 192.0.2.0/24, ::1",
                      "internal_hosts = 192.0.2.1, 10.0.0.0/8, !10.1.0.0/16, .example.com, *.example.org, 2001:db8::/32"):
             self.assertEqual(self.check(line + "\n"), (0, ""))
 
