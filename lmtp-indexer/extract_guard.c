@@ -16,7 +16,7 @@ struct guard {
 	size_t name_len, colons;
 	bool at_start, in_name, in_addresses;
 	size_t header_bytes;
-	char before; /* but for CR */
+	char before[2]; /* the last bytes, the latest first */
 	bool past_header;
 };
 
@@ -68,9 +68,11 @@ static bool count_header(struct guard *g, struct span bytes)
 	for (size_t i = 0; i < bytes.len && !g->past_header; i++) {
 		if (++g->header_bytes > EXTRACT_HEADER_MAX)
 			return false;
-		g->past_header = bytes.ptr[i] == '\n' && g->before == '\n';
-		if (bytes.ptr[i] != '\r')
-			g->before = bytes.ptr[i];
+		/* As GMime has it, for whom a line of two CR is none that is empty. */
+		const size_t cr = g->before[0] == '\r';
+		g->past_header = bytes.ptr[i] == '\n' && g->before[cr] == '\n';
+		g->before[1] = g->before[0];
+		g->before[0] = bytes.ptr[i];
 	}
 	return true;
 }
@@ -107,7 +109,7 @@ static bool look_at(struct guard *g, struct span bytes)
 
 bool extract_guard(const struct extract_source *source)
 {
-	struct guard g = {.at_start = true, .before = '\n'};
+	struct guard g = {.at_start = true, .before = "\n"};
 	if (source->bytes.len > 0)
 		return look_at(&g, source->bytes);
 	char *piece = mem_alloc(PIECE);

@@ -7,15 +7,12 @@
 #include "lib/base/sbuf.h"
 #include "lmtp-indexer/extract.h"
 
-/* What the walk takes of the parts that it comes to. */
-enum extract_take { TAKE_ALL, TAKE_NO_HTML, TAKE_ONLY_HTML };
-
 /* The message in hand. */
 struct extract_mail {
 	GMimeObject *root;   /* NULL: it has no part */
 	const char *charset; /* of its text; NULL: none, or not looked for yet */
 	bool looked;
-	enum extract_take take;
+	bool no_html; /* its words were found in a plain text beside it */
 };
 
 struct extract_run {

@@ -185,17 +185,6 @@ static void walk_leaf(struct extract_run *run, GMimeObject *object)
 
 static void walk(struct extract_run *run, GMimeObject *object, unsigned depth);
 
-static bool has_plain(GMimeMultipart *multipart)
-{
-	int count = g_mime_multipart_get_count(multipart);
-	for (int i = 0; i < count; i++) {
-		GMimeObject *child = g_mime_multipart_get_part(multipart, i);
-		if (is_shown_text(child) && is_type(child, "text", "plain"))
-			return true;
-	}
-	return false;
-}
-
 /* No part begins anywhere: all of it is what should stand in front of the first. */
 static void add_unparted(struct extract_run *run, GMimeMultipart *multipart)
 {
@@ -213,31 +202,39 @@ static void add_unparted(struct extract_run *run, GMimeMultipart *multipart)
 	sbuf_done(&utf8);
 }
 
-static bool is_shown_html(GMimeObject *object)
+/* The parts that are plain text, or the others. */
+static void walk_parts(struct extract_run *run, GMimeMultipart *multipart, unsigned depth, bool plain)
 {
-	return is_shown_text(object) && is_type(object, "text", "html");
-}
-
-static void walk_parts(struct extract_run *run, GMimeMultipart *multipart, unsigned depth, enum extract_take take)
-{
-	const enum extract_take outer = run->mail.take;
 	int count = g_mime_multipart_get_count(multipart);
-	run->mail.take = take;
-	for (int i = 0; i < count; i++)
-		walk(run, g_mime_multipart_get_part(multipart, i), depth + 1);
-	run->mail.take = outer;
+	for (int i = 0; i < count; i++) {
+		GMimeObject *child = g_mime_multipart_get_part(multipart, i);
+		if ((is_shown_text(child) && is_type(child, "text", "plain")) == plain)
+			walk(run, child, depth + 1);
+	}
 }
 
-/* HTML beside a plain text often comes with its images, a multipart within the alternatives. */
+/* HTML that says what a plain text has said is passed over, often within a multipart with its images. */
+static void walk_alternatives(struct extract_run *run, GMimeMultipart *multipart, unsigned depth)
+{
+	const bool outer = run->mail.no_html;
+	const size_t before = run->text.len;
+	walk_parts(run, multipart, depth, true);
+	run->mail.no_html = outer || span_trim(span_skip(sbuf_span(&run->text), before)).len > 0;
+	walk_parts(run, multipart, depth, false);
+	run->mail.no_html = outer;
+}
+
 static void walk_multipart(struct extract_run *run, GMimeMultipart *multipart, unsigned depth)
 {
-	bool choose = run->mail.take == TAKE_ALL && is_type(GMIME_OBJECT(multipart), "multipart", "alternative") && has_plain(multipart);
-	size_t before = run->text.len;
-	if (g_mime_multipart_get_count(multipart) == 0 && run->mail.take != TAKE_ONLY_HTML)
+	int count = g_mime_multipart_get_count(multipart);
+	if (count == 0)
 		add_unparted(run, multipart);
-	walk_parts(run, multipart, depth, choose ? TAKE_NO_HTML : run->mail.take);
-	if (choose && span_trim(span_skip(sbuf_span(&run->text), before)).len == 0)
-		walk_parts(run, multipart, depth, TAKE_ONLY_HTML);
+	if (is_type(GMIME_OBJECT(multipart), "multipart", "alternative")) {
+		walk_alternatives(run, multipart, depth);
+		return;
+	}
+	for (int i = 0; i < count; i++)
+		walk(run, g_mime_multipart_get_part(multipart, i), depth + 1);
 }
 
 /* Streams, so that an attached message of any size takes no memory. */
@@ -334,11 +331,10 @@ static void walk(struct extract_run *run, GMimeObject *object, unsigned depth)
 		extract_partial(run);
 		return;
 	}
-	const bool html = is_shown_html(object);
+	if (run->mail.no_html && is_shown_text(object) && is_type(object, "text", "html"))
+		return;
 	if (GMIME_IS_MULTIPART(object))
 		walk_multipart(run, GMIME_MULTIPART(object), depth);
-	else if (html ? run->mail.take == TAKE_NO_HTML : run->mail.take == TAKE_ONLY_HTML)
-		return;
 	else if (GMIME_IS_MESSAGE_PART(object))
 		walk_message(run, GMIME_MESSAGE_PART(object), depth);
 	else if (is_encoded_message(object))

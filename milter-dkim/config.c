@@ -209,7 +209,7 @@ static int check_authserv_id(const struct milter_config *c, struct sbuf *error)
 {
 	struct span id = span_str(c->authserv_id);
 	if (id.len > 0 && (!authres_is_token(id) || span_chr(id, '$') != SPAN_NPOS))
-		return fail_option(c, "authserv_id", error, "expected one name");
+		return fail_option(c, "authserv_id", error, "expected one name, without blanks and ()<>@,;:\\\"/[]?=$");
 	return 0;
 }
 

@@ -78,8 +78,15 @@ static struct line line_of(const struct session_outcome *o, struct span queue_id
 		.count = 3,
 	};
 	add_field(&l, "ACCOUNT", o->login);
-	add_field(&l, "MESSAGE_ID_HDR", message_id(o->header));
 	return l;
+}
+
+/* Last its Message-ID, which others choose: where a line is cut off, it is there. */
+static void write_line(struct line *l, const struct session_outcome *o, int priority, const struct log_event *event,
+		       const char *text)
+{
+	add_field(l, "MESSAGE_ID_HDR", message_id(o->header));
+	log_event_write(priority, event, text, l->fields, l->count);
 }
 
 static void report_refused(const struct session_outcome *o, struct span queue_id, const struct texts *t,
@@ -90,8 +97,8 @@ static void report_refused(const struct session_outcome *o, struct span queue_id
 	metrics_inc(defer ? METRIC_MESSAGES_DEFERRED : METRIC_MESSAGES_REJECTED);
 	add_field(&l, "RESULT", result);
 	add_field(&l, "REASON", span_str(o->reason));
-	log_event_write(defer ? LOG_WARNING : LOG_NOTICE, defer ? &ev_message_deferred : &ev_message_rejected,
-			defer ? "the message is deferred" : "the message is rejected", l.fields, l.count);
+	write_line(&l, o, defer ? LOG_WARNING : LOG_NOTICE, defer ? &ev_message_deferred : &ev_message_rejected,
+		   defer ? "the message is deferred" : "the message is rejected");
 	if (o->problem_reason == NULL)
 		return;
 	metrics_inc(METRIC_KEYS_BROKEN);
@@ -105,7 +112,7 @@ static void report_ours(const struct session_outcome *o, struct span queue_id, s
 	struct line l = line_of(o, queue_id, t);
 	if (o->signature_count == 0) {
 		metrics_inc(METRIC_MESSAGES_UNSIGNED);
-		log_event_write(LOG_INFO, &ev_message_unsigned, "there is no key for the author's domain", l.fields, l.count);
+		write_line(&l, o, LOG_INFO, &ev_message_unsigned, "there is no key for the author's domain");
 		return;
 	}
 	metrics_inc(METRIC_MESSAGES_SIGNED);
@@ -114,7 +121,7 @@ static void report_ours(const struct session_outcome *o, struct span queue_id, s
 								       : METRIC_SIGNATURES_RSA);
 	snprintf(t->number, sizeof(t->number), "%zu", o->signature_count);
 	add_field(&l, "SIGNATURES", span_str(t->number));
-	log_event_write(LOG_INFO, &ev_message_signed, "the message is signed", l.fields, l.count);
+	write_line(&l, o, LOG_INFO, &ev_message_signed, "the message is signed");
 }
 
 static void report_seal(const struct session_outcome *o, struct span queue_id)
@@ -165,7 +172,7 @@ static void report_judged(const struct session_outcome *o, struct span queue_id,
 	add_field(&l, "DISPOSITION", o->quarantined ? SPAN_LIT("quarantine") : SPAN_LIT("none"));
 	add_field(&l, "OVERRIDE", span_str(in->override.type));
 	add_field(&l, "OVERRIDE_REASON", span_str(in->override.comment));
-	log_event_write(LOG_INFO, &ev_message_judged, "the message is judged", l.fields, l.count);
+	write_line(&l, o, LOG_INFO, &ev_message_judged, "the message is judged");
 }
 
 void report_outcome(const struct session_outcome *outcome, struct span queue_id, const struct ip *ip)

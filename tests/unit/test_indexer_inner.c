@@ -39,6 +39,9 @@ static const struct {
 } alternatives[] = {
 	{"HTML with its image", ALTERNATIVE "plain" RELATED IMAGE END, "plain", 1},
 	{"no words in the plain one", ALTERNATIVE " " RELATED IMAGE END, "html", 1},
+	{"no words in it, but below", ALTERNATIVE " " RELATED "--R\r\n\r\nfooter\r\n" END, "html footer", 0},
+	{"no words in it, but in a mail", ALTERNATIVE " " RELATED "--R\r\nContent-Type: message/rfc822\r\n\r\n\r\ninner\r\n" END,
+	 "html inner", 1},
 	{"a mail with HTML of its own", ALTERNATIVE "plain" RELATED "--R\r\nContent-Type: message/rfc822\r\n\r\n"
 	 "Content-Type: text/html\r\n\r\n<p>inner</p>\r\n" END, "plain inner", 1},
 	{"alternatives within", ALTERNATIVE "plain" RELATED "--R\r\nContent-Type: multipart/alternative; boundary=C\r\n\r\n--C\r\n"
@@ -197,6 +200,20 @@ static void check_inner_header(struct span mail, const char *encoding, bool fits
 	sbuf_done(&outer);
 }
 
+/* A line of two CR does not end a header for GMime. */
+START_TEST(header_that_only_seems_to_end)
+{
+	struct sbuf mail;
+	sbuf_init_heap(&mail, 2 * EXTRACT_HEADER_MAX);
+	sbuf_adds(&mail, "a: b\r\n\r\r\n");
+	while (mail.len <= EXTRACT_HEADER_MAX)
+		sbuf_adds(&mail, "x: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n");
+	sbuf_adds(&mail, "\r\nwords\r\n");
+	check_header(sbuf_span(&mail), false);
+	sbuf_done(&mail);
+}
+END_TEST
+
 /* One byte more, and it is a file. */
 START_TEST(longest_header)
 {
@@ -239,7 +256,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&attached_mail_has_its_name, &html_within_alternatives, &encoded_messages_are_read, &encoded_messages_that_are_none,
-	&most_bytes_of_encoded_messages, &longest_header, &depth_of_encoded_messages, NULL,
+	&most_bytes_of_encoded_messages, &longest_header, &header_that_only_seems_to_end, &depth_of_encoded_messages, NULL,
 };
 
 TEST_MAIN("indexer-inner", tests)
