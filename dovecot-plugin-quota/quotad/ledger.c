@@ -201,16 +201,18 @@ void ledger_unreserve(struct ledger_user *u, uint64_t bytes, uint64_t messages)
 
 /* The row of usage went with its account, and a new account of that name begins
  * with an empty mailbox, or with what was left there: only a recount can tell. */
-static bool usage_is_gone(const struct ledger_user *u, const struct ledger_row *row)
+static bool usage_is_gone(const struct ledger *l, const struct ledger_user *u, const struct ledger_row *row)
 {
 	if (row == NULL)
 		return u->exists;
-	return !row->has_usage && u->delivered > 0 && u->delivered >= u->version;
+	if (row->has_usage || (l->scanning && u->written_in == l->scan))
+		return false;
+	return u->delivered > 0 && u->delivered >= u->version;
 }
 
 void ledger_load(struct ledger *l, struct ledger_user *u, const struct ledger_row *row)
 {
-	if (usage_is_gone(u, row)) {
+	if (usage_is_gone(l, u, row)) {
 		ledger_use(u, 0, 0);
 		ledger_distrust(l, span_str(u->name));
 	}
@@ -233,6 +235,7 @@ void ledger_load(struct ledger *l, struct ledger_user *u, const struct ledger_ro
 void ledger_scan_begin(struct ledger *l)
 {
 	l->scan++;
+	l->scanning = true;
 }
 
 void ledger_scan_end(struct ledger *l)
@@ -240,6 +243,7 @@ void ledger_scan_end(struct ledger *l)
 	for (struct ledger_user *u = l->oldest; u != NULL; u = u->newer)
 		if (u->limit_known && u->scan != l->scan)
 			ledger_load(l, u, NULL);
+	l->scanning = false;
 }
 
 void ledger_replay(struct ledger *l, struct ledger_user *u, const struct ledger_change *change)
@@ -256,7 +260,10 @@ void ledger_replay(struct ledger *l, struct ledger_user *u, const struct ledger_
 void ledger_delivered(struct ledger *l, struct span name, uint64_t version)
 {
 	struct ledger_user *u = htab_get(&l->users, name);
-	if (u != NULL && version > u->delivered)
+	if (u == NULL)
+		return;
+	u->written_in = l->scanning ? l->scan : 0;
+	if (version > u->delivered)
 		u->delivered = version;
 }
 

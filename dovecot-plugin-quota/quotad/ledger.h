@@ -60,6 +60,7 @@ struct ledger_user {
 	uint64_t delivered; /* version that the database has */
 	size_t open;	    /* reservations and intents */
 	uint64_t scan;	    /* the last scan of all users that it was seen in */
+	uint64_t written_in; /* the scan that was under way when the database last got it; 0: none was */
 	bool limit_known;   /* the database was asked */
 	bool exists;	    /* ... and has this user */
 	bool counted;	    /* used and messages come from somewhere */
@@ -117,6 +118,7 @@ struct ledger {
 	struct ledger_user *urgent; /* since the last ledger_next_urgent() */
 	uint64_t last_id;
 	uint64_t scan; /* number of the current or last scan */
+	bool scanning;
 	size_t open;   /* reservations and intents of all connections */
 };
 
@@ -139,8 +141,8 @@ struct ledger_user *ledger_add(struct ledger *l, struct span name);
  */
 void ledger_load(struct ledger *l, struct ledger_user *user, const struct ledger_row *row);
 /*
- * Around the loading of all users that the database has: those that were not
- * loaded in between are no longer there.
+ * Around the loading of all users that the database has, the beginning before it is asked: those that were not
+ * loaded in between are no longer there.  What it got in between it need not have told yet.
  */
 void ledger_scan_begin(struct ledger *l);
 void ledger_scan_end(struct ledger *l);

@@ -174,8 +174,10 @@ static void run_job(struct reader *r, struct job *job)
 
 static void scan(struct reader *r)
 {
+	struct batch *begin = batch_new(r->store);
+	begin->scan_begins = true;
+	loop_post(r->store->loop, run_batch, begin);
 	struct collector c = {r, batch_new(r->store)};
-	c.batch->scan_begins = true;
 	/* A scan that was cut off must not end: users would seem to be gone. */
 	const int rc = query(r, r->query_all, NULL, &c);
 	c.batch->scan_ends = rc == 0;

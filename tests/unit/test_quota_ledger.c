@@ -531,6 +531,37 @@ START_TEST(users_can_come_back)
 }
 END_TEST
 
+/* The database was asked before it got the user's first row, and answers after it. */
+START_TEST(usage_that_is_written_during_a_scan)
+{
+	l = ledger_new(&caps);
+	struct ledger_owner a = {.instance = 1};
+	struct ledger_user *u = user_with("u@d", 1000, 300);
+	const struct ledger_row early = {.limit = 1000};
+	(void)commit(&a, u, 0, 1, 1);
+	ledger_scan_begin(l);
+	ledger_delivered(l, SPAN_LIT("u@d"), u->version);
+	ledger_load(l, u, &early);
+	ck_assert(u->counted);
+	ledger_scan_end(l);
+	ck_assert(u->counted && u->used == 301);
+	/* The next one sees that the account was made anew. */
+	ledger_scan_begin(l);
+	ledger_load(l, u, &early);
+	ck_assert(!u->counted);
+	ledger_scan_end(l);
+	/* Before the scan it was, and that knows. */
+	u = user_with("v@d", 1000, 300);
+	(void)commit(&a, u, 0, 1, 2);
+	ledger_delivered(l, SPAN_LIT("v@d"), u->version);
+	ledger_scan_begin(l);
+	ledger_load(l, u, &early);
+	ck_assert(!u->counted);
+	ledger_owner_gone(l, &a);
+	ledger_free(&l);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
 	&room_is_given_once, &a_check_changes_nothing,
 	&another_connection_cannot_end_it,
@@ -552,6 +583,7 @@ static const TTest *const *const tests[] = {
 	&old_limit_holds_until_the_database_answers,
 	&users_can_disappear,
 	&users_can_come_back,
+	&usage_that_is_written_during_a_scan,
 	NULL,
 };
 
