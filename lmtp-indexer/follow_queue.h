@@ -13,7 +13,7 @@
 
 #define FOLLOW_USERS_MAX 100000
 #define FOLLOW_AGE_MS 1000	 /* Dovecot tells the age of mails in seconds */
-#define FOLLOW_MOVE_MS 10000	 /* that the other half of a MOVE may take */
+#define FOLLOW_MOVE_MS 30000	 /* that a MOVE may take, from its first copy to the expunge */
 #define FOLLOW_MOVE_AGE_MS 60000 /* of such a mail: many are moved at once */
 
 /* Why a user stands in it, the most pressing first. */

@@ -28,6 +28,7 @@ EXPORT const char *postern_notify_plugin_dependencies[] = {"notify", NULL};
 struct transaction {
 	struct mailbox *box;
 	unsigned kinds;
+	bool moves; /* which was told */
 };
 
 static struct sender sender = {.fd = -1};
@@ -99,9 +100,12 @@ static void on_expunge(void *txn, struct mail *mail)
 {
 	struct transaction *tr = txn;
 	tr->kinds |= HINT_EXPUNGE;
-	/* The expunge of somebody else's mail is told of that user. */
-	if (mail == copied && strcmp(owner_of(mail->box), owner_of(copied_to->box)) == 0)
-		copied_to->kinds |= HINT_MOVE;
+	/* The expunge of somebody else's mail is told of that user.  Before the copies can be seen: else they might be
+	 * looked at before it is known what they are. */
+	if (mail == copied && !copied_to->moves && strcmp(owner_of(mail->box), owner_of(copied_to->box)) == 0) {
+		tell(copied_to->box, HINT_MOVE);
+		copied_to->moves = TRUE;
+	}
 	copied = NULL;
 }
 
@@ -133,7 +137,10 @@ static void on_commit(void *txn, struct mail_transaction_commit_changes *changes
 
 static void on_rollback(void *txn)
 {
-	transaction_end(txn);
+	struct transaction *tr = txn;
+	if (tr->moves)
+		tell(tr->box, HINT_EXPUNGE); /* the end of what was told */
+	transaction_end(tr);
 }
 
 static void on_create(struct mailbox *box)
