@@ -1,5 +1,5 @@
 /*
- * Tells the indexer whose mail has changed, at the commit of each transaction
+ * Tells the indexer whose mail has changed, at the commit of each transaction (of a MOVE also before)
  * and after each change of a mailbox.  Which mails, and how, the indexer finds
  * out by comparing: so a hint is small, and losing one costs time only, or makes
  * two of a MOVE that is looked at in its midst.
