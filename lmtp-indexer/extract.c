@@ -4,8 +4,6 @@
  */
 #include "extract.h"
 
-#include <unistd.h>
-
 #include "lib/base/utf8.h"
 #include "lmtp-indexer/extract_internal.h"
 #include "lmtp-indexer/terms.h"
@@ -156,36 +154,6 @@ static void keep_text(struct extract_run *run)
 
 /* ---- Reading ---- */
 
-static GMimeStream *open_stream(const struct extract_source *source)
-{
-	if (source->bytes.len > 0)
-		return g_mime_stream_mem_new_with_buffer(source->bytes.ptr, source->bytes.len);
-	int fd = dup(source->fd);
-	return fd < 0 ? NULL : g_mime_stream_fs_new_with_bounds(fd, 0, -1);
-}
-
-GMimeMessage *extract_parse(const struct extract_source *source)
-{
-	GMimeStream *stream = extract_guard(source) ? open_stream(source) : NULL;
-	if (stream == NULL)
-		return NULL;
-	GMimeParser *parser = g_mime_parser_new_with_stream(stream);
-	g_mime_parser_set_persist_stream(parser, TRUE);
-	GMimeMessage *message = g_mime_parser_construct_message(parser, NULL);
-	g_object_unref(parser);
-	g_object_unref(stream);
-	return message;
-}
-
-/* GMime gives the Content-* fields of the top to the part. */
-bool extract_is_message(GMimeMessage *message)
-{
-	GMimeObject *part = message == NULL ? NULL : g_mime_message_get_mime_part(message);
-	return part != NULL &&
-	       (g_mime_header_list_get_count(g_mime_object_get_header_list(GMIME_OBJECT(message))) > 0 ||
-		g_mime_header_list_get_count(g_mime_object_get_header_list(part)) > 0);
-}
-
 struct extract *extract_new_failed(const struct extract_limits *limits)
 {
 	struct extract *x = mem_zalloc(sizeof(*x));
@@ -200,7 +168,7 @@ struct extract *extract_new(const struct extract_limits *limits, const char *aut
 	struct extract *x = extract_new_failed(limits);
 	struct extract_run run = {.x = x, .limits = limits, .authserv_id = authserv_id};
 	sbuf_init_heap(&run.text, limits->text_max_bytes);
-	GMimeMessage *message = extract_parse(source);
+	GMimeMessage *message = extract_parse(&run, source);
 	if (extract_is_message(message)) {
 		x->state = EXTRACT_PARSED;
 		run.mail.root = g_mime_message_get_mime_part(message);
@@ -210,6 +178,8 @@ struct extract *extract_new(const struct extract_limits *limits, const char *aut
 		keep_text(&run);
 		make_snippet(&run);
 		make_terms(&run);
+		if (run.cut)
+			extract_partial(&run);
 	}
 	if (message != NULL)
 		g_object_unref(message);

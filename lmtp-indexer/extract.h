@@ -17,6 +17,8 @@
 #define EXTRACT_SNIPPET_CHARS 200
 #define EXTRACT_ENCODED_MAX (8u << 20) /* bytes, decoded, of attached messages in base64 or quoted-printable */
 #define EXTRACT_HEADER_MAX (1u << 20) /* bytes of the header of a message, also of an attached one in an encoding */
+#define EXTRACT_HEADERS_MAX (8u << 20) /* bytes of all headers of a mail, its parts and attached messages included */
+#define EXTRACT_FIELD_BYTES 20         /* that each field counts beside what stands in it */
 #define EXTRACT_HASH_LEN 16
 #define EXTRACT_DATE_MIN_S INT64_C(0)
 #define EXTRACT_DATE_MAX_S INT64_C(7258118400)

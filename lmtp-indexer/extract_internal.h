@@ -22,6 +22,8 @@ struct extract_run {
 	struct extract_mail mail;
 	unsigned parts;   /* leaf parts seen */
 	size_t encoded;   /* bytes of messages that were decoded */
+	size_t header_bytes; /* as EXTRACT_HEADERS_MAX counts them */
+	bool cut; /* at that cap */
 	struct sbuf text; /* decoded text so far, valid UTF-8 */
 };
 
@@ -32,8 +34,8 @@ void extract_partial(struct extract_run *run);
  * after CHARS characters; "" where it does not fit. */
 struct span extract_keep(struct extract_run *run, const char *text, size_t chars);
 
-/* NULL for what GMime cannot take; what it returns may still be no message. */
-GMimeMessage *extract_parse(const struct extract_source *source);
+/* NULL for what GMime cannot take; what it returns may still be no message, or be cut. */
+GMimeMessage *extract_parse(struct extract_run *run, const struct extract_source *source);
 bool extract_is_message(GMimeMessage *message);
 /* Reads the top header. */
 void extract_headers(struct extract_run *run, GMimeMessage *message);

@@ -314,7 +314,7 @@ static void walk_encoded(struct extract_run *run, GMimePart *part, unsigned dept
 	sbuf_init_heap(&bytes, EXTRACT_ENCODED_MAX - run->encoded);
 	read_content(part, take_text, &bytes);
 	struct extract_source source = {.bytes = sbuf_span(&bytes), .fd = -1};
-	GMimeMessage *inner = sbuf_ok(&bytes) && bytes.len > 0 ? extract_parse(&source) : NULL;
+	GMimeMessage *inner = sbuf_ok(&bytes) && bytes.len > 0 ? extract_parse(run, &source) : NULL;
 	run->encoded += bytes.len;
 	sbuf_done(&bytes);
 	if (extract_is_message(inner))

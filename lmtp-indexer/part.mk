@@ -8,7 +8,7 @@ CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c terms.c block.c query.c \
 	match.c html.c extract.c extract_charset.c extract_fields.c extract_guard.c extract_headers.c extract_parts.c extract_record.c \
-	extract_words.c delivery.c payload.c change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c pace.c)
+	extract_source.c extract_words.c delivery.c payload.c change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c pace.c)
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c eraser.c front.c cork.c relay.c relay_pool.c route.c spool.c \

@@ -254,8 +254,54 @@ START_TEST(depth_of_encoded_messages)
 }
 END_TEST
 
+/* A field NAME of LEN bytes; returns what it counts. */
+static size_t add_field(struct sbuf *mail, const char *name, size_t len)
+{
+	sbuf_addf(mail, "%s:", name);
+	for (size_t i = 0; i < len; i++)
+		sbuf_addc(mail, 'x');
+	sbuf_addc(mail, '\n');
+	return EXTRACT_FIELD_BYTES + strlen(name) + len + 1;
+}
+
+/* Headers that count COUNT in all, in fields of LEN bytes: of the mail, an attached one, and a part of it. */
+static void add_headers(struct sbuf *mail, size_t count, size_t len)
+{
+	const size_t tail = EXTRACT_FIELD_BYTES + 1 + 1;
+	sbuf_adds(mail, "Content-Type: message/rfc822\n\nContent-Type: multipart/mixed; boundary=B\n");
+	size_t counted = 2 * EXTRACT_FIELD_BYTES + mail->len - 3;
+	while (counted + 2 * tail + 2 * len < count)
+		counted += add_field(mail, "\xff", len);
+	sbuf_adds(mail, "\n--B\n\nfirst words\n--B\n");
+	ck_assert_uint_eq(counted + add_field(mail, "a", count - counted - tail), count);
+	sbuf_addc(mail, '\n');
+	for (size_t i = 0; i < 4 * 4096; i++)
+		sbuf_addc(mail, 'x');
+	sbuf_adds(mail, "\n--B\n\nlast words\n--B--\n");
+	ck_assert(sbuf_ok(mail));
+}
+
+/* One byte more in the header of a part, and what comes behind it is left out. */
+START_TEST(most_bytes_of_all_headers)
+{
+	static const size_t lengths[] = {0, 1000};
+	for (size_t i = 0; i < 4; i++) {
+		const size_t more = i % 2;
+		struct sbuf mail;
+		sbuf_init_heap(&mail, 2 * EXTRACT_HEADERS_MAX);
+		add_headers(&mail, EXTRACT_HEADERS_MAX + more, lengths[i / 2]);
+		struct extract *x = extract_of(sbuf_span(&mail));
+		ck_assert_int_eq((int)x->state, (more == 0 ? EXTRACT_PARSED : EXTRACT_PARTIAL));
+		ck_assert(span_find(x->text, SPAN_LIT("first words")) != SPAN_NPOS);
+		ck_assert_int_eq(span_find(x->text, SPAN_LIT("last words")) != SPAN_NPOS, more == 0);
+		extract_free(&x);
+		sbuf_done(&mail);
+	}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
-	&attached_mail_has_its_name, &html_within_alternatives, &encoded_messages_are_read, &encoded_messages_that_are_none,
+	&most_bytes_of_all_headers, &attached_mail_has_its_name, &html_within_alternatives, &encoded_messages_are_read, &encoded_messages_that_are_none,
 	&most_bytes_of_encoded_messages, &longest_header, &header_that_only_seems_to_end, &depth_of_encoded_messages, NULL,
 };
 
