@@ -55,6 +55,9 @@ bool extract_is_utf8(const char *charset);
 /* The charset that has all of CHARSET, byte by byte, and more, if it is commonly sent under that name; else NULL. */
 const char *extract_superset(const char *charset);
 
+/* TEXT of format=flowed (RFC 3676), with LF line ends, with its paragraphs on one line each; DELSP as its parameter. */
+void extract_join_flowed(struct sbuf *text, bool delsp);
+
 #define EXTRACT_WORD_MAX 4096 /* bytes of an encoded word; a longer one is left as it is */
 
 /* FIELD with its encoded words as they are meant, for GMime to decode; owned, NULL where they are that already. */

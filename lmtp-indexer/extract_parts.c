@@ -68,6 +68,11 @@ static void add_decoded(struct extract_run *run, struct sbuf *utf8, const char *
 		extract_partial(run);
 }
 
+static bool has_parameter(GMimeObject *object, const char *name, struct span value)
+{
+	return span_ieq(span_str(g_mime_object_get_content_type_parameter(object, name)), value);
+}
+
 static void add_text(struct extract_run *run, GMimePart *part, bool html)
 {
 	struct sbuf raw, utf8;
@@ -84,6 +89,8 @@ static void add_text(struct extract_run *run, GMimePart *part, bool html)
 	if (run->text.len > 0)
 		sbuf_addc(&run->text, '\n');
 	add_decoded(run, &utf8, charset, html, sbuf_span(&raw));
+	if (!html && has_parameter(GMIME_OBJECT(part), "format", SPAN_LIT("flowed")))
+		extract_join_flowed(&utf8, has_parameter(GMIME_OBJECT(part), "delsp", SPAN_LIT("yes")));
 	struct span text = sbuf_span(&utf8);
 	size_t room = run->limits->text_max_bytes - run->text.len;
 	if (html) {

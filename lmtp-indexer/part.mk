@@ -7,8 +7,8 @@ CPPFLAGS_tests += $(CPPFLAGS_lmtp-indexer)
 
 ARCHIVES += indexer-core
 indexer-core_SRCS := $(addprefix lmtp-indexer/,lmtp.c body.c ulid.c session.c tokens.c terms.c block.c query.c \
-	match.c html.c extract.c extract_charset.c extract_fields.c extract_guard.c extract_headers.c extract_parts.c extract_record.c \
-	extract_source.c extract_words.c delivery.c payload.c change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c pace.c)
+	match.c html.c extract.c extract_charset.c extract_fields.c extract_flowed.c extract_guard.c extract_headers.c extract_parts.c \
+	extract_record.c extract_source.c extract_words.c delivery.c payload.c change.c hint.c doveadm_reply.c doveadm.c uidset.c reconcile.c follow_queue.c pace.c)
 
 BINS += lmtp-indexer
 lmtp-indexer_SRCS := $(addprefix lmtp-indexer/,main.c server.c eraser.c front.c cork.c relay.c relay_pool.c route.c spool.c \
@@ -25,7 +25,7 @@ $(1)_ARCHIVES := indexer-core base
 $(1)_LIBS := $(GMIME_LIBS)
 endef
 $(foreach t,test_indexer_lmtp test_indexer_session test_indexer_tokens test_indexer_extract test_indexer_fields \
-	test_indexer_inner test_indexer_delivery test_indexer_search test_indexer_follow test_indexer_turns,\
+	test_indexer_inner test_indexer_texts test_indexer_delivery test_indexer_search test_indexer_follow test_indexer_turns,\
 	$(eval $(call indexer_test,$(t))))
 
 test_indexer_follow_SRCS += lmtp-indexer/plugin/sender.c lib/run/marker.c
