@@ -19,6 +19,7 @@ void extract_start(void)
 		return;
 	started = true;
 	g_mime_init();
+	extract_register_streams();
 	/* The default, since fields are also parsed one by one. */
 	g_mime_parser_options_set_fallback_charsets(g_mime_parser_options_get_default(), charsets);
 }

@@ -34,6 +34,8 @@ void extract_partial(struct extract_run *run);
  * after CHARS characters; "" where it does not fit. */
 struct span extract_keep(struct extract_run *run, const char *text, size_t chars);
 
+/* Once a process. */
+void extract_register_streams(void);
 /* NULL for what GMime cannot take; what it returns may still be no message, or be cut. */
 GMimeMessage *extract_parse(struct extract_run *run, const struct extract_source *source);
 bool extract_is_message(GMimeMessage *message);

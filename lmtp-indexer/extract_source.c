@@ -14,13 +14,62 @@ struct fields {
 	GMimeStream *stream;
 };
 
+/* ---- Streams without NUL ---- */
+
+static GType memory_type, file_type;
+
+/*
+ * A field ends at a NUL for the parser, so it gets a '?' there.  No blank, at
+ * which extract_guard() would have to take it for one too.  Parts are read by
+ * streams of the parent's type, which leave it.
+ */
+static ssize_t read_without_nul(GMimeStream *stream, char *buf, size_t len)
+{
+	GMimeStreamClass *parent = g_type_class_peek_parent(G_OBJECT_GET_CLASS(stream));
+	ssize_t n = parent->read(stream, buf, len);
+	char *end = n > 0 ? buf + n : buf;
+	for (char *p = buf; p < end && (p = memchr(p, '\0', (size_t)(end - p))) != NULL; p++)
+		*p = '?';
+	return n;
+}
+
+static void init_class(gpointer class, gpointer data)
+{
+	(void)data;
+	GMIME_STREAM_CLASS(class)->read = read_without_nul;
+}
+
+void extract_register_streams(void)
+{
+	memory_type = g_type_register_static_simple(GMIME_TYPE_STREAM_MEM, "PosternStreamMem", sizeof(GMimeStreamMemClass),
+						    init_class, sizeof(GMimeStreamMem), NULL, 0);
+	file_type = g_type_register_static_simple(GMIME_TYPE_STREAM_FS, "PosternStreamFs", sizeof(GMimeStreamFsClass),
+						  init_class, sizeof(GMimeStreamFs), NULL, 0);
+}
+
 static GMimeStream *open_stream(const struct extract_source *source)
 {
-	if (source->bytes.len > 0)
-		return g_mime_stream_mem_new_with_buffer(source->bytes.ptr, source->bytes.len);
+	if (source->bytes.len > 0) {
+		GMimeStreamMem *memory = g_object_new(memory_type, NULL);
+		GByteArray *bytes = g_byte_array_sized_new((guint)source->bytes.len);
+		g_byte_array_append(bytes, (const guint8 *)source->bytes.ptr, (guint)source->bytes.len);
+		memory->owner = TRUE;
+		memory->buffer = bytes;
+		g_mime_stream_construct(GMIME_STREAM(memory), 0, -1);
+		return GMIME_STREAM(memory);
+	}
 	int fd = dup(source->fd);
-	return fd < 0 ? NULL : g_mime_stream_fs_new_with_bounds(fd, 0, -1);
+	if (fd < 0)
+		return NULL;
+	GMimeStreamFs *file = g_object_new(file_type, NULL);
+	file->owner = TRUE;
+	file->eos = FALSE;
+	file->fd = fd;
+	g_mime_stream_construct(GMIME_STREAM(file), 0, -1);
+	return GMIME_STREAM(file);
 }
+
+/* ---- The parser ---- */
 
 /* Past the cap, what the parser has not read yet is not there for it. */
 static void count_field(GMimeParser *parser, const char *name, const char *value, gint64 offset, gpointer arg)

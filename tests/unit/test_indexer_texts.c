@@ -49,8 +49,60 @@ START_TEST(flowed_lines_are_paragraphs)
 }
 END_TEST
 
+#define NUL_MAIL \
+	"Subject: one\0two\r\nTo: a@x.org,\r\n\0b@x.org\r\nFrom: A\0B <c@x.org>\r\nContent-Type: multipart/mixed; boundary=\"B\0B\"\r\n\r\n" \
+	"--B\0B\r\nContent-Type: application/x\r\nContent-Disposition: attachment; filename=\"f\0g.pdf\"\r\n\r\n" \
+	"a\0c\r\n--B\0B\r\nContent-Type: message/rfc822\r\n\r\nSubject: three\0four\r\n\r\nte\0xt\r\n--B\0B--\r\n"
+
+static void check_nul(const struct extract_source *source)
+{
+	static const uint8_t digest[] = {0xb1, 0x79, 0xf4, 0x92}; /* of a, NUL, c */
+	struct extract *x = extract_new(&limits, "", source);
+	ck_assert(span_eq(x->subject, SPAN_LIT("one?two")));
+	ck_assert_uint_eq(x->attachment_count, 2);
+	ck_assert(span_eq(x->attachments[0].name, SPAN_LIT("f?g.pdf")));
+	ck_assert_uint_eq(x->attachments[0].size_bytes, 3);
+	ck_assert_mem_eq(x->attachments[0].sha256, digest, sizeof(digest));
+	ck_assert(span_eq(x->attachments[1].name, SPAN_LIT("three?four")));
+	ck_assert(span_eq(x->text, SPAN_LIT("te xt")));
+	ck_assert_uint_eq(x->address_count, 2);
+	ck_assert(span_eq(x->addresses[0].display, SPAN_LIT("A?B")));
+	extract_free(&x);
+}
+
+/* A NUL ends no field, is none of the blanks that continue one, and stays what it is in a file. */
+START_TEST(nul_in_header_fields)
+{
+	FILE *file = tmpfile();
+	const struct span mail = SPAN_LIT(NUL_MAIL);
+	extract_start();
+	ck_assert_uint_eq(fwrite(mail.ptr, 1, mail.len, file), mail.len);
+	fflush(file);
+	const struct extract_source sources[] = {{.bytes = mail, .fd = -1}, {.fd = fileno(file)}};
+	check_nul(&sources[0]);
+	check_nul(&sources[1]);
+	fclose(file);
+}
+END_TEST
+
+/* What the guard takes for another field is one for GMime, too. */
+START_TEST(nul_in_front_of_colons)
+{
+	struct sbuf mail;
+	sbuf_init_heap(&mail, 1u << 20);
+	sbuf_add(&mail, SPAN_LIT("To: x\r\n\0"));
+	for (size_t i = 0; i < 250000; i++)
+		sbuf_adds(&mail, "a:");
+	sbuf_adds(&mail, "\r\n\r\ntext");
+	struct extract *x = extract_of(sbuf_span(&mail));
+	ck_assert_uint_eq(x->address_count, 1);
+	extract_free(&x);
+	sbuf_done(&mail);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
-	&flowed_lines_are_paragraphs, NULL,
+	&nul_in_header_fields, &nul_in_front_of_colons, &flowed_lines_are_paragraphs, NULL,
 };
 
 TEST_MAIN("indexer-texts", tests)
