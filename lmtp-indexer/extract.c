@@ -163,28 +163,41 @@ struct extract *extract_new_failed(const struct extract_limits *limits)
 	return x;
 }
 
-struct extract *extract_new(const struct extract_limits *limits, const char *authserv_id,
-			    const struct extract_source *source)
+/* False where the message must be read anew for the encodings of attached ones. */
+static bool read_message(struct extract_run *run, const struct extract_source *source)
 {
-	struct extract *x = extract_new_failed(limits);
-	struct extract_run run = {.x = x, .limits = limits, .authserv_id = authserv_id};
-	sbuf_init_heap(&run.text, limits->text_max_bytes);
-	GMimeMessage *message = extract_parse(&run, source);
+	struct extract *x = run->x;
+	GMimeMessage *message = extract_parse(run, source);
 	if (extract_is_message(message)) {
 		x->state = EXTRACT_PARSED;
-		run.mail.root = g_mime_message_get_mime_part(message);
-		extract_headers(&run, message);
-		extract_parts(&run);
-		x->truncated = x->truncated || !sbuf_ok(&run.text);
-		keep_text(&run);
-		make_snippet(&run);
-		make_terms(&run);
-		if (run.cut)
-			extract_partial(&run);
+		run->mail.root = g_mime_message_get_mime_part(message);
+		extract_headers(run, message);
+		extract_parts(run);
+		x->truncated = x->truncated || !sbuf_ok(&run->text);
+		keep_text(run);
+		make_snippet(run);
+		make_terms(run);
+		if (run->cut)
+			extract_partial(run);
 	}
 	if (message != NULL)
 		g_object_unref(message);
-	sbuf_done(&run.text);
+	return run->mend_encodings || !run->unread_encoding;
+}
+
+struct extract *extract_new(const struct extract_limits *limits, const char *authserv_id,
+			    const struct extract_source *source)
+{
+	struct extract *x = NULL;
+	bool mend = false, done = false;
+	for (; !done; mend = true) {
+		extract_free(&x);
+		x = extract_new_failed(limits);
+		struct extract_run run = {.x = x, .limits = limits, .authserv_id = authserv_id, .mend_encodings = mend};
+		sbuf_init_heap(&run.text, limits->text_max_bytes);
+		done = read_message(&run, source);
+		sbuf_done(&run.text);
+	}
 	return x;
 }
 

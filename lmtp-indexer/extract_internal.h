@@ -24,6 +24,8 @@ struct extract_run {
 	size_t encoded;   /* bytes of messages that were decoded */
 	size_t header_bytes; /* as EXTRACT_HEADERS_MAX counts them */
 	bool cut; /* at that cap */
+	bool unread_encoding; /* an attached message has one that GMime does not know by its name */
+	bool mend_encodings;  /* for it */
 	struct sbuf text; /* decoded text so far, valid UTF-8 */
 };
 
@@ -39,6 +41,8 @@ void extract_register_streams(void);
 /* NULL for what GMime cannot take; what it returns may still be no message, or be cut. */
 GMimeMessage *extract_parse(struct extract_run *run, const struct extract_source *source);
 bool extract_is_message(GMimeMessage *message);
+/* What the FIELD (may be NULL) Content-Transfer-Encoding says; what stands between quotes or in front of a ';' may be a name. */
+GMimeContentEncoding extract_encoding(const char *field);
 /* Reads the top header. */
 void extract_headers(struct extract_run *run, GMimeMessage *message);
 /* Walks over the parts. */

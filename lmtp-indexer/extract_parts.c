@@ -12,33 +12,12 @@
 
 typedef bool part_sink(void *arg, struct span bytes); /* false: enough */
 
-/* Of WRAPPER; where GMime knows none by its name, what stands between quotes or in front of a ';' may be one. */
-static GMimeContentEncoding encoding_of(GMimePart *part, GMimeDataWrapper *wrapper)
-{
-	GMimeContentEncoding encoding = g_mime_data_wrapper_get_encoding(wrapper);
-	struct span field = span_str(g_mime_object_get_header(GMIME_OBJECT(part), "Content-Transfer-Encoding")), word;
-	if (encoding != GMIME_CONTENT_ENCODING_DEFAULT || field.len == 0)
-		return encoding;
-	span_cut(&field, ';', &word);
-	word = span_trim(word);
-	if (word.len > 1 && word.ptr[0] == '"' && span_ends(word, SPAN_LIT("\"")))
-		word = span_of(word.ptr + 1, word.len - 2);
-	char *name = g_strndup(word.ptr, word.len);
-	encoding = g_mime_content_encoding_from_string(name);
-	g_free(name);
-	return encoding;
-}
-
-/* The part's decoded content in pieces. */
-static void read_content(GMimePart *part, part_sink *sink, void *arg)
+/* Gives what STREAM holds in ENCODING in pieces. */
+static void decode(GMimeStream *stream, GMimeContentEncoding encoding, part_sink *sink, void *arg)
 {
 	char piece[READ_BYTES];
-	GMimeDataWrapper *wrapper = g_mime_part_get_content(part);
-	if (wrapper == NULL)
-		return;
-	GMimeStream *stream = g_mime_data_wrapper_get_stream(wrapper);
 	GMimeStream *decoded = g_mime_stream_filter_new(stream);
-	GMimeFilter *filter = g_mime_filter_basic_new(encoding_of(part, wrapper), FALSE);
+	GMimeFilter *filter = g_mime_filter_basic_new(encoding, FALSE);
 	g_mime_stream_filter_add(GMIME_STREAM_FILTER(decoded), filter);
 	g_object_unref(filter);
 	g_mime_stream_reset(stream);
@@ -47,6 +26,34 @@ static void read_content(GMimePart *part, part_sink *sink, void *arg)
 		n = g_mime_stream_read(decoded, piece, sizeof(piece));
 	} while (n > 0 && sink(arg, span_of(piece, (size_t)n)));
 	g_object_unref(decoded);
+}
+
+static GMimeContentEncoding encoding_of(GMimeObject *object)
+{
+	return extract_encoding(g_mime_object_get_header(object, "Content-Transfer-Encoding"));
+}
+
+static bool is_encoded(GMimeObject *object)
+{
+	switch (encoding_of(object)) {
+	case GMIME_CONTENT_ENCODING_BASE64:
+	case GMIME_CONTENT_ENCODING_QUOTEDPRINTABLE:
+	case GMIME_CONTENT_ENCODING_UUENCODE:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void read_content(GMimePart *part, part_sink *sink, void *arg)
+{
+	GMimeDataWrapper *wrapper = g_mime_part_get_content(part);
+	if (wrapper == NULL)
+		return;
+	GMimeContentEncoding encoding = g_mime_data_wrapper_get_encoding(wrapper);
+	if (encoding == GMIME_CONTENT_ENCODING_DEFAULT)
+		encoding = encoding_of(GMIME_OBJECT(part));
+	decode(g_mime_data_wrapper_get_stream(wrapper), encoding, sink, arg);
 }
 
 /* ---- Text ---- */
@@ -209,6 +216,31 @@ static void add_unparted(struct extract_run *run, GMimeMultipart *multipart)
 	sbuf_done(&utf8);
 }
 
+/*
+ * In an encoding that RFC 2045 (6.4) forbids for them, so no part begins for GMime.  What is decoded is
+ * read as a message of that type.
+ */
+static void walk_encoded_parts(struct extract_run *run, GMimeMultipart *multipart, unsigned depth)
+{
+	struct span text = span_str(g_mime_multipart_get_prologue(multipart));
+	struct sbuf bytes;
+	GMimeStream *stream = g_mime_stream_mem_new_with_buffer(text.ptr == NULL ? "" : text.ptr, text.len);
+	sbuf_init_heap(&bytes, EXTRACT_ENCODED_MAX - run->encoded);
+	sbuf_addf(&bytes, "Content-Type:%s\n\n", extract_raw_field(GMIME_OBJECT(multipart), "Content-Type"));
+	decode(stream, encoding_of(GMIME_OBJECT(multipart)), take_text, &bytes);
+	g_object_unref(stream);
+	struct extract_source source = {.bytes = sbuf_span(&bytes), .fd = -1};
+	GMimeMessage *message = sbuf_ok(&bytes) ? extract_parse(run, &source) : NULL;
+	run->encoded += bytes.len;
+	sbuf_done(&bytes);
+	if (extract_is_message(message))
+		walk(run, g_mime_message_get_mime_part(message), depth);
+	else
+		extract_partial(run);
+	if (message != NULL)
+		g_object_unref(message);
+}
+
 /* The parts that are plain text, or the others. */
 static void walk_parts(struct extract_run *run, GMimeMultipart *multipart, unsigned depth, bool plain)
 {
@@ -234,6 +266,10 @@ static void walk_alternatives(struct extract_run *run, GMimeMultipart *multipart
 static void walk_multipart(struct extract_run *run, GMimeMultipart *multipart, unsigned depth)
 {
 	int count = g_mime_multipart_get_count(multipart);
+	if (count == 0 && is_encoded(GMIME_OBJECT(multipart))) {
+		walk_encoded_parts(run, multipart, depth);
+		return;
+	}
 	if (count == 0)
 		add_unparted(run, multipart);
 	if (is_type(GMIME_OBJECT(multipart), "multipart", "alternative")) {
@@ -290,6 +326,7 @@ static void walk_inner(struct extract_run *run, struct extract_attachment *a, GM
 static void walk_message(struct extract_run *run, GMimeMessagePart *part, unsigned depth)
 {
 	GMimeMessage *inner = g_mime_message_part_get_message(part);
+	run->unread_encoding = run->unread_encoding || is_encoded(GMIME_OBJECT(part));
 	struct extract_attachment *a = new_attachment(run, GMIME_OBJECT(part));
 	if (inner == NULL || run->parts++ >= run->limits->parts_max) {
 		extract_partial(run);

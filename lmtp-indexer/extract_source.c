@@ -71,12 +71,45 @@ static GMimeStream *open_stream(const struct extract_source *source)
 
 /* ---- The parser ---- */
 
+static struct span encoding_word(const char *field)
+{
+	struct span rest = span_str(field), word;
+	span_cut(&rest, ';', &word);
+	word = span_trim(word);
+	if (word.len > 1 && word.ptr[0] == '"' && span_ends(word, SPAN_LIT("\"")))
+		word = span_of(word.ptr + 1, word.len - 2);
+	return word;
+}
+
+GMimeContentEncoding extract_encoding(const char *field)
+{
+	struct span word = encoding_word(field);
+	char *name = g_strndup(word.ptr == NULL ? "" : word.ptr, word.len);
+	GMimeContentEncoding encoding = g_mime_content_encoding_from_string(name);
+	g_free(name);
+	return encoding;
+}
+
+/* Leaves the name alone in VALUE, which the parser looks at when it knows the whole header. */
+static void mend_encoding(const char *value)
+{
+	union { const char *in; char *arg; } field = {.in = value};
+	struct span word = encoding_word(value);
+	if (extract_encoding(value) == GMIME_CONTENT_ENCODING_DEFAULT)
+		return;
+	for (char *p = field.arg; *p != '\0'; p++)
+		if ((p < word.ptr || p >= word.ptr + word.len) && !ascii_isfws(*p))
+			*p = ' ';
+}
+
 /* Past the cap, what the parser has not read yet is not there for it. */
-static void count_field(GMimeParser *parser, const char *name, const char *value, gint64 offset, gpointer arg)
+static void see_field(GMimeParser *parser, const char *name, const char *value, gint64 offset, gpointer arg)
 {
 	(void)parser;
 	(void)offset;
 	struct fields *f = arg;
+	if (f->run->mend_encodings && span_ieq(span_str(name), SPAN_LIT("Content-Transfer-Encoding")))
+		mend_encoding(value);
 	f->run->header_bytes += EXTRACT_FIELD_BYTES + strlen(name) + strlen(value);
 	if (f->run->cut || f->run->header_bytes <= EXTRACT_HEADERS_MAX)
 		return;
@@ -92,8 +125,8 @@ GMimeMessage *extract_parse(struct extract_run *run, const struct extract_source
 		return NULL;
 	GMimeParser *parser = g_mime_parser_new_with_stream(fields.stream);
 	g_mime_parser_set_persist_stream(parser, TRUE);
-	if (g_mime_stream_length(fields.stream) > COUNTED_FROM)
-		g_mime_parser_set_header_regex(parser, "", count_field, &fields);
+	if (run->mend_encodings || g_mime_stream_length(fields.stream) > COUNTED_FROM)
+		g_mime_parser_set_header_regex(parser, "", see_field, &fields);
 	GMimeMessage *message = g_mime_parser_construct_message(parser, NULL);
 	g_object_unref(parser);
 	g_object_unref(fields.stream);

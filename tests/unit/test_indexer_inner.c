@@ -73,6 +73,8 @@ static const char *const encoded[] = {
 	HEAD "Content-Transfer-Encoding: quoted-printable\r\n\r\nSubject: inner subject\r\n"
 	"Content-Type: multipart/mixed; boundary=3DC\r\n\r\n--C\r\n\r\ninner =\r\nwords\r\n--C\r\nContent-Type: application/pdf; name=3Din.pdf\r\n\r\nx\r\n--C--\r\n" TAIL,
 	"Content-Type: message/global\r\nContent-Transfer-Encoding: BASE64\r\n\r\n" BASE64,
+	HEAD "Content-Transfer-Encoding: base64;\r\n\r\n" BASE64 TAIL,
+	HEAD "Content-Transfer-Encoding:\r\n \"Base64\" ; x=y\r\n\r\n" BASE64 TAIL,
 };
 
 START_TEST(encoded_messages_are_read)
@@ -85,6 +87,40 @@ START_TEST(encoded_messages_are_read)
 		ck_assert(span_eq(x->attachments[1].name, SPAN_LIT("in.pdf")));
 		ck_assert(span_find(x->text, SPAN_LIT("inner words")) != SPAN_NPOS);
 		ck_assert_int_eq((int)x->state, EXTRACT_PARSED);
+		extract_free(&x);
+	}
+}
+END_TEST
+
+#define ENCODED "Content-Type: multipart/mixed;\r\n boundary=C\r\nContent-Transfer-Encoding: "
+#define BASE64_PARTS \
+	"LS1DDQpDb250ZW50LVR5cGU6IHRleHQvcGxhaW47IGNoYXJzZXQ9dXRmLTgNCg0Kw6nDqSB3b3Jk\r\n" \
+	"cw0KLS1DDQpDb250ZW50LVR5cGU6IGFwcGxpY2F0aW9uL3BkZjsgbmFtZT1pbi5wZGYNCg0KeA0K\r\n" \
+	"LS1DLS0NCg==\r\n"
+
+static const struct {
+	const char *name, *mail, *text;
+	size_t files;
+	enum extract_state state;
+} multiparts[] = {
+	{"the mail itself", ENCODED "base64\r\n\r\n" BASE64_PARTS, "éé words", 1, EXTRACT_PARSED},
+	{"with a semicolon", ENCODED "base64;\r\n\r\n" BASE64_PARTS, "éé words", 1, EXTRACT_PARSED},
+	{"within another", "Content-Type: multipart/mixed; boundary=B\r\n\r\n--B\r\n" ENCODED "base64\r\n\r\n" BASE64_PARTS
+	 "--B\r\n\r\nlast\r\n--B--", "éé words last", 1, EXTRACT_PARSED},
+	{"quoted-printable", ENCODED "quoted-printable\r\n\r\n=2D-C\r\n\r\nwo=\r\nrds\r\n=2D-C--", "words", 0, EXTRACT_PARSED},
+	{"that only says so", ENCODED "base64\r\n\r\n--C\r\n\r\nwords\r\n--C--", "words", 0, EXTRACT_PARSED},
+	{"without parts", ENCODED "base64\r\n\r\nd29yZHM=\r\n", "words", 0, EXTRACT_PARTIAL},
+	{"without anything", ENCODED "base64\r\n\r\n", "", 0, EXTRACT_PARTIAL},
+};
+
+START_TEST(encoded_multiparts_are_read)
+{
+	for (size_t i = 0; i < sizeof(multiparts) / sizeof(multiparts[0]); i++) {
+		struct extract *x = extract_of(span_str(multiparts[i].mail));
+		ck_assert_msg(span_eq(x->snippet, span_str(multiparts[i].text)), "%s: '%.*s'", multiparts[i].name,
+			      SPAN_ARG(x->snippet));
+		ck_assert_msg(x->attachment_count == multiparts[i].files, "%s: %zu", multiparts[i].name, x->attachment_count);
+		ck_assert_msg(x->state == multiparts[i].state, "%s: state %d", multiparts[i].name, (int)x->state);
 		extract_free(&x);
 	}
 }
@@ -301,7 +337,8 @@ START_TEST(most_bytes_of_all_headers)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&most_bytes_of_all_headers, &attached_mail_has_its_name, &html_within_alternatives, &encoded_messages_are_read, &encoded_messages_that_are_none,
+	&most_bytes_of_all_headers, &attached_mail_has_its_name, &html_within_alternatives, &encoded_messages_are_read, &encoded_multiparts_are_read,
+	&encoded_messages_that_are_none,
 	&most_bytes_of_encoded_messages, &longest_header, &header_that_only_seems_to_end, &depth_of_encoded_messages, NULL,
 };
 
