@@ -64,8 +64,11 @@ static void fold_line_ends(struct sbuf *out, size_t from)
 	sbuf_truncate(out, kept);
 }
 
-/* Converts; each byte that does not fit becomes '?'. */
-static bool convert(struct sbuf *out, GIConv cd, struct span bytes)
+/*
+ * Converts; each byte that does not fit becomes '?'.  SHIFTED: of UTF-7, where one of ASCII has ended what is
+ * shifted, though iconv goes on in it.
+ */
+static bool convert(struct sbuf *out, GIConv cd, bool shifted, struct span bytes)
 {
 	char piece[4096];
 	union { const char *in; char *arg; } from = {.in = bytes.ptr};
@@ -81,6 +84,8 @@ static bool convert(struct sbuf *out, GIConv cd, struct span bytes)
 			continue;
 		sbuf_addc(out, '?');
 		whole = false;
+		if (shifted && (unsigned char)*from.in < 0x80)
+			g_iconv(cd, NULL, NULL, NULL, NULL);
 		from.in++;
 		left--;
 	}
@@ -151,7 +156,7 @@ static bool add_named(struct sbuf *out, const char *name, struct span bytes, int
 	*rc_out = cd == (GIConv)-1 ? ERR_NOT_FOUND : 0;
 	if (*rc_out < 0)
 		return false;
-	bool whole = convert(out, cd, bytes);
+	bool whole = convert(out, cd, span_iends(span_str(name), SPAN_LIT("utf-7")), bytes);
 	g_iconv_close(cd);
 	return whole;
 }

@@ -186,6 +186,30 @@ START_TEST(most_bytes_of_encoded_messages)
 }
 END_TEST
 
+/* With its type in front; one byte more, and it is left out. */
+START_TEST(most_bytes_of_an_encoded_multipart)
+{
+	static const char type[] = "Content-Type: multipart/mixed; boundary=C\n";
+	for (size_t more = 0; more < 2; more++) {
+		struct sbuf mail, inner;
+		sbuf_init_heap(&mail, 2 * EXTRACT_ENCODED_MAX);
+		sbuf_init_heap(&inner, EXTRACT_ENCODED_MAX);
+		sbuf_adds(&inner, "--C\n\nwords\n--C\nContent-Type: application/x\n\n");
+		while (inner.len < EXTRACT_ENCODED_MAX - strlen(type) - strlen("\n\n") + more)
+			sbuf_addc(&inner, 'x');
+		sbuf_addf(&mail, "%sContent-Transfer-Encoding: base64\n\n", type);
+		add_base64(&mail, sbuf_span(&inner));
+		ck_assert(sbuf_ok(&mail) && sbuf_ok(&inner));
+		struct extract *x = extract_of(sbuf_span(&mail));
+		ck_assert_int_eq((int)x->state, (more == 0 ? EXTRACT_PARSED : EXTRACT_PARTIAL));
+		ck_assert(span_eq(x->text, more == 0 ? SPAN_LIT("words") : SPAN_EMPTY));
+		extract_free(&x);
+		sbuf_done(&mail);
+		sbuf_done(&inner);
+	}
+}
+END_TEST
+
 /* LEN bytes of header, the last of them its empty line, and a text. */
 static void add_message(struct sbuf *mail, size_t len)
 {
@@ -337,7 +361,7 @@ START_TEST(most_bytes_of_all_headers)
 END_TEST
 
 static const TTest *const *const tests[] = {
-	&most_bytes_of_all_headers, &attached_mail_has_its_name, &html_within_alternatives, &encoded_messages_are_read, &encoded_multiparts_are_read,
+	&most_bytes_of_all_headers, &attached_mail_has_its_name, &html_within_alternatives, &encoded_messages_are_read, &encoded_multiparts_are_read, &most_bytes_of_an_encoded_multipart,
 	&encoded_messages_that_are_none,
 	&most_bytes_of_encoded_messages, &longest_header, &header_that_only_seems_to_end, &depth_of_encoded_messages, NULL,
 };

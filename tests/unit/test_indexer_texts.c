@@ -101,8 +101,34 @@ START_TEST(nul_in_front_of_colons)
 }
 END_TEST
 
+static const struct {
+	const char *text, *want;
+	enum extract_state state;
+} utf7[] = {
+	{"Gr+APw-e +ZeVnLIqe-", "Grüe 日本語", EXTRACT_PARSED},
+	{"+ZeVn! then words, +APw-ber", "日? then words, über", EXTRACT_PARTIAL},
+	{"+ZeVnLIqe~ then words", "日本語? then words", EXTRACT_PARTIAL},
+	{"+2AA- then words +APw-ber", "? then words über", EXTRACT_PARTIAL},
+	{"+ZeVn\xe9LIqe- then words", "日?本語 then words", EXTRACT_PARTIAL},
+	{"caf\xe9 ~ +APw-ber", "caf? ? über", EXTRACT_PARTIAL},
+};
+
+/* What follows is not taken for more of what was broken. */
+START_TEST(utf7_that_is_broken)
+{
+	for (size_t i = 0; i < sizeof(utf7) / sizeof(utf7[0]); i++) {
+		char mail[256];
+		int len = snprintf(mail, sizeof(mail), "Content-Type: text/plain; charset=utf-7\r\n\r\n%s", utf7[i].text);
+		struct extract *x = extract_of(span_of(mail, (size_t)len));
+		ck_assert_msg(span_eq(x->text, span_str(utf7[i].want)), "%zu: '%.*s'", i, SPAN_ARG(x->text));
+		ck_assert_int_eq((int)x->state, (int)utf7[i].state);
+		extract_free(&x);
+	}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
-	&nul_in_header_fields, &nul_in_front_of_colons, &flowed_lines_are_paragraphs, NULL,
+	&utf7_that_is_broken, &nul_in_header_fields, &nul_in_front_of_colons, &flowed_lines_are_paragraphs, NULL,
 };
 
 TEST_MAIN("indexer-texts", tests)
