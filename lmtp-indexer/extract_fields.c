@@ -92,9 +92,67 @@ static char *parameter_of(GMimeParamList *list, const char *name)
 	return param == NULL ? NULL : g_strdup(g_mime_param_get_value(param));
 }
 
+/* The length of the quoted string at P; sets *PATH where a backslash in it quotes what needs no quoting. */
+static size_t quoted_length(const char *p, bool *path)
+{
+	size_t i = 1;
+	while (p[i] != '\0' && p[i] != '"') {
+		bool pair = p[i] == '\\' && p[i + 1] != '\0';
+		*path = *path || (pair && p[i + 1] != '"' && p[i + 1] != '\\');
+		i += pair ? 2 : 1;
+	}
+	return p[i] == '"' ? i + 1 : i;
+}
+
+/* Copies a quoted string with its backslashes quoted, those in front of quotes aside. */
+static void add_path(GString *out, const char *p, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		char next = p[i] == '\\' && i + 1 < len ? p[i + 1] : '\0';
+		if (next == '"' || next == '\\') {
+			g_string_append(out, next == '"' ? "\\\"" : "\\\\\\\\");
+			i++;
+		} else {
+			g_string_append(out, p[i] == '\\' ? "\\" : "");
+			g_string_append_c(out, p[i]);
+		}
+	}
+}
+
+/* FIELD with paths of Windows, whose backslashes are sent as they are, as strings that mean them; owned, NULL without any. */
+static char *mend_paths(const char *field)
+{
+	bool any = false;
+	if (strchr(field, '\\') == NULL)
+		return NULL;
+	GString *out = g_string_sized_new(strlen(field) + 32);
+	while (*field != '\0') {
+		bool path = false;
+		size_t len = *field == '"' ? quoted_length(field, &path) : 1;
+		if (path)
+			add_path(out, field, len);
+		else
+			g_string_append_len(out, field, (gssize)len);
+		any = any || path;
+		field += len;
+	}
+	return g_string_free(out, !any);
+}
+
+/* A FIELD (may be NULL) with parameters as they are meant; owned, NULL where GMime shall take it as it is. */
+static char *mend_parameters(struct extract_run *run, const char *field)
+{
+	char *mended = extract_mend_field(run, field);
+	char *paths = field == NULL ? NULL : mend_paths(mended != NULL ? mended : field);
+	if (paths == NULL)
+		return mended;
+	g_free(mended);
+	return paths;
+}
+
 char *extract_file_name(struct extract_run *run, GMimeObject *object)
 {
-	char *field = extract_mend_field(run, extract_raw_field(object, "Content-Disposition")), *name = NULL;
+	char *field = mend_parameters(run, extract_raw_field(object, "Content-Disposition")), *name = NULL;
 	if (field != NULL) {
 		GMimeContentDisposition *disposition = g_mime_content_disposition_parse(NULL, field);
 		name = parameter_of(g_mime_content_disposition_get_parameters(disposition), "filename");
@@ -103,7 +161,7 @@ char *extract_file_name(struct extract_run *run, GMimeObject *object)
 	}
 	if (name == NULL)
 		name = g_strdup(g_mime_object_get_content_disposition_parameter(object, "filename"));
-	field = name != NULL ? NULL : extract_mend_field(run, extract_raw_field(object, "Content-Type"));
+	field = name != NULL ? NULL : mend_parameters(run, extract_raw_field(object, "Content-Type"));
 	if (field != NULL) {
 		GMimeContentType *type = g_mime_content_type_parse(NULL, field);
 		name = parameter_of(g_mime_content_type_get_parameters(type), "name");

@@ -127,8 +127,53 @@ START_TEST(utf7_that_is_broken)
 }
 END_TEST
 
+static const struct {
+	const char *field, *name;
+} names[] = {
+	{"C:\\dir\\file.doc", "C:\\dir\\file.doc"},
+	{"../../x/file.doc", "../../x/file.doc"},
+	{"\"../file.doc\"", "../file.doc"},
+	{"\"C:\\dir\\file.doc\"", "C:\\dir\\file.doc"},
+	{"\"\\\\server\\file.doc\"", "\\\\server\\file.doc"},
+	{"\"C:\\\\dir\\\\file.doc\"", "C:\\dir\\file.doc"},
+	{"\"a \\\"file.doc\\\" b\"", "a \"file.doc\" b"},
+	{"\"\xce\xb1\\file.doc\"", "\xce\xb1\\file.doc"},
+};
+
+static bool has_word(struct span terms, const char *word)
+{
+	char spaced[32];
+	int len = snprintf(spaced, sizeof(spaced), " %s ", word);
+	struct sbuf all;
+	sbuf_init_heap(&all, 4096);
+	sbuf_addf(&all, " %.*s ", SPAN_ARG(terms));
+	bool has = span_find(sbuf_span(&all), span_of(spaced, (size_t)len)) != SPAN_NPOS;
+	sbuf_done(&all);
+	return has;
+}
+
+/* A path is kept as it is sent, and found by the last name of it. */
+START_TEST(paths_as_file_names)
+{
+	static const char *const heads[] = {"Content-Type: application/x\r\nContent-Disposition: attachment; filename=",
+					    "Content-Type: application/x; name="};
+	for (size_t i = 0; i < 2 * sizeof(names) / sizeof(names[0]); i++) {
+		struct sbuf mail;
+		sbuf_init_heap(&mail, 4096);
+		sbuf_addf(&mail, "%s%s\r\n\r\nx", heads[i % 2], names[i / 2].field);
+		struct extract *x = extract_of(sbuf_span(&mail));
+		ck_assert_uint_eq(x->attachment_count, 1);
+		ck_assert_msg(span_eq(x->attachments[0].name, span_str(names[i / 2].name)), "%zu: '%.*s'", i,
+			      SPAN_ARG(x->attachments[0].name));
+		ck_assert_msg(has_word(x->terms, "file") && has_word(x->terms, "doc"), "%zu: '%.*s'", i, SPAN_ARG(x->terms));
+		extract_free(&x);
+		sbuf_done(&mail);
+	}
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
-	&utf7_that_is_broken, &nul_in_header_fields, &nul_in_front_of_colons, &flowed_lines_are_paragraphs, NULL,
+	&utf7_that_is_broken, &paths_as_file_names, &nul_in_header_fields, &nul_in_front_of_colons, &flowed_lines_are_paragraphs, NULL,
 };
 
 TEST_MAIN("indexer-texts", tests)
