@@ -128,6 +128,27 @@ START_TEST(a_mail_in_a_file)
 }
 END_TEST
 
+/* The cap on headers is there so that the memory of a parser has room for them; and counting works where little else does. */
+START_TEST(more_fields_than_are_read)
+{
+	static char large[CONTENT_MAX];
+	const char head[] = "Subject: number 3\r\nContent-Type: message/rfc822\r\n\r\n";
+	const struct extract_source source = {.bytes = {large, sizeof(large)}, .fd = -1};
+	struct extract *x = NULL;
+	if (is_valgrind())
+		return;
+	open_pool(256u << 20);
+	memcpy(large, head, sizeof(head) - 1);
+	for (size_t i = sizeof(head) - 1; i < sizeof(large); i++)
+		large[i] = "a:\n"[(i - sizeof(head) + 1) % 3];
+	ck_assert_int_eq(parser_run(parser, &source, &x), 0);
+	ck_assert_int_eq((int)x->state, EXTRACT_PARTIAL);
+	ck_assert(span_eq(x->subject, SPAN_LIT("number 3")));
+	extract_free(&x);
+	parser_pool_close(&pool);
+}
+END_TEST
+
 /* ---- What a mail that has taken over the parser may do ---- */
 
 static bool has_landlock(void)
@@ -299,6 +320,7 @@ static const TTest *const *const tests[] = {
 	&many_at_one_go,
 	&contents_fit_together,
 	&a_mail_in_a_file,
+	&more_fields_than_are_read,
 	&a_parser_that_was_taken_over,
 	&no_descriptor_comes_with_a_reply,
 	&a_parser_that_never_reads,
