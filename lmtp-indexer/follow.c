@@ -316,6 +316,8 @@ static void wait_for_work(struct follow *f)
 									    follow_passes_take_turns(f, now_ms));
 	ms = sooner(ms, f->place_after_ms - now_ms);
 	ms = sooner(ms, f->back_after_ms - now_ms);
+	for (const struct follow_pass *p = f->passes; p != NULL; p = p->next)
+		ms = sooner(ms, p->look_ms - now_ms);
 	if (f->job.running && !f->job.sweeping && f->job.users_left == 0 && f->passes == NULL) {
 		f->job.running = false;
 		f->job.ended_ms = clock_boot_ms();

@@ -21,7 +21,8 @@
 #define FOLLOW_VALUE_MAX 4096	     /* bytes of a value of doveadm, but for texts */
 #define FOLLOW_TEXTS_BYTES (4u << 20) /* mail that is asked for at once, unless one is larger */
 #define FOLLOW_MEMORY_MAX SESSION_CHUNK /* bytes of a mail that is read in memory; beyond in a file */
-#define FOLLOW_LOOKS_AMID 4	     /* for a mail that was missed, while users change something */
+#define FOLLOW_LOOKS_AMID 5	     /* for a mail that was missed, while the mailboxes never stand still */
+#define FOLLOW_LOOK_EACH_MS 150	     /* between those */
 #define FOLLOW_WAIT_MS 500	     /* until mails that wait are looked at again */
 #define FOLLOW_FRESH_S 300	     /* a mail found in a backfill is told of where it was saved so lately */
 #define FOLLOW_ERROR_MAX 512
@@ -52,6 +53,8 @@ struct follow_pass {
 	bool complete;	/* all that could be compared was */
 	uint32_t scans; /* begun so far */
 	int64_t scan_ms, scan_wall_ms; /* when the last one began */
+	bool still;	 /* it found all mailboxes as the one before had */
+	int64_t look_ms; /* the pass rests until then: it looks for what a scan has missed, amid changes */
 	struct follow_box *boxes;
 	size_t box_count, box_size, unfollowed;
 	uint64_t counted; /* of the job's messages those that it has yet to compare; guarded by the lock */

@@ -85,10 +85,10 @@ static void put_off(struct follow_pass *p)
 }
 
 /* The one that has waited longest, of those that can wait or of those that cannot. */
-static struct follow_pass *take_pass(struct follow *f, bool waiting)
+static struct follow_pass *take_pass(struct follow *f, bool waiting, int64_t now_ms)
 {
 	struct follow_pass **at = &f->passes, *p;
-	while (*at != NULL && can_wait(*at) != waiting)
+	while (*at != NULL && ((*at)->look_ms > now_ms || can_wait(*at) != waiting))
 		at = &(*at)->next;
 	p = *at;
 	if (p != NULL) {
@@ -113,11 +113,11 @@ struct follow_pass *follow_passes_next(struct follow *f, int64_t now_ms)
 {
 	bool resting = is_resting(f, now_ms);
 	pthread_mutex_lock(&f->lock);
-	struct follow_pass *p = is_overdue(f, now_ms) && !resting ? take_pass(f, true) : NULL;
+	struct follow_pass *p = is_overdue(f, now_ms) && !resting ? take_pass(f, true, now_ms) : NULL;
 	if (p == NULL)
-		p = take_pass(f, false);
+		p = take_pass(f, false, now_ms);
 	if (p == NULL && !resting)
-		p = take_pass(f, true);
+		p = take_pass(f, true, now_ms);
 	f->back_at_ms = p != NULL && can_wait(p) ? now_ms : f->back_at_ms;
 	pthread_mutex_unlock(&f->lock);
 	return p;

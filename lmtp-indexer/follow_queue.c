@@ -78,19 +78,20 @@ static void forget(struct follow_queue *q, int64_t now_ms)
 /* Returns what it stands in the queue for. */
 static enum follow_why note_change(const struct follow_queue *q, struct follow_user *u, int64_t now_ms, enum follow_why why)
 {
-	if (why != FOLLOW_CHANGE && why != FOLLOW_MOVE && why != FOLLOW_EXPUNGE)
+	const bool moves = why == FOLLOW_MOVE || why == FOLLOW_MOVED;
+	if (why < FOLLOW_CHANGE || why > FOLLOW_EXPUNGE)
 		return why;
 	if (now_ms >= u->whole_ms) {
 		u->half_ms = q->delay_ms + FOLLOW_AGE_MS;
 		u->moves = 0;
 	}
-	if (why == FOLLOW_MOVE) {
+	if (moves) {
 		u->half_ms = FOLLOW_MOVE_AGE_MS;
-		u->moves++;
+		u->moves += why == FOLLOW_MOVE || u->moves == 0;
 	} else if (why == FOLLOW_EXPUNGE && u->moves > 0) {
 		u->moves--;
 	}
-	if (why == FOLLOW_MOVE)
+	if (moves)
 		u->whole_ms = now_ms + FOLLOW_MOVE_MS;
 	else if (u->moves == 0)
 		u->whole_ms = now_ms + q->delay_ms;
@@ -200,7 +201,8 @@ void follow_queue_end(struct follow_queue *q, struct follow_user *u, int64_t now
 		schedule(q, u, now_ms, FOLLOW_TURN);
 	} else {
 		u->state = FOLLOW_COOLING;
-		u->due_ms = u->not_before_ms;
+		/* A MOVE whose other half is to come is not forgotten. */
+		u->due_ms = u->moves > 0 && u->whole_ms > u->not_before_ms ? u->whole_ms : u->not_before_ms;
 		insert(&q->cooling, u);
 	}
 }

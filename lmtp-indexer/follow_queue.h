@@ -13,14 +13,15 @@
 
 #define FOLLOW_USERS_MAX 100000
 #define FOLLOW_AGE_MS 1000	 /* Dovecot tells the age of mails in seconds */
-#define FOLLOW_MOVE_MS 30000	 /* that a MOVE may take, from its first copy to the expunge */
-#define FOLLOW_MOVE_AGE_MS 60000 /* of such a mail: many are moved at once */
+#define FOLLOW_MOVE_MS 30000	 /* that a MOVE may take to its copies, and from them to the expunge */
+#define FOLLOW_MOVE_AGE_MS 3600000 /* of such a mail: all copies can be seen at once, when the last one is made */
 
 /* Why a user stands in it, the most pressing first. */
 enum follow_why {
 	FOLLOW_NEW,    /* new mail: at once */
 	FOLLOW_CHANGE, /* after `delay` */
 	FOLLOW_MOVE,	/* the same, and an expunge completes it; it stands as FOLLOW_CHANGE */
+	FOLLOW_MOVED,	/* the copies of a MOVE that was told of are there: its expunge is next */
 	FOLLOW_EXPUNGE, /* the same, and it may complete a MOVE */
 	FOLLOW_PLACE,  /* a delivery whose row only lacks its place: behind those, when the caller allows */
 	FOLLOW_TURN,   /* it is the user's turn, or a rebuild's: behind all others, when the caller allows */

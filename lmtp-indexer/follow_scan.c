@@ -271,14 +271,17 @@ static int scan_box(struct follow_pass *p, const struct follow_box_state *state)
 			return 0;
 		}
 		box = add_box(p, state);
+		p->still = false;
 		box->is_new = true;
 		box->now.backfill = p->newcomer || p->rebuild;
 	}
 	box->compared = box->compared && !box->vanished;
 	box->vanished = box->buried = false;
 	box->listed = true;
-	if (strcmp(box->now.name, state->name) != 0)
+	if (strcmp(box->now.name, state->name) != 0) {
+		p->still = false;
 		rc = rename_box(p, box, state->name);
+	}
 	struct follow_box_state old = box->now;
 	char *name = box->now.name;
 	bool backfill = box->now.backfill || (p->rebuild && p->scans == 1);
@@ -287,6 +290,7 @@ static int scan_box(struct follow_pass *p, const struct follow_box_state *state)
 	box->now.backfill = backfill;
 	if (rc < 0)
 		return rc;
+	p->still = p->still && box->compared && same_state(&old, state);
 	if (!box->compared || old.uid_validity != state->uid_validity) {
 		bool was_known = old.uid_next != 0 && old.uid_validity == state->uid_validity;
 		uint32_t new_from = was_known && old.uid_next < state->uid_next ? old.uid_next : state->uid_next;
@@ -314,6 +318,7 @@ static int scan_vanished(struct follow_pass *p)
 		uidset_reset(&box->waiting);
 		rc = compare_lists(p, box, NULL, NULL);
 		box->vanished = true;
+		p->still = false;
 		box->vanished_scan = p->scans;
 	}
 	return rc;
@@ -349,6 +354,7 @@ int follow_scan(struct follow_pass *p)
 	struct seen *seen = NULL;
 	arena_reset(&p->f->mem);
 	p->scans++;
+	p->still = p->scans > 1;
 	p->scan_ms = clock_boot_ms();
 	p->scan_wall_ms = clock_wall_ms();
 	int rc = p->open_count == 0 ? load_open(p) : 0;

@@ -80,14 +80,17 @@ static struct reconcile_gone *next_lost(struct follow_pass *p)
 	return p->lost_done < p->lost.count ? p->lost.items[p->lost_done] : NULL;
 }
 
-/* Whether what scan number SCAN has missed was looked for often enough: by another one, or while users go on
- * to move mails, which may be missed again, by several. */
+/*
+ * Whether what scan number SCAN has missed was looked for often enough: by another one.  While users go on to
+ * move mails, which may be missed again, that must have found all as it was, so that there is a moment at which all
+ * mailboxes were seen; where they never stand still, several looks must do.
+ */
 static bool is_confirmed(struct follow_pass *p, uint32_t scan)
 {
 	pthread_mutex_lock(&p->f->lock);
 	const bool amid = follow_queue_half_ms(p->user, p->scan_ms) > 0;
 	pthread_mutex_unlock(&p->f->lock);
-	return p->scans - scan >= (amid ? FOLLOW_LOOKS_AMID : 1);
+	return p->scans - scan >= (amid && !p->still ? FOLLOW_LOOKS_AMID : 1);
 }
 
 static bool is_unconfirmed(struct follow_pass *p)
@@ -261,8 +264,11 @@ int follow_step(struct follow_pass *p)
 {
 	arena_reset(&p->f->mem);
 	int rc = compare_some(p, false);
-	if (rc == ERR_NOT_FOUND && is_unconfirmed(p))
-		return follow_scan(p);
+	if (rc == ERR_NOT_FOUND && is_unconfirmed(p)) {
+		rc = follow_scan(p);
+		p->look_ms = p->still ? 0 : p->scan_ms + FOLLOW_LOOK_EACH_MS;
+		return rc;
+	}
 	if (rc == ERR_NOT_FOUND && next_lost(p) != NULL)
 		return bury_some(p);
 	if (rc == ERR_NOT_FOUND)

@@ -24,7 +24,7 @@ enum hint_kind {
 	HINT_CREATE = 1 << 4,	 /* n: a mailbox is new */
 	HINT_RENAME = 1 << 5,	 /* r */
 	HINT_DELETE = 1 << 6,	 /* d */
-	HINT_MOVE = 1 << 7,	 /* m: mails are about to be moved here: c follows, and then x */
+	HINT_MOVE = 1 << 7,	 /* m: mails are about to be moved here: mc follows when they are, and then x */
 	HINT_OTHER = 1 << 8,	 /* what a newer writer knows */
 };
 

@@ -281,7 +281,7 @@ void index_hint(struct index *ix, const struct hint *hint)
 {
 	/* A MOVE is a copy and an expunge: what shows one alone waits for the other. */
 	enum follow_why why = hint->kinds == HINT_SAVE		      ? FOLLOW_NEW
-			      : (hint->kinds & HINT_MOVE) != 0	      ? FOLLOW_MOVE
+			      : (hint->kinds & HINT_MOVE) != 0	      ? (hint->kinds & HINT_COPY) != 0 ? FOLLOW_MOVED : FOLLOW_MOVE
 			      : (hint->kinds & HINT_EXPUNGE) != 0 ? FOLLOW_EXPUNGE
 								  : FOLLOW_CHANGE;
 	if (ix->follow != NULL)

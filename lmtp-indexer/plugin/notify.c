@@ -28,7 +28,8 @@ EXPORT const char *postern_notify_plugin_dependencies[] = {"notify", NULL};
 struct transaction {
 	struct mailbox *box;
 	unsigned kinds;
-	bool moves; /* which was told */
+	bool moves;    /* mails here, which was told */
+	bool is_moved; /* from here, of which that was told */
 };
 
 static struct sender sender = {.fd = -1};
@@ -102,9 +103,10 @@ static void on_expunge(void *txn, struct mail *mail)
 	tr->kinds |= HINT_EXPUNGE;
 	/* The expunge of somebody else's mail is told of that user.  Before the copies can be seen: else they might be
 	 * looked at before it is known what they are. */
-	if (mail == copied && !copied_to->moves && strcmp(owner_of(mail->box), owner_of(copied_to->box)) == 0) {
-		tell(copied_to->box, HINT_MOVE);
-		copied_to->moves = TRUE;
+	if (mail == copied && strcmp(owner_of(mail->box), owner_of(copied_to->box)) == 0) {
+		if (!copied_to->moves)
+			tell(copied_to->box, HINT_MOVE);
+		copied_to->moves = tr->is_moved = TRUE;
 	}
 	copied = NULL;
 }
@@ -131,15 +133,16 @@ static void on_keywords(void *txn, struct mail *mail ATTR_UNUSED, const char *co
 static void on_commit(void *txn, struct mail_transaction_commit_changes *changes ATTR_UNUSED)
 {
 	struct transaction *tr = txn;
-	tell(tr->box, tr->kinds);
+	/* The copies of a MOVE may have taken long: its time begins anew. */
+	tell(tr->box, tr->kinds | (tr->moves ? HINT_MOVE : 0));
 	transaction_end(tr);
 }
 
 static void on_rollback(void *txn)
 {
 	struct transaction *tr = txn;
-	if (tr->moves)
-		tell(tr->box, HINT_EXPUNGE); /* the end of what was told */
+	if (tr->is_moved)
+		tell(tr->box, HINT_EXPUNGE); /* the end of what was told, whether the copies are there or not */
 	transaction_end(tr);
 }
 

@@ -181,7 +181,7 @@ class Changes(FollowCase):
                     self.assertEqual(peer.recv(4096).decode(), f"1\tc\t{user}\n")
                     imap.ok(imap.client.uid("MOVE", "1", "Archive"))
                     self.assertEqual(peer.recv(4096).decode(), f"1\tm\t{user}\n")
-                    self.assertEqual(peer.recv(4096).decode(), f"1\tc\t{user}\n")
+                    self.assertEqual(peer.recv(4096).decode(), f"1\tcm\t{user}\n")
                     self.assertEqual(peer.recv(4096).decode(), f"1\tx\t{user}\n")
         finally:
             path.unlink(missing_ok=True)

@@ -392,12 +392,37 @@ START_TEST(mail_that_moves_twice_while_mailboxes_are_listed)
 	run_pass();
 	check_told(1, 0, 0);
 	ck_assert(row_count == 1 && rows[0].box == 2 && rows[0].uid == 2 && !rows[0].deleted);
-	/* What is gone is so all the same, soon. */
+	/* What is gone where all stands still is so at the second look. */
 	script = NULL;
 	take_mail(1);
 	run_pass();
 	check_told(0, 1, 0);
-	ck_assert_uint_eq(listings, 1 + FOLLOW_LOOKS_AMID);
+	ck_assert_uint_eq(listings, 2);
+	ck_assert_int_eq(pass.look_ms, 0);
+	user.whole_ms = user.half_ms = 0;
+}
+END_TEST
+
+/* Another mail comes into INBOX or goes whenever it was listed. */
+static void never_still(size_t at, unsigned turn)
+{
+	if (at == 1 && turn % 2 == 1)
+		add_mail(1, 77);
+	else if (at == 1)
+		take_mail(1);
+}
+
+START_TEST(mail_that_is_gone_where_mailboxes_never_stand_still)
+{
+	two_boxes();
+	user.whole_ms = INT64_MAX;
+	user.half_ms = 1;
+	script = never_still;
+	take_mail(1);
+	run_pass();
+	ck_assert(rows[0].deleted);
+	ck_assert_uint_ge(listings, 1 + FOLLOW_LOOKS_AMID);
+	ck_assert_int_eq(pass.look_ms, pass.scan_ms + FOLLOW_LOOK_EACH_MS);
 	user.whole_ms = user.half_ms = 0;
 }
 END_TEST
@@ -565,6 +590,7 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&mail_that_moves_while_mailboxes_are_listed, &mail_that_moves_twice_while_mailboxes_are_listed,
+	&mail_that_is_gone_where_mailboxes_never_stand_still,
 	&delivery_that_moves_while_mailboxes_are_listed, &what_is_gone_is_gone,
 	&mailbox_that_is_missed_once, &delivery_that_comes_meanwhile_is_of_the_next_pass, &most_open_deliveries_of_a_pass,
 	&most_mailboxes_of_a_user, &mail_that_moved_before_a_rebuild,

@@ -24,11 +24,16 @@ static atomic_size_t live_steps, since_live; /* of user LIVE; those of others si
 static atomic_bool finding;  /* rebuilds find MAILS, and compare A_STEP of them in a step */
 static atomic_bool breaking; /* after one step Dovecot is away */
 
+static atomic_size_t looks;    /* of user LOOKING, who rests after each */
+static atomic_bool looked_early;
+
 static atomic_size_t known;    /* users in SQL */
 static atomic_size_t asked;    /* for users, however many it gave */
 
 #define OLD 100
 #define LIVE 7
+#define LOOKING 8
+#define REST_MS 20
 #define MAILS 10
 #define A_STEP 4
 
@@ -175,6 +180,12 @@ int follow_step(struct follow_pass *p)
 {
 	if (p->rebuild && atomic_load(&finding))
 		return compare_or_break(p);
+	if (p->user_id == LOOKING) {
+		if (clock_boot_ms() < p->look_ms)
+			atomic_store(&looked_early, true);
+		p->look_ms = clock_boot_ms() + REST_MS;
+		atomic_fetch_add(&looks, 1);
+	}
 	atomic_fetch_add(&steps, 1);
 	if (atomic_load(&filling))
 		note_live(p);
@@ -399,10 +410,27 @@ START_TEST(mail_of_before_is_not_forgotten)
 }
 END_TEST
 
+/* A pass that looks for what was missed rests in between, while others go on; and goes on by itself. */
+START_TEST(looks_rest)
+{
+	atomic_store(&all_end, false);
+	atomic_store(&ending, 0);
+	atomic_store(&steps, 0);
+	atomic_store(&looks, 0);
+	struct follow *f = follow_new(&config);
+	touch_users(f, LOOKING, 2);
+	wait_for(&looks, 4);
+	ck_assert(!atomic_load(&looked_early));
+	ck_assert_uint_gt(atomic_load(&steps), 10 * atomic_load(&looks));
+	atomic_store(&all_end, true);
+	follow_close(&f);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {&most_passes_at_a_time,	 &rebuild_ends_while_mail_comes,
 					    &rebuild_that_was_cut_off_counts_what_it_compares,
 					    &rebuild_of_all_waits_for_room,
 					    &only_rebuilds_rest,	 &mail_of_before_leaves_room,
-					    &mail_of_before_is_not_forgotten, NULL};
+					    &mail_of_before_is_not_forgotten, &looks_rest, NULL};
 
 TEST_MAIN("indexer-thread", tests)

@@ -64,6 +64,39 @@ START_TEST(knows_when_changes_are_whole)
 }
 END_TEST
 
+/* Copies that took longer than a MOVE may take are its first half all the same. */
+START_TEST(gives_a_move_its_time_anew_when_its_copies_are_there)
+{
+	struct follow_queue q;
+	follow_queue_init(&q, 250, 500, 10);
+	touch_for(&q, "u", 1000, FOLLOW_MOVE, false);
+	struct follow_user *u = follow_queue_take(&q, 1250, true, true);
+	follow_queue_end(&q, u, 1260, 0);
+	touch_for(&q, "other", 20000, FOLLOW_NEW, false); /* nobody is forgotten whose other half is to come */
+	follow_queue_end(&q, follow_queue_take(&q, 20000, true, true), 20000, 0);
+	touch_for(&q, "u", 20001, FOLLOW_NEW, false);
+	ck_assert_ptr_eq(follow_queue_take(&q, 20001, true, true), u);
+	ck_assert_int_eq(follow_queue_half_ms(u, 20000), FOLLOW_MOVE_AGE_MS);
+	follow_queue_end(&q, u, 20010, 0);
+	touch_for(&q, "u", 25000, FOLLOW_MOVED, false);
+	ck_assert_int_eq(follow_queue_half_ms(u, 24999 + FOLLOW_MOVE_MS), FOLLOW_MOVE_AGE_MS);
+	touch_for(&q, "u", 25100, FOLLOW_EXPUNGE, false); /* it was one move */
+	ck_assert_int_eq(follow_queue_half_ms(u, 25350), 0);
+	touch_for(&q, "u", 90000, FOLLOW_MOVED, false); /* what was told is long past */
+	touch_for(&q, "u", 90010, FOLLOW_CHANGE, false);
+	u = follow_queue_take(&q, 90250, true, true);
+	ck_assert_int_eq(follow_queue_half_ms(u, 90260), FOLLOW_MOVE_AGE_MS);
+	touch_for(&q, "u", 90300, FOLLOW_EXPUNGE, false);
+	ck_assert_int_eq(follow_queue_half_ms(u, 90550), 0);
+	follow_queue_end(&q, u, 90600, 0);
+	touch_for(&q, "u", 91000, FOLLOW_NEW, false);
+	follow_queue_end(&q, follow_queue_take(&q, 91000, true, true), 91010, 0);
+	touch_for(&q, "other", 91600, FOLLOW_NEW, false); /* now it is */
+	ck_assert_uint_eq(q.users.count, 1);
+	follow_queue_done(&q);
+}
+END_TEST
+
 START_TEST(keeps_its_distance)
 {
 	struct follow_queue q;
@@ -241,7 +274,9 @@ END_TEST
 
 static const TTest *const *const tests[] = {
 	&waits_for_quiet_but_not_for_new_mail,
-	&knows_when_changes_are_whole, &keeps_its_distance,
+	&knows_when_changes_are_whole,
+	&gives_a_move_its_time_anew_when_its_copies_are_there,
+	&keeps_its_distance,
 	&is_fair_and_forgets,
 	&lets_a_long_pass_look_again,
 	&places_deliveries_last,
