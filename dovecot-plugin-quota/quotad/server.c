@@ -304,10 +304,17 @@ static struct client *client_of(struct waiter *w)
 	return (struct client *)w;
 }
 
-/* Goes on with a request that waited for its user. */
-static void resume(struct client *c)
+static bool waits_for(const struct waiter *w, const void *name)
 {
-	waiting_del(&c->wait);
+	return strcmp(((const struct client *)w)->user, name) == 0;
+}
+
+/* Goes on with a request that waited for its user; others who wait may end: see execute_in_turn(). */
+static void resume(struct waiter *w)
+{
+	struct client *c = client_of(w);
+
+	waiting_del(w);
 	conn_pause(c->conn, false);
 	execute_in_turn(c, &c->request);
 }
@@ -341,13 +348,7 @@ static void on_loaded(void *arg, const char *name, bool asked)
 		store_load(s->store, name, domain); /* and then comes back here */
 		return;
 	}
-	/* From the start again, since who goes on may end others who wait: see execute_in_turn(). */
-	for (struct waiter *w = s->loading.first; w != NULL;) {
-		const bool goes_on = strcmp(client_of(w)->user, name) == 0;
-		if (goes_on)
-			resume(client_of(w));
-		w = goes_on ? s->loading.first : w->next;
-	}
+	waiting_go_on(&s->loading, waits_for, resume, name);
 }
 
 static void on_domain_loaded(void *arg, const char *name)
@@ -412,7 +413,7 @@ static void on_load_timer(struct ev_loop *ev, struct ev_timer *w, int events)
 
 	while (s->loading.first != NULL && client_of(s->loading.first)->since_us <= limit_us) {
 		store_suspect(s->store);
-		resume(client_of(s->loading.first));
+		resume(s->loading.first);
 	}
 	if (s->loading.first == NULL)
 		ev_timer_stop(ev, w);

@@ -53,4 +53,19 @@ static inline struct waiter *waiting_take(struct waiting *list)
 	return w;
 }
 
+/*
+ * GO_ON with each that is WANTED, oldest first; it takes that one out.  It may end any other as well: so it begins
+ * anew behind each, since a place that was kept in mind could be that of one who is gone.
+ */
+static inline void waiting_go_on(struct waiting *list, bool (*wanted)(const struct waiter *w, const void *arg),
+				 void (*go_on)(struct waiter *w), const void *arg)
+{
+	for (struct waiter *w = list->first; w != NULL;) {
+		const bool goes_on = wanted(w, arg);
+		if (goes_on)
+			go_on(w);
+		w = goes_on ? list->first : w->next;
+	}
+}
+
 #endif

@@ -330,7 +330,63 @@ START_TEST(there_are_so_many_at_most)
 }
 END_TEST
 
+/* Connections that wait for a user; going on with the first ends all that are its own. */
+struct waits {
+	struct waiter wait; /* first */
+	const char *user;
+	bool ends_others;
+	int *gone_on;
+};
+
+static struct waits *those[4];
+
+static void end_waits(struct waits **w)
+{
+	if (*w == NULL)
+		return;
+	waiting_del(&(*w)->wait);
+	free(*w);
+	*w = NULL;
+}
+
+static bool waits_for(const struct waiter *w, const void *user)
+{
+	return strcmp(((const struct waits *)w)->user, user) == 0;
+}
+
+static void go_on(struct waiter *waiter)
+{
+	struct waits *w = (struct waits *)waiter;
+	waiting_del(waiter);
+	(*w->gone_on)++;
+	if (!w->ends_others)
+		return;
+	end_waits(&those[1]);
+	end_waits(&those[2]);
+}
+
+START_TEST(who_goes_on_may_end_others_who_wait)
+{
+	static const char *const users[] = {"u@d", "u@d", "v@d", "u@d"};
+	struct waiting list = {0};
+	int gone_on[4] = {0};
+	for (size_t i = 0; i < 4; i++) {
+		those[i] = mem_zalloc(sizeof(*those[i]));
+		*those[i] = (struct waits){.user = users[i], .ends_others = i == 0, .gone_on = &gone_on[i]};
+		waiting_add(&list, &those[i]->wait);
+	}
+	waiting_go_on(&list, waits_for, go_on, "u@d");
+	ck_assert_int_eq(gone_on[0], 1);
+	ck_assert_int_eq(gone_on[1], 0); /* it is no more */
+	ck_assert_int_eq(gone_on[3], 1);
+	ck_assert_ptr_null(list.first);
+	for (size_t i = 0; i < 4; i++)
+		end_waits(&those[i]);
+}
+END_TEST
+
 static const TTest *const *const tests[] = {
+	&who_goes_on_may_end_others_who_wait,
 	&a_request_comes_after_what_its_process_told_before,
 	&a_question_comes_after_what_others_told_of_that_user,
 	&a_count_waits_for_nobody_who_is_done,
